@@ -1,0 +1,171 @@
+// What the local engine offers, free of cluster words: images and containers on one machine. The worker drives it;
+// single containers, a builder and Docker's own API are to use the same interface.
+// Every method is safe to repeat after a crash: an operation that finds its work done succeeds.
+
+import type { Mount, ResourceLimits } from '../../core/generated/objects.ts';
+
+export interface RegistryCredentials {
+  readonly username: string;
+  readonly password: string;
+}
+
+export interface PullProgress {
+  /** Layer digest; empty for the image as a whole. */
+  readonly id: string;
+  readonly status: string;
+  readonly currentBytes: number;
+  readonly totalBytes: number;
+}
+
+export interface PullOptions {
+  readonly credentials?: RegistryCredentials;
+  /** "os/arch[/variant]"; absent: this machine's. */
+  readonly platform?: string;
+  readonly onProgress?: (progress: PullProgress) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** An image as it lies unpacked on this machine. */
+export interface LocalImage {
+  /** Digest of the index or manifest that the name points at. */
+  readonly digest: string;
+  /** Digest of the configuration: Docker's image id. */
+  readonly id: string;
+  readonly tags: readonly string[];
+  readonly digests: readonly string[];
+  readonly createdAtMs: number;
+  readonly sizeBytes: number;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+export interface ResolvedImage {
+  readonly digest: string;
+  readonly platforms: readonly { readonly os: string; readonly architecture: string }[];
+}
+
+export interface Images {
+  list(): Promise<LocalImage[]>;
+  /** The image that a reference (tag, digest or id) names, or undefined when it is not here. */
+  find(reference: string): Promise<LocalImage | undefined>;
+  /** Downloads and unpacks; returns the digest. `not-found` when the registry has no such image. */
+  pull(reference: string, options?: PullOptions): Promise<string>;
+  /** Asks the registry, changes nothing here. */
+  resolve(reference: string, options?: Pick<PullOptions, 'credentials' | 'signal'>): Promise<ResolvedImage>;
+  /** Reads an OCI or Docker archive, plain or gzipped; returns the names it gave. */
+  import(archive: AsyncIterable<Uint8Array>, name?: string): Promise<string[]>;
+  /** Writes one archive that is both OCI layout and Docker archive. */
+  export(references: readonly string[]): AsyncIterable<Uint8Array>;
+  remove(
+    reference: string,
+    options?: { readonly force?: boolean },
+  ): Promise<{ untagged: string[]; deleted: string[] }>;
+}
+
+export interface LogSettings {
+  /** A json file is rotated when it reaches this size; 0: never. */
+  readonly maxSizeBytes: number;
+  /** Files kept, the current one included. */
+  readonly maxFiles: number;
+}
+
+/** All that makes a container. Empty strings and lists mean "what the image says". */
+export interface ContainerConfig {
+  readonly id: string;
+  /** Must be here already (`Images.pull`). */
+  readonly image: string;
+  readonly command: readonly string[];
+  readonly args: readonly string[];
+  readonly env: readonly string[];
+  readonly workdir: string;
+  /** "user[:group]", names or numbers, looked up in the image. */
+  readonly user: string;
+  readonly groups: readonly string[];
+  /** Empty: the first 12 characters of the id. */
+  readonly hostname: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly mounts: readonly Mount[];
+  readonly readOnly: boolean;
+  readonly tty: boolean;
+  /** Empty: the image's, else SIGTERM. */
+  readonly stopSignal: string;
+  readonly limits: ResourceLimits;
+  /** Bound into the cgroup as a soft guarantee (cpu shares, memory reservation); 0: none. */
+  readonly reservedMemoryBytes: number;
+  readonly logs: LogSettings;
+  /** Network namespace to join, and the files that go with it. Absent: an own, empty one with loopback only. */
+  readonly network?: {
+    readonly namespacePath: string;
+    /** Contents of /etc/resolv.conf. */
+    readonly resolvConf: string;
+    /** Address for the container's own line in /etc/hosts. */
+    readonly address: string;
+  };
+}
+
+export interface ContainerExit {
+  readonly exitCode: number;
+  readonly exitedAtMs: number;
+  readonly outOfMemory: boolean;
+}
+
+export type ContainerState =
+  | { readonly state: 'created' }
+  | { readonly state: 'running'; readonly pid: number }
+  | { readonly state: 'exited'; readonly exit: ContainerExit };
+
+export interface ContainerSummary {
+  readonly id: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly status: ContainerState;
+}
+
+export interface LogRecord {
+  readonly stream: 'stdout' | 'stderr';
+  /** RFC 3339 with nanoseconds. */
+  readonly time: string;
+  /** With its final newline, when it had one. */
+  readonly line: string;
+}
+
+export interface LogQuery {
+  /** Lines from the end; negative or absent: all. */
+  readonly tail?: number;
+  readonly sinceMs?: number;
+  /** Goes on until the container has ended and everything is read. */
+  readonly follow?: boolean;
+  readonly signal?: AbortSignal;
+}
+
+export interface Containers {
+  /** Record, snapshot, files and log spool. Not yet a process. */
+  create(config: ContainerConfig): Promise<void>;
+  /** Starts the process of a created container; returns its pid. A bad command is `invalid-argument`. */
+  start(id: string): Promise<number>;
+  /** Resolves when the container has ended, also if it had before the call and across restarts of containerd. */
+  wait(id: string, signal?: AbortSignal): Promise<ContainerExit>;
+  /** Sends the stop signal, waits `graceMs`, kills. Resolves when the process is gone. */
+  stop(id: string, graceMs: number): Promise<void>;
+  kill(id: string, signal: string): Promise<void>;
+  /** Kills if need be and removes every trace; the logs too unless `keepLogs`. */
+  remove(id: string, options?: { readonly keepLogs?: boolean }): Promise<void>;
+  /** Undefined when there is no such container. */
+  inspect(id: string): Promise<ContainerSummary | undefined>;
+  /** All containers of this engine. */
+  list(): Promise<ContainerSummary[]>;
+  logs(id: string, query?: LogQuery): AsyncIterable<LogRecord>;
+}
+
+export interface EngineDescription {
+  readonly containerdVersion: string;
+  /** "crun 1.8.1" */
+  readonly runtime: string;
+  readonly cgroupVersion: '1' | '2';
+  /** What this machine lacks, in sentences for an operator. */
+  readonly warnings: readonly string[];
+}
+
+export interface Engine extends AsyncDisposable {
+  readonly images: Images;
+  readonly containers: Containers;
+  describe(): Promise<EngineDescription>;
+}

@@ -1,0 +1,45 @@
+// System calls that Node does not offer, through koffi. All are synchronous: a namespace belongs to the thread that
+// entered it, and koffi's asynchronous calls run on another one.
+
+import { getSystemErrorMap, getSystemErrorName } from 'node:util';
+import koffi from 'koffi';
+import { SwarmError } from '../../core/errors.ts';
+
+const libc = koffi.load('libc.so.6');
+
+export const libcFunctions = {
+  setns: libc.func('int setns(int fd, int type)'),
+  unshare: libc.func('int unshare(int flags)'),
+  mount: libc.func(
+    'int mount(const char *source, const char *target, const char *type, ulong flags, const char *data)',
+  ),
+  umount2: libc.func('int umount2(const char *target, int flags)'),
+  fallocate: libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)'),
+  socket: libc.func('int socket(int domain, int type, int protocol)'),
+  bind: libc.func('int bind(int fd, const void *address, uint32_t length)'),
+  listen: libc.func('int listen(int fd, int backlog)'),
+  setsockopt: libc.func('int setsockopt(int fd, int level, int name, const void *value, uint32_t length)'),
+  send: libc.func('long send(int fd, const void *buffer, size_t length, int flags)'),
+  recv: libc.func('long recv(int fd, void *buffer, size_t length, int flags)'),
+  close: libc.func('int close(int fd)'),
+  mkfifo: libc.func('int mkfifo(const char *path, uint32_t mode)'),
+};
+
+/** A failed system call. `errno` is positive; the code lets callers tell what they expect (EEXIST) from the rest. */
+export class SystemCallError extends SwarmError {
+  readonly errno: number;
+  readonly errnoName: string;
+
+  constructor(call: string, errno: number) {
+    const name = getSystemErrorMap().has(-errno) ? getSystemErrorName(-errno) : `errno ${errno}`;
+    super('internal', `${call}: ${name}`);
+    this.errno = errno;
+    this.errnoName = name;
+  }
+}
+
+/** The result, unless it is negative: then throws a SystemCallError with the errno of the call just made. */
+export function check(result: number, call: string): number {
+  if (result < 0) throw new SystemCallError(call, koffi.errno());
+  return result;
+}

@@ -1,0 +1,8 @@
+// The agent's loggers, one per part.
+
+import { createLogger } from '../rpc/logger.ts';
+
+export const sessionLog = createLogger('agent.session');
+export const workerLog = createLogger('agent.worker');
+export const engineLog = createLogger('agent.engine');
+export const networkLog = createLogger('agent.network');

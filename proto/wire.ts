@@ -1,0 +1,46 @@
+// The codec interface that generated code implements, over protobufjs' reader and writer.
+// 64-bit integers are JavaScript numbers, asserted to be exact: an index or a time never reaches 2^53.
+
+import protobuf from 'protobufjs/minimal.js';
+import { assert } from '../core/assert.ts';
+
+// Without this, protobufjs returns Long objects whenever the `long` package happens to be installed.
+(protobuf.util as { Long: unknown }).Long = undefined;
+protobuf.configure();
+
+export type Writer = protobuf.Writer;
+export type Reader = protobuf.Reader;
+
+/** Encodes and decodes one message type. Decoded messages are plain objects. */
+export interface Codec<T> {
+  write(message: T, writer: Writer): Writer;
+  read(reader: Reader, end: number): T;
+}
+
+export function encode<T>(codec: Codec<T>, message: T): Buffer {
+  return codec.write(message, protobuf.Writer.create()).finish() as Buffer;
+}
+
+/** Throws a RangeError or Error of protobufjs on bytes that are no such message. */
+export function decode<T>(codec: Codec<T>, bytes: Uint8Array): T {
+  return codec.read(protobuf.Reader.create(bytes), bytes.length);
+}
+
+/** A 64-bit integer of the wire as a number; asserts that none of its value is lost. */
+export function safeInteger(value: unknown): number {
+  assert(typeof value === 'number' && Number.isSafeInteger(value), `64-bit integer ${value} is not exact`);
+  return value;
+}
+
+/** One RPC: its path, its codecs and which sides stream. */
+export interface Method<Request, Response, Shape extends MethodShape = MethodShape> {
+  readonly path: string;
+  readonly shape: Shape;
+  readonly request: Codec<Request>;
+  readonly response: Codec<Response>;
+}
+
+export type MethodShape = 'unary' | 'server-stream' | 'client-stream' | 'bidi';
+
+// biome-ignore lint/suspicious/noExplicitAny: a service is a record of methods of any message types
+export type Service = Readonly<Record<string, Method<any, any>>>;

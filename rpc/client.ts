@@ -1,0 +1,198 @@
+// Typed clients over @grpc/grpc-js: promises and async iterables, SwarmErrors, abort signals.
+
+import { once } from 'node:events';
+import {
+  type ChannelOptions,
+  type ClientDuplexStream,
+  type ClientReadableStream,
+  type ClientWritableStream,
+  credentials,
+  type CallOptions as GrpcCallOptions,
+  Client as GrpcClient,
+  Metadata,
+} from '@grpc/grpc-js';
+import { type Codec, decode, encode, type Method, type MethodShape, type Service } from '../proto/wire.ts';
+import { fromServiceError } from './status.ts';
+
+export interface CallOptions {
+  readonly signal?: AbortSignal;
+  /** Fails with deadline-exceeded after this long. */
+  readonly timeoutMs?: number;
+  readonly metadata?: Readonly<Record<string, string>>;
+}
+
+/** Messages the client sends on a streaming call. */
+export interface Outgoing<Request> {
+  /** Resolves when the connection can take more. Rejects after the call has failed. */
+  send(request: Request): Promise<void>;
+  /** No more messages; the answer can still arrive. */
+  end(): void;
+}
+
+export interface ClientStreamCall<Request, Response> extends Outgoing<Request> {
+  readonly response: Promise<Response>;
+}
+
+export interface BidiCall<Request, Response> extends Outgoing<Request>, AsyncIterable<Response> {}
+
+type CallOf<Request, Response, Shape extends MethodShape> = Shape extends 'unary'
+  ? (request: Request, options?: CallOptions) => Promise<Response>
+  : Shape extends 'server-stream'
+    ? (request: Request, options?: CallOptions) => AsyncIterable<Response>
+    : Shape extends 'client-stream'
+      ? (options?: CallOptions) => ClientStreamCall<Request, Response>
+      : (options?: CallOptions) => BidiCall<Request, Response>;
+
+export type Client<S extends Service> = {
+  readonly [K in keyof S]: S[K] extends Method<infer Request, infer Response, infer Shape>
+    ? CallOf<Request, Response, Shape>
+    : never;
+};
+
+/** A connection that several typed clients share. */
+export interface Channel {
+  readonly grpc: GrpcClient;
+  close(): void;
+}
+
+// containerd answers in messages up to 16 MiB; lists of ours are paged far below this.
+const MESSAGE_BYTES_MAX = 64 * 2 ** 20;
+
+/** Connects lazily to `unix:///path` (or any gRPC target). A lost connection is retried for ever, at most 1 s apart. */
+export function openChannel(target: string, options: ChannelOptions = {}): Channel {
+  const grpc = new GrpcClient(target, credentials.createInsecure(), {
+    'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
+    'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
+    'grpc.initial_reconnect_backoff_ms': 50,
+    'grpc.max_reconnect_backoff_ms': 1000,
+    'grpc.enable_retries': 0,
+    ...options,
+  });
+  return { grpc, close: () => grpc.close() };
+}
+
+/** A client of one service on a channel. `metadata` goes with every call. */
+export function createClient<S extends Service>(
+  service: S,
+  channel: Channel,
+  metadata: Readonly<Record<string, string>> = {},
+): Client<S> {
+  const entries = Object.entries(service).map(([name, method]) => [
+    name,
+    bind(channel.grpc, method, metadata),
+  ]);
+  return Object.fromEntries(entries) as Client<S>;
+}
+
+type AnyMethod = Service[string];
+type Cancellable = { cancel(): void; once(event: 'status', listener: () => void): unknown };
+
+function bind(grpc: GrpcClient, method: AnyMethod, base: Readonly<Record<string, string>>): unknown {
+  const serialize = (message: unknown) => encode(method.request as Codec<unknown>, message);
+  const deserialize = (bytes: Buffer) => decode(method.response as Codec<unknown>, bytes);
+  const prepare = (options: CallOptions): [Metadata, GrpcCallOptions] => {
+    const metadata = new Metadata();
+    for (const [key, value] of Object.entries({ ...base, ...options.metadata })) metadata.set(key, value);
+    return [metadata, options.timeoutMs === undefined ? {} : { deadline: Date.now() + options.timeoutMs }];
+  };
+  switch (method.shape) {
+    case 'unary':
+      return (request: unknown, options: CallOptions = {}) => {
+        const { promise, resolve, reject } = Promise.withResolvers<unknown>();
+        const call = grpc.makeUnaryRequest(
+          method.path,
+          serialize,
+          deserialize,
+          request,
+          ...prepare(options),
+          (error, value) => (error ? reject(fromServiceError(error)) : resolve(value)),
+        );
+        cancelOnAbort(call, options.signal);
+        return promise;
+      };
+    case 'server-stream':
+      return (request: unknown, options: CallOptions = {}) => {
+        const call = grpc.makeServerStreamRequest(
+          method.path,
+          serialize,
+          deserialize,
+          request,
+          ...prepare(options),
+        );
+        cancelOnAbort(call, options.signal);
+        return responses(call);
+      };
+    case 'client-stream':
+      return (options: CallOptions = {}) => {
+        const { promise, resolve, reject } = Promise.withResolvers<unknown>();
+        const call = grpc.makeClientStreamRequest(
+          method.path,
+          serialize,
+          deserialize,
+          ...prepare(options),
+          (error, value) => (error ? reject(fromServiceError(error)) : resolve(value)),
+        );
+        cancelOnAbort(call, options.signal);
+        // A failure also ends `send`; whoever only sends must not crash the process for not awaiting the answer.
+        promise.catch(() => {});
+        return { ...outgoing(call), response: promise };
+      };
+    case 'bidi':
+      return (options: CallOptions = {}) => {
+        const call = grpc.makeBidiStreamRequest(method.path, serialize, deserialize, ...prepare(options));
+        cancelOnAbort(call, options.signal);
+        const incoming = responses(call);
+        return { ...outgoing(call), [Symbol.asyncIterator]: () => incoming[Symbol.asyncIterator]() };
+      };
+  }
+}
+
+function cancelOnAbort(call: Cancellable, signal: AbortSignal | undefined): void {
+  if (signal === undefined) return;
+  if (signal.aborted) {
+    call.cancel();
+    return;
+  }
+  const onAbort = () => call.cancel();
+  signal.addEventListener('abort', onAbort, { once: true });
+  call.once('status', () => signal.removeEventListener('abort', onAbort));
+}
+
+function responses(
+  call: ClientReadableStream<unknown> | ClientDuplexStream<unknown, unknown>,
+): AsyncIterable<unknown> {
+  // The stream reports a failed call once as 'error'; without a listener an unread stream would end the process.
+  call.on('error', () => {});
+  return {
+    async *[Symbol.asyncIterator]() {
+      try {
+        yield* call;
+      } catch (error) {
+        throw fromServiceError(error);
+      } finally {
+        call.cancel();
+      }
+    },
+  };
+}
+
+function outgoing(
+  call: ClientWritableStream<unknown> | ClientDuplexStream<unknown, unknown>,
+): Outgoing<unknown> {
+  let failure: unknown;
+  call.on('error', (error) => {
+    failure = error;
+  });
+  return {
+    async send(message) {
+      if (failure !== undefined) throw fromServiceError(failure);
+      if (call.write(message)) return;
+      try {
+        await once(call, 'drain');
+      } catch (error) {
+        throw fromServiceError(error);
+      }
+    },
+    end: () => call.end(),
+  };
+}

@@ -1,0 +1,173 @@
+// Typed gRPC servers: handlers take and return plain messages or async iterables and throw SwarmErrors.
+
+import { type EventEmitter, once } from 'node:events';
+import { chmodSync, rmSync } from 'node:fs';
+import {
+  Server as GrpcServer,
+  type handleUnaryCall,
+  ServerCredentials,
+  type ServerDuplexStream,
+  type ServerReadableStream,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type UntypedHandleCall,
+} from '@grpc/grpc-js';
+import { SwarmError } from '../core/errors.ts';
+import { type Codec, decode, encode, type Method, type MethodShape, type Service } from '../proto/wire.ts';
+import { toServiceError } from './status.ts';
+
+export interface CallContext {
+  /** Aborts when the client goes away or the server stops. */
+  readonly signal: AbortSignal;
+}
+
+type HandlerOf<Request, Response, Shape extends MethodShape> = Shape extends 'unary'
+  ? (request: Request, context: CallContext) => Promise<Response> | Response
+  : Shape extends 'server-stream'
+    ? (request: Request, context: CallContext) => AsyncIterable<Response>
+    : Shape extends 'client-stream'
+      ? (requests: AsyncIterable<Request>, context: CallContext) => Promise<Response>
+      : (requests: AsyncIterable<Request>, context: CallContext) => AsyncIterable<Response>;
+
+/** What implements a service: one handler per method. */
+export type Handlers<S extends Service> = {
+  readonly [K in keyof S]: S[K] extends Method<infer Request, infer Response, infer Shape>
+    ? HandlerOf<Request, Response, Shape>
+    : never;
+};
+
+/** Sees every finished call: for metrics and logs. */
+export type CallObserver = (path: string, durationMs: number, error: unknown) => void;
+
+type AnyHandler = (request: never, context: CallContext) => unknown;
+type AnyCall =
+  | ServerUnaryCall<unknown, unknown>
+  | ServerWritableStream<unknown, unknown>
+  | ServerReadableStream<unknown, unknown>
+  | ServerDuplexStream<unknown, unknown>;
+
+const MESSAGE_BYTES_MAX = 64 * 2 ** 20;
+
+export class RpcServer {
+  readonly #server = new GrpcServer({
+    'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
+    'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
+  });
+  readonly #observe: CallObserver;
+  readonly #stopping = new AbortController();
+
+  constructor(observe: CallObserver = () => {}) {
+    this.#observe = observe;
+  }
+
+  add<S extends Service>(service: S, handlers: Handlers<S>): void {
+    const definitions: Record<string, object> = {};
+    const implementations: Record<string, UntypedHandleCall> = {};
+    for (const [name, method] of Object.entries(service)) {
+      definitions[name] = definitionOf(method);
+      implementations[name] = this.#implement(method, handlers[name as keyof S] as AnyHandler);
+    }
+    this.#server.addService(definitions as never, implementations);
+  }
+
+  /** Listens on a unix socket; a stale one is replaced. `mode` are its permission bits. */
+  async listen(socketPath: string, mode: number): Promise<void> {
+    rmSync(socketPath, { force: true });
+    await new Promise<void>((resolve, reject) =>
+      this.#server.bindAsync(`unix://${socketPath}`, ServerCredentials.createInsecure(), (error) =>
+        error
+          ? reject(
+              new SwarmError('unavailable', `cannot listen on ${socketPath}: ${error.message}`, {
+                cause: error,
+              }),
+            )
+          : resolve(),
+      ),
+    );
+    chmodSync(socketPath, mode);
+  }
+
+  /** Ends every call and closes the socket. */
+  stop(): void {
+    this.#stopping.abort(new SwarmError('unavailable', 'the server is stopping'));
+    this.#server.forceShutdown();
+  }
+
+  #implement(method: Service[string], handler: AnyHandler): UntypedHandleCall {
+    const run = async <T>(call: AnyCall, body: (signal: AbortSignal) => Promise<T>): Promise<T> => {
+      const startedMs = performance.now();
+      const gone = new AbortController();
+      (call as EventEmitter).on('cancelled', () =>
+        gone.abort(new SwarmError('cancelled', 'the client went away')),
+      );
+      try {
+        const result = await body(AbortSignal.any([gone.signal, this.#stopping.signal]));
+        this.#observe(method.path, performance.now() - startedMs, undefined);
+        return result;
+      } catch (error) {
+        this.#observe(method.path, performance.now() - startedMs, error);
+        throw error;
+      }
+    };
+    switch (method.shape) {
+      case 'unary':
+        return ((call, callback) => {
+          run(call, async (signal) => handler(call.request as never, { signal })).then(
+            (value) => callback(null, value),
+            (error) => callback(toServiceError(error)),
+          );
+        }) satisfies handleUnaryCall<unknown, unknown>;
+      case 'client-stream':
+        return (
+          call: ServerReadableStream<unknown, unknown>,
+          callback: (error: object | null, value?: unknown) => void,
+        ) => {
+          run(call, async (signal) => handler(call as never, { signal })).then(
+            (value) => callback(null, value),
+            (error) => callback(toServiceError(error)),
+          );
+        };
+      case 'server-stream':
+        return (call: ServerWritableStream<unknown, unknown>) => {
+          run(call, (signal) => pump(handler(call.request as never, { signal }), call, signal)).catch(
+            () => {},
+          );
+        };
+      case 'bidi':
+        return (call: ServerDuplexStream<unknown, unknown>) => {
+          run(call, (signal) => pump(handler(call as never, { signal }), call, signal)).catch(() => {});
+        };
+    }
+  }
+}
+
+function definitionOf(method: Service[string]): object {
+  return {
+    path: method.path,
+    requestStream: method.shape === 'client-stream' || method.shape === 'bidi',
+    responseStream: method.shape === 'server-stream' || method.shape === 'bidi',
+    requestSerialize: (message: unknown) => encode(method.request as Codec<unknown>, message),
+    requestDeserialize: (bytes: Buffer) => decode(method.request as Codec<unknown>, bytes),
+    responseSerialize: (message: unknown) => encode(method.response as Codec<unknown>, message),
+    responseDeserialize: (bytes: Buffer) => decode(method.response as Codec<unknown>, bytes),
+  };
+}
+
+/** Writes what the handler yields, at the speed of the reader; a throw ends the call with its status. */
+async function pump(
+  messages: unknown,
+  call: ServerWritableStream<unknown, unknown> | ServerDuplexStream<unknown, unknown>,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    for await (const message of messages as AsyncIterable<unknown>) {
+      if (signal.aborted) return;
+      if (!call.write(message)) await once(call, 'drain', { signal });
+    }
+    call.end();
+  } catch (error) {
+    if (signal.aborted) return;
+    call.emit('error', toServiceError(error));
+    throw error;
+  }
+}
