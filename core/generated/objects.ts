@@ -251,13 +251,16 @@ export interface ServiceSpec {
 export const emptyServiceSpec: ServiceSpec = Object.freeze({ name: '', labels: {}, task: emptyTaskSpec, mode: emptyServiceMode, update: emptyUpdateConfig, rollback: emptyUpdateConfig, endpoint: emptyEndpointSpec });
 
 export interface UpdateStatus {
+  /** The monotonic story of one update; a new spec starts a new one. */
   readonly state: UpdateState;
   readonly startedAtMs: number;
   /** 0 until it ended. */
   readonly completedAtMs: number;
   readonly message: string;
+  /** Slots that had to be replaced when it started: the base of the failure ratio. */
+  readonly slotsTotal: number;
 }
-export const emptyUpdateStatus: UpdateStatus = Object.freeze({ state: "updating", startedAtMs: 0, completedAtMs: 0, message: '' });
+export const emptyUpdateStatus: UpdateStatus = Object.freeze({ state: "updating", startedAtMs: 0, completedAtMs: 0, message: '', slotsTotal: 0 });
 
 export interface Service {
   readonly id: string;
@@ -299,8 +302,10 @@ export interface TaskStatus {
   readonly container?: ContainerStatus;
   /** Host-mode ports as they came to be. */
   readonly ports: readonly PortConfig[];
+  /** When it entered RUNNING; 0: it never did. */
+  readonly runningAtMs: number;
 }
-export const emptyTaskStatus: TaskStatus = Object.freeze({ state: "new", timestampMs: 0, message: '', error: '', ports: [] });
+export const emptyTaskStatus: TaskStatus = Object.freeze({ state: "new", timestampMs: 0, message: '', error: '', ports: [], runningAtMs: 0 });
 
 export interface Task {
   readonly id: string;
@@ -311,5 +316,7 @@ export interface Task {
   readonly nodeId: string;
   readonly status: TaskStatus;
   readonly desiredState: TaskState;
+  /** A task desired READY may be started from this time on: the restart delay. */
+  readonly notBeforeMs: number;
 }
-export const emptyTask: Task = Object.freeze({ id: '', meta: emptyMeta, serviceId: '', specVersion: 0, slot: 0, nodeId: '', status: emptyTaskStatus, desiredState: "new" });
+export const emptyTask: Task = Object.freeze({ id: '', meta: emptyMeta, serviceId: '', specVersion: 0, slot: 0, nodeId: '', status: emptyTaskStatus, desiredState: "new", notBeforeMs: 0 });

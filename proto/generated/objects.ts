@@ -708,6 +708,7 @@ export const UpdateStatusCodec: Codec<UpdateStatus> = {
     if (m.startedAtMs !== 0) w.uint32(16).int64(safeInteger(m.startedAtMs));
     if (m.completedAtMs !== 0) w.uint32(24).int64(safeInteger(m.completedAtMs));
     if (m.message !== '') w.uint32(34).string(m.message);
+    if (m.slotsTotal !== 0) w.uint32(40).int64(safeInteger(m.slotsTotal));
     return w;
   },
   read(r, end) {
@@ -715,6 +716,7 @@ export const UpdateStatusCodec: Codec<UpdateStatus> = {
     let startedAtMs: number = 0;
     let completedAtMs: number = 0;
     let message: string = '';
+    let slotsTotal: number = 0;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -722,10 +724,11 @@ export const UpdateStatusCodec: Codec<UpdateStatus> = {
         case 2: startedAtMs = safeInteger(r.int64()); break;
         case 3: completedAtMs = safeInteger(r.int64()); break;
         case 4: message = r.string(); break;
+        case 5: slotsTotal = safeInteger(r.int64()); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { state, startedAtMs, completedAtMs, message };
+    return { state, startedAtMs, completedAtMs, message, slotsTotal };
   },
 };
 
@@ -827,6 +830,7 @@ export const TaskStatusCodec: Codec<TaskStatus> = {
     if (m.error !== '') w.uint32(34).string(m.error);
     if (m.container !== undefined) ContainerStatusCodec.write(m.container, w.uint32(42).fork()).ldelim();
     for (const value of m.ports) PortConfigCodec.write(value, w.uint32(50).fork()).ldelim();
+    if (m.runningAtMs !== 0) w.uint32(56).int64(safeInteger(m.runningAtMs));
     return w;
   },
   read(r, end) {
@@ -836,6 +840,7 @@ export const TaskStatusCodec: Codec<TaskStatus> = {
     let error: string = '';
     let container: ContainerStatus | undefined;
     const ports: PortConfig[] = [];
+    let runningAtMs: number = 0;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -845,10 +850,11 @@ export const TaskStatusCodec: Codec<TaskStatus> = {
         case 4: error = r.string(); break;
         case 5: container = ContainerStatusCodec.read(r, r.uint32() + r.pos); break;
         case 6: ports.push(PortConfigCodec.read(r, r.uint32() + r.pos)); break;
+        case 7: runningAtMs = safeInteger(r.int64()); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { state, timestampMs, message, error, ...(container === undefined ? undefined : { container }), ports };
+    return { state, timestampMs, message, error, ...(container === undefined ? undefined : { container }), ports, runningAtMs };
   },
 };
 
@@ -862,6 +868,7 @@ export const TaskCodec: Codec<Task> = {
     if (m.nodeId !== '') w.uint32(50).string(m.nodeId);
     TaskStatusCodec.write(m.status, w.uint32(58).fork()).ldelim();
     if (m.desiredState !== "new") w.uint32(64).int32(taskStateNumbers[m.desiredState]);
+    if (m.notBeforeMs !== 0) w.uint32(72).int64(safeInteger(m.notBeforeMs));
     return w;
   },
   read(r, end) {
@@ -873,6 +880,7 @@ export const TaskCodec: Codec<Task> = {
     let nodeId: string = '';
     let status: TaskStatus = emptyTaskStatus;
     let desiredState: TaskState = "new";
+    let notBeforeMs: number = 0;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -884,9 +892,10 @@ export const TaskCodec: Codec<Task> = {
         case 6: nodeId = r.string(); break;
         case 7: status = TaskStatusCodec.read(r, r.uint32() + r.pos); break;
         case 8: desiredState = (taskStateNames.get(r.int32()) ?? "new"); break;
+        case 9: notBeforeMs = safeInteger(r.int64()); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { id, meta, serviceId, specVersion, slot, nodeId, status, desiredState };
+    return { id, meta, serviceId, specVersion, slot, nodeId, status, desiredState, notBeforeMs };
   },
 };

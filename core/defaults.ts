@@ -1,0 +1,60 @@
+// What an operator gets who says nothing. The values are Swarm's (features that operators rely on without knowing).
+
+import {
+  type ClusterSpec,
+  type ContainerSpec,
+  emptyContainerSpec,
+  emptyEndpointSpec,
+  emptyPlacement,
+  emptyResourceRequirements,
+  type RestartPolicy,
+  type ServiceSpec,
+  type UpdateConfig,
+} from './generated/objects.ts';
+
+export const DEFAULT_STOP_GRACE_PERIOD_MS = 10_000;
+export const DEFAULT_STOP_SIGNAL = 'SIGTERM';
+
+export const defaultRestartPolicy: RestartPolicy = Object.freeze({
+  condition: 'any',
+  delayMs: 5_000,
+  maxAttempts: 0,
+  windowMs: 0,
+});
+
+/** For `update` and `rollback` alike. */
+export const defaultUpdateConfig: UpdateConfig = Object.freeze({
+  parallelism: 1,
+  delayMs: 0,
+  failureAction: 'pause',
+  monitorMs: 5_000,
+  maxFailureRatio: 0,
+  order: 'stop-first',
+});
+
+export const defaultClusterSpec: ClusterSpec = Object.freeze({
+  name: 'default',
+  labels: {},
+  taskHistoryLimit: 5,
+  heartbeatPeriodMs: 5_000,
+  snapshotInterval: 10_000,
+});
+
+/** One replica of `container`, everything else as an operator expects it. */
+export function newServiceSpec(name: string, container: Partial<ContainerSpec>): ServiceSpec {
+  return {
+    name,
+    labels: {},
+    task: {
+      container: { ...emptyContainerSpec, stopGracePeriodMs: DEFAULT_STOP_GRACE_PERIOD_MS, ...container },
+      resources: emptyResourceRequirements,
+      restart: defaultRestartPolicy,
+      placement: emptyPlacement,
+      forceUpdate: 0,
+    },
+    mode: { replicated: { replicas: 1 } },
+    update: defaultUpdateConfig,
+    rollback: defaultUpdateConfig,
+    endpoint: emptyEndpointSpec,
+  };
+}

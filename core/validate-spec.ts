@@ -1,0 +1,205 @@
+// What makes a spec acceptable. Every refusal names the field and says what would be right. The manager calls this
+// before anything is stored; whoever builds a spec may call it earlier.
+
+import { parseConstraint } from './constraint.ts';
+import { invalidField, SwarmError } from './errors.ts';
+import type {
+  ContainerSpec,
+  Mount,
+  NodeSpec,
+  Placement,
+  PortConfig,
+  ResourceRequirements,
+  RestartPolicy,
+  ServiceSpec,
+  TaskSpec,
+  UpdateConfig,
+} from './generated/objects.ts';
+import { parseImageReference } from './image-reference.ts';
+import { parseSignal } from './signals.ts';
+
+const NAME_PATTERN = /^[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*$/;
+// A service's name becomes a DNS label.
+const NAME_LENGTH_MAX = 63;
+const HOSTNAME_PATTERN =
+  /^(?=.{1,253}$)[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*$/;
+// Swarm's floors: less CPU than this cannot be expressed as a quota, less memory than this starts nothing.
+const CPU_NANOS_MIN = 1_000_000;
+const MEMORY_BYTES_MIN = 4 * 2 ** 20;
+const REPLICAS_MAX = 1_000_000;
+/** A log entry carries a spec twice (service and revision) and is itself bounded. */
+export const SPEC_BYTES_MAX = 512 * 1024;
+
+/** Throws `invalid-argument` on the first field that is wrong; `unimplemented` on what this version cannot do. */
+export function validateServiceSpec(spec: ServiceSpec): void {
+  validateName(spec.name);
+  validateLabels('label', spec.labels);
+  if (spec.mode.replicated === undefined) throw invalidField('mode', 'must be "replicated"');
+  const { replicas } = spec.mode.replicated;
+  requireWhole('replicas', replicas);
+  if (replicas > REPLICAS_MAX) throw invalidField('replicas', `${replicas} is more than ${REPLICAS_MAX}`);
+  validateTaskSpec(spec.task);
+  validateUpdateConfig('update', spec.update);
+  validateUpdateConfig('rollback', spec.rollback);
+  if (spec.rollback.failureAction === 'rollback')
+    throw invalidField('rollback-failure-action', 'must be "pause" or "continue"');
+  validatePorts(spec.endpoint.ports);
+}
+
+/** Refuses a node name or label that could not be addressed later. */
+export function validateNodeSpec(spec: NodeSpec): void {
+  validateLabels('label', spec.labels);
+}
+
+function validateName(name: string): void {
+  if (name === '') throw invalidField('name', 'must not be empty');
+  if (name.length > NAME_LENGTH_MAX)
+    throw invalidField('name', `must be ${NAME_LENGTH_MAX} characters or fewer, it has ${name.length}`);
+  if (!NAME_PATTERN.test(name))
+    throw invalidField('name', `"${name}" is not valid as a DNS name: letters, digits, "-" and "_" inside`);
+}
+
+function validateTaskSpec(task: TaskSpec): void {
+  validateContainer(task.container);
+  validateResources(task.resources);
+  validateRestart(task.restart);
+  validatePlacement(task.placement);
+  if (task.logDriver !== undefined) validateLogDriver(task.logDriver.name, task.logDriver.options);
+}
+
+function validateContainer(container: ContainerSpec): void {
+  if (container.image === '') throw invalidField('image', 'must not be empty');
+  parseImageReference(container.image);
+  for (const entry of container.env) {
+    if (/^(=|$)/.test(entry) || entry.includes('\0'))
+      throw invalidField('env', `"${entry}" must be NAME=VALUE`);
+  }
+  for (const text of [...container.command, ...container.args])
+    if (text.includes('\0')) throw invalidField('args', 'must not contain NUL characters');
+  if (container.workdir !== '' && !container.workdir.startsWith('/'))
+    throw invalidField('workdir', `"${container.workdir}" must be an absolute path`);
+  if (!/^[^\s:]*(:[^\s:]+)?$/.test(container.user))
+    throw invalidField('user', `"${container.user}" must be USER or USER:GROUP`);
+  for (const group of container.groups)
+    if (!/^[^\s:]+$/.test(group)) throw invalidField('group', `"${group}" must be a group's name or number`);
+  if (container.hostname !== '' && !HOSTNAME_PATTERN.test(container.hostname))
+    throw invalidField('hostname', `"${container.hostname}" is not a valid host name`);
+  validateLabels('container-label', container.labels);
+  if (container.stopSignal !== '') parseSignal(container.stopSignal, 'stop-signal');
+  requireWhole('stop-grace-period', container.stopGracePeriodMs ?? 0);
+  validateMounts(container.mounts);
+}
+
+function validateMounts(mounts: readonly Mount[]): void {
+  const targets = new Set<string>();
+  for (const mount of mounts) {
+    if (!mount.target.startsWith('/') || mount.target === '/')
+      throw invalidField('mount', `target "${mount.target}" must be an absolute path below /`);
+    if (targets.has(mount.target)) throw invalidField('mount', `target "${mount.target}" is used twice`);
+    targets.add(mount.target);
+    if (mount.type === 'bind' && !mount.source.startsWith('/'))
+      throw invalidField('mount', `source "${mount.source}" of a bind must be an absolute path`);
+    if (mount.type === 'tmpfs' && mount.source !== '') throw invalidField('mount', 'a tmpfs has no source');
+    if (mount.type === 'volume')
+      throw new SwarmError('unimplemented', `mount: type "volume" (${mount.target}) is not supported yet`);
+    requireWhole('mount: tmpfs-size', mount.tmpfsSizeBytes);
+  }
+}
+
+function validateResources({ limits, reservations }: ResourceRequirements): void {
+  validateCpu('limit-cpu', limits.cpuNanos);
+  validateCpu('reserve-cpu', reservations.cpuNanos);
+  validateMemory('limit-memory', limits.memoryBytes);
+  validateMemory('reserve-memory', reservations.memoryBytes);
+  requireWhole('limit-pids', limits.pids);
+  if (limits.memoryBytes > 0 && reservations.memoryBytes > limits.memoryBytes)
+    throw invalidField('reserve-memory', 'must not be more than limit-memory');
+  if (limits.cpuNanos > 0 && reservations.cpuNanos > limits.cpuNanos)
+    throw invalidField('reserve-cpu', 'must not be more than limit-cpu');
+}
+
+function validateCpu(field: string, nanos: number): void {
+  requireWhole(field, nanos);
+  if (nanos !== 0 && nanos < CPU_NANOS_MIN)
+    throw invalidField(field, `${nanos / 1e9} is less than 0.001 CPUs`);
+}
+
+function validateMemory(field: string, bytes: number): void {
+  requireWhole(field, bytes);
+  if (bytes !== 0 && bytes < MEMORY_BYTES_MIN) throw invalidField(field, `${bytes} bytes is less than 4 MiB`);
+}
+
+function validateRestart(restart: RestartPolicy): void {
+  requireWhole('restart-delay', restart.delayMs);
+  requireWhole('restart-max-attempts', restart.maxAttempts);
+  requireWhole('restart-window', restart.windowMs);
+}
+
+function validatePlacement(placement: Placement): void {
+  for (const constraint of placement.constraints) parseConstraint(constraint);
+  requireWhole('replicas-max-per-node', placement.maxReplicasPerNode);
+}
+
+function validateLogDriver(name: string, options: Readonly<Record<string, string>>): void {
+  if (name !== 'json-file')
+    throw new SwarmError('unimplemented', `log-driver: "${name}" is not supported yet`);
+  parseLogOptions(options);
+}
+
+/** Size and number of a container's log files, from the options of the `json-file` driver. */
+export function parseLogOptions(options: Readonly<Record<string, string>>): {
+  maxSizeBytes: number;
+  maxFiles: number;
+} {
+  let maxSizeBytes = 0;
+  let maxFiles = 1;
+  for (const [key, value] of Object.entries(options)) {
+    if (key === 'max-size') {
+      const match = /^(\d+)([kmg]?)b?$/i.exec(value);
+      if (match === null) throw invalidField('log-opt', `max-size "${value}" must be a size such as 10m`);
+      maxSizeBytes = Number(match[1]) * 1024 ** ' kmg'.indexOf((match[2] || ' ').toLowerCase());
+    } else if (key === 'max-file') {
+      maxFiles = Number(value);
+      if (!Number.isInteger(maxFiles) || maxFiles < 1)
+        throw invalidField('log-opt', `max-file "${value}" must be a whole number from 1`);
+    } else throw invalidField('log-opt', `"${key}" is unknown; json-file has max-size and max-file`);
+  }
+  if (maxFiles > 1 && maxSizeBytes === 0) throw invalidField('log-opt', 'max-file needs max-size');
+  return { maxSizeBytes, maxFiles };
+}
+
+function validateUpdateConfig(kind: 'update' | 'rollback', config: UpdateConfig): void {
+  requireWhole(`${kind}-parallelism`, config.parallelism);
+  requireWhole(`${kind}-delay`, config.delayMs);
+  requireWhole(`${kind}-monitor`, config.monitorMs);
+  if (!(config.maxFailureRatio >= 0 && config.maxFailureRatio <= 1))
+    throw invalidField(`${kind}-max-failure-ratio`, `${config.maxFailureRatio} must be from 0 to 1`);
+}
+
+function validatePorts(ports: readonly PortConfig[]): void {
+  const published = new Set<string>();
+  for (const port of ports) {
+    if (port.targetPort < 1 || port.targetPort > 65535)
+      throw invalidField('publish', `target port ${port.targetPort} must be from 1 to 65535`);
+    if (port.publishedPort > 65535)
+      throw invalidField('publish', `published port ${port.publishedPort} must be from 0 to 65535`);
+    if (port.publishMode === 'ingress')
+      throw new SwarmError('unimplemented', 'publish: mode=ingress is not supported yet', {
+        hint: 'Publish on the nodes that run the tasks: --publish mode=host,target=PORT[,published=PORT]',
+      });
+    if (port.publishedPort === 0) continue;
+    const key = `${port.publishedPort}/${port.protocol}`;
+    if (published.has(key)) throw invalidField('publish', `port ${key} is published twice`);
+    published.add(key);
+  }
+}
+
+function validateLabels(field: string, labels: Readonly<Record<string, string>>): void {
+  for (const key of Object.keys(labels))
+    if (key.trim() === '') throw invalidField(field, 'a label needs a name: NAME=VALUE');
+}
+
+function requireWhole(field: string, value: number): void {
+  if (!Number.isSafeInteger(value) || value < 0)
+    throw invalidField(field, `${value} must be a whole number, zero or more`);
+}

@@ -1,0 +1,208 @@
+// `why`: the causal chain of what does not run, read off the store. Pure. Each step says who found out, what, and
+// what would unblock it.
+
+import { SwarmError } from '../../core/errors.ts';
+import type { Service, Task } from '../../core/generated/objects.ts';
+import { isTerminal, isWanted } from '../../core/task-state.ts';
+import { type ExplainResponse, type ExplainStep, emptyExplainStep } from '../../proto/generated/control.ts';
+import type { TablesView } from '../store/tables.ts';
+import { findService, findTask } from './find.ts';
+
+type Draft = Partial<ExplainStep> & Pick<ExplainStep, 'subject' | 'text'>;
+
+/** Throws `not-found` when the target is neither a service nor a task. */
+export function explain(view: TablesView, target: string, nowMs: number): ExplainResponse {
+  const service = view.serviceByName(target) ?? view.service.get(target);
+  const task = service === undefined ? findTask(view, target) : undefined;
+  const drafts =
+    task !== undefined
+      ? explainTask(view, task, nowMs, 0)
+      : explainService(view, findAny(view, target), nowMs);
+  const steps = drafts.map((draft) => ({ ...emptyExplainStep, ok: true, ...draft }));
+  return { ok: steps.every((step) => step.ok), steps };
+}
+
+function findAny(view: TablesView, target: string): Service {
+  try {
+    return findService(view, target);
+  } catch (error) {
+    if (error instanceof SwarmError && error.code === 'not-found')
+      throw new SwarmError('not-found', `no service or task ${target}`, { cause: error });
+    throw error;
+  }
+}
+
+function explainService(view: TablesView, service: Service, nowMs: number): Draft[] {
+  const tasks = view.tasksOfService(service.id);
+  const wanted = tasks.filter(isWanted);
+  const running = wanted.filter((task) => task.status.state === 'running');
+  const replicas = service.spec.mode.replicated?.replicas ?? 0;
+  const isComplete = running.length >= replicas;
+  const steps: Draft[] = [
+    {
+      ok: isComplete,
+      subject: 'service',
+      text: `${service.spec.name}: ${running.length} of ${replicas} tasks are running`,
+    },
+  ];
+  if (service.updateStatus !== undefined) steps.push(explainUpdate(service, nowMs));
+  const stuck = wanted.filter((task) => task.status.state !== 'running');
+  for (const group of groupByCause(stuck)) {
+    const [first] = group as [Task, ...Task[]];
+    const more = group.length > 1 ? ` (and ${group.length - 1} more for the same reason)` : '';
+    steps.push({ ok: false, subject: 'task', depth: 1, text: `${taskName(service, first)}${more}` });
+    steps.push(...explainTask(view, first, nowMs, 2));
+  }
+  if (!isComplete && stuck.length === 0) steps.push(...explainFinished(service, tasks));
+  return steps;
+}
+
+function explainUpdate({ spec, updateStatus }: Service, nowMs: number): Draft {
+  const { state, message, startedAtMs } = updateStatus as NonNullable<Service['updateStatus']>;
+  const isPaused = state === 'paused' || state === 'rollback-paused';
+  return {
+    ok: !isPaused,
+    subject: 'update',
+    depth: 1,
+    text: `${state}: ${message} (started ${ago(startedAtMs, nowMs)})`,
+    remedy: isPaused
+      ? `mend the cause and "tsswarm service update ${spec.name}", or "tsswarm service rollback ${spec.name}"`
+      : '',
+  };
+}
+
+/** No task is wanted although replicas are: the restart policy has come to its end. */
+function explainFinished(service: Service, tasks: readonly Task[]): Draft[] {
+  const ended = tasks.filter((task) => isTerminal(task.status.state));
+  const last = ended.sort((a, b) => b.status.timestampMs - a.status.timestampMs)[0];
+  if (last === undefined)
+    return [{ ok: false, subject: 'orchestrator', depth: 1, text: 'its tasks are about to be created' }];
+  const { condition, maxAttempts } = service.spec.task.restart;
+  const policy =
+    maxAttempts > 0 ? `condition ${condition}, at most ${maxAttempts} attempts` : `condition ${condition}`;
+  return [
+    {
+      ok: false,
+      subject: 'restart policy',
+      depth: 1,
+      text: `${taskName(service, last)} ended (${last.status.state}${errorOf(last)}) and is not restarted: ${policy}`,
+      remedy: `tsswarm service update --force ${service.spec.name}`,
+    },
+  ];
+}
+
+function groupByCause(tasks: readonly Task[]): Task[][] {
+  const groups = new Map<string, Task[]>();
+  for (const task of tasks) {
+    const key = `${task.status.state} ${task.status.error}`;
+    groups.set(key, [...(groups.get(key) ?? []), task]);
+  }
+  return [...groups.values()];
+}
+
+function explainTask(view: TablesView, task: Task, nowMs: number, depth: number): Draft[] {
+  const { status } = task;
+  const steps: Draft[] = [];
+  const node = view.node.get(task.nodeId);
+  if (node !== undefined)
+    steps.push({
+      ok: node.status.state === 'ready',
+      subject: 'node',
+      depth,
+      text: `on ${node.description.hostname}, which is ${node.status.state}${node.status.message === '' ? '' : `: ${node.status.message}`}`,
+      remedy: node.status.state === 'ready' ? '' : 'start tsswarmd on that node, or remove the node',
+    });
+  steps.push({
+    ok: status.state === 'running' || (isTerminal(status.state) && !isWanted(task) && status.error === ''),
+    subject: ownerOf(task),
+    depth,
+    text: `${status.state} since ${ago(status.timestampMs, nowMs)}: ${status.error || status.message || 'no details'}`,
+    remedy: remedyFor(view, task),
+  });
+  steps.push(...explainHistory(view, task, nowMs, depth));
+  if (task.desiredState === 'ready' && task.notBeforeMs > nowMs)
+    steps.push({ subject: 'restart policy', depth, text: `starts in ${seconds(task.notBeforeMs - nowMs)}` });
+  return steps;
+}
+
+/** The end of the task before it in the slot: why this one had to be made. */
+function explainHistory(view: TablesView, task: Task, nowMs: number, depth: number): Draft[] {
+  const ended = view
+    .tasksOfService(task.serviceId)
+    .filter(
+      (other) =>
+        other.slot === task.slot &&
+        other !== task &&
+        isTerminal(other.status.state) &&
+        other.status.error !== '',
+    )
+    .sort((a, b) => b.status.timestampMs - a.status.timestampMs);
+  const [last] = ended;
+  if (last === undefined || !isWanted(task) || task.status.state === 'running') return [];
+  const times = ended.length > 1 ? `, the last of ${ended.length} failures kept` : '';
+  return [
+    {
+      ok: false,
+      subject: 'history',
+      depth,
+      text: `the task before it ${last.status.state} ${ago(last.status.timestampMs, nowMs)}${times}: ${last.status.error}`,
+      remedy: remedyFor(view, last),
+    },
+  ];
+}
+
+/** Which part of the system has the task in hand. */
+function ownerOf({ status }: Task): string {
+  switch (status.state) {
+    case 'new':
+      return 'allocator';
+    case 'pending':
+      return 'scheduler';
+    case 'assigned':
+    case 'accepted':
+      return 'agent';
+    case 'preparing':
+    case 'rejected':
+      return 'preparation';
+    default:
+      return 'container';
+  }
+}
+
+/** What would unblock it, from what the refusing part said. */
+function remedyFor(view: TablesView, task: Task): string {
+  const { error } = task.status;
+  const name = view.service.get(task.serviceId)?.spec.name ?? task.serviceId;
+  const image = view.revisionOf(task)?.spec.task.container.image ?? '';
+  if (error.includes('insufficient resources'))
+    return `lower --reserve-cpu or --reserve-memory of ${name}, or free or add a node`;
+  if (error.includes('constraints not satisfied'))
+    return `label a node (tsswarm node update --label-add) or change it: tsswarm service update --constraint-rm … ${name}`;
+  if (error.includes('max replicas per node'))
+    return `raise --replicas-max-per-node of ${name}, or add a node`;
+  if (error.includes('port') && error.includes('already in use'))
+    return `publish another port of ${name}, or stop what holds it (ss -ltnp)`;
+  if (error.includes('not available for new tasks'))
+    return 'tsswarm node ls: bring a node back, or set it active';
+  if (error.includes('No such image'))
+    return `check the name, or bring it to the node: tsswarm image pull ${image}`;
+  if (error.includes('non-zero exit')) return `tsswarm service logs ${name}`;
+  return '';
+}
+
+function taskName(service: Service, task: Task): string {
+  return `${service.spec.name}.${task.slot} (${task.id.slice(0, 12)})`;
+}
+
+function errorOf({ status }: Task): string {
+  return status.error === '' ? '' : `, ${status.error}`;
+}
+
+function ago(atMs: number, nowMs: number): string {
+  return `${seconds(Math.max(0, nowMs - atMs))} ago`;
+}
+
+function seconds(ms: number): string {
+  if (ms < 120_000) return `${Math.ceil(ms / 1000)} s`;
+  return ms < 2 * 3_600_000 ? `${Math.round(ms / 60_000)} min` : `${Math.round(ms / 3_600_000)} h`;
+}

@@ -1,0 +1,47 @@
+// Finds what an operator means: by id, name, or a prefix of an id that only one object has.
+
+import { SwarmError } from '../../core/errors.ts';
+import type { Node, Service, Task } from '../../core/generated/objects.ts';
+import type { TablesView } from '../store/tables.ts';
+
+/** Throws `not-found`, or `invalid-argument` when several services match. */
+export function findService(view: TablesView, reference: string): Service {
+  const exact = view.service.get(reference) ?? view.serviceByName(reference);
+  return exact ?? onlyMatch('service', reference, byPrefix(view.service.values(), reference));
+}
+
+/** By id, host name or prefix. */
+export function findNode(view: TablesView, reference: string): Node {
+  const exact = view.node.get(reference);
+  if (exact !== undefined) return exact;
+  const named = [...view.node.values()].filter((node) => node.description.hostname === reference);
+  return onlyMatch('node', reference, named.length > 0 ? named : byPrefix(view.node.values(), reference));
+}
+
+/** By id, prefix, SERVICE.SLOT or SERVICE.SLOT.ID; undefined when nothing matches. */
+export function findTask(view: TablesView, reference: string): Task | undefined {
+  const exact = view.task.get(reference);
+  if (exact !== undefined) return exact;
+  const named = /^(.+?)\.(\d+)(?:\.([0-9a-z]+))?$/.exec(reference);
+  const service = named && view.serviceByName(named[1] ?? '');
+  if (named && service) {
+    const ofSlot = view.tasksOfService(service.id).filter((task) => task.slot === Number(named[2]));
+    const matching = ofSlot.filter((task) => task.id.startsWith(named[3] ?? ''));
+    return matching.sort((a, b) => b.meta.createdAtMs - a.meta.createdAtMs)[0];
+  }
+  const matches = byPrefix(view.task.values(), reference);
+  return matches.length === 0 ? undefined : onlyMatch('task', reference, matches);
+}
+
+function byPrefix<T extends { readonly id: string }>(objects: Iterable<T>, prefix: string): T[] {
+  if (prefix === '') return [];
+  return [...objects].filter(({ id }) => id.startsWith(prefix));
+}
+
+function onlyMatch<T>(kind: string, reference: string, matches: readonly T[]): T {
+  const [match] = matches;
+  if (match === undefined) throw new SwarmError('not-found', `${kind} ${reference} not found`);
+  if (matches.length > 1)
+    throw new SwarmError('invalid-argument', `${kind} ${reference} is ambiguous: ${matches.length} match`);
+  return match;
+}

@@ -1,0 +1,77 @@
+// `service logs`: collects the lines of the tasks asked for, and with follow those of tasks that come later.
+
+import type { Task } from '../../core/generated/objects.ts';
+import { compareTaskStates } from '../../core/task-state.ts';
+import type { ServiceLogsRequest, ServiceLogsResponse } from '../../proto/generated/control.ts';
+import type { LogBroker, LogReader } from '../log-broker.ts';
+import type { Store } from '../store/store.ts';
+
+/** Ends when every task's lines are sent; with follow when the signal aborts. */
+export async function* serviceLogs(
+  store: Store,
+  broker: LogBroker,
+  request: ServiceLogsRequest,
+  signal: AbortSignal,
+): AsyncIterable<ServiceLogsResponse> {
+  const reader = broker.subscribe(request.options);
+  const onAbort = () => reader.close();
+  signal.addEventListener('abort', onAbort);
+  const asked = new Map<string, Task>();
+  const open = new Set<string>();
+  const isSelected = (task: Task) =>
+    request.taskIds.includes(task.id) || request.serviceIds.includes(task.serviceId);
+  const unsubscribe = request.options.follow
+    ? store.subscribe(({ events }) => {
+        for (const { kind, object } of events)
+          if (kind === 'task' && isSelected(object as Task)) askFor([object as Task], reader, asked);
+      })
+    : () => {};
+  try {
+    const selected = [...store.view.task.values()].filter(isSelected);
+    const { tasks, warnings } = askFor(selected, reader, asked);
+    for (const task of tasks) open.add(task.id);
+    yield { lines: [], warnings, tasks };
+    if (!request.options.follow && open.size === 0) return;
+    for await (const { lines, finishedTaskIds } of reader) {
+      if (lines.length > 0) {
+        const named = [...new Set(lines.map(({ taskId }) => taskId))].map((id) => asked.get(id));
+        yield { lines, warnings: [], tasks: named.filter((task) => task !== undefined) };
+      }
+      for (const id of finishedTaskIds) open.delete(id);
+      if (!request.options.follow && open.size === 0) return;
+    }
+  } finally {
+    unsubscribe();
+    signal.removeEventListener('abort', onAbort);
+    reader.close();
+  }
+}
+
+/** Announces the tasks that have a node and were not announced before. */
+function askFor(
+  tasks: readonly Task[],
+  reader: LogReader,
+  asked: Map<string, Task>,
+): { tasks: Task[]; warnings: string[] } {
+  const byNode = new Map<string, Task[]>();
+  for (const task of tasks) {
+    if (asked.has(task.id) || task.nodeId === '' || compareTaskStates(task.status.state, 'assigned') < 0)
+      continue;
+    asked.set(task.id, task);
+    byNode.set(task.nodeId, [...(byNode.get(task.nodeId) ?? []), task]);
+  }
+  const reached: Task[] = [];
+  const warnings: string[] = [];
+  for (const [nodeId, group] of byNode) {
+    const isReached = reader.add(
+      nodeId,
+      group.map(({ id }) => id),
+    );
+    if (isReached) reached.push(...group);
+    else
+      warnings.push(
+        `incomplete: node ${nodeId} is not connected; the lines of ${group.length} tasks are missing`,
+      );
+  }
+  return { tasks: reached, warnings };
+}

@@ -1,0 +1,207 @@
+// Services, as operators create, change, remove and look at them.
+
+import { invalidField, SwarmError } from '../../core/errors.ts';
+import { emptyMeta, type Service, type ServiceSpec, type Task } from '../../core/generated/objects.ts';
+import { newId, type RandomBytes } from '../../core/ids.ts';
+import { isWanted } from '../../core/task-state.ts';
+import { SPEC_BYTES_MAX, validateServiceSpec } from '../../core/validate-spec.ts';
+import type {
+  CreateServiceResponse,
+  ListServicesResponse,
+  ListTasksRequest,
+  ListTasksResponse,
+  UpdateServiceRequest,
+  UpdateServiceResponse,
+  WatchServiceResponse,
+} from '../../proto/generated/control.ts';
+import { ServiceSpecCodec } from '../../proto/generated/objects.ts';
+import { encode } from '../../proto/wire.ts';
+import type { Store } from '../store/store.ts';
+import { revisionId, type TablesView } from '../store/tables.ts';
+import type { Transaction } from '../store/transaction.ts';
+import { findService } from './find.ts';
+
+const TASKS_PER_PAGE = 500;
+
+export async function createService(
+  store: Store,
+  spec: ServiceSpec,
+  randomBytes: RandomBytes,
+): Promise<CreateServiceResponse> {
+  requireValid(spec);
+  const id = newId(randomBytes);
+  await store.update((tx) => {
+    if (tx.view.serviceByName(spec.name) !== undefined)
+      throw new SwarmError(
+        'already-exists',
+        `name conflicts with an existing object: service ${spec.name} already exists`,
+      );
+    const service: Service = { id, meta: emptyMeta, spec, specVersion: 1, previousSpecVersion: 0 };
+    tx.create('service', service);
+    createRevision(tx, service);
+  });
+  return { service: stored(store.view, id) };
+}
+
+export async function updateService(
+  store: Store,
+  request: UpdateServiceRequest,
+  nowMs: number,
+): Promise<UpdateServiceResponse> {
+  if (request.spec !== undefined) requireValid(request.spec);
+  await store.update((tx) => {
+    const service = stored(tx.view, request.serviceId);
+    if (service.specVersion !== request.version)
+      throw new SwarmError(
+        'out-of-sequence',
+        `service ${service.spec.name}: update out of sequence, its spec is number ${service.specVersion}, not ${request.version}`,
+        { hint: 'It was changed meanwhile: look at it again and repeat the change.' },
+      );
+    const next = request.rollback ? rolledBack(service, nowMs) : respecified(service, request.spec);
+    tx.update('service', next);
+    createRevision(tx, next);
+  });
+  return { service: stored(store.view, request.serviceId) };
+}
+
+export async function removeService(store: Store, reference: string): Promise<string> {
+  return store.update((tx) => {
+    const { id } = findService(tx.view, reference);
+    tx.delete('service', id);
+    return id;
+  });
+}
+
+export function listServices(view: TablesView): ListServicesResponse {
+  const services = [...view.service.values()].map((service) => ({
+    service,
+    runningTasks: view
+      .tasksOfService(service.id)
+      .filter((task) => isWanted(task) && task.status.state === 'running').length,
+    desiredTasks: service.spec.mode.replicated?.replicas ?? 0,
+  }));
+  return { services };
+}
+
+/** In pages; each revision once, with the first task that refers to it. */
+export function* listTasks(view: TablesView, request: ListTasksRequest): Iterable<ListTasksResponse> {
+  const sent = new Set<string>();
+  const tasks = selectTasks(view, request);
+  for (let start = 0; start === 0 || start < tasks.length; start += TASKS_PER_PAGE) {
+    const page = tasks.slice(start, start + TASKS_PER_PAGE);
+    const revisions = page
+      .map((task) => view.revisionOf(task))
+      .filter((revision) => revision !== undefined)
+      .filter(({ id }) => !sent.has(id) && sent.add(id));
+    yield { tasks: page, revisions };
+  }
+}
+
+function selectTasks(view: TablesView, { serviceIds, nodeIds }: ListTasksRequest): Task[] {
+  const tasks =
+    serviceIds.length > 0
+      ? serviceIds.flatMap((id) => view.tasksOfService(id))
+      : nodeIds.length > 0
+        ? nodeIds.flatMap((id) => view.tasksOnNode(id))
+        : [...view.task.values()];
+  return tasks.filter((task) => nodeIds.length === 0 || nodeIds.includes(task.nodeId));
+}
+
+/** The service and all its tasks, then what changes, until the service and its tasks are gone. */
+export async function* watchService(
+  store: Store,
+  serviceId: string,
+  signal: AbortSignal,
+): AsyncIterable<WatchServiceResponse> {
+  const ended = new AbortController();
+  try {
+    const commits = store.watch(AbortSignal.any([signal, ended.signal]));
+    const initial = store.view.service.get(serviceId);
+    yield {
+      ...(initial && { service: initial }),
+      tasks: store.view.tasksOfService(serviceId),
+      removedTaskIds: [],
+    };
+    if (isGone(store.view, serviceId)) return;
+    for await (const { events } of commits) {
+      const tasks: Task[] = [];
+      const removedTaskIds: string[] = [];
+      let isChanged = false;
+      for (const { kind, action, object } of events) {
+        if (kind === 'service' && object.id === serviceId) isChanged = true;
+        if (kind !== 'task' || (object as Task).serviceId !== serviceId) continue;
+        if (action === 'removed') removedTaskIds.push(object.id);
+        else tasks.push(object as Task);
+      }
+      if (!isChanged && tasks.length + removedTaskIds.length === 0) continue;
+      const service = store.view.service.get(serviceId);
+      yield { ...(service && { service }), tasks, removedTaskIds };
+      if (isGone(store.view, serviceId)) return;
+    }
+  } finally {
+    ended.abort();
+  }
+}
+
+function isGone(view: TablesView, serviceId: string): boolean {
+  return view.service.get(serviceId) === undefined && view.tasksOfService(serviceId).length === 0;
+}
+
+function requireValid(spec: ServiceSpec): void {
+  validateServiceSpec(spec);
+  const { length } = encode(ServiceSpecCodec, spec);
+  if (length > SPEC_BYTES_MAX)
+    throw invalidField(
+      'spec',
+      `the whole spec has ${length} bytes, ${SPEC_BYTES_MAX} are allowed (env, labels and args count)`,
+    );
+}
+
+function respecified(service: Service, spec: ServiceSpec | undefined): Service {
+  if (spec === undefined) throw invalidField('spec', 'must be there unless rollback is asked for');
+  if (spec.name !== service.spec.name)
+    throw invalidField('name', `service ${service.spec.name} cannot be renamed to ${spec.name}`);
+  const { updateStatus: _ended, ...rest } = service;
+  return {
+    ...rest,
+    spec,
+    specVersion: service.specVersion + 1,
+    previousSpec: service.spec,
+    previousSpecVersion: service.specVersion,
+  };
+}
+
+function rolledBack(service: Service, nowMs: number): Service {
+  const { previousSpec, ...rest } = service;
+  if (previousSpec === undefined)
+    throw new SwarmError('failed-precondition', `service ${service.spec.name} does not have a previous spec`);
+  return {
+    ...rest,
+    spec: previousSpec,
+    specVersion: service.specVersion + 1,
+    previousSpecVersion: 0,
+    updateStatus: {
+      state: 'rollback-started',
+      startedAtMs: nowMs,
+      completedAtMs: 0,
+      message: 'manually requested rollback',
+      slotsTotal: 0,
+    },
+  };
+}
+
+function createRevision(tx: Transaction, { id, specVersion, spec }: Service): void {
+  tx.create('revision', {
+    id: revisionId(id, specVersion),
+    meta: emptyMeta,
+    serviceId: id,
+    specVersion,
+    spec,
+  });
+}
+
+function stored(view: TablesView, id: string): Service {
+  const service = view.service.get(id);
+  if (service === undefined) throw new SwarmError('not-found', `service ${id} not found`);
+  return service;
+}

@@ -1,0 +1,85 @@
+// What one agent knows of its tasks, and the differences it still has to hear. A task goes out when it is new to the
+// node or its desired state changed; a revision goes out once, with the first task that needs it.
+
+import type { Revision, Task } from '../../core/generated/objects.ts';
+import { compareTaskStates } from '../../core/task-state.ts';
+import type { Assignments } from '../../proto/generated/dispatcher.ts';
+import type { TablesView } from '../store/tables.ts';
+
+export class AssignmentTracker {
+  readonly #nodeId: string;
+  /** What was sent: task id → its desired state and revision. */
+  readonly #sent = new Map<string, { readonly desiredState: string; readonly revisionId: string }>();
+  readonly #revisions = new Map<string, number>();
+  readonly #dirty = new Set<string>();
+  #sequence = 0;
+
+  constructor(nodeId: string) {
+    this.#nodeId = nodeId;
+  }
+
+  get isDirty(): boolean {
+    return this.#dirty.size > 0;
+  }
+
+  /** To be called for every changed or removed task; cheap for those of other nodes. */
+  note(task: Task): void {
+    if (task.nodeId === this.#nodeId || this.#sent.has(task.id)) this.#dirty.add(task.id);
+  }
+
+  /** Everything the node has to do; the first message of a session. */
+  complete(view: TablesView): Assignments {
+    this.#dirty.clear();
+    const tasks = view.tasksOnNode(this.#nodeId).filter(isAssigned);
+    return this.#message(view, tasks, [], true);
+  }
+
+  /** The differences since the last message, or undefined when there are none. */
+  incremental(view: TablesView): Assignments | undefined {
+    const changed: Task[] = [];
+    const removed: string[] = [];
+    for (const id of this.#dirty) {
+      const task = view.task.get(id);
+      const sent = this.#sent.get(id);
+      if (task === undefined || task.nodeId !== this.#nodeId) {
+        if (sent !== undefined) removed.push(id);
+      } else if (isAssigned(task) && sent?.desiredState !== task.desiredState) changed.push(task);
+    }
+    this.#dirty.clear();
+    return changed.length + removed.length === 0 ? undefined : this.#message(view, changed, removed, false);
+  }
+
+  #message(
+    view: TablesView,
+    tasks: readonly Task[],
+    removedTaskIds: string[],
+    complete: boolean,
+  ): Assignments {
+    const revisions: Revision[] = [];
+    const removedRevisionIds: string[] = [];
+    for (const task of tasks) {
+      const revision = view.revisionOf(task);
+      if (revision === undefined) continue;
+      if (!this.#sent.has(task.id) && this.#count(revision.id, 1) === 1) revisions.push(revision);
+      this.#sent.set(task.id, { desiredState: task.desiredState, revisionId: revision.id });
+    }
+    for (const id of removedTaskIds) {
+      const sent = this.#sent.get(id);
+      this.#sent.delete(id);
+      if (sent !== undefined && this.#count(sent.revisionId, -1) === 0)
+        removedRevisionIds.push(sent.revisionId);
+    }
+    return { sequence: ++this.#sequence, complete, revisions, tasks, removedTaskIds, removedRevisionIds };
+  }
+
+  #count(revisionId: string, by: 1 | -1): number {
+    const count = (this.#revisions.get(revisionId) ?? 0) + by;
+    if (count === 0) this.#revisions.delete(revisionId);
+    else this.#revisions.set(revisionId, count);
+    return count;
+  }
+}
+
+function isAssigned(task: Task): boolean {
+  return compareTaskStates(task.status.state, 'assigned') >= 0;
+}

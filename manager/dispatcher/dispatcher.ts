@@ -1,0 +1,233 @@
+// The agents' side of the manager: sessions, heartbeats, assignments out, statuses in. Whoever falls silent for three
+// heartbeat periods is DOWN, and the orchestrator replaces its tasks.
+
+import type { Clock, Random } from '../../core/clock.ts';
+import { defaultClusterSpec } from '../../core/defaults.ts';
+import { messageOf, SwarmError } from '../../core/errors.ts';
+import type { NodeDescription, NodeState, Task } from '../../core/generated/objects.ts';
+import { newId, type RandomBytes } from '../../core/ids.ts';
+import type { AgentMessage, DispatcherService, ManagerMessage } from '../../proto/generated/dispatcher.ts';
+import { AsyncQueue } from '../../rpc/queue.ts';
+import type { CallContext, Handlers } from '../../rpc/server.ts';
+import { dispatcherLog } from '../log.ts';
+import type { LogBroker } from '../log-broker.ts';
+import type { Store } from '../store/store.ts';
+import { AssignmentTracker } from './assignments.ts';
+import { StatusWriter } from './status-writer.ts';
+
+export interface DispatcherOptions {
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly randomBytes: RandomBytes;
+  readonly logBroker: LogBroker;
+}
+
+interface Session {
+  readonly id: string;
+  readonly nodeId: string;
+  readonly outbox: AsyncQueue<ManagerMessage>;
+  readonly tracker: AssignmentTracker;
+  flushScheduled: boolean;
+}
+
+// Swarm's: silent for this many periods is down; twice as many after a change of leader.
+const GRACE_PERIODS = 3;
+const GRACE_PERIODS_AT_START = 6;
+const PERIOD_JITTER = 0.1;
+// An agent that does not read this many messages is cut off rather than kept in memory.
+const OUTBOX_MAX = 10_000;
+
+export class Dispatcher {
+  readonly #options: DispatcherOptions;
+  readonly #statusWriter: StatusWriter;
+  readonly #sessions = new Map<string, Session>();
+  readonly #deadlines = new Map<string, () => void>();
+
+  constructor(options: DispatcherOptions) {
+    this.#options = options;
+    this.#statusWriter = new StatusWriter(options.store);
+  }
+
+  get sessionCount(): number {
+    return this.#sessions.size;
+  }
+
+  get handlers(): Handlers<typeof DispatcherService> {
+    return {
+      session: (requests, context) => this.#session(requests, context),
+      publishLogs: async (batches) => {
+        await this.#options.logBroker.publish(batches);
+        return {};
+      },
+    };
+  }
+
+  /** Sends changes of tasks to their nodes until the signal aborts. Nodes known from before get time to come back. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { store } = this.#options;
+    const unsubscribe = store.subscribe(({ events }) => {
+      for (const { kind, object, previous } of events) {
+        if (kind !== 'task') continue;
+        const task = object as Task;
+        const session = this.#sessions.get(task.nodeId || ((previous as Task | undefined)?.nodeId ?? ''));
+        if (session === undefined) continue;
+        session.tracker.note(task);
+        this.#scheduleFlush(session);
+      }
+    });
+    for (const node of store.view.node.values()) {
+      if (node.status.state === 'down') continue;
+      await this.#setNodeState(node.id, 'unknown', 'the manager has started; waiting for the node');
+      this.#expect(node.id, GRACE_PERIODS_AT_START);
+    }
+    await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+    unsubscribe();
+    for (const cancel of this.#deadlines.values()) cancel();
+    for (const session of this.#sessions.values()) session.outbox.end();
+  }
+
+  async *#session(
+    requests: AsyncIterable<AgentMessage>,
+    { signal }: CallContext,
+  ): AsyncIterable<ManagerMessage> {
+    const incoming = requests[Symbol.asyncIterator]();
+    const first = await incoming.next();
+    const register = first.done ? undefined : first.value.register;
+    if (register === undefined) throw new SwarmError('invalid-argument', 'a session begins with "register"');
+    const session = await this.#open(register.nodeId, register.description);
+    const close = this.#options.logBroker.addNode(session.nodeId, (logSubscription) =>
+      session.outbox.push({ logSubscription }),
+    );
+    const onAbort = () => session.outbox.end();
+    signal.addEventListener('abort', onAbort);
+    const reading = this.#readAll(session, incoming);
+    try {
+      yield* session.outbox;
+    } finally {
+      close();
+      signal.removeEventListener('abort', onAbort);
+      if (this.#sessions.get(session.nodeId) === session) this.#sessions.delete(session.nodeId);
+      await reading;
+      dispatcherLog.info({ 'node.id': session.nodeId, 'session.id': session.id }, 'session ended');
+    }
+  }
+
+  async #open(nodeId: string, description: NodeDescription): Promise<Session> {
+    const { store, randomBytes } = this.#options;
+    if (store.view.node.get(nodeId) === undefined)
+      throw new SwarmError('not-found', `node ${nodeId} is not part of this cluster`);
+    await store.update((tx) => {
+      const node = tx.view.node.get(nodeId);
+      if (node === undefined) return;
+      const status = {
+        ...node.status,
+        state: 'ready' as const,
+        message: '',
+        sinceMs: this.#options.clock.nowMs(),
+      };
+      tx.update('node', { ...node, description, status });
+    });
+    this.#sessions
+      .get(nodeId)
+      ?.outbox.end(new SwarmError('unavailable', 'the node has opened another session'));
+    const session: Session = {
+      id: newId(randomBytes),
+      nodeId,
+      outbox: new AsyncQueue(),
+      tracker: new AssignmentTracker(nodeId),
+      flushScheduled: false,
+    };
+    this.#sessions.set(nodeId, session);
+    this.#expect(nodeId, GRACE_PERIODS);
+    session.outbox.push({ registered: { sessionId: session.id, heartbeatPeriodMs: this.#nextPeriodMs() } });
+    session.outbox.push({ assignments: session.tracker.complete(store.view) });
+    dispatcherLog.info({ 'node.id': nodeId, 'session.id': session.id }, 'session opened');
+    return session;
+  }
+
+  async #readAll(session: Session, incoming: AsyncIterator<AgentMessage>): Promise<void> {
+    try {
+      for (;;) {
+        const next = await incoming.next();
+        if (next.done) break;
+        if (this.#sessions.get(session.nodeId) !== session) return;
+        this.#expect(session.nodeId, GRACE_PERIODS);
+        this.#handle(session, next.value);
+      }
+      session.outbox.end();
+    } catch (error) {
+      session.outbox.end(error);
+    }
+  }
+
+  #handle(session: Session, message: AgentMessage): void {
+    if (message.heartbeat !== undefined) {
+      session.outbox.push({ heartbeat: { periodMs: this.#nextPeriodMs() } });
+    } else if (message.statuses !== undefined) {
+      const { sequence, updates } = message.statuses;
+      this.#statusWriter.write(session.nodeId, updates).then(
+        () => session.outbox.push({ statusAcknowledged: { sequence } }),
+        (error) => session.outbox.end(error),
+      );
+    } else if (message.description !== undefined) {
+      const { description } = message;
+      this.#options.store
+        .update((tx) => {
+          const node = tx.view.node.get(session.nodeId);
+          if (node !== undefined) tx.update('node', { ...node, description });
+        })
+        .catch((error) => session.outbox.end(error));
+    }
+  }
+
+  /** Collects the changes of this turn of the event loop into one message. */
+  #scheduleFlush(session: Session): void {
+    if (session.flushScheduled || !session.tracker.isDirty) return;
+    session.flushScheduled = true;
+    this.#options.clock.after(0, () => {
+      session.flushScheduled = false;
+      const assignments = session.tracker.incremental(this.#options.store.view);
+      if (assignments === undefined) return;
+      if (session.outbox.size < OUTBOX_MAX) session.outbox.push({ assignments });
+      else
+        session.outbox.end(new SwarmError('resource-exhausted', 'the agent does not read its assignments'));
+    });
+  }
+
+  /** (Re)starts the time after which silence means DOWN. */
+  #expect(nodeId: string, periods: number): void {
+    this.#deadlines.get(nodeId)?.();
+    const cancel = this.#options.clock.after(this.#periodMs() * periods, () => {
+      this.#deadlines.delete(nodeId);
+      this.#sessions.get(nodeId)?.outbox.end(new SwarmError('deadline-exceeded', 'no heartbeat'));
+      this.#setNodeState(nodeId, 'down', 'heartbeat failure').catch((error) => {
+        dispatcherLog.error(
+          { 'node.id': nodeId, error: messageOf(error) },
+          'cannot mark node down, will retry',
+        );
+        this.#expect(nodeId, 1);
+      });
+    });
+    this.#deadlines.set(nodeId, cancel);
+  }
+
+  #setNodeState(nodeId: string, state: NodeState, message: string): Promise<void> {
+    dispatcherLog.info({ 'node.id': nodeId, state }, 'node state changed');
+    return this.#options.store.update((tx) => {
+      const node = tx.view.node.get(nodeId);
+      if (node === undefined || node.status.state === state) return;
+      const status = { ...node.status, state, message, sinceMs: this.#options.clock.nowMs() };
+      tx.update('node', { ...node, status });
+    });
+  }
+
+  #periodMs(): number {
+    const [cluster] = this.#options.store.view.cluster.values();
+    return (cluster?.spec ?? defaultClusterSpec).heartbeatPeriodMs;
+  }
+
+  #nextPeriodMs(): number {
+    return Math.round(this.#periodMs() * (1 + PERIOD_JITTER * (2 * this.#options.random() - 1)));
+  }
+}

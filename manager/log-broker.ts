@@ -1,0 +1,82 @@
+// Brings log lines from agents to whoever asked for them. A subscription is announced to the nodes that run its tasks;
+// they publish on streams of their own, at the speed of the reader.
+
+import { newId, type RandomBytes } from '../core/ids.ts';
+import type { LogBatch, LogOptions, LogSubscription } from '../proto/generated/dispatcher.ts';
+import { AsyncQueue } from '../rpc/queue.ts';
+
+type Announce = (subscription: LogSubscription) => void;
+
+interface Subscription {
+  readonly id: string;
+  readonly options: LogOptions;
+  readonly queue: AsyncQueue<LogBatch>;
+  readonly nodeIds: Set<string>;
+}
+
+/** What a reader holds. */
+export interface LogReader extends AsyncIterable<LogBatch> {
+  /** Asks a node for more tasks' lines; false when the node has no session. */
+  add(nodeId: string, taskIds: readonly string[]): boolean;
+  /** No more batches are wanted. */
+  close(): void;
+}
+
+// Batches that wait for a slow reader; then its agents wait.
+const BATCHES_MAX = 16;
+
+export class LogBroker {
+  readonly #randomBytes: RandomBytes;
+  readonly #nodes = new Map<string, Announce>();
+  readonly #subscriptions = new Map<string, Subscription>();
+
+  constructor(randomBytes: RandomBytes) {
+    this.#randomBytes = randomBytes;
+  }
+
+  /** A node's session begins; the returned function ends it. */
+  addNode(nodeId: string, announce: Announce): () => void {
+    this.#nodes.set(nodeId, announce);
+    return () => {
+      if (this.#nodes.get(nodeId) === announce) this.#nodes.delete(nodeId);
+    };
+  }
+
+  subscribe(options: LogOptions): LogReader {
+    const subscription: Subscription = {
+      id: newId(this.#randomBytes),
+      options,
+      queue: new AsyncQueue(),
+      nodeIds: new Set(),
+    };
+    this.#subscriptions.set(subscription.id, subscription);
+    return {
+      add: (nodeId, taskIds) => this.#announce(subscription, nodeId, taskIds),
+      close: () => this.#close(subscription),
+      [Symbol.asyncIterator]: () => subscription.queue[Symbol.asyncIterator](),
+    };
+  }
+
+  /** Takes an agent's batches; returns when it has no more or nobody reads them any longer. */
+  async publish(batches: AsyncIterable<LogBatch>): Promise<void> {
+    for await (const batch of batches) {
+      const subscription = this.#subscriptions.get(batch.subscriptionId);
+      if (subscription === undefined) return;
+      await subscription.queue.offer(batch, BATCHES_MAX);
+    }
+  }
+
+  #announce({ id, options, nodeIds }: Subscription, nodeId: string, taskIds: readonly string[]): boolean {
+    const announce = this.#nodes.get(nodeId);
+    if (announce === undefined) return false;
+    nodeIds.add(nodeId);
+    announce({ id, taskIds, options, closed: false });
+    return true;
+  }
+
+  #close({ id, options, queue, nodeIds }: Subscription): void {
+    this.#subscriptions.delete(id);
+    queue.end();
+    for (const nodeId of nodeIds) this.#nodes.get(nodeId)?.({ id, taskIds: [], options, closed: true });
+  }
+}

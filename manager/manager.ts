@@ -1,0 +1,150 @@
+// One manager: store, control loops, dispatcher and the sockets they are reached by. Starts everything, in the order
+// in which each needs the one before, and ends it when told to.
+
+import { randomBytes } from 'node:crypto';
+import { mkdir } from 'node:fs/promises';
+import path from 'node:path';
+import type { Clock, Random } from '../core/clock.ts';
+import { defaultClusterSpec } from '../core/defaults.ts';
+import { messageOf, toSwarmError } from '../core/errors.ts';
+import {
+  type ClusterSpec,
+  emptyMeta,
+  emptyNodeDescription,
+  type NodeAvailability,
+} from '../core/generated/objects.ts';
+import { ControlService, ManagerHealthService } from '../proto/generated/control.ts';
+import { DispatcherService } from '../proto/generated/dispatcher.ts';
+import { RpcServer } from '../rpc/server.ts';
+import { runAllocatorLoop } from './allocator/allocator-loop.ts';
+import { controlHandlers } from './control/control-api.ts';
+import { Dispatcher } from './dispatcher/dispatcher.ts';
+import { managerLog } from './log.ts';
+import { LogBroker } from './log-broker.ts';
+import { ManagerMetrics } from './metrics.ts';
+import { runReaperLoop } from './orchestrator/reaper-loop.ts';
+import { runReplicatedLoop } from './orchestrator/replicated-loop.ts';
+import { SingleLog } from './raft-host/single-log.ts';
+import { runSchedulerLoop } from './scheduler/scheduler-loop.ts';
+import { Store } from './store/store.ts';
+
+export interface ManagerOptions {
+  /** Holds the log. */
+  readonly stateDirectory: string;
+  /** For operators: mode 0660. */
+  readonly controlSocket: string;
+  /** For the node and its agent: mode 0600. */
+  readonly managerSocket: string;
+  readonly nodeId: string;
+  readonly clusterId: string;
+  readonly advertiseAddress: string;
+  /** What `init` asked for; used once, when there is no cluster in the log yet. */
+  readonly clusterSpec?: Partial<ClusterSpec>;
+  readonly availability?: NodeAvailability;
+  readonly clock: Clock;
+  readonly random: Random;
+}
+
+/** Runs until the signal aborts. Throws when the log cannot be opened or a socket not be had. */
+export async function runManager(options: ManagerOptions, signal: AbortSignal): Promise<void> {
+  const { clock, random } = options;
+  const failed = new AbortController();
+  const stop = AbortSignal.any([signal, failed.signal]);
+  let metrics: ManagerMetrics | undefined;
+  const observe = (name: string, durationMs: number) => metrics?.observe(name, durationMs);
+  await using log = new SingleLog({
+    directory: path.join(options.stateDirectory, 'log'),
+    snapshotInterval: options.clusterSpec?.snapshotInterval || defaultClusterSpec.snapshotInterval,
+    onFatal: (error) => {
+      managerLog.fatal({ error: messageOf(error) }, 'the log cannot be written; the manager ends');
+      failed.abort(error);
+    },
+    observe: (operation, durationMs) =>
+      observe(
+        operation === 'fsync'
+          ? 'tsswarm_log_fsync_latency_seconds'
+          : `swarm_raft_${operation}_latency_seconds`,
+        durationMs,
+      ),
+  });
+  const store = new Store(log, clock, (operation, durationMs) =>
+    observe(`swarm_store_${operation.replace('-', '_')}_latency_seconds`, durationMs),
+  );
+  await store.open();
+  await bootstrap(store, options);
+
+  const logBroker = new LogBroker(randomBytes);
+  const dispatcher = new Dispatcher({ store, clock, random, randomBytes, logBroker });
+  metrics = new ManagerMetrics({
+    view: () => store.view,
+    logIndex: () => store.index,
+    sessions: () => dispatcher.sessionCount,
+  });
+  const servers = await listen(options, store, logBroker, dispatcher, metrics);
+  const counted = (loop: string) => ({ store, clock, onFailure: () => metrics?.countLoopFailure(loop) });
+  managerLog.info({ 'node.id': options.nodeId, 'cluster.id': options.clusterId }, 'manager is ready');
+  try {
+    await Promise.all([
+      dispatcher.run(stop),
+      runAllocatorLoop(counted('allocator'), stop),
+      runSchedulerLoop(
+        {
+          ...counted('scheduler'),
+          onScheduled: (delayMs) => observe('swarm_dispatcher_scheduling_delay_seconds', delayMs),
+        },
+        stop,
+      ),
+      runReplicatedLoop({ ...counted('replicated'), randomBytes }, stop),
+      runReaperLoop(counted('reaper'), stop),
+    ]);
+  } finally {
+    for (const server of servers) server.stop();
+  }
+  if (failed.signal.aborted) throw failed.signal.reason;
+}
+
+async function listen(
+  options: ManagerOptions,
+  store: Store,
+  logBroker: LogBroker,
+  dispatcher: Dispatcher,
+  metrics: ManagerMetrics,
+): Promise<RpcServer[]> {
+  const observeCall = (method: string, durationMs: number, error: unknown) =>
+    metrics.observeCall(method, durationMs, error === undefined ? 'ok' : toSwarmError(error).code);
+  const control = new RpcServer(observeCall);
+  control.add(ControlService, controlHandlers({ store, clock: options.clock, randomBytes, logBroker }));
+  const internal = new RpcServer(observeCall);
+  internal.add(DispatcherService, dispatcher.handlers);
+  internal.add(ManagerHealthService, {
+    check: () => ({ leader: true }),
+    metrics: async () => ({ text: await metrics.text() }),
+  });
+  await mkdir(path.dirname(options.controlSocket), { recursive: true });
+  await internal.listen(options.managerSocket, 0o600);
+  await control.listen(options.controlSocket, 0o660);
+  return [control, internal];
+}
+
+/** The first start of a cluster: its own object and its first node. */
+async function bootstrap(store: Store, options: ManagerOptions): Promise<void> {
+  const { nodeId, clusterId, advertiseAddress } = options;
+  await store.update((tx) => {
+    if (tx.view.cluster.get(clusterId) === undefined)
+      tx.create('cluster', {
+        id: clusterId,
+        meta: emptyMeta,
+        spec: { ...defaultClusterSpec, ...options.clusterSpec },
+      });
+    if (tx.view.node.get(nodeId) !== undefined) return;
+    tx.create('node', {
+      id: nodeId,
+      meta: emptyMeta,
+      spec: { name: '', labels: {}, availability: options.availability ?? 'active', desiredRole: 'manager' },
+      description: emptyNodeDescription,
+      status: { state: 'unknown', message: 'waiting for its agent', address: advertiseAddress, sinceMs: 0 },
+      managerStatus: { leader: true, reachable: true, address: `${advertiseAddress}:2377` },
+      role: 'manager',
+    });
+  });
+}

@@ -1,0 +1,129 @@
+// What the manager tells Prometheus. Names that Swarm has are Swarm's; ours begin with tsswarm_.
+
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { nodeStateNumbers } from '../core/generated/objects.ts';
+import { isWanted, TASK_STATES } from '../core/task-state.ts';
+import type { TablesView } from './store/tables.ts';
+
+const LATENCY_BUCKETS_S = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+
+/** What is read at the moment of a scrape. */
+export interface MetricSources {
+  readonly view: () => TablesView;
+  readonly logIndex: () => number;
+  readonly sessions: () => number;
+}
+
+export class ManagerMetrics {
+  readonly #registry = new Registry();
+  readonly #histograms: Record<string, Histogram> = {};
+  readonly #rpc: Histogram<'method' | 'code'>;
+  readonly #loopFailures: Counter<'loop'>;
+
+  constructor(sources: MetricSources) {
+    const registers = [this.#registry];
+    for (const [name, help] of [
+      ['swarm_store_write_tx_latency_seconds', 'Write transactions, from start to applied.'],
+      ['swarm_store_batch_latency_seconds', 'Batches of write transactions.'],
+      ['swarm_raft_transaction_latency_seconds', 'Log entries, from proposal to applied.'],
+      ['swarm_raft_snapshot_latency_seconds', 'Snapshots of the store.'],
+      ['tsswarm_log_fsync_latency_seconds', 'Durable writes of the log.'],
+      ['swarm_dispatcher_scheduling_delay_seconds', 'From the creation of a task to its assignment.'],
+    ] as const)
+      this.#histograms[name] = new Histogram({ name, help, buckets: LATENCY_BUCKETS_S, registers });
+    this.#rpc = new Histogram({
+      name: 'tsswarm_rpc_latency_seconds',
+      help: 'Finished calls to the manager.',
+      labelNames: ['method', 'code'],
+      buckets: LATENCY_BUCKETS_S,
+      registers,
+    });
+    this.#loopFailures = new Counter({
+      name: 'tsswarm_loop_failures_total',
+      help: 'Passes of a control loop that failed and were repeated.',
+      labelNames: ['loop'],
+      registers,
+    });
+    addObjectGauges(sources, this.#registry);
+    addServiceGauges(sources, this.#registry);
+  }
+
+  /** Counts one duration, in milliseconds, into the histogram of this name. */
+  observe(name: string, durationMs: number): void {
+    this.#histograms[name]?.observe(durationMs / 1000);
+  }
+
+  observeCall(path: string, durationMs: number, code: string): void {
+    this.#rpc.observe({ method: path, code }, durationMs / 1000);
+  }
+
+  countLoopFailure(loop: string): void {
+    this.#loopFailures.inc({ loop });
+  }
+
+  /** Prometheus text format. */
+  text(): Promise<string> {
+    return this.#registry.metrics();
+  }
+}
+
+function gauge(
+  registry: Registry,
+  name: string,
+  help: string,
+  labelNames: string[],
+  collect: (gauge: Gauge) => void,
+): void {
+  new Gauge({
+    name,
+    help,
+    labelNames,
+    registers: [registry],
+    collect() {
+      this.reset();
+      collect(this);
+    },
+  });
+}
+
+function addObjectGauges({ view, logIndex, sessions }: MetricSources, registry: Registry): void {
+  gauge(registry, 'swarm_manager_leader', 'Whether this manager is the leader.', [], (g) => g.set(1));
+  gauge(registry, 'swarm_manager_nodes', 'Nodes by state.', ['state'], (g) => {
+    for (const state of Object.keys(nodeStateNumbers)) g.set({ state }, 0);
+    for (const node of view().node.values()) g.inc({ state: node.status.state });
+  });
+  gauge(registry, 'swarm_manager_tasks_total', 'Tasks by state.', ['state'], (g) => {
+    for (const state of TASK_STATES) g.set({ state }, 0);
+    for (const task of view().task.values()) g.inc({ state: task.status.state });
+  });
+  gauge(registry, 'swarm_manager_services_total', 'Services.', [], (g) => g.set(view().service.size));
+  gauge(registry, 'tsswarm_log_index', 'Index of the last applied log entry.', [], (g) => g.set(logIndex()));
+  gauge(registry, 'tsswarm_dispatcher_sessions', 'Agents connected.', [], (g) => g.set(sessions()));
+}
+
+function addServiceGauges({ view }: MetricSources, registry: Registry): void {
+  const labels = ['service_id', 'service_name'];
+  const perService = (name: string, help: string, read: (serviceId: string) => number) =>
+    gauge(registry, name, help, labels, (g) => {
+      for (const { id, spec } of view().service.values())
+        g.set({ service_id: id, service_name: spec.name }, read(id));
+    });
+  perService(
+    'tsswarm_service_replicas_desired',
+    'Tasks that the service should have running.',
+    (id) => view().service.get(id)?.spec.mode.replicated?.replicas ?? 0,
+  );
+  perService(
+    'tsswarm_service_replicas_running',
+    'Tasks of the service that run.',
+    (id) =>
+      view()
+        .tasksOfService(id)
+        .filter((task) => isWanted(task) && task.status.state === 'running').length,
+  );
+  gauge(registry, 'tsswarm_service_tasks', 'Tasks of a service by state.', [...labels, 'state'], (g) => {
+    for (const { id, spec } of view().service.values())
+      for (const task of view().tasksOfService(id))
+        g.inc({ service_id: id, service_name: spec.name, state: task.status.state });
+  });
+}

@@ -1,0 +1,49 @@
+// Which tasks and revisions nobody needs any more. Pure.
+
+import type { Revision, Task } from '../../core/generated/objects.ts';
+import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
+import { revisionId, type TablesView } from '../store/tables.ts';
+import { groupBySlot } from './slots.ts';
+
+/** Tasks of one service to delete: removed ones that have ended, and history beyond `historyLimit` per slot. */
+export function planReaping(tasks: readonly Task[], historyLimit: number, maxAttempts: number): Task[] {
+  const removed = tasks.filter((task) => task.desiredState === 'remove' && hasLeftNode(task));
+  if (historyLimit < 0) return removed;
+  // Counting restart attempts needs that many ended tasks.
+  const keep = Math.max(historyLimit, maxAttempts + 1);
+  const surplus = groupBySlot(tasks.filter((task) => task.desiredState !== 'remove')).flatMap((slot) =>
+    slot.tasks
+      .filter((task) => compareTaskStates(task.desiredState, 'running') > 0 && isTerminal(task.status.state))
+      .slice(keep),
+  );
+  return [...removed, ...surplus];
+}
+
+/** Never assigned, or ended: no agent has anything of it. */
+function hasLeftNode(task: Task): boolean {
+  return (
+    task.nodeId === '' ||
+    compareTaskStates(task.status.state, 'assigned') < 0 ||
+    isTerminal(task.status.state)
+  );
+}
+
+/** Revisions of a service that neither it nor any of its tasks refers to. */
+export function planRevisionReaping(
+  view: TablesView,
+  serviceId: string,
+  reaped: ReadonlySet<string>,
+): Revision[] {
+  const service = view.service.get(serviceId);
+  const used = new Set(
+    view
+      .tasksOfService(serviceId)
+      .filter((task) => !reaped.has(task.id))
+      .map((task) => revisionId(serviceId, task.specVersion)),
+  );
+  if (service !== undefined) {
+    used.add(revisionId(serviceId, service.specVersion));
+    used.add(revisionId(serviceId, service.previousSpecVersion));
+  }
+  return view.revisionsOfService(serviceId).filter((revision) => !used.has(revision.id));
+}

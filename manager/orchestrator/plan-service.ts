@@ -1,0 +1,160 @@
+// What a replicated service needs next, as data: tasks to create, desired states to change, a new update status.
+// Pure: the same store and the same time give the same plan, and planning again on its result changes nothing.
+//
+// Order of the rules: slots above the wanted count go; ended or lost tasks are replaced by the restart policy; a
+// replacement starts when its delay is over and its predecessor is down; empty slots are filled; then the update
+// (plan-update.ts) replaces what carries an old spec.
+
+import type { Task, TaskState, UpdateStatus } from '../../core/generated/objects.ts';
+import { isTerminal, isWanted } from '../../core/task-state.ts';
+import { earliest } from '../loop.ts';
+import { planUpdate } from './plan-update.ts';
+import {
+  groupBySlot,
+  isActive,
+  isFinished,
+  isNodeLost,
+  isRestartDue,
+  isStopped,
+  type ServiceContext,
+  type Slot,
+} from './slots.ts';
+
+export interface NewTask {
+  readonly slot: number;
+  readonly desiredState: 'ready' | 'running';
+  /** Unix ms; 0: at once. */
+  readonly notBeforeMs: number;
+}
+
+export interface DesiredChange {
+  readonly task: Task;
+  readonly desiredState: TaskState;
+}
+
+export interface ServicePlan {
+  readonly create: readonly NewTask[];
+  readonly change: readonly DesiredChange[];
+  readonly updateStatus?: UpdateStatus;
+  /** Swap the previous spec in: the update has failed and its failure action says so. */
+  readonly rollback?: boolean;
+  /** Come back then (Unix ms), even if nothing happens. */
+  readonly wakeAtMs?: number;
+}
+
+/** A plan in the making. */
+export interface PlanDraft {
+  readonly create: NewTask[];
+  readonly change: DesiredChange[];
+  wakeAtMs: number | undefined;
+}
+
+// A predecessor that does not go down in this time does not keep its successor from starting (Swarm's value).
+const OLD_TASK_TIMEOUT_MS = 60_000;
+
+export function planService(context: ServiceContext): ServicePlan {
+  const draft: PlanDraft = { create: [], change: [], wakeAtMs: undefined };
+  const slots = groupBySlot(context.tasks.filter((task) => task.desiredState !== 'remove'));
+  const keep = planScaleDown(slots, context, draft);
+  for (const slot of keep) {
+    planRestarts(slot, context, draft);
+    planStarts(slot, context, draft);
+  }
+  planScaleUp(keep, context, draft);
+  const update = planUpdate(keep, context, draft);
+  return {
+    create: draft.create,
+    change: draft.change,
+    ...(draft.wakeAtMs === undefined ? undefined : { wakeAtMs: draft.wakeAtMs }),
+    ...update,
+  };
+}
+
+/** The tasks of a service that is gone all have to go. */
+export function planRemoval(tasks: readonly Task[]): ServicePlan {
+  return {
+    create: [],
+    change: tasks
+      .filter((task) => task.desiredState !== 'remove')
+      .map((task) => ({ task, desiredState: 'remove' as const })),
+  };
+}
+
+function replicasOf(context: ServiceContext): number {
+  return context.service.spec.mode.replicated?.replicas ?? 0;
+}
+
+/** Marks surplus slots for removal; returns those that stay. */
+function planScaleDown(slots: readonly Slot[], context: ServiceContext, draft: PlanDraft): Slot[] {
+  const filled = slots.filter((slot) => isActive(slot) || isFinished(slot, context));
+  const surplus = filled.length - replicasOf(context);
+  if (surplus <= 0) return [...slots];
+  const going = new Set(orderForRemoval(filled).slice(0, surplus));
+  // Slots that hold nothing but history of a higher number than wanted go with them.
+  for (const slot of slots) if (!filled.includes(slot) && slot.number > replicasOf(context)) going.add(slot);
+  for (const slot of going)
+    for (const task of slot.tasks) draft.change.push({ task, desiredState: 'remove' });
+  return slots.filter((slot) => !going.has(slot));
+}
+
+/** First those on the fullest nodes, then those that do not run, then the highest numbers: Swarm's order. */
+function orderForRemoval(slots: readonly Slot[]): Slot[] {
+  const remaining = [...slots];
+  const ordered: Slot[] = [];
+  const countByNode = new Map<string, number>();
+  const nodeOf = (slot: Slot) => slot.tasks.find(isWanted)?.nodeId ?? '';
+  for (const slot of slots) countByNode.set(nodeOf(slot), (countByNode.get(nodeOf(slot)) ?? 0) + 1);
+  const isRunning = (slot: Slot) =>
+    slot.tasks.some((task) => isWanted(task) && task.status.state === 'running');
+  while (remaining.length > 0) {
+    const next = remaining.reduce((best, slot) => {
+      const byRunning = Number(isRunning(best)) - Number(isRunning(slot));
+      const byCount = (countByNode.get(nodeOf(slot)) ?? 0) - (countByNode.get(nodeOf(best)) ?? 0);
+      return (byRunning || byCount || slot.number - best.number) > 0 ? slot : best;
+    });
+    ordered.push(next);
+    remaining.splice(remaining.indexOf(next), 1);
+    countByNode.set(nodeOf(next), (countByNode.get(nodeOf(next)) ?? 1) - 1);
+  }
+  return ordered;
+}
+
+function planRestarts(slot: Slot, context: ServiceContext, draft: PlanDraft): void {
+  for (const task of slot.tasks) {
+    if (!isWanted(task)) continue;
+    const isLost = isNodeLost(task, context);
+    if (!isTerminal(task.status.state) && !isLost) continue;
+    draft.change.push({ task, desiredState: 'shutdown' });
+    const hasSuccessor = slot.tasks.some(
+      (other) => other !== task && isWanted(other) && !isTerminal(other.status.state),
+    );
+    if (hasSuccessor || !isRestartDue(task, slot, context)) continue;
+    // A drained or lost node is no reason to wait.
+    const delayMs = isTerminal(task.status.state) && !isLost ? context.service.spec.task.restart.delayMs : 0;
+    draft.create.push({ slot: slot.number, desiredState: 'ready', notBeforeMs: context.nowMs + delayMs });
+  }
+}
+
+/** Lets prepared replacements run once their time has come and their predecessors are down. */
+function planStarts(slot: Slot, context: ServiceContext, draft: PlanDraft): void {
+  for (const task of slot.tasks) {
+    if (task.desiredState !== 'ready' || isTerminal(task.status.state) || isNodeLost(task, context)) continue;
+    const waitsForOld = slot.tasks.some((other) => other !== task && !isStopped(other, context));
+    const timeoutAtMs = task.meta.createdAtMs + OLD_TASK_TIMEOUT_MS;
+    const startAtMs = waitsForOld ? Math.max(task.notBeforeMs, timeoutAtMs) : task.notBeforeMs;
+    if (context.nowMs >= startAtMs) draft.change.push({ task, desiredState: 'running' });
+    else draft.wakeAtMs = earliest(draft.wakeAtMs, startAtMs);
+  }
+}
+
+/** Fills the lowest free numbers. */
+function planScaleUp(slots: readonly Slot[], context: ServiceContext, draft: PlanDraft): void {
+  const taken = new Set(draft.create.map((task) => task.slot));
+  for (const slot of slots) if (isActive(slot) || isFinished(slot, context)) taken.add(slot.number);
+  let missing = replicasOf(context) - taken.size;
+  for (let number = 1; missing > 0; number++) {
+    if (taken.has(number)) continue;
+    missing--;
+    draft.create.push({ slot: number, desiredState: 'running', notBeforeMs: 0 });
+  }
+}

@@ -1,0 +1,55 @@
+// Deletes tasks and revisions that nobody needs, so that nothing grows without bound.
+
+import type { Clock } from '../../core/clock.ts';
+import { defaultClusterSpec } from '../../core/defaults.ts';
+import type { Revision, Task } from '../../core/generated/objects.ts';
+import { runLoop } from '../loop.ts';
+import type { Commit, Store } from '../store/store.ts';
+import type { Transaction } from '../store/transaction.ts';
+import { planReaping, planRevisionReaping } from './plan-reaping.ts';
+
+export interface ReaperOptions {
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly onFailure?: (error: unknown) => void;
+}
+
+/** Runs until the signal aborts. */
+export function runReaperLoop(options: ReaperOptions, signal: AbortSignal): Promise<void> {
+  const { store } = options;
+  const dirty = new Set<string>();
+  for (const task of store.view.task.values()) dirty.add(task.serviceId);
+  for (const revision of store.view.revision.values()) dirty.add(revision.serviceId);
+
+  const pass = async () => {
+    const ids = [...dirty];
+    dirty.clear();
+    try {
+      await store.batch(ids.map((id) => (tx: Transaction) => reap(tx, id)));
+    } catch (error) {
+      for (const id of ids) dirty.add(id);
+      throw error;
+    }
+    return undefined;
+  };
+  const isRelevant = (commit: Commit) => {
+    const before = dirty.size;
+    for (const { kind, action, object } of commit.events) {
+      if (kind === 'task' && action !== 'created') dirty.add((object as Task).serviceId);
+      if (kind === 'service' && action !== 'created') dirty.add(object.id);
+      if (kind === 'revision' && action === 'created') dirty.add((object as Revision).serviceId);
+    }
+    return dirty.size > before;
+  };
+  return runLoop({ name: 'reaper', isRelevant, pass, ...options }, signal);
+}
+
+function reap(tx: Transaction, serviceId: string): void {
+  const [cluster] = tx.view.cluster.values();
+  const historyLimit = (cluster?.spec ?? defaultClusterSpec).taskHistoryLimit;
+  const maxAttempts = tx.view.service.get(serviceId)?.spec.task.restart.maxAttempts ?? 0;
+  const tasks = planReaping(tx.view.tasksOfService(serviceId), historyLimit, maxAttempts);
+  for (const task of tasks) tx.delete('task', task.id);
+  const reaped = new Set(tasks.map((task) => task.id));
+  for (const revision of planRevisionReaping(tx.view, serviceId, reaped)) tx.delete('revision', revision.id);
+}

@@ -1,0 +1,118 @@
+// Keeps every replicated service as its spec says. Waits and writes; what to write is planService's decision.
+
+import type { Clock } from '../../core/clock.ts';
+import { emptyMeta, type Service, type Task } from '../../core/generated/objects.ts';
+import { newId, type RandomBytes } from '../../core/ids.ts';
+import { earliest, runLoop } from '../loop.ts';
+import type { Commit, Store } from '../store/store.ts';
+import { revisionId } from '../store/tables.ts';
+import type { Transaction } from '../store/transaction.ts';
+import { planRemoval, planService, type ServicePlan } from './plan-service.ts';
+import { serviceContext } from './slots.ts';
+
+export interface ReplicatedLoopOptions {
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly randomBytes: RandomBytes;
+  readonly onFailure?: (error: unknown) => void;
+}
+
+/** Runs until the signal aborts. */
+export function runReplicatedLoop(options: ReplicatedLoopOptions, signal: AbortSignal): Promise<void> {
+  const { store, clock } = options;
+  const dirty = new Set<string>();
+  const wakeTimes = new Map<string, number>();
+  for (const service of store.view.service.values()) dirty.add(service.id);
+  for (const task of store.view.task.values()) dirty.add(task.serviceId);
+
+  const pass = async () => {
+    const nowMs = clock.nowMs();
+    for (const [id, atMs] of wakeTimes) if (atMs <= nowMs) dirty.add(id);
+    const ids = [...dirty];
+    dirty.clear();
+    for (const id of ids) wakeTimes.delete(id);
+    try {
+      await store.batch(ids.map((id) => (tx: Transaction) => step(tx, id, wakeTimes, options)));
+    } catch (error) {
+      for (const id of ids) dirty.add(id);
+      throw error;
+    }
+    return [...wakeTimes.values()].reduce<number | undefined>(earliest, undefined);
+  };
+  const isRelevant = (commit: Commit) => noteDirty(commit, dirty, store);
+  return runLoop({ name: 'replicated', isRelevant, pass, ...options }, signal);
+}
+
+/** Adds the services that a commit concerns; true when there are any. */
+function noteDirty(commit: Commit, dirty: Set<string>, store: Store): boolean {
+  const before = dirty.size;
+  for (const { kind, object } of commit.events) {
+    if (kind === 'service') dirty.add(object.id);
+    else if (kind === 'task') dirty.add((object as Task).serviceId);
+    else if (kind === 'node') for (const task of store.view.tasksOnNode(object.id)) dirty.add(task.serviceId);
+  }
+  return dirty.size > before;
+}
+
+function step(
+  tx: Transaction,
+  serviceId: string,
+  wakeTimes: Map<string, number>,
+  { clock, randomBytes }: ReplicatedLoopOptions,
+): void {
+  const service = tx.view.service.get(serviceId);
+  const plan =
+    service === undefined
+      ? planRemoval(tx.view.tasksOfService(serviceId))
+      : planService(serviceContext(tx.view, service, clock.nowMs()));
+  if (plan.wakeAtMs !== undefined) wakeTimes.set(serviceId, plan.wakeAtMs);
+  for (const { task, desiredState } of plan.change) tx.update('task', { ...task, desiredState });
+  if (service === undefined) return;
+  const current = applyServicePlan(tx, service, plan);
+  for (const task of plan.create) {
+    tx.create('task', {
+      id: newId(randomBytes),
+      meta: emptyMeta,
+      serviceId,
+      specVersion: current.specVersion,
+      slot: task.slot,
+      nodeId: '',
+      status: {
+        state: 'new',
+        timestampMs: clock.nowMs(),
+        message: 'created',
+        error: '',
+        ports: [],
+        runningAtMs: 0,
+      },
+      desiredState: task.desiredState,
+      notBeforeMs: task.notBeforeMs,
+    });
+  }
+}
+
+/** Stores the new update status; with a rollback the previous spec becomes the current one, and only once. */
+function applyServicePlan(tx: Transaction, service: Service, plan: ServicePlan): Service {
+  if (plan.updateStatus === undefined) return service;
+  const { previousSpec, ...rest } = service;
+  const mayRollBack = plan.rollback === true && previousSpec !== undefined;
+  const next: Service = mayRollBack
+    ? {
+        ...rest,
+        spec: previousSpec,
+        specVersion: service.specVersion + 1,
+        previousSpecVersion: 0,
+        updateStatus: plan.updateStatus,
+      }
+    : { ...service, updateStatus: plan.updateStatus };
+  tx.update('service', next);
+  if (mayRollBack)
+    tx.create('revision', {
+      id: revisionId(next.id, next.specVersion),
+      meta: emptyMeta,
+      serviceId: next.id,
+      specVersion: next.specVersion,
+      spec: next.spec,
+    });
+  return next;
+}

@@ -1,0 +1,76 @@
+// A node as the scheduler counts it: what is left of its resources, what runs there, which ports are taken.
+
+import type { Node, PortConfig, Resources, ServiceSpec, Task } from '../../core/generated/objects.ts';
+import { isTerminal, isWanted } from '../../core/task-state.ts';
+import type { TablesView } from '../store/tables.ts';
+
+// A service that failed this often on a node within this time is placed elsewhere if it can be (Swarm's values).
+export const FAILURES_MAX = 5;
+const FAILURE_WINDOW_MS = 5 * 60_000;
+
+export interface NodeInfo {
+  readonly node: Node;
+  cpuNanosFree: number;
+  memoryBytesFree: number;
+  taskCount: number;
+  readonly taskCountByService: Map<string, number>;
+  /** "8080/tcp" */
+  readonly hostPorts: Set<string>;
+  /** Recent failures by "<service>.<spec version>". */
+  readonly failures: Map<string, number>;
+}
+
+/** Counts what every node has and carries. */
+export function collectNodeInfos(view: TablesView, nowMs: number): NodeInfo[] {
+  return [...view.node.values()].map((node) => {
+    const info: NodeInfo = {
+      node,
+      cpuNanosFree: node.description.resources.cpuNanos,
+      memoryBytesFree: node.description.resources.memoryBytes,
+      taskCount: 0,
+      taskCountByService: new Map(),
+      hostPorts: new Set(),
+      failures: new Map(),
+    };
+    for (const task of view.tasksOnNode(node.id)) countTask(info, task, view.revisionOf(task)?.spec, nowMs);
+    return info;
+  });
+}
+
+function countTask(info: NodeInfo, task: Task, spec: ServiceSpec | undefined, nowMs: number): void {
+  if (isTerminal(task.status.state)) {
+    const isFailure = task.status.state === 'failed' || task.status.state === 'rejected';
+    if (!isFailure || nowMs - task.status.timestampMs > FAILURE_WINDOW_MS) return;
+    const key = failureKey(task.serviceId, task.specVersion);
+    info.failures.set(key, (info.failures.get(key) ?? 0) + 1);
+    return;
+  }
+  // A task that is told to stop holds its resources until it has.
+  if (spec !== undefined) takeResources(info, spec.task.resources.reservations, spec.endpoint.ports);
+  if (isWanted(task)) addTask(info, task.serviceId);
+}
+
+/** Books one more task of the service on the node. */
+export function placeTask(info: NodeInfo, serviceId: string, spec: ServiceSpec): void {
+  takeResources(info, spec.task.resources.reservations, spec.endpoint.ports);
+  addTask(info, serviceId);
+}
+
+function takeResources(info: NodeInfo, reserved: Resources, ports: readonly PortConfig[]): void {
+  info.cpuNanosFree -= reserved.cpuNanos;
+  info.memoryBytesFree -= reserved.memoryBytes;
+  for (const port of ports) if (port.publishedPort > 0) info.hostPorts.add(portKey(port));
+}
+
+function addTask(info: NodeInfo, serviceId: string): void {
+  info.taskCount++;
+  info.taskCountByService.set(serviceId, (info.taskCountByService.get(serviceId) ?? 0) + 1);
+}
+
+export function portKey(port: PortConfig): string {
+  return `${port.publishedPort}/${port.protocol}`;
+}
+
+export function failureKey(serviceId: string, specVersion: number): string {
+  return `${serviceId}.${specVersion}`;
+}

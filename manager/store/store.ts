@@ -1,0 +1,163 @@
+// The store: tables that change only through the replicated log. `update` is the one way to write, `view` the one to
+// read, `subscribe` and `watch` the ways to hear of changes. Proposals pipeline: no lock is held while the log works,
+// and two writers of the same object find out when their entries are applied.
+
+import type { Clock } from '../../core/clock.ts';
+import { SwarmError } from '../../core/errors.ts';
+import { type Change, ChangeCodec, emptyChange, LogEntryCodec } from '../../proto/generated/log.ts';
+import { decode, encode } from '../../proto/wire.ts';
+import { AsyncQueue } from '../../rpc/queue.ts';
+import { storeLog } from '../log.ts';
+import { applyEntry, objectOf, type StoreEvent } from './apply-entry.ts';
+import type { ApplyResult, ReplicatedLog, StateMachine } from './replicated-log.ts';
+import { KINDS, type Kind, type Kinds, Tables, type TablesView } from './tables.ts';
+import { Transaction } from './transaction.ts';
+
+/** All events of one log entry, in its order. */
+export interface Commit {
+  readonly index: number;
+  readonly events: readonly StoreEvent[];
+}
+
+/** How long things took, for metrics. */
+export type StoreObserver = (operation: 'write-tx' | 'batch', durationMs: number) => void;
+
+// Swarm's limit of one proposal; larger ones are split by `batch` or refused.
+const ENTRY_BYTES_MAX = 1.5 * 2 ** 20;
+const CHANGES_PER_ENTRY_MAX = 200;
+// Two writers of one object take turns; whoever loses this often has met a bug.
+const ATTEMPTS_MAX = 20;
+// A watcher this many commits behind is told to start again rather than kept in memory.
+const WATCH_BACKLOG_MAX = 10_000;
+
+export class Store implements StateMachine {
+  readonly #tables = new Tables();
+  readonly #log: ReplicatedLog;
+  readonly #clock: Clock;
+  readonly #observe: StoreObserver;
+  readonly #listeners = new Set<(commit: Commit) => void>();
+
+  constructor(log: ReplicatedLog, clock: Clock, observe: StoreObserver = () => {}) {
+    this.#log = log;
+    this.#clock = clock;
+    this.#observe = observe;
+  }
+
+  /** Loads what was stored before. */
+  open(): Promise<void> {
+    return this.#log.open(this);
+  }
+
+  get view(): TablesView {
+    return this.#tables;
+  }
+
+  /** Index of the last entry that the tables contain. */
+  get index(): number {
+    return this.#log.appliedIndex;
+  }
+
+  /**
+   * Runs `decide` on the current state and stores what it wrote, all or nothing. When another writer was faster on
+   * one of the objects, `decide` runs again on the new state; it must have no other effect than its writes.
+   */
+  async update<T>(decide: (tx: Transaction) => T): Promise<T> {
+    const startedMs = performance.now();
+    for (let attempt = 1; ; attempt++) {
+      const tx = new Transaction(this.#tables);
+      const result = decide(tx);
+      const changes = tx.changes();
+      if (changes.length === 0) return result;
+      const outcome = await this.#propose(changes);
+      if (outcome.applied) {
+        this.#observe('write-tx', performance.now() - startedMs);
+        return result;
+      }
+      if (attempt === ATTEMPTS_MAX)
+        throw new SwarmError('out-of-sequence', `gave up after ${attempt} attempts: ${outcome.reason}`);
+      storeLog.debug({ attempt, reason: outcome.reason }, 'transaction repeated');
+    }
+  }
+
+  /**
+   * Runs each step in a transaction of its own size: several steps share an entry up to the limits of one. Steps are
+   * independent: a crash between two entries leaves some done and some not.
+   */
+  async batch(steps: readonly ((tx: Transaction) => void)[]): Promise<void> {
+    const startedMs = performance.now();
+    for (let done = 0; done < steps.length; ) {
+      done = await this.update((tx) => {
+        let next = done;
+        while (next < steps.length && tx.size < CHANGES_PER_ENTRY_MAX) steps[next++]?.(tx);
+        return next;
+      });
+    }
+    this.#observe('batch', performance.now() - startedMs);
+  }
+
+  /** Calls back after every applied entry, from within the apply: the listener must be quick and must not throw. */
+  subscribe(listener: (commit: Commit) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /**
+   * Every commit after the current state, without gap. Read `view` before the first await for the matching snapshot.
+   * A reader that falls too far behind gets `resource-exhausted` and has to start again.
+   */
+  watch(signal: AbortSignal): AsyncIterable<Commit> {
+    const queue = new AsyncQueue<Commit>();
+    const unsubscribe = this.subscribe((commit) => {
+      if (queue.size < WATCH_BACKLOG_MAX) queue.push(commit);
+      else
+        stop(
+          new SwarmError('resource-exhausted', 'the watcher is too slow: watch again from a new snapshot'),
+        );
+    });
+    const stop = (failure?: unknown) => {
+      unsubscribe();
+      queue.end(failure);
+    };
+    if (signal.aborted) stop();
+    else signal.addEventListener('abort', () => stop(), { once: true });
+    return queue;
+  }
+
+  apply(index: number, payload: Uint8Array): ApplyResult {
+    const outcome = applyEntry(this.#tables, index, decode(LogEntryCodec, payload));
+    if (!outcome.applied) return { applied: false, index, reason: outcome.reason };
+    for (const listener of this.#listeners) listener({ index, events: outcome.events });
+    return { applied: true, index };
+  }
+
+  *snapshot(): Iterable<Uint8Array> {
+    // Copies of the references, taken at once: objects never change, so the snapshot is of this moment.
+    const objects = KINDS.map((kind) => [kind, [...this.#tables[kind].values()]] as const);
+    yield* encodeObjects(objects);
+  }
+
+  restore(_index: number, records: Iterable<Uint8Array>): void {
+    this.#tables.clear();
+    for (const record of records) {
+      const change = decode(ChangeCodec, record);
+      const object = objectOf(change);
+      if (object !== undefined) this.#tables.put(change.kind as Kind, object as Kinds[Kind]);
+    }
+  }
+
+  #propose(changes: readonly Change[]): Promise<ApplyResult> {
+    const payload = encode(LogEntryCodec, { timeMs: this.#clock.nowMs(), changes });
+    if (payload.length > ENTRY_BYTES_MAX)
+      throw new SwarmError(
+        'resource-exhausted',
+        `the change has ${payload.length} bytes, more than the ${ENTRY_BYTES_MAX} of one log entry`,
+      );
+    return this.#log.propose(payload);
+  }
+}
+
+function* encodeObjects(objects: readonly (readonly [Kind, readonly Kinds[Kind][]])[]): Iterable<Uint8Array> {
+  for (const [kind, values] of objects)
+    for (const object of values)
+      yield encode(ChangeCodec, { ...emptyChange, kind, id: object.id, [kind]: object });
+}

@@ -1,0 +1,137 @@
+// All objects in memory, with the indexes that the loops ask for. Changed only by applying log entries
+// (`apply-entry.ts`); readers get the objects themselves, which are never modified.
+
+import type { Cluster, Node, Revision, Service, Task } from '../../core/generated/objects.ts';
+
+/** The kinds of object and their types. */
+export interface Kinds {
+  cluster: Cluster;
+  node: Node;
+  service: Service;
+  revision: Revision;
+  task: Task;
+}
+export type Kind = keyof Kinds;
+export type StoredObject = Kinds[Kind];
+export const KINDS = ['cluster', 'node', 'service', 'revision', 'task'] as const satisfies readonly Kind[];
+
+/** One kind's objects by id, read-only. */
+export interface TableView<T> {
+  readonly size: number;
+  get(id: string): T | undefined;
+  values(): IterableIterator<T>;
+}
+
+/** What readers of the store see. */
+export interface TablesView {
+  readonly cluster: TableView<Cluster>;
+  readonly node: TableView<Node>;
+  readonly service: TableView<Service>;
+  readonly revision: TableView<Revision>;
+  readonly task: TableView<Task>;
+  serviceByName(name: string): Service | undefined;
+  tasksOfService(serviceId: string): readonly Task[];
+  tasksOnNode(nodeId: string): readonly Task[];
+  revisionsOfService(serviceId: string): readonly Revision[];
+  revisionOf(task: Task): Revision | undefined;
+}
+
+/** Values by key and id: `entries("node-1")` are all objects indexed under node-1. */
+class MultiIndex<T> {
+  readonly #groups = new Map<string, Map<string, T>>();
+
+  put(key: string, id: string, value: T): void {
+    let group = this.#groups.get(key);
+    if (group === undefined) {
+      group = new Map();
+      this.#groups.set(key, group);
+    }
+    group.set(id, value);
+  }
+
+  delete(key: string, id: string): void {
+    const group = this.#groups.get(key);
+    group?.delete(id);
+    if (group?.size === 0) this.#groups.delete(key);
+  }
+
+  values(key: string): T[] {
+    const group = this.#groups.get(key);
+    return group === undefined ? [] : [...group.values()];
+  }
+}
+
+/** "<service id>.<spec version>" */
+export function revisionId(serviceId: string, specVersion: number): string {
+  return `${serviceId}.${specVersion}`;
+}
+
+export class Tables implements TablesView {
+  readonly cluster = new Map<string, Cluster>();
+  readonly node = new Map<string, Node>();
+  readonly service = new Map<string, Service>();
+  readonly revision = new Map<string, Revision>();
+  readonly task = new Map<string, Task>();
+  readonly #serviceByName = new Map<string, string>();
+  readonly #tasksByService = new MultiIndex<Task>();
+  readonly #tasksByNode = new MultiIndex<Task>();
+  readonly #revisionsByService = new MultiIndex<Revision>();
+
+  serviceByName(name: string): Service | undefined {
+    const id = this.#serviceByName.get(name.toLowerCase());
+    return id === undefined ? undefined : this.service.get(id);
+  }
+
+  tasksOfService(serviceId: string): readonly Task[] {
+    return this.#tasksByService.values(serviceId);
+  }
+
+  tasksOnNode(nodeId: string): readonly Task[] {
+    return this.#tasksByNode.values(nodeId);
+  }
+
+  revisionsOfService(serviceId: string): readonly Revision[] {
+    return this.#revisionsByService.values(serviceId);
+  }
+
+  revisionOf(task: Task): Revision | undefined {
+    return this.revision.get(revisionId(task.serviceId, task.specVersion));
+  }
+
+  put<K extends Kind>(kind: K, object: Kinds[K]): void {
+    this.#unindex(kind, object.id);
+    (this[kind] as Map<string, Kinds[K]>).set(object.id, object);
+    if (kind === 'service') this.#serviceByName.set((object as Service).spec.name.toLowerCase(), object.id);
+    if (kind === 'revision')
+      this.#revisionsByService.put((object as Revision).serviceId, object.id, object as Revision);
+    if (kind === 'task') {
+      const task = object as Task;
+      this.#tasksByService.put(task.serviceId, task.id, task);
+      if (task.nodeId !== '') this.#tasksByNode.put(task.nodeId, task.id, task);
+    }
+  }
+
+  delete(kind: Kind, id: string): void {
+    this.#unindex(kind, id);
+    this[kind].delete(id);
+  }
+
+  clear(): void {
+    for (const kind of KINDS) for (const id of [...this[kind].keys()]) this.delete(kind, id);
+  }
+
+  #unindex(kind: Kind, id: string): void {
+    if (kind === 'service') {
+      const service = this.service.get(id);
+      if (service !== undefined) this.#serviceByName.delete(service.spec.name.toLowerCase());
+    } else if (kind === 'revision') {
+      const revision = this.revision.get(id);
+      if (revision !== undefined) this.#revisionsByService.delete(revision.serviceId, id);
+    } else if (kind === 'task') {
+      const task = this.task.get(id);
+      if (task === undefined) return;
+      this.#tasksByService.delete(task.serviceId, id);
+      if (task.nodeId !== '') this.#tasksByNode.delete(task.nodeId, id);
+    }
+  }
+}

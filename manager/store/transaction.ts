@@ -1,0 +1,88 @@
+// A write in the making: reads see the store as it was when it began plus its own writes; the result is a list of
+// guarded changes. Nothing is stored until the log has committed them.
+
+import { assert } from '../../core/assert.ts';
+import { SwarmError } from '../../core/errors.ts';
+import { type Change, emptyChange } from '../../proto/generated/log.ts';
+import type { Kind, Kinds, TablesView } from './tables.ts';
+
+interface Write {
+  readonly kind: Kind;
+  readonly id: string;
+  readonly expectedVersion: number;
+  object: Kinds[Kind] | undefined;
+}
+
+export class Transaction {
+  /** The store without this transaction's own writes. */
+  readonly view: TablesView;
+  readonly #writes = new Map<string, Write>();
+
+  constructor(view: TablesView) {
+    this.view = view;
+  }
+
+  get<K extends Kind>(kind: K, id: string): Kinds[K] | undefined {
+    const write = this.#writes.get(`${kind}/${id}`);
+    if (write !== undefined) return write.object as Kinds[K] | undefined;
+    return this.view[kind].get(id) as Kinds[K] | undefined;
+  }
+
+  /** Throws `already-exists` for a known id. */
+  create<K extends Kind>(kind: K, object: Kinds[K]): void {
+    if (this.get(kind, object.id) !== undefined)
+      throw new SwarmError('already-exists', `${kind} ${object.id} already exists`);
+    this.#put(kind, object);
+  }
+
+  /** Replaces an object. With `version`, only if that is still its version: else `out-of-sequence`. */
+  update<K extends Kind>(kind: K, object: Kinds[K], version?: number): void {
+    const stored = this.get(kind, object.id);
+    if (stored === undefined) throw new SwarmError('not-found', `${kind} ${object.id} not found`);
+    if (version !== undefined && stored.meta.version !== version)
+      throw new SwarmError(
+        'out-of-sequence',
+        `${kind} ${object.id}: update out of sequence, it is at version ${stored.meta.version}, not ${version}`,
+        { hint: 'It was changed meanwhile: look at it again and repeat the change.' },
+      );
+    this.#put(kind, object);
+  }
+
+  delete(kind: Kind, id: string): void {
+    if (this.get(kind, id) === undefined) throw new SwarmError('not-found', `${kind} ${id} not found`);
+    this.#put(kind, { id, object: undefined });
+  }
+
+  get size(): number {
+    return this.#writes.size;
+  }
+
+  /** What the log has to carry. An object created and deleted again leaves nothing. */
+  changes(): Change[] {
+    return [...this.#writes.values()]
+      .filter((write) => write.object !== undefined || write.expectedVersion !== 0)
+      .map((write) => ({
+        ...emptyChange,
+        kind: write.kind,
+        id: write.id,
+        expectedVersion: write.expectedVersion,
+        ...(write.object === undefined ? undefined : { [write.kind]: write.object }),
+      }));
+  }
+
+  #put(kind: Kind, target: Kinds[Kind] | { id: string; object: undefined }): void {
+    const { id } = target;
+    assert(id !== '', `a ${kind} without id`);
+    const object = 'object' in target ? undefined : target;
+    const key = `${kind}/${id}`;
+    const earlier = this.#writes.get(key);
+    if (earlier !== undefined) earlier.object = object;
+    else
+      this.#writes.set(key, {
+        kind,
+        id,
+        object,
+        expectedVersion: this.view[kind].get(id)?.meta.version ?? 0,
+      });
+  }
+}
