@@ -1,0 +1,58 @@
+// Mount propagation between this process and containerd. Where crun is used on a hybrid cgroup machine, containerd
+// runs in a mount namespace of its own; only what is mounted under the shared run directory afterwards reaches it.
+
+import { mkdirSync, readFileSync, realpathSync } from 'node:fs';
+import { check, libcFunctions } from '../../linux/libc.ts';
+
+const MS_BIND = 0x1000;
+const MS_REC = 0x4000;
+const MS_SHARED = 1 << 20;
+const MNT_DETACH = 2;
+
+interface MountPoint {
+  readonly path: string;
+  readonly isShared: boolean;
+}
+
+/** The mount points of this process, the last one on top. */
+export function parseMountInfo(text: string): MountPoint[] {
+  return text
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => {
+      const fields = line.split(' ');
+      const optional = fields.slice(6, fields.indexOf('-'));
+      return {
+        path: unescapeOctal(fields[4] ?? ''),
+        isShared: optional.some((field) => field.startsWith('shared:')),
+      };
+    });
+}
+
+function unescapeOctal(text: string): string {
+  return text.replace(/\\([0-7]{3})/g, (_, digits: string) =>
+    String.fromCharCode(Number.parseInt(digits, 8)),
+  );
+}
+
+function mountAt(directory: string): MountPoint | undefined {
+  return parseMountInfo(readFileSync('/proc/self/mountinfo', 'utf8')).findLast(
+    (point) => point.path === directory,
+  );
+}
+
+/** Makes the directory a shared mount point of its own. Does nothing when it is one. */
+export function shareDirectory(directory: string): void {
+  mkdirSync(directory, { recursive: true });
+  const real = realpathSync(directory);
+  if (mountAt(real)?.isShared) return;
+  // Recursive, so that what is mounted below already stays visible.
+  check(libcFunctions.mount(real, real, 'none', MS_BIND | MS_REC, null), `bind mount ${real}`);
+  check(libcFunctions.mount('none', real, 'none', MS_SHARED, null), `share mount ${real}`);
+}
+
+/** Undoes `shareDirectory`, however often it was mounted over. */
+export function unshareDirectory(directory: string): void {
+  const real = realpathSync(directory);
+  while (mountAt(real) !== undefined) check(libcFunctions.umount2(real, MNT_DETACH), `unmount ${real}`);
+}
