@@ -1,0 +1,156 @@
+// The agent's tie to a manager: registers, keeps the heart beating, takes assignments to the worker and statuses back.
+// A session that breaks is opened again; the worker goes on meanwhile.
+
+import { assert } from '../../core/assert.ts';
+import { type Clock, type Random, sleep } from '../../core/clock.ts';
+import { messageOf, SwarmError } from '../../core/errors.ts';
+import type { NodeDescription } from '../../core/generated/objects.ts';
+import {
+  type AgentMessage,
+  DispatcherService,
+  type ManagerMessage,
+} from '../../proto/generated/dispatcher.ts';
+import { type Channel, type Client, createClient } from '../../rpc/client.ts';
+import { sessionLog } from '../log.ts';
+import type { Worker } from '../worker/worker.ts';
+import { LogPublisher } from './log-publisher.ts';
+import { StatusReporter } from './status-reporter.ts';
+
+export interface SessionOptions {
+  readonly nodeId: string;
+  readonly channel: Channel;
+  readonly worker: Worker;
+  readonly describe: () => NodeDescription;
+  readonly clock: Clock;
+  readonly random: Random;
+}
+
+// Swarm's back-off.
+const BACKOFF_MIN_MS = 100;
+const BACKOFF_MAX_MS = 8_000;
+// No answer to this many heartbeats: the manager hangs, another session may reach a better one.
+const MISSED_HEARTBEATS_MAX = 3;
+
+/** Keeps a session open until the signal aborts. */
+export async function runSessions(options: SessionOptions, signal: AbortSignal): Promise<void> {
+  const client = createClient(DispatcherService, options.channel);
+  let backoffMs = BACKOFF_MIN_MS;
+  while (!signal.aborted) {
+    try {
+      await runSession(options, client, signal, () => {
+        backoffMs = BACKOFF_MIN_MS;
+      });
+      sessionLog.info('session closed by the manager');
+    } catch (error) {
+      if (signal.aborted) return;
+      sessionLog.warn(
+        { error: messageOf(error), 'retry.ms': Math.round(backoffMs) },
+        'session lost, will retry',
+      );
+    }
+    await sleep(options.clock, backoffMs * (0.5 + options.random() / 2), signal).catch(() => {});
+    backoffMs = Math.min(backoffMs * 2, BACKOFF_MAX_MS);
+  }
+}
+
+async function runSession(
+  options: SessionOptions,
+  client: Client<typeof DispatcherService>,
+  signal: AbortSignal,
+  onRegistered: () => void,
+): Promise<void> {
+  const ended = new AbortController();
+  const call = client.session({ signal: AbortSignal.any([signal, ended.signal]) });
+  const send = (message: AgentMessage) => {
+    // A failed send also fails the receiving side, which ends the session.
+    call.send(message).catch((error) => sessionLog.debug({ error: messageOf(error) }, 'send failed'));
+  };
+  const publisher = new LogPublisher(client, (taskId, query, stop) =>
+    options.worker.logs(taskId, query, stop),
+  );
+  const heart = new Heart(
+    options.clock,
+    () => send({ heartbeat: {} }),
+    () => ended.abort(),
+  );
+  const session = new SessionState(options.worker, send);
+  try {
+    send({ register: { nodeId: options.nodeId, description: options.describe() } });
+    for await (const message of call) {
+      if (message.registered !== undefined) {
+        sessionLog.info({ 'session.id': message.registered.sessionId }, 'session opened');
+        onRegistered();
+        heart.beat(message.registered.heartbeatPeriodMs);
+      } else if (message.heartbeat !== undefined) heart.beat(message.heartbeat.periodMs);
+      else if (message.logSubscription !== undefined) publisher.handle(message.logSubscription);
+      else session.handle(message);
+    }
+  } finally {
+    heart.stop();
+    publisher.close();
+    options.worker.onStatus(() => {});
+    ended.abort();
+  }
+}
+
+/** Assignments and statuses of one session. */
+class SessionState {
+  readonly #worker: Worker;
+  readonly #send: (message: AgentMessage) => void;
+  #reporter: StatusReporter | undefined;
+  #sequence = 0;
+
+  constructor(worker: Worker, send: (message: AgentMessage) => void) {
+    this.#worker = worker;
+    this.#send = send;
+  }
+
+  handle({ assignments, statusAcknowledged }: ManagerMessage): void {
+    if (assignments !== undefined) {
+      if (assignments.sequence !== this.#sequence + 1)
+        throw new SwarmError(
+          'out-of-sequence',
+          `assignments ${assignments.sequence} follow ${this.#sequence}`,
+        );
+      this.#sequence = assignments.sequence;
+      this.#worker.assign(assignments);
+      if (assignments.complete) this.#startReporting();
+    } else if (statusAcknowledged !== undefined) {
+      assert(this.#reporter !== undefined, 'a status was acknowledged before any was sent');
+      this.#reporter.acknowledge(statusAcknowledged.sequence);
+    }
+  }
+
+  /** Only now does the worker know which of its tasks the manager still has. */
+  #startReporting(): void {
+    const reporter = new StatusReporter(this.#worker.statuses(), (statuses) => this.#send({ statuses }));
+    this.#reporter = reporter;
+    this.#worker.onStatus((taskId, status) => reporter.report(taskId, status));
+  }
+}
+
+/** Beats in the period that the manager asks for; gives up when it does not answer. */
+class Heart {
+  readonly #clock: Clock;
+  readonly #pulse: () => void;
+  readonly #onSilence: () => void;
+  #cancelPulse = () => {};
+  #cancelSilence = () => {};
+
+  constructor(clock: Clock, pulse: () => void, onSilence: () => void) {
+    this.#clock = clock;
+    this.#pulse = pulse;
+    this.#onSilence = onSilence;
+  }
+
+  beat(periodMs: number): void {
+    this.stop();
+    this.#cancelPulse = this.#clock.after(periodMs, this.#pulse);
+    this.#cancelSilence = this.#clock.after(periodMs * (1 + MISSED_HEARTBEATS_MAX), this.#onSilence);
+  }
+
+  stop(): void {
+    this.#cancelPulse();
+    this.#cancelSilence();
+  }
+}

@@ -1,0 +1,44 @@
+// From a task and its spec to what the engine needs. Pure.
+
+import type { Revision, Task } from '../../core/generated/objects.ts';
+import { parseLogOptions } from '../../core/validate-spec.ts';
+import type { ContainerConfig } from '../engine/engine.ts';
+import type { Endpoint } from '../network/network.ts';
+
+// Docker's own default keeps everything in one file; a node that nobody watches must not fill its disk.
+const DEFAULT_LOG_MAX_BYTES = 64 * 2 ** 20;
+const DEFAULT_LOG_MAX_FILES = 2;
+
+/** The container of a task has the task's id. */
+export function containerConfig(task: Task, { spec }: Revision, endpoint: Endpoint): ContainerConfig {
+  const { container, resources, logDriver } = spec.task;
+  const { stopGracePeriodMs: _grace, ...rest } = container;
+  return {
+    ...rest,
+    id: task.id,
+    labels: { ...container.labels, ...taskLabels(task, spec.name) },
+    limits: resources.limits,
+    reservedMemoryBytes: resources.reservations.memoryBytes,
+    logs:
+      logDriver === undefined
+        ? { maxSizeBytes: DEFAULT_LOG_MAX_BYTES, maxFiles: DEFAULT_LOG_MAX_FILES }
+        : parseLogOptions(logDriver.options),
+    network: {
+      namespacePath: endpoint.namespacePath,
+      resolvConf: endpoint.resolvConf,
+      address: endpoint.address,
+    },
+  };
+}
+
+/** The labels that cAdvisor, dashboards and log collectors look for on Swarm's containers. */
+function taskLabels(task: Task, serviceName: string): Record<string, string> {
+  return {
+    'com.docker.swarm.node.id': task.nodeId,
+    'com.docker.swarm.service.id': task.serviceId,
+    'com.docker.swarm.service.name': serviceName,
+    'com.docker.swarm.task': '',
+    'com.docker.swarm.task.id': task.id,
+    'com.docker.swarm.task.name': `${serviceName}.${task.slot}.${task.id}`,
+  };
+}

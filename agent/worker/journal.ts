@@ -1,0 +1,68 @@
+// What the worker must know after a crash and containerd does not hold: which tasks it was given, and how those ended
+// whose containers are gone. One small file a task, replaced as a whole.
+
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { messageOf } from '../../core/errors.ts';
+import type { Revision, Task, TaskStatus } from '../../core/generated/objects.ts';
+import { workerLog } from '../log.ts';
+
+export interface JournalEntry {
+  readonly task: Task;
+  readonly revision: Revision;
+  readonly status: TaskStatus;
+}
+
+export class Journal {
+  readonly #directory: string;
+  /** Writes of one task follow each other. */
+  readonly #writes = new Map<string, Promise<void>>();
+
+  constructor(directory: string) {
+    this.#directory = directory;
+  }
+
+  /** All entries; a file that cannot be read is reported and left out. */
+  async load(): Promise<JournalEntry[]> {
+    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+    const entries: JournalEntry[] = [];
+    for (const name of await readdir(this.#directory)) {
+      const file = path.join(this.#directory, name);
+      if (!name.endsWith('.json')) {
+        await rm(file, { force: true });
+        continue;
+      }
+      try {
+        entries.push(JSON.parse(await readFile(file, 'utf8')) as JournalEntry);
+      } catch (error) {
+        workerLog.error(
+          { file, error: messageOf(error) },
+          'journal entry cannot be read; its container is removed',
+        );
+      }
+    }
+    return entries;
+  }
+
+  save(entry: JournalEntry): Promise<void> {
+    return this.#enqueue(entry.task.id, async (file) => {
+      await writeFile(`${file}.tmp`, JSON.stringify(entry), { mode: 0o600 });
+      await rename(`${file}.tmp`, file);
+    });
+  }
+
+  delete(taskId: string): Promise<void> {
+    return this.#enqueue(taskId, (file) => rm(file, { force: true }));
+  }
+
+  #enqueue(taskId: string, write: (file: string) => Promise<void>): Promise<void> {
+    const previous = this.#writes.get(taskId) ?? Promise.resolve();
+    const next = previous.catch(() => {}).then(() => write(path.join(this.#directory, `${taskId}.json`)));
+    this.#writes.set(taskId, next);
+    const forget = () => {
+      if (this.#writes.get(taskId) === next) this.#writes.delete(taskId);
+    };
+    next.then(forget, forget);
+    return next;
+  }
+}

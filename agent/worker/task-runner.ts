@@ -1,0 +1,236 @@
+// One task on this node: does what task-step.ts says is next until the task has ended, and tidies up after it. An
+// order that changes interrupts whatever is going on.
+
+import { assertNever } from '../../core/assert.ts';
+import { type Clock, sleep } from '../../core/clock.ts';
+import { DEFAULT_STOP_GRACE_PERIOD_MS } from '../../core/defaults.ts';
+import { messageOf, SwarmError } from '../../core/errors.ts';
+import type { Revision, Task, TaskState, TaskStatus } from '../../core/generated/objects.ts';
+import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
+import type { ContainerExit, Engine } from '../engine/engine.ts';
+import { workerLog } from '../log.ts';
+import type { Network } from '../network/network.ts';
+import { containerConfig } from './container-config.ts';
+import type { ImagePuller } from './image-puller.ts';
+import type { Journal } from './journal.ts';
+import { type Action, nextAction } from './task-step.ts';
+
+export interface RunnerContext {
+  readonly engine: Engine;
+  readonly network: Network;
+  readonly puller: ImagePuller;
+  readonly journal: Journal;
+  readonly clock: Clock;
+  readonly report: (taskId: string, status: TaskStatus) => void;
+}
+
+// While containerd is away (it is restarted at once) a step is tried again after this.
+const RETRY_MS = 500;
+
+export class TaskRunner {
+  readonly #context: RunnerContext;
+  readonly #revision: Revision;
+  #task: Task;
+  #status: TaskStatus;
+  #isRemoved = false;
+  /** Aborts the step under way when the order changes. */
+  #order = new AbortController();
+  readonly #done: Promise<void>;
+
+  constructor(context: RunnerContext, task: Task, revision: Revision, status: TaskStatus) {
+    this.#context = context;
+    this.#task = task;
+    this.#revision = revision;
+    this.#status = status;
+    this.#done = this.#run();
+  }
+
+  get status(): TaskStatus {
+    return this.#status;
+  }
+
+  get revisionId(): string {
+    return this.#revision.id;
+  }
+
+  /** The manager has changed what it wants of this task. */
+  update(task: Task): void {
+    if (task.desiredState === this.#task.desiredState) return;
+    this.#task = task;
+    this.#interrupt();
+  }
+
+  /** The manager has forgotten the task: resolves when nothing of it is left here. */
+  remove(): Promise<void> {
+    this.#isRemoved = true;
+    this.#interrupt();
+    return this.#done;
+  }
+
+  #interrupt(): void {
+    const order = this.#order;
+    this.#order = new AbortController();
+    order.abort();
+  }
+
+  get #desired(): TaskState {
+    return this.#isRemoved ? 'remove' : this.#task.desiredState;
+  }
+
+  async #run(): Promise<void> {
+    for (;;) {
+      const action = nextAction(this.#status.state, this.#desired);
+      if (action !== 'rest') {
+        await this.#retrying(() => this.#step(action));
+        continue;
+      }
+      if (isTerminal(this.#status.state)) break;
+      await aborted(this.#order.signal);
+    }
+    await this.#retrying(() => this.#release());
+    while (!this.#isRemoved) await aborted(this.#order.signal);
+    await this.#retrying(() => this.#erase());
+  }
+
+  /** One step; what goes wrong with the task itself becomes its status, what goes wrong around it is tried again. */
+  async #step(action: Exclude<Action, 'rest'>): Promise<void> {
+    const { signal } = this.#order;
+    try {
+      await this.#perform(action, signal);
+    } catch (error) {
+      if (signal.aborted) return;
+      if (error instanceof SwarmError && error.code === 'unavailable') {
+        workerLog.warn({ 'task.id': this.#task.id, action, error: error.message }, 'step will be repeated');
+        await sleep(this.#context.clock, RETRY_MS, signal).catch(() => {});
+        return;
+      }
+      const state = compareTaskStates(this.#status.state, 'starting') < 0 ? 'rejected' : 'failed';
+      workerLog.warn({ 'task.id': this.#task.id, action, error: messageOf(error) }, 'task has failed');
+      await this.#set(state, state === 'rejected' ? 'preparing' : 'starting', { error: messageOf(error) });
+    }
+  }
+
+  async #perform(action: Exclude<Action, 'rest'>, signal: AbortSignal): Promise<void> {
+    switch (action) {
+      case 'accept':
+        return this.#set('accepted', 'accepted');
+      case 'prepare':
+        await this.#set('preparing', 'preparing');
+        return this.#prepare(signal);
+      case 'start':
+        await this.#set('starting', 'starting');
+        return this.#start();
+      case 'wait':
+        return this.#wait(signal);
+      case 'shut-down':
+        return this.#shutDown();
+      default:
+        return assertNever(action);
+    }
+  }
+
+  async #prepare(signal: AbortSignal): Promise<void> {
+    const { engine, network, puller } = this.#context;
+    const { spec } = this.#revision;
+    await Promise.race([puller.ensure(spec.task.container.image, this.#revision.id), abortion(signal)]);
+    const endpoint = await network.attach({ id: this.#task.id, ports: spec.endpoint.ports });
+    await engine.containers.create(containerConfig(this.#task, this.#revision, endpoint));
+    await this.#set('ready', 'prepared', { ports: endpoint.ports });
+  }
+
+  async #start(): Promise<void> {
+    const { containers } = this.#context.engine;
+    const container = await containers.inspect(this.#task.id);
+    if (container === undefined) throw new SwarmError('internal', 'the container is gone');
+    // After a crash it may run already, or have run.
+    const pid =
+      container.status.state === 'running'
+        ? container.status.pid
+        : await this.#startProcess(container.status.state);
+    await this.#set('running', 'started', {
+      container: { containerId: this.#task.id, pid, exitCode: 0 },
+      runningAtMs: this.#context.clock.nowMs(),
+    });
+  }
+
+  #startProcess(state: 'created' | 'exited'): Promise<number> {
+    return state === 'created' ? this.#context.engine.containers.start(this.#task.id) : Promise.resolve(0);
+  }
+
+  async #wait(signal: AbortSignal): Promise<void> {
+    const exit = await this.#context.engine.containers.wait(this.#task.id, signal);
+    const container = { containerId: this.#task.id, pid: 0, exitCode: exit.exitCode };
+    const timestampMs = exit.exitedAtMs;
+    if (exit.exitCode === 0) await this.#set('complete', 'finished', { container, timestampMs });
+    else await this.#set('failed', 'started', { container, timestampMs, error: describeExit(exit) });
+  }
+
+  async #shutDown(): Promise<void> {
+    const { engine, network } = this.#context;
+    const { id } = this.#task;
+    const container = await engine.containers.inspect(id);
+    let exitCode = 0;
+    if (container?.status.state === 'running') {
+      await network.drain(id);
+      const graceMs = this.#revision.spec.task.container.stopGracePeriodMs ?? DEFAULT_STOP_GRACE_PERIOD_MS;
+      await engine.containers.stop(id, graceMs);
+      exitCode = (await engine.containers.wait(id)).exitCode;
+    }
+    await this.#set('shutdown', 'shutdown', {
+      ...(container === undefined ? undefined : { container: { containerId: id, pid: 0, exitCode } }),
+    });
+  }
+
+  /** Gives back all but the log: an ended task stays readable until the manager forgets it. */
+  async #release(): Promise<void> {
+    const { engine, network } = this.#context;
+    await engine.containers.remove(this.#task.id, { keepLogs: !this.#isRemoved });
+    await network.detach(this.#task.id);
+  }
+
+  async #erase(): Promise<void> {
+    const { engine, journal } = this.#context;
+    await engine.containers.remove(this.#task.id);
+    await journal.delete(this.#task.id);
+  }
+
+  /** What must happen is never given up: a failure (a full disk, say) is logged and tried again until it works. */
+  async #retrying(work: () => Promise<void>): Promise<void> {
+    for (;;) {
+      try {
+        await work();
+        return;
+      } catch (error) {
+        workerLog.error({ 'task.id': this.#task.id, error: messageOf(error) }, 'work on task failed, will retry');
+        await sleep(this.#context.clock, RETRY_MS);
+      }
+    }
+  }
+
+  async #set(state: TaskState, message: string, detail: Partial<TaskStatus> = {}): Promise<void> {
+    const { clock, journal, report } = this.#context;
+    const next = { ...this.#status, error: '', timestampMs: clock.nowMs(), ...detail, state, message };
+    const isStep = state !== this.#status.state;
+    // What a restart can find out from containerd is not written down.
+    const mustSurvive = state === 'accepted' || state === 'starting' || isTerminal(state);
+    if (isStep && mustSurvive) await journal.save({ task: this.#task, revision: this.#revision, status: next });
+    this.#status = next;
+    if (isStep) report(this.#task.id, next);
+  }
+}
+
+function describeExit({ exitCode, outOfMemory }: ContainerExit): string {
+  return `task: non-zero exit (${exitCode})${outOfMemory ? ': out of memory, the limit of the container was reached' : ''}`;
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}
+
+async function abortion(signal: AbortSignal): Promise<never> {
+  await aborted(signal);
+  throw new SwarmError('cancelled', 'the order has changed');
+}

@@ -1,0 +1,162 @@
+// All tasks of this node. Takes assignments, runs one TaskRunner for each task, and after any crash puts together
+// what the journal, containerd and the network still have.
+
+import { assert } from '../../core/assert.ts';
+import type { Clock } from '../../core/clock.ts';
+import { messageOf, SwarmError } from '../../core/errors.ts';
+import type { Revision, Task, TaskStatus } from '../../core/generated/objects.ts';
+import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
+import type { Assignments, LogOptions } from '../../proto/generated/dispatcher.ts';
+import type { ContainerSummary, Engine, LogRecord } from '../engine/engine.ts';
+import { workerLog } from '../log.ts';
+import type { Network } from '../network/network.ts';
+import { ImagePuller } from './image-puller.ts';
+import { Journal, type JournalEntry } from './journal.ts';
+import { type RunnerContext, TaskRunner } from './task-runner.ts';
+
+export interface WorkerOptions {
+  readonly engine: Engine;
+  readonly network: Network;
+  readonly clock: Clock;
+  readonly stateDirectory: string;
+}
+
+export type StatusListener = (taskId: string, status: TaskStatus) => void;
+
+export class Worker {
+  readonly #context: RunnerContext;
+  readonly #runners = new Map<string, TaskRunner>();
+  readonly #revisions = new Map<string, Revision>();
+  /** Tasks that are being erased: a container of this id may still be there. */
+  readonly #leaving = new Map<string, Promise<void>>();
+  #listener: StatusListener = () => {};
+
+  private constructor(context: Omit<RunnerContext, 'report'>) {
+    this.#context = { ...context, report: (taskId, status) => this.#listener(taskId, status) };
+  }
+
+  /** Adopts what a previous run has left. */
+  static async open({ engine, network, clock, stateDirectory }: WorkerOptions): Promise<Worker> {
+    const journal = new Journal(stateDirectory);
+    const worker = new Worker({ engine, network, clock, journal, puller: new ImagePuller(engine.images) });
+    await worker.#adopt(await journal.load());
+    return worker;
+  }
+
+  /** Hears of every new status from now on. */
+  onStatus(listener: StatusListener): void {
+    this.#listener = listener;
+  }
+
+  /** The latest status of every task. */
+  statuses(): [string, TaskStatus][] {
+    return [...this.#runners].map(([id, runner]) => [id, runner.status]);
+  }
+
+  /** Carries out a message of the manager. */
+  assign({ complete, revisions, tasks, removedTaskIds, removedRevisionIds }: Assignments): void {
+    for (const revision of revisions) this.#revisions.set(revision.id, revision);
+    for (const task of tasks) this.#assignTask(task);
+    const wanted = new Set(tasks.map(({ id }) => id));
+    const removed = complete ? [...this.#runners.keys()].filter((id) => !wanted.has(id)) : removedTaskIds;
+    for (const id of removed) this.#removeTask(id);
+    for (const id of removedRevisionIds) {
+      this.#revisions.delete(id);
+      this.#context.puller.forget(id);
+    }
+  }
+
+  /** The log of a task that is or was here. */
+  logs(taskId: string, options: LogOptions, signal: AbortSignal): AsyncIterable<LogRecord> {
+    const { tail, sinceMs, follow } = options;
+    return this.#context.engine.containers.logs(taskId, { tail, sinceMs, follow, signal });
+  }
+
+  /** Stops and erases every task: the node leaves. */
+  async removeAll(): Promise<void> {
+    for (const id of [...this.#runners.keys()]) this.#removeTask(id);
+    await Promise.all(this.#leaving.values());
+  }
+
+  #assignTask(task: Task): void {
+    const runner = this.#runners.get(task.id);
+    if (runner !== undefined) {
+      runner.update(task);
+      return;
+    }
+    const revision = this.#revisions.get(`${task.serviceId}.${task.specVersion}`);
+    assert(revision !== undefined, `task ${task.id} came without its revision`);
+    this.#start(task, revision, task.status);
+  }
+
+  #start(task: Task, revision: Revision, status: TaskStatus): void {
+    this.#runners.set(task.id, new TaskRunner(this.#context, task, revision, status));
+  }
+
+  #removeTask(id: string): void {
+    const runner = this.#runners.get(id);
+    if (runner === undefined) return;
+    this.#runners.delete(id);
+    const leaving = runner.remove().finally(() => this.#leaving.delete(id));
+    this.#leaving.set(id, leaving);
+  }
+
+  async #adopt(entries: readonly JournalEntry[]): Promise<void> {
+    const { engine, network } = this.#context;
+    const containers = new Map(
+      (await engine.containers.list()).map((container) => [container.id, container]),
+    );
+    const known = new Set(entries.map(({ task }) => task.id));
+    for (const id of containers.keys()) if (!known.has(id)) await this.#discard(id);
+    for (const { id } of await network.list()) if (!known.has(id)) await network.detach(id);
+    for (const { task, revision, status } of entries) {
+      this.#revisions.set(revision.id, revision);
+      const adopted = adoptStatus(status, containers.get(task.id), this.#context.clock.nowMs());
+      this.#start(task, revision, adopted);
+    }
+    workerLog.info({ tasks: entries.length, containers: containers.size }, 'adopted what was here');
+  }
+
+  async #discard(id: string): Promise<void> {
+    try {
+      await this.#context.engine.containers.remove(id);
+    } catch (error) {
+      throw new SwarmError(
+        'internal',
+        `cannot remove container ${id} of no known task: ${messageOf(error)}`,
+        {
+          cause: error,
+        },
+      );
+    }
+  }
+}
+
+/** Where a task stands after a restart: the journal's word, corrected by what containerd has. */
+export function adoptStatus(
+  status: TaskStatus,
+  container: ContainerSummary | undefined,
+  nowMs: number,
+): TaskStatus {
+  if (isTerminal(status.state)) return status;
+  const wasStarted = compareTaskStates(status.state, 'starting') >= 0;
+  if (container === undefined) {
+    if (!wasStarted) return { ...status, state: 'accepted' };
+    return {
+      ...status,
+      state: 'failed',
+      timestampMs: nowMs,
+      error: 'the container is gone after a restart of the node',
+    };
+  }
+  // A container that is there but was not journalled as started is prepared again: every step can be repeated.
+  if (container.status.state === 'created') return { ...status, state: wasStarted ? 'starting' : 'accepted' };
+  const pid = container.status.state === 'running' ? container.status.pid : 0;
+  return {
+    ...status,
+    state: 'running',
+    message: 'started',
+    container: { containerId: container.id, pid, exitCode: 0 },
+    runningAtMs: status.runningAtMs || status.timestampMs,
+  };
+}
