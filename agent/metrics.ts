@@ -1,0 +1,61 @@
+// What the agent tells Prometheus. Swarm's names where it has them.
+
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import type { Engine } from './engine/engine.ts';
+
+const BUCKETS_S = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
+
+export class AgentMetrics {
+  readonly registry = new Registry();
+  readonly #containers: Histogram<'action'>;
+  readonly #images: Histogram<'action'>;
+  readonly #failures: Counter<'action'>;
+
+  constructor() {
+    const registers = [this.registry];
+    this.#containers = new Histogram({
+      name: 'engine_daemon_container_actions_seconds',
+      help: 'Operations on containers.',
+      labelNames: ['action'],
+      buckets: BUCKETS_S,
+      registers,
+    });
+    this.#images = new Histogram({
+      name: 'engine_daemon_image_actions_seconds',
+      help: 'Operations on images.',
+      labelNames: ['action'],
+      buckets: BUCKETS_S,
+      registers,
+    });
+    this.#failures = new Counter({
+      name: 'tsswarm_engine_failures_total',
+      help: 'Operations of the engine that failed.',
+      labelNames: ['action'],
+      registers,
+    });
+  }
+
+  /** Reads the containers' states at every scrape. */
+  watch(engine: Engine): void {
+    new Gauge({
+      name: 'engine_daemon_container_states_containers',
+      help: 'Containers by state.',
+      labelNames: ['state'],
+      registers: [this.registry],
+      async collect() {
+        this.reset();
+        const states = { running: 0, created: 0, exited: 0 };
+        for (const { status } of await engine.containers.list()) states[status.state]++;
+        this.set({ state: 'running' }, states.running);
+        this.set({ state: 'paused' }, 0);
+        this.set({ state: 'stopped' }, states.created + states.exited);
+      },
+    });
+  }
+
+  observe(action: string, durationMs: number, ok: boolean): void {
+    const histogram = /^(pull|import|export|remove-image)$/.test(action) ? this.#images : this.#containers;
+    if (ok) histogram.observe({ action }, durationMs / 1000);
+    else this.#failures.inc({ action });
+  }
+}

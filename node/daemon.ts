@@ -1,0 +1,278 @@
+// The daemon of one machine: owns the engine and the network, and while the node is in a cluster its agent and, on a
+// manager, the manager process. Membership changes go through here and leave nothing half-done.
+
+import { randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, rmSync } from 'node:fs';
+import path from 'node:path';
+import { type Agent, startAgent } from '../agent/agent.ts';
+import type { Engine, EngineDescription } from '../agent/engine/engine.ts';
+import type { LocalNetwork } from '../agent/network/local-network.ts';
+import { sleep } from '../core/clock.ts';
+import { messageOf, SwarmError } from '../core/errors.ts';
+import { emptyClusterSpec, type NodeDescription } from '../core/generated/objects.ts';
+import { newId } from '../core/ids.ts';
+import { VERSION } from '../core/version.ts';
+import { ControlService, ManagerHealthService } from '../proto/generated/control.ts';
+import type { InfoResponse, InitRequest, InitResponse, LocalNodeState } from '../proto/generated/node.ts';
+import { createClient, openChannel } from '../rpc/client.ts';
+import type { DaemonConfig } from './config.ts';
+import { deleteIdentity, type Identity, readIdentity, writeIdentity } from './identity.ts';
+import { nodeLog } from './log.ts';
+import { chooseAdvertiseAddress, describeMachine } from './machine.ts';
+import { superviseManager } from './manager-process.ts';
+import { systemClock } from './system-clock.ts';
+
+export interface DaemonOptions {
+  readonly config: DaemonConfig;
+  readonly program: string;
+  readonly engine: Engine;
+  readonly network: LocalNetwork;
+}
+
+/** What runs while the node is a member. */
+interface Membership {
+  readonly identity: Identity;
+  readonly agent: Agent;
+  readonly stopManager: () => Promise<void>;
+}
+
+const READY_LIMIT_MS = 30_000;
+const READY_POLL_MS = 10;
+
+export class Daemon {
+  readonly engine: Engine;
+  readonly #options: DaemonOptions;
+  readonly #engineFacts: EngineDescription;
+  #membership: Membership | undefined;
+  /** Membership changes follow each other. */
+  #change: Promise<unknown> = Promise.resolve();
+  #isChanging = false;
+  #managerError = '';
+
+  private constructor(options: DaemonOptions, engineFacts: EngineDescription) {
+    this.#options = options;
+    this.engine = options.engine;
+    this.#engineFacts = engineFacts;
+  }
+
+  /** Comes back to the cluster that this node is a member of, if any. */
+  static async open(options: DaemonOptions): Promise<Daemon> {
+    const daemon = new Daemon(options, await options.engine.describe());
+    const identity = readIdentity(options.config['data-root']);
+    if (identity !== undefined) daemon.#membership = await daemon.#join(identity);
+    return daemon;
+  }
+
+  get membership(): { clusterId: string; nodeId: string; isManager: boolean } {
+    const { clusterId = '', nodeId = '' } = this.#membership?.identity ?? {};
+    return { clusterId, nodeId, isManager: nodeId !== '' };
+  }
+
+  /** The manager's own metrics; empty when there is none. */
+  async managerMetrics(): Promise<string> {
+    if (this.#membership === undefined) return '';
+    const channel = openChannel(`unix://${this.#socket('manager')}`);
+    try {
+      const { text } = await createClient(ManagerHealthService, channel).metrics({}, { timeoutMs: 5_000 });
+      return text;
+    } finally {
+      channel.close();
+    }
+  }
+
+  /** Makes this machine the first node of a new cluster. */
+  init(request: InitRequest): Promise<InitResponse> {
+    return this.#serialized(async () => {
+      if (this.#membership !== undefined)
+        throw new SwarmError('failed-precondition', 'this node is already part of a cluster', {
+          hint: 'Use "tsswarm leave --force" to leave it first.',
+        });
+      const identity = this.#newIdentity(request);
+      writeIdentity(this.#dataRoot, identity);
+      try {
+        const membership = await this.#join(identity);
+        this.#membership = membership;
+        await this.#untilReady(identity.nodeId);
+      } catch (error) {
+        await this.#endMembership();
+        throw error;
+      }
+      return { nodeId: identity.nodeId };
+    });
+  }
+
+  /** Leaves the cluster and forgets it; tasks of this node are stopped and removed. */
+  leave(force: boolean): Promise<void> {
+    return this.#serialized(async () => {
+      if (this.#membership === undefined)
+        throw new SwarmError('failed-precondition', 'this node is not part of a cluster');
+      if (!force)
+        throw new SwarmError(
+          'failed-precondition',
+          'this node is the last manager: leaving erases the cluster with all its services',
+          { hint: 'Use --force if that is what you want.' },
+        );
+      await this.#endMembership();
+    });
+  }
+
+  async info(): Promise<InfoResponse> {
+    const { config } = this.#options;
+    const [containers, images] = await Promise.all([this.engine.containers.list(), this.engine.images.list()]);
+    const running = containers.filter(({ status }) => status.state === 'running').length;
+    const identity = this.#membership?.identity;
+    return {
+      version: VERSION,
+      state: this.#localState(),
+      error: this.#managerError,
+      nodeId: identity?.nodeId ?? '',
+      clusterId: identity?.clusterId ?? '',
+      manager: identity !== undefined,
+      description: this.describe(),
+      dataRoot: config['data-root'],
+      cgroupVersion: this.#engineFacts.cgroupVersion,
+      containersRunning: running,
+      containersStopped: containers.length - running,
+      images: images.length,
+      advertiseAddress: identity?.advertiseAddress ?? '',
+      metricsAddress: config['metrics-addr'],
+      warnings: [...this.#engineFacts.warnings, ...this.#options.network.warnings],
+      containerdVersion: this.#engineFacts.containerdVersion,
+      runtimeName: this.#engineFacts.runtime,
+    };
+  }
+
+  describe(): NodeDescription {
+    const { containerdVersion, runtime } = this.#engineFacts;
+    const labels = Object.fromEntries(
+      this.#options.config.label.map((entry) => [entry.split('=')[0] ?? '', entry.slice(entry.indexOf('=') + 1)]),
+    );
+    return describeMachine({ version: VERSION, runtime: `containerd ${containerdVersion}, ${runtime}`, labels });
+  }
+
+  /** Ends the agent and the manager; containers go on. */
+  async stop(): Promise<void> {
+    await this.#change.catch(() => {});
+    await this.#membership?.agent.stop();
+    await this.#membership?.stopManager();
+  }
+
+  get #dataRoot(): string {
+    return this.#options.config['data-root'];
+  }
+
+  #socket(name: 'manager' | 'control'): string {
+    return path.join(this.#options.config['run-dir'], `${name}.sock`);
+  }
+
+  #localState(): LocalNodeState {
+    if (this.#isChanging) return 'pending';
+    if (this.#membership === undefined) return 'inactive';
+    return this.#managerError === '' ? 'active' : 'error';
+  }
+
+  #serialized<T>(change: () => Promise<T>): Promise<T> {
+    const next = this.#change
+      .catch(() => {})
+      .then(async () => {
+        this.#isChanging = true;
+        try {
+          return await change();
+        } finally {
+          this.#isChanging = false;
+        }
+      });
+    this.#change = next;
+    return next;
+  }
+
+  #newIdentity(request: InitRequest): Identity {
+    const { taskHistoryLimit, heartbeatPeriodMs, snapshotInterval } = request;
+    const asked = { ...emptyClusterSpec, taskHistoryLimit, heartbeatPeriodMs, snapshotInterval };
+    // Zero means "not said", except for a history limit, which the command line always says.
+    const clusterSpec = Object.fromEntries(
+      Object.entries(asked).filter(([key, value]) => key === 'taskHistoryLimit' || (typeof value === 'number' && value > 0)),
+    );
+    return {
+      nodeId: newId(randomBytes),
+      clusterId: newId(randomBytes),
+      advertiseAddress: chooseAdvertiseAddress(request.advertiseAddress),
+      clusterSpec,
+      availability: request.availability,
+    };
+  }
+
+  async #join(identity: Identity): Promise<Membership> {
+    const { config, program, engine, network } = this.#options;
+    const stopping = new AbortController();
+    const manager = superviseManager(
+      {
+        program,
+        manager: {
+          ...identity,
+          stateDirectory: path.join(this.#dataRoot, 'manager'),
+          controlSocket: this.#socket('control'),
+          managerSocket: this.#socket('manager'),
+          logLevel: config['log-level'],
+        },
+        onExit: (reason) => {
+          this.#managerError = `the manager ended (${reason}) and is started again`;
+        },
+      },
+      stopping.signal,
+    );
+    const stateDirectory = path.join(this.#dataRoot, 'agent', 'tasks');
+    mkdirSync(stateDirectory, { recursive: true, mode: 0o700 });
+    const agent = await startAgent({
+      nodeId: identity.nodeId,
+      manager: `unix://${this.#socket('manager')}`,
+      engine,
+      network,
+      stateDirectory,
+      describe: () => this.describe(),
+      clock: systemClock,
+      random: Math.random,
+    });
+    const stopManager = async () => {
+      stopping.abort();
+      await manager;
+    };
+    return { identity, agent, stopManager };
+  }
+
+  async #endMembership(): Promise<void> {
+    await this.#membership?.agent.removeAll();
+    await this.#membership?.stopManager();
+    this.#membership = undefined;
+    this.#managerError = '';
+    deleteIdentity(this.#dataRoot);
+    for (const folder of ['manager', 'agent']) rmSync(path.join(this.#dataRoot, folder), { recursive: true, force: true });
+    nodeLog.info('left the cluster');
+  }
+
+  /** Until the manager answers and has this node as ready. */
+  async #untilReady(nodeId: string): Promise<void> {
+    const deadlineMs = Date.now() + READY_LIMIT_MS;
+    for (let failure = 'it has not answered yet'; ; await sleep(systemClock, READY_POLL_MS)) {
+      try {
+        if (existsSync(this.#socket('control')) && (await this.#isReady(nodeId))) return;
+      } catch (error) {
+        failure = messageOf(error);
+      }
+      if (Date.now() > deadlineMs)
+        throw new SwarmError('deadline-exceeded', `the manager did not start in ${READY_LIMIT_MS / 1000} s: ${failure}`, {
+          hint: 'The log of tsswarmd says more.',
+        });
+    }
+  }
+
+  async #isReady(nodeId: string): Promise<boolean> {
+    const channel = openChannel(`unix://${this.#socket('control')}`);
+    try {
+      const { nodes } = await createClient(ControlService, channel).listNodes({}, { timeoutMs: 2_000 });
+      return nodes.some((node) => node.id === nodeId && node.status.state === 'ready');
+    } finally {
+      channel.close();
+    }
+  }
+}

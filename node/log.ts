@@ -1,0 +1,5 @@
+// The node's loggers.
+
+import { createLogger } from '../rpc/logger.ts';
+
+export const nodeLog = createLogger('node');

@@ -1,0 +1,70 @@
+// What operators ask of this machine: membership and the local engine's images.
+
+import { SwarmError } from '../core/errors.ts';
+import type { Engine, LocalImage, PullProgress } from '../agent/engine/engine.ts';
+import type { ImageProgress, ImportImagesRequest, NodeControlService } from '../proto/generated/node.ts';
+import { AsyncQueue } from '../rpc/queue.ts';
+import type { Handlers } from '../rpc/server.ts';
+import type { Daemon } from './daemon.ts';
+
+export function nodeHandlers(daemon: Daemon): Handlers<typeof NodeControlService> {
+  const { images } = daemon.engine;
+  return {
+    info: () => daemon.info(),
+    init: (request) => daemon.init(request),
+    leave: async ({ force }) => {
+      await daemon.leave(force);
+      return {};
+    },
+    listImages: async () => ({ images: (await images.list()).map(toSummary) }),
+    pullImage: ({ reference, auth, platform }, { signal }) =>
+      pullImage(daemon.engine, { reference, platform, signal, ...(auth && { credentials: auth }) }),
+    importImages: async (requests) => ({ names: await importImages(daemon.engine, requests) }),
+    async *exportImages({ references }) {
+      for await (const data of images.export(references)) yield { data };
+    },
+    removeImage: ({ reference, force }) => images.remove(reference, { force }),
+    resolveImage: async ({ reference, auth }, { signal }) => {
+      const { digest, platforms } = await images.resolve(reference, { signal, ...(auth && { credentials: auth }) });
+      return { digest, platforms: [...platforms] };
+    },
+  };
+}
+
+function toSummary(image: LocalImage) {
+  return { ...image, tags: [...image.tags], digests: [...image.digests] };
+}
+
+interface PullRequest {
+  readonly reference: string;
+  readonly platform: string;
+  readonly signal: AbortSignal;
+  readonly credentials?: { readonly username: string; readonly password: string };
+}
+
+async function* pullImage(engine: Engine, { reference, platform, signal, credentials }: PullRequest): AsyncIterable<ImageProgress> {
+  const queue = new AsyncQueue<ImageProgress>();
+  const onProgress = (progress: PullProgress) => queue.push({ ...progress, digest: '' });
+  engine.images
+    .pull(reference, { onProgress, signal, ...(platform && { platform }), ...(credentials && { credentials }) })
+    .then(
+      (digest) => {
+        queue.push({ id: '', status: 'Pull complete', currentBytes: 0, totalBytes: 0, digest });
+        queue.end();
+      },
+      (error) => queue.end(error),
+    );
+  yield* queue;
+}
+
+async function importImages(engine: Engine, requests: AsyncIterable<ImportImagesRequest>): Promise<string[]> {
+  const iterator = requests[Symbol.asyncIterator]();
+  const first = await iterator.next();
+  if (first.done) throw new SwarmError('invalid-argument', 'the archive is empty');
+  const { reference, data } = first.value;
+  async function* archive(): AsyncIterable<Uint8Array> {
+    if (data.length > 0) yield data;
+    for (let next = await iterator.next(); !next.done; next = await iterator.next()) yield next.value.data;
+  }
+  return engine.images.import(archive(), reference === '' ? undefined : reference);
+}
