@@ -3,6 +3,7 @@
 
 import { assert } from '../../core/assert.ts';
 import { check, libcFunctions, SystemCallError } from './libc.ts';
+import { beginBatch, endBatch } from './netfilter.ts';
 import {
   decodeError,
   decodeMessages,
@@ -13,7 +14,6 @@ import {
   netlinkTypes,
   uint32,
 } from './netlink.ts';
-import { beginBatch, endBatch } from './netfilter.ts';
 
 export const netlinkProtocols = { route: 0, netfilter: 12 } as const;
 

@@ -51,7 +51,5 @@ export function prefixSize(length: number): number {
 }
 
 export function prefixesOverlap(one: Prefix, other: Prefix): boolean {
-  return (
-    one.base < other.base + prefixSize(other.length) && other.base < one.base + prefixSize(one.length)
-  );
+  return one.base < other.base + prefixSize(other.length) && other.base < one.base + prefixSize(one.length);
 }

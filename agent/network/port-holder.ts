@@ -37,11 +37,15 @@ export function holdPort(protocol: PortProtocol, port: number): HeldPort {
   } catch (error) {
     libcFunctions.close(fd);
     if (!(error instanceof SystemCallError) || error.errno !== EADDRINUSE) throw error;
-    throw new SwarmError('failed-precondition', `port ${port}/${protocol} is already in use on this node`, {
-      hint: `Publish another port, or stop the process that uses port ${port} (ss -lnp shows it).`,
-      cause: error,
-    });
+    throw portInUse(protocol, port, error);
   }
+}
+
+export function portInUse(protocol: PortProtocol, port: number, cause?: unknown): SwarmError {
+  return new SwarmError('failed-precondition', `port ${port}/${protocol} is already in use on this node`, {
+    hint: `Publish another port, or stop the process that uses port ${port} (ss -lnp shows it).`,
+    cause,
+  });
 }
 
 export function releasePort(held: HeldPort): void {
@@ -57,7 +61,9 @@ function openSocket(protocol: PortProtocol): number {
     const isUnsupported =
       error instanceof SystemCallError && [EPROTONOSUPPORT, ESOCKTNOSUPPORT].includes(error.errno);
     if (!isUnsupported) throw error;
-    throw new SwarmError('failed-precondition', `the kernel of this node has no ${protocol}`, { cause: error });
+    throw new SwarmError('failed-precondition', `the kernel of this node has no ${protocol}`, {
+      cause: error,
+    });
   }
 }
 
@@ -71,10 +77,15 @@ function holdWith(fd: number, protocol: PortProtocol, port: number): void {
     check(libcFunctions.bind(fd, address, address.length), 'bind');
     return;
   }
+  if (port === 0) {
+    // The kernel would take a port of its own choice back when the socket stops listening.
+    check(libcFunctions.bind(fd, address, address.length), 'bind');
+    return;
+  }
   // Connections that a former user of the port has closed do not count as use, but with the option set bind would also
   // overlook a socket that does not listen yet; listen finds that one. Then the socket stops listening, so that
   // connections are refused while nothing is published, and without the option nobody else gets the port.
-  if (port !== 0) setOption(fd, SO_REUSEADDR, 1);
+  setOption(fd, SO_REUSEADDR, 1);
   check(libcFunctions.bind(fd, address, address.length), 'bind');
   check(libcFunctions.listen(fd, 1), 'listen');
   check(libcFunctions.shutdown(fd, SHUT_RD), 'stop listening');

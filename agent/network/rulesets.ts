@@ -71,9 +71,7 @@ export function hostRuleset(
       // Nothing but published ports and answers enters a network, from wherever.
       name: 'isolate',
       base: { type: 'filter', hook: 'forward', priority: -5 },
-      rules: [
-        [...toUplink, ...isEstablishedOrRelated(false), ...isDestinationTranslated(false), ...drop()],
-      ],
+      rules: [[...toUplink, ...isEstablishedOrRelated(false), ...isDestinationTranslated(false), ...drop()]],
     },
     {
       name: 'masquerade',
@@ -113,11 +111,7 @@ export function networkRuleset(published: readonly PortMapElement[]): NetlinkMes
       name: 'masquerade',
       base: { type: 'nat', hook: 'postrouting', priority: 100 },
       rules: [
-        [
-          ...interfaceIs('outputName', UPLINK_IN_NETWORK),
-          ...isDestinationTranslated(false),
-          ...masquerade(),
-        ],
+        [...interfaceIs('outputName', UPLINK_IN_NETWORK), ...isDestinationTranslated(false), ...masquerade()],
       ],
     },
   ]);
