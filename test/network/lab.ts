@@ -2,10 +2,11 @@
 // address and nothing of what is behind it. The machine that runs the test is not touched.
 
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { setImmediate } from 'node:timers/promises';
 import { createNamespace, removeNamespace } from '../../agent/linux/namespace.ts';
 import type { Endpoint, EndpointRequest } from '../../agent/network/network.ts';
 import { type ErrorCode, SwarmError } from '../../core/errors.ts';
@@ -127,8 +128,12 @@ export class Lab implements AsyncDisposable {
     return run(this.outsidePath, command);
   }
 
-  async openNetwork(engineId = 'lab'): Promise<NetworkProcess> {
-    const args = [this.runDir, this.stateDir, engineId];
+  async openNetwork(
+    engineId = 'lab',
+    runDir = this.runDir,
+    stateDir = this.stateDir,
+  ): Promise<NetworkProcess> {
+    const args = [runDir, stateDir, engineId];
     return new NetworkProcess(await this.#start(this.hostPath, 'network-process.ts', args));
   }
 
@@ -154,6 +159,25 @@ export class Lab implements AsyncDisposable {
     } finally {
       await client.kill();
     }
+  }
+
+  get pinsDir(): string {
+    return join(this.runDir, 'netns');
+  }
+
+  pins(): string[] {
+    return readdirSync(this.pinsDir);
+  }
+
+  /** Of containers, in the network's own namespace. */
+  endpointLinks(): string[] {
+    return run(join(this.pinsDir, 'n-local'), ['ip -o link']).match(/: v[0-9a-f]{8}@/g) ?? [];
+  }
+
+  /** As many as the host's firewall knows. */
+  publishedPorts(): number {
+    const table = this.host('nft -j list map ip tsswarm_lab published');
+    return JSON.parse(table).nftables[1].map.elem?.length ?? 0;
   }
 
   /** What a network leaves on the machine when it is not taken down. */
@@ -187,6 +211,15 @@ export class Lab implements AsyncDisposable {
     const program = new Program(namespacePath, script, args);
     this.#programs.push(program);
     return program;
+  }
+}
+
+/** Waits until it holds; the test fails when it never does. */
+export async function eventually(holds: () => boolean): Promise<void> {
+  const deadline = Date.now() + REPLY_TIMEOUT_MS;
+  while (!holds()) {
+    if (Date.now() > deadline) throw new Error(`not within ${REPLY_TIMEOUT_MS} ms: ${holds}`);
+    await setImmediate();
   }
 }
 

@@ -1,15 +1,26 @@
 // The node-local network in the kernel: real namespaces, real traffic, a machine of its own (lab.ts).
 
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { createNamespace, removeNamespace } from '../../agent/linux/namespace.ts';
 import type { Endpoint } from '../../agent/network/network.ts';
 import type { PortConfig, PortProtocol } from '../../core/generated/objects.ts';
-import { FAR_ADDRESS, HOST_ADDRESS, Lab, type NetworkProcess } from './lab.ts';
+import { eventually, FAR_ADDRESS, HOST_ADDRESS, Lab, type NetworkProcess } from './lab.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root to make network namespaces';
 
 function aPort(targetPort: number, publishedPort: number, protocol: PortProtocol = 'tcp'): PortConfig {
   return { protocol, targetPort, publishedPort, publishMode: 'host' };
+}
+
+function isLinkLocal(address: string): boolean {
+  return address.startsWith('169.254.');
+}
+
+function publishedPortsOf(endpoints: readonly Endpoint[]): number {
+  return endpoints.filter(({ id }) => id !== 'leaving').flatMap(({ ports }) => ports).length;
 }
 
 describe('a node-local network', { skip }, () => {
@@ -146,6 +157,61 @@ describe('a node-local network', { skip }, () => {
     assert.equal(await lab.ask(lab.outsidePath, 'tcp', HOST_ADDRESS, 8080), '198.51.100.1');
     assert.equal(await lab.ask(lab.outsidePath, 'tcp', HOST_ADDRESS, 8081), 'ECONNREFUSED');
     await assert.rejects(lab.serve(lab.hostPath, 8080));
+  });
+
+  test('killed at any moment, it leaves nothing half-made behind', async () => {
+    const kept = (await network.call<Endpoint[]>('list')).map(({ id }) => id);
+    for (const endpointsBeforeKill of [1, 3, 10, 40, 41]) {
+      network.program.send(JSON.stringify({ method: 'measure', argument: 100 }));
+      await eventually(() => lab.pins().length > kept.length + endpointsBeforeKill);
+      await network.program.kill();
+
+      network = await lab.openNetwork();
+
+      const endpoints = await network.call<Endpoint[]>('list');
+      assert.deepEqual(lab.pins().sort(), [...endpoints.map(({ id }) => id), 'n-local'].sort());
+      assert.equal(lab.publishedPorts(), publishedPortsOf(endpoints));
+      for (const { id } of endpoints) if (!kept.includes(id)) await network.call('detach', id);
+    }
+    await eventually(() => lab.endpointLinks().length === kept.length);
+  });
+
+  test('what a crash can leave is cleaned up when the network is opened', async () => {
+    await network.attach({ id: 'unpinned', ports: [aPort(80, 8083)] });
+    await network.program.kill();
+    removeNamespace(join(lab.pinsDir, 'unpinned'));
+    createNamespace(join(lab.pinsDir, 'without-record'), () => undefined);
+    writeFileSync(join(lab.pinsDir, 'never-mounted'), '');
+
+    network = await lab.openNetwork();
+
+    const endpoints = await network.call<Endpoint[]>('list');
+    assert.deepEqual(lab.pins().sort(), [...endpoints.map(({ id }) => id), 'n-local'].sort());
+    assert.ok(!endpoints.some(({ id }) => id === 'unpinned'));
+    const again = await network.attach({ id: 'unpinned', ports: [aPort(80, 8083)] });
+    await lab.serve(again.namespacePath, 80);
+    assert.equal(await lab.ask(lab.outsidePath, 'tcp', HOST_ADDRESS, 8083), '198.51.100.1');
+  });
+
+  test('a network is destroyed by a process that never opened it, next to one that stays', async () => {
+    const neighbour = new Lab();
+    try {
+      const options = ['neighbour', neighbour.runDir, neighbour.stateDir] as const;
+      const second = await lab.openNetwork(...options);
+      const endpoint = await second.attach({ id: 'web', ports: [aPort(80, 8084)] });
+      await lab.serve(endpoint.namespacePath, 80);
+      assert.equal(await lab.ask(lab.outsidePath, 'tcp', HOST_ADDRESS, 8084), '198.51.100.1');
+      assert.equal(await lab.ask(other.namespacePath, 'tcp', HOST_ADDRESS, 8084).then(isLinkLocal), true);
+      await second.program.kill();
+
+      await network.call('destroyElsewhere', options);
+
+      assert.match(lab.host('ip -o link'), /tsu-lab/);
+      assert.doesNotMatch(lab.host('ip -o link') + lab.host('nft list tables'), /neighbour/);
+      assert.equal(await lab.ask(lab.outsidePath, 'tcp', HOST_ADDRESS, 8080), '198.51.100.1');
+    } finally {
+      await neighbour[Symbol.asyncDispose]();
+    }
   });
 
   test('tables that an administrator flushed are written anew with the next change', async () => {

@@ -7,8 +7,7 @@ import { destroyLocalNetwork, openLocalNetwork } from '../../agent/network/local
 import { toSwarmError } from '../../core/errors.ts';
 
 const [runDir = '', stateDir = '', engineId = ''] = process.argv.slice(2);
-const location = { runDir, stateDir, engineId };
-const network = await openLocalNetwork({ ...location, logger: networkLog });
+const network = await openLocalNetwork({ runDir, stateDir, engineId, logger: networkLog });
 
 /** Attaches and detaches that many endpoints; milliseconds per operation. */
 async function measure(count: number): Promise<{ attachMs: number; detachMs: number }> {
@@ -34,7 +33,8 @@ const methods: Record<string, (argument: never) => Promise<unknown>> = {
   warnings: async () => network.warnings,
   measure,
   destroy: network.destroy.bind(network),
-  destroyFromOutside: () => destroyLocalNetwork(location),
+  destroyElsewhere: ([id, run, state]: [string, string, string]) =>
+    destroyLocalNetwork({ engineId: id, runDir: run, stateDir: state }),
 };
 
 console.log('ready');
