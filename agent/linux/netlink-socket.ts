@@ -1,0 +1,139 @@
+// A netlink socket. The kernel does the work of a request while it is being sent and has queued every answer
+// when send returns, so nothing here waits. A socket stays in the network namespace in which it was opened.
+
+import { assert } from '../../core/assert.ts';
+import { check, libcFunctions, SystemCallError } from './libc.ts';
+import { beginBatch, endBatch } from './netfilter.ts';
+import {
+  decodeError,
+  decodeMessages,
+  encodeMessage,
+  type NetlinkMessage,
+  type NetlinkReply,
+  netlinkFlags,
+  netlinkTypes,
+  uint32,
+} from './netlink.ts';
+
+export const netlinkProtocols = { route: 0, netfilter: 12 } as const;
+
+const AF_NETLINK = 16;
+const SOCK_RAW = 3;
+const SOCK_CLOEXEC = 0o2000000;
+const MSG_DONTWAIT = 0x40;
+const SOL_SOCKET = 1;
+const SO_SNDBUFFORCE = 32;
+const SO_RCVBUFFORCE = 33;
+const SOL_NETLINK = 270;
+const NETLINK_EXT_ACK = 11;
+const EAGAIN = 11;
+
+/** Room for a whole ruleset in one send: a transaction is one datagram. */
+const SOCKET_BUFFER_BYTES = 8 << 20;
+/** The kernel fills at most 32 KiB per datagram of a dump. */
+const RECEIVE_BUFFER_BYTES = 64 << 10;
+
+/** A request that the kernel refused: which one, and its own explanation where it gives one. */
+export class NetlinkError extends SystemCallError {
+  constructor(what: string, errno: number, explanation: string) {
+    super(explanation === '' ? what : `${what} (${explanation})`, errno);
+  }
+}
+
+export class NetlinkSocket implements Disposable {
+  readonly #fd: number;
+  readonly #receiveBuffer = Buffer.alloc(RECEIVE_BUFFER_BYTES);
+  #sequence = 1;
+  #open = true;
+
+  constructor(protocol: number) {
+    this.#fd = check(libcFunctions.socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol), 'socket');
+    const address = Buffer.alloc(12);
+    address.writeUInt16LE(AF_NETLINK);
+    check(libcFunctions.bind(this.#fd, address, address.length), 'bind');
+    this.#setOption(SOL_NETLINK, NETLINK_EXT_ACK, 1);
+    this.#setOption(SOL_SOCKET, SO_SNDBUFFORCE, SOCKET_BUFFER_BYTES);
+    this.#setOption(SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES);
+  }
+
+  /** Sends all in one call. Not atomic for rtnetlink: what precedes a failure stays done. Throws the first. */
+  execute(messages: readonly NetlinkMessage[]): void {
+    if (messages.length > 0) this.#exchange(messages, messages.length - 1);
+  }
+
+  /** Netfilter only: all or nothing. */
+  executeBatch(messages: readonly NetlinkMessage[]): void {
+    // The acknowledgement of the last request, not of the end marker, tells that the batch is committed.
+    if (messages.length > 0) this.#exchange([beginBatch, ...messages, endBatch], messages.length);
+  }
+
+  /** Everything that a dump request lists. */
+  dump(message: NetlinkMessage): NetlinkReply[] {
+    this.#send([encodeMessage(message, this.#sequence++, netlinkFlags.dump)]);
+    const entries: NetlinkReply[] = [];
+    for (let replies = this.#receive(); replies !== undefined; replies = this.#receive()) {
+      for (const reply of replies) {
+        if (reply.type === netlinkTypes.done) return entries;
+        if (reply.type === netlinkTypes.error) {
+          const { errno, explanation } = decodeError(reply);
+          throw new NetlinkError(message.what, errno, explanation);
+        }
+        entries.push(reply);
+      }
+    }
+    throw new NetlinkError(message.what, EAGAIN, 'the dump has no end');
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#open) libcFunctions.close(this.#fd);
+    this.#open = false;
+  }
+
+  #exchange(messages: readonly NetlinkMessage[], acknowledged: number): void {
+    const first = this.#sequence;
+    this.#sequence += messages.length;
+    this.#send(
+      messages.map((message, index) =>
+        encodeMessage(message, first + index, index === acknowledged ? netlinkFlags.ack : 0),
+      ),
+    );
+    let failure: NetlinkError | undefined;
+    let isAcknowledged = false;
+    for (let replies = this.#receive(); replies !== undefined; replies = this.#receive()) {
+      for (const reply of replies) {
+        const index = reply.sequence - first;
+        if (reply.type !== netlinkTypes.error || index < 0 || index >= messages.length) continue;
+        const { errno, explanation } = decodeError(reply);
+        if (index === acknowledged) isAcknowledged = true;
+        if (errno !== 0) failure ??= new NetlinkError(messages[index]!.what, errno, explanation);
+      }
+    }
+    if (failure !== undefined) throw failure;
+    assert(isAcknowledged, `the kernel did not answer "${messages[acknowledged]!.what}"`);
+  }
+
+  #send(messages: readonly Buffer[]): void {
+    assert(this.#open, 'the netlink socket is closed');
+    const datagram = messages.length === 1 ? messages[0]! : Buffer.concat(messages);
+    check(Number(libcFunctions.send(this.#fd, datagram, datagram.length, 0)), 'send to netlink');
+  }
+
+  /** The next datagram, or undefined when there is none. */
+  #receive(): NetlinkReply[] | undefined {
+    const buffer = this.#receiveBuffer;
+    try {
+      const length = check(
+        Number(libcFunctions.recv(this.#fd, buffer, buffer.length, MSG_DONTWAIT)),
+        'receive from netlink',
+      );
+      return decodeMessages(Buffer.from(buffer.subarray(0, length)));
+    } catch (error) {
+      if (error instanceof SystemCallError && error.errno === EAGAIN) return undefined;
+      throw error;
+    }
+  }
+
+  #setOption(level: number, name: number, value: number): void {
+    check(libcFunctions.setsockopt(this.#fd, level, name, uint32(value), 4), 'setsockopt');
+  }
+}

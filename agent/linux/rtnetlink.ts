@@ -1,0 +1,314 @@
+// Links, addresses, routes and neighbours. Addresses are 4 or 16 bytes and tell the family by their length.
+
+import { assert } from '../../core/assert.ts';
+import {
+  type Attribute,
+  decodeAttributes,
+  encodeAttributes,
+  type NetlinkMessage,
+  netlinkFlags,
+  text,
+  textOf,
+  uint8,
+  uint32,
+} from './netlink.ts';
+
+const messageTypes = {
+  newLink: 16,
+  deleteLink: 17,
+  getLink: 18,
+  newAddress: 20,
+  getAddress: 22,
+  newRoute: 24,
+  getRoute: 26,
+  newNeighbour: 28,
+} as const;
+
+const linkAttributes = {
+  hardwareAddress: 1,
+  name: 3,
+  mtu: 4,
+  info: 18,
+  alias: 20,
+  addressFamilies: 26,
+  namespaceFd: 28,
+} as const;
+const INFO_KIND = 1;
+const INFO_DATA = 2;
+const VETH_PEER = 1;
+const INET6_ADDRESS_GENERATION = 8;
+const ADDRESS_GENERATION_NONE = 1;
+const LINK_UP = 1;
+
+const routeAttributes = { destination: 1, link: 4, gateway: 5, metric: 6, preferredSource: 7 } as const;
+const ROUTE_ONLINK = 4;
+const ROUTE_TABLE_MAIN = 254;
+const ROUTE_PROTOCOL_STATIC = 4;
+const routeTypes = { unicast: 1, unreachable: 7 } as const;
+
+const addressAttributes = { address: 1, local: 2, flags: 8 } as const;
+const ADDRESS_WITHOUT_PREFIX_ROUTE = 0x200;
+
+const NEIGHBOUR_PERMANENT = 0x80;
+const AF_INET = 2;
+const AF_INET6 = 10;
+
+export interface VethEnd {
+  readonly name: string;
+  /** Chosen by the kernel when absent. */
+  readonly index?: number;
+  readonly macAddress?: Buffer;
+}
+
+export interface VethOptions extends VethEnd {
+  readonly mtu: number;
+  /** A free text that `ip link` shows. */
+  readonly alias?: string;
+  readonly peer: VethEnd & { readonly namespaceFd: number };
+}
+
+function linkHeader(index: number, flags = 0, changed = 0): Buffer {
+  const header = Buffer.alloc(16);
+  header.writeInt32LE(index, 4);
+  header.writeUInt32LE(flags, 8);
+  header.writeUInt32LE(changed, 12);
+  return header;
+}
+
+function vethEndAttributes(end: VethEnd, mtu: number): Attribute[] {
+  const attributes: Attribute[] = [
+    [linkAttributes.name, text(end.name)],
+    [linkAttributes.mtu, uint32(mtu)],
+  ];
+  if (end.macAddress !== undefined) attributes.push([linkAttributes.hardwareAddress, end.macAddress]);
+  return attributes;
+}
+
+/** Both ends are down afterwards: a veth cannot be made and set up in one message (ENOTCONN). */
+export function createVeth(options: VethOptions): NetlinkMessage {
+  const peer = Buffer.concat([
+    linkHeader(options.peer.index ?? 0),
+    encodeAttributes([
+      ...vethEndAttributes(options.peer, options.mtu),
+      [linkAttributes.namespaceFd, uint32(options.peer.namespaceFd)],
+    ]),
+  ]);
+  const attributes: Attribute[] = [
+    ...vethEndAttributes(options, options.mtu),
+    [
+      linkAttributes.info,
+      [
+        [INFO_KIND, text('veth')],
+        [INFO_DATA, [[VETH_PEER, peer]]],
+      ],
+    ],
+  ];
+  if (options.alias !== undefined) attributes.push([linkAttributes.alias, Buffer.from(options.alias)]);
+  return {
+    what: `create link ${options.name}`,
+    type: messageTypes.newLink,
+    flags: netlinkFlags.create | netlinkFlags.exclusive,
+    body: Buffer.concat([linkHeader(options.index ?? 0), encodeAttributes(attributes)]),
+  };
+}
+
+export function setLinkUp(index: number, up: boolean): NetlinkMessage {
+  return {
+    what: `set link ${index} ${up ? 'up' : 'down'}`,
+    type: messageTypes.newLink,
+    flags: 0,
+    body: linkHeader(index, up ? LINK_UP : 0, LINK_UP),
+  };
+}
+
+/** Keeps the kernel from giving the link an IPv6 address by itself and announcing it. */
+export function disableLinkLocalAddress(index: number): NetlinkMessage {
+  const generation: Attribute = [INET6_ADDRESS_GENERATION, uint8(ADDRESS_GENERATION_NONE)];
+  return {
+    what: `disable link-local address of link ${index}`,
+    type: messageTypes.newLink,
+    flags: 0,
+    body: Buffer.concat([
+      linkHeader(index),
+      encodeAttributes([[linkAttributes.addressFamilies, [[AF_INET6, [generation]]]]]),
+    ]),
+  };
+}
+
+export function deleteLink(name: string): NetlinkMessage {
+  return {
+    what: `delete link ${name}`,
+    type: messageTypes.deleteLink,
+    flags: 0,
+    body: Buffer.concat([linkHeader(0), encodeAttributes([[linkAttributes.name, text(name)]])]),
+  };
+}
+
+export interface AddressOptions {
+  readonly linkIndex: number;
+  readonly address: Buffer;
+  readonly prefixLength: number;
+  /** Leaves the routes to the caller. */
+  readonly withoutPrefixRoute?: boolean;
+}
+
+export function addAddress(options: AddressOptions): NetlinkMessage {
+  const header = Buffer.alloc(8);
+  header[0] = familyOf(options.address);
+  header[1] = options.prefixLength;
+  header.writeUInt32LE(options.linkIndex, 4);
+  const attributes: Attribute[] = [
+    [addressAttributes.local, options.address],
+    [addressAttributes.address, options.address],
+  ];
+  if (options.withoutPrefixRoute === true) {
+    attributes.push([addressAttributes.flags, uint32(ADDRESS_WITHOUT_PREFIX_ROUTE)]);
+  }
+  return {
+    what: `add address to link ${options.linkIndex}`,
+    type: messageTypes.newAddress,
+    flags: netlinkFlags.create | netlinkFlags.replace,
+    body: Buffer.concat([header, encodeAttributes(attributes)]),
+  };
+}
+
+export interface RouteOptions {
+  readonly type?: keyof typeof routeTypes;
+  readonly destination: Buffer;
+  /** 0 with an all-zero destination is the default route. */
+  readonly prefixLength: number;
+  readonly linkIndex?: number;
+  readonly gateway?: Buffer;
+  /** The gateway is on the link although no route says so. */
+  readonly onlink?: boolean;
+  readonly metric?: number;
+}
+
+const SCOPE_UNIVERSE = 0;
+const SCOPE_LINK = 253;
+
+/** Replaces a route with the same destination and metric. */
+export function addRoute(options: RouteOptions): NetlinkMessage {
+  const isDirect = options.linkIndex !== undefined && options.gateway === undefined;
+  const header = Buffer.alloc(12);
+  header[0] = familyOf(options.destination);
+  header[1] = options.prefixLength;
+  header[4] = ROUTE_TABLE_MAIN;
+  header[5] = ROUTE_PROTOCOL_STATIC;
+  header[6] = isDirect ? SCOPE_LINK : SCOPE_UNIVERSE;
+  header[7] = routeTypes[options.type ?? 'unicast'];
+  header.writeUInt32LE(options.onlink === true ? ROUTE_ONLINK : 0, 8);
+  const attributes: Attribute[] = [];
+  if (options.prefixLength > 0) attributes.push([routeAttributes.destination, options.destination]);
+  if (options.linkIndex !== undefined) attributes.push([routeAttributes.link, uint32(options.linkIndex)]);
+  if (options.gateway !== undefined) attributes.push([routeAttributes.gateway, options.gateway]);
+  if (options.metric !== undefined) attributes.push([routeAttributes.metric, uint32(options.metric)]);
+  return {
+    what: `add route to ${[...options.destination].join('.')}/${options.prefixLength}`,
+    type: messageTypes.newRoute,
+    flags: netlinkFlags.create | netlinkFlags.replace,
+    body: Buffer.concat([header, encodeAttributes(attributes)]),
+  };
+}
+
+export interface NeighbourOptions {
+  readonly linkIndex: number;
+  readonly address: Buffer;
+  readonly macAddress: Buffer;
+}
+
+const NEIGHBOUR_ADDRESS = 1;
+const NEIGHBOUR_HARDWARE_ADDRESS = 2;
+
+/** A neighbour that is never asked for and never forgotten. */
+export function addPermanentNeighbour(options: NeighbourOptions): NetlinkMessage {
+  const header = Buffer.alloc(12);
+  header[0] = familyOf(options.address);
+  header.writeInt32LE(options.linkIndex, 4);
+  header.writeUInt16LE(NEIGHBOUR_PERMANENT, 8);
+  return {
+    what: `add neighbour on link ${options.linkIndex}`,
+    type: messageTypes.newNeighbour,
+    flags: netlinkFlags.create | netlinkFlags.replace,
+    body: Buffer.concat([
+      header,
+      encodeAttributes([
+        [NEIGHBOUR_ADDRESS, options.address],
+        [NEIGHBOUR_HARDWARE_ADDRESS, options.macAddress],
+      ]),
+    ]),
+  };
+}
+
+export const listLinks: NetlinkMessage = {
+  what: 'list links',
+  type: messageTypes.getLink,
+  flags: 0,
+  body: linkHeader(0),
+};
+
+export const listIpv4Addresses: NetlinkMessage = {
+  what: 'list addresses',
+  type: messageTypes.getAddress,
+  flags: 0,
+  body: Buffer.from([AF_INET, 0, 0, 0, 0, 0, 0, 0]),
+};
+
+export const listIpv4Routes: NetlinkMessage = {
+  what: 'list routes',
+  type: messageTypes.getRoute,
+  flags: 0,
+  body: Buffer.from([AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+};
+
+export interface Link {
+  readonly index: number;
+  readonly name: string;
+  readonly mtu: number;
+}
+
+export function decodeLink(body: Buffer): Link {
+  const attributes = decodeAttributes(body, 16);
+  return {
+    index: body.readInt32LE(4),
+    name: textOf(attributes.get(linkAttributes.name) ?? Buffer.alloc(0)),
+    mtu: attributes.get(linkAttributes.mtu)?.readUInt32LE() ?? 0,
+  };
+}
+
+export interface LinkAddress {
+  readonly linkIndex: number;
+  readonly address: Buffer;
+  readonly prefixLength: number;
+}
+
+export function decodeAddress(body: Buffer): LinkAddress {
+  const attributes = decodeAttributes(body, 8);
+  return {
+    linkIndex: body.readUInt32LE(4),
+    address: attributes.get(addressAttributes.local) ?? Buffer.alloc(4),
+    prefixLength: body[1] ?? 0,
+  };
+}
+
+export interface Route {
+  readonly isInMainTable: boolean;
+  readonly destination: Buffer;
+  readonly prefixLength: number;
+  readonly linkIndex: number | undefined;
+}
+
+export function decodeRoute(body: Buffer): Route {
+  const attributes = decodeAttributes(body, 12);
+  return {
+    isInMainTable: body[4] === ROUTE_TABLE_MAIN,
+    destination: attributes.get(routeAttributes.destination) ?? Buffer.alloc(4),
+    prefixLength: body[1] ?? 0,
+    linkIndex: attributes.get(routeAttributes.link)?.readUInt32LE(),
+  };
+}
+
+function familyOf(address: Buffer): number {
+  assert(address.length === 4 || address.length === 16, `an address of ${address.length} bytes`);
+  return address.length === 4 ? AF_INET : AF_INET6;
+}

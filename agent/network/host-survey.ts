@@ -1,0 +1,68 @@
+// What this node's own network looks like: read, never changed.
+
+import { netfilterFamilies } from '../linux/netfilter.ts';
+import type { NetlinkSocket } from '../linux/netlink-socket.ts';
+import { decodeChain, listChains } from '../linux/nftables.ts';
+import {
+  decodeAddress,
+  decodeRoute,
+  listIpv4Addresses,
+  listIpv4Routes,
+  type Route,
+} from '../linux/rtnetlink.ts';
+import { ipv4Number, type Prefix, parseIpv4 } from './ipv4.ts';
+import { reachableNameServers, readResolvConfSources } from './resolv-conf.ts';
+import { linksOf } from './wiring.ts';
+
+const ETHERNET_MTU = 1500;
+const HOST_PREFIX_LENGTH = 32;
+
+/** Everything that this node reaches by a route of its own, and its name servers. */
+export function usedPrefixes(routes: NetlinkSocket): Prefix[] {
+  const routed = mainRoutes(routes)
+    .filter((route) => route.prefixLength > 0)
+    .map((route) => ({ base: ipv4Number(route.destination), length: route.prefixLength }));
+  const addresses = routes
+    .dump(listIpv4Addresses)
+    .map((reply) => ({ base: ipv4Number(decodeAddress(reply.body).address), length: HOST_PREFIX_LENGTH }));
+  const nameServers = readResolvConfSources()
+    .flatMap(reachableNameServers)
+    .flatMap((server) => {
+      const base = parseIpv4(server);
+      return base === undefined ? [] : [{ base, length: HOST_PREFIX_LENGTH }];
+    });
+  return [...routed, ...addresses, ...nameServers];
+}
+
+/** The largest packet that leaves this node whole. */
+export function outgoingMtu(routes: NetlinkSocket): number {
+  const defaultRoute = mainRoutes(routes).find((route) => route.prefixLength === 0);
+  const link = linksOf(routes).find(({ index }) => index === defaultRoute?.linkIndex);
+  return link?.mtu ?? ETHERNET_MTU;
+}
+
+/** What another firewall does to the network's traffic: an accept in our own table cannot undo its drop. */
+export function firewallWarnings(tables: NetlinkSocket, uplinkName: string): string[] {
+  return tables
+    .dump(listChains)
+    .map((reply) => decodeChain(reply.body))
+    .filter(
+      (chain) =>
+        chain.hook === 'forward' &&
+        chain.dropsByDefault &&
+        (chain.family === netfilterFamilies.ipv4 || chain.family === netfilterFamilies.inet),
+    )
+    .map(
+      (chain) =>
+        `Chain ${chain.name} of firewall table ${chain.table} drops forwarded packets unless a rule allows them: ` +
+        `without rules that accept what comes from and what answers to ${uplinkName}, containers reach nothing ` +
+        'outside this node and their published ports cannot be reached from other machines.',
+    );
+}
+
+function mainRoutes(routes: NetlinkSocket): Route[] {
+  return routes
+    .dump(listIpv4Routes)
+    .map((reply) => decodeRoute(reply.body))
+    .filter((route) => route.isInMainTable);
+}

@@ -1,0 +1,103 @@
+// Published ports are held by a socket of this process: DNAT would silently take a port away from a host process, and
+// a host process could start on a port that never sees a packet. The sockets serve nothing.
+
+import { SwarmError } from '../../core/errors.ts';
+import type { PortProtocol } from '../../core/generated/objects.ts';
+import { check, libcFunctions, SystemCallError } from '../linux/libc.ts';
+import { uint32 } from '../linux/netlink.ts';
+
+export const protocolNumbers = { tcp: 6, udp: 17, sctp: 132 } as const satisfies Record<PortProtocol, number>;
+
+const AF_INET = 2;
+const SOCK_STREAM = 1;
+const SOCK_DGRAM = 2;
+const SOCK_CLOEXEC = 0o2000000;
+const SOL_SOCKET = 1;
+const SO_REUSEADDR = 2;
+const SO_RCVBUF = 8;
+const SHUT_RD = 0;
+const SOCKET_ADDRESS_BYTES = 16;
+const PORT_OFFSET = 2;
+const EADDRINUSE = 98;
+const ESOCKTNOSUPPORT = 94;
+const EPROTONOSUPPORT = 93;
+
+export interface HeldPort {
+  readonly protocol: PortProtocol;
+  readonly port: number;
+  readonly fd: number;
+}
+
+/** Holds a port of all addresses of the namespace of the calling thread; 0 takes a free one of the ephemeral range. */
+export function holdPort(protocol: PortProtocol, port: number): HeldPort {
+  const fd = openSocket(protocol);
+  try {
+    holdWith(fd, protocol, port);
+    return { protocol, port: port === 0 ? boundPort(fd) : port, fd };
+  } catch (error) {
+    libcFunctions.close(fd);
+    if (!(error instanceof SystemCallError) || error.errno !== EADDRINUSE) throw error;
+    throw portInUse(protocol, port, error);
+  }
+}
+
+export function portInUse(protocol: PortProtocol, port: number, cause?: unknown): SwarmError {
+  return new SwarmError('failed-precondition', `port ${port}/${protocol} is already in use on this node`, {
+    hint: `Publish another port, or stop the process that uses port ${port} (ss -lnp shows it).`,
+    cause,
+  });
+}
+
+export function releasePort(held: HeldPort): void {
+  libcFunctions.close(held.fd);
+}
+
+function openSocket(protocol: PortProtocol): number {
+  const type = protocol === 'udp' ? SOCK_DGRAM : SOCK_STREAM;
+  const fd = libcFunctions.socket(AF_INET, type | SOCK_CLOEXEC, protocolNumbers[protocol]);
+  try {
+    return check(fd, `open a ${protocol} socket`);
+  } catch (error) {
+    const isUnsupported =
+      error instanceof SystemCallError && [EPROTONOSUPPORT, ESOCKTNOSUPPORT].includes(error.errno);
+    if (!isUnsupported) throw error;
+    throw new SwarmError('failed-precondition', `the kernel of this node has no ${protocol}`, {
+      cause: error,
+    });
+  }
+}
+
+function holdWith(fd: number, protocol: PortProtocol, port: number): void {
+  const address = Buffer.alloc(SOCKET_ADDRESS_BYTES);
+  address.writeUInt16LE(AF_INET);
+  address.writeUInt16BE(port, PORT_OFFSET);
+  if (protocol === 'udp') {
+    // What comes after a drain is never read: the smallest buffer that the kernel allows.
+    setOption(fd, SO_RCVBUF, 0);
+    check(libcFunctions.bind(fd, address, address.length), 'bind');
+    return;
+  }
+  if (port === 0) {
+    // The kernel would take a port of its own choice back when the socket stops listening.
+    check(libcFunctions.bind(fd, address, address.length), 'bind');
+    return;
+  }
+  // Connections that a former user of the port has closed do not count as use, but with the option set bind would also
+  // overlook a socket that does not listen yet; listen finds that one. Then the socket stops listening, so that
+  // connections are refused while nothing is published, and without the option nobody else gets the port.
+  setOption(fd, SO_REUSEADDR, 1);
+  check(libcFunctions.bind(fd, address, address.length), 'bind');
+  check(libcFunctions.listen(fd, 1), 'listen');
+  check(libcFunctions.shutdown(fd, SHUT_RD), 'stop listening');
+  setOption(fd, SO_REUSEADDR, 0);
+}
+
+function boundPort(fd: number): number {
+  const address = Buffer.alloc(SOCKET_ADDRESS_BYTES);
+  check(libcFunctions.getsockname(fd, address, [SOCKET_ADDRESS_BYTES]), 'getsockname');
+  return address.readUInt16BE(PORT_OFFSET);
+}
+
+function setOption(fd: number, name: number, value: number): void {
+  check(libcFunctions.setsockopt(fd, SOL_SOCKET, name, uint32(value), 4), 'setsockopt');
+}

@@ -1,0 +1,255 @@
+// Puts the node-local network and its endpoints into the kernel. Everything is synchronous: the calls of one endpoint
+// are one block that no other code interrupts.
+//
+//   container: eth0 ── veth ── v… :network namespace: up0 ── veth ── tsu-… :host
+//
+// The network is routed, not bridged: one /32 route per container, and neighbours that are set rather than asked
+// for, so there is no ARP to answer, to learn from or to spoof.
+
+import { closeSync, openSync } from 'node:fs';
+import { defined } from '../../core/assert.ts';
+import { SystemCallError } from '../linux/libc.ts';
+import { createNamespace, isPinnedNamespace, removeNamespace, withinNamespace } from '../linux/namespace.ts';
+import type { NetlinkMessage } from '../linux/netlink.ts';
+import { NetlinkSocket, netlinkProtocols } from '../linux/netlink-socket.ts';
+import {
+  addAddress,
+  addPermanentNeighbour,
+  addRoute,
+  createVeth,
+  decodeLink,
+  deleteLink,
+  disableLinkLocalAddress,
+  type Link,
+  listLinks,
+  setLinkUp,
+} from '../linux/rtnetlink.ts';
+import { writeNetworkSetting } from '../linux/sysctl.ts';
+import { gatewayOf } from './address-pool.ts';
+import { ipv4Bytes, type Prefix } from './ipv4.ts';
+import { UPLINK_IN_NETWORK } from './rulesets.ts';
+
+export interface NetworkLayout {
+  readonly namespacePath: string;
+  /** The host's end of the link to the network. */
+  readonly uplinkName: string;
+  readonly subnet: Prefix;
+  /** A /31: the host has the first address, the network the second. */
+  readonly link: Prefix;
+  readonly mtu: number;
+}
+
+export interface EndpointLayout {
+  readonly id: string;
+  readonly namespacePath: string;
+  readonly address: number;
+}
+
+const LOOPBACK_INDEX = 1;
+const UPLINK_IN_NETWORK_INDEX = 2;
+const CONTAINER_LINK = 'eth0';
+const CONTAINER_LINK_INDEX = 2;
+/** Link numbers of endpoints follow from their addresses, so that nothing needs to be looked up. */
+const ENDPOINT_INDEX_BASE = 1000;
+/** The same on every node and link: a container's neighbour entry never changes. */
+const GATEWAY_MAC = Buffer.from([0x02, 0x54, 0, 0, 0, 0x01]);
+const NO_ADDRESS = Buffer.alloc(4);
+/** Lower priority than any other route: only for addresses of the subnet that no container has. */
+const UNREACHABLE_METRIC = 0x7fffffff;
+const EEXIST = 17;
+const EBUSY = 16;
+const ENODEV = 19;
+
+export class Wiring implements Disposable {
+  readonly hostRoutes: NetlinkSocket;
+  readonly hostTables: NetlinkSocket;
+  readonly networkRoutes: NetlinkSocket;
+  readonly networkTables: NetlinkSocket;
+  readonly #layout: NetworkLayout;
+
+  /** Makes the network's namespace when it is not there. */
+  constructor(layout: NetworkLayout) {
+    this.#layout = layout;
+    if (!isPinnedNamespace(layout.namespacePath)) {
+      removeNamespace(layout.namespacePath);
+      createNamespace(layout.namespacePath, () => undefined);
+    }
+    this.hostRoutes = new NetlinkSocket(netlinkProtocols.route);
+    this.hostTables = new NetlinkSocket(netlinkProtocols.netfilter);
+    [this.networkRoutes, this.networkTables] = withinNamespace(layout.namespacePath, () => [
+      new NetlinkSocket(netlinkProtocols.route),
+      new NetlinkSocket(netlinkProtocols.netfilter),
+    ]);
+  }
+
+  /** Settings, uplink and routes of the network; repeating it repairs what is missing. */
+  configureNetwork(): void {
+    const layout = this.#layout;
+    withinNamespace(layout.namespacePath, writeNetworkSettings);
+    const uplink = this.#ensureUplink();
+    writeNetworkSetting(`ipv4/conf/${layout.uplinkName}/route_localnet`, 1);
+    this.hostRoutes.execute([
+      addAddress({ linkIndex: uplink, address: ipv4Bytes(layout.link.base), prefixLength: 31 }),
+      setLinkUp(uplink, true),
+    ]);
+    this.networkRoutes.execute([
+      setLinkUp(LOOPBACK_INDEX, true),
+      addAddress({
+        linkIndex: LOOPBACK_INDEX,
+        address: ipv4Bytes(gatewayOf(layout.subnet)),
+        prefixLength: 32,
+      }),
+      // Without it, packets to addresses that no container has would leave through the default route.
+      addRoute({
+        type: 'unreachable',
+        destination: ipv4Bytes(layout.subnet.base),
+        prefixLength: layout.subnet.length,
+        metric: UNREACHABLE_METRIC,
+      }),
+      addAddress({
+        linkIndex: UPLINK_IN_NETWORK_INDEX,
+        address: ipv4Bytes(layout.link.base + 1),
+        prefixLength: 31,
+      }),
+      setLinkUp(UPLINK_IN_NETWORK_INDEX, true),
+      addRoute({ destination: NO_ADDRESS, prefixLength: 0, gateway: ipv4Bytes(layout.link.base) }),
+    ]);
+    // Strict source checks would drop what comes from beyond the uplink.
+    withinNamespace(layout.namespacePath, () =>
+      writeNetworkSetting(`ipv4/conf/${UPLINK_IN_NETWORK}/rp_filter`, 0),
+    );
+  }
+
+  /** The endpoints' links that exist, by name. */
+  endpointLinks(): Set<string> {
+    return new Set(linksOf(this.networkRoutes).map((link) => link.name));
+  }
+
+  /** False when the address is still in use by a link that the kernel has not freed yet. */
+  wire(endpoint: EndpointLayout): boolean {
+    removeNamespace(endpoint.namespacePath);
+    try {
+      createNamespace(endpoint.namespacePath, (namespaceFd) => this.#wireInside(endpoint, namespaceFd));
+      return true;
+    } catch (error) {
+      if (error instanceof SystemCallError && (error.errno === EEXIST || error.errno === EBUSY)) return false;
+      throw error;
+    }
+  }
+
+  /** Deleting the link itself would take 12–27 ms; freeing the namespace deletes links in bulk and in the background. */
+  unwire(endpoint: EndpointLayout): void {
+    ignoringErrno(ENODEV, () =>
+      this.networkRoutes.execute([setLinkUp(linkIndexOf(endpoint, this.#layout), false)]),
+    );
+    removeNamespace(endpoint.namespacePath);
+  }
+
+  [Symbol.dispose](): void {
+    for (const socket of [this.hostRoutes, this.hostTables, this.networkRoutes, this.networkTables]) {
+      socket[Symbol.dispose]();
+    }
+  }
+
+  /** Called inside the container's namespace. */
+  #wireInside(endpoint: EndpointLayout, namespaceFd: number): void {
+    for (const [name, value] of containerSettings) writeNetworkSetting(name, value);
+    using containerRoutes = new NetlinkSocket(netlinkProtocols.route);
+    const index = linkIndexOf(endpoint, this.#layout);
+    const address = ipv4Bytes(endpoint.address);
+    const macAddress = Buffer.concat([Buffer.from([0x02, 0x42]), address]);
+    this.networkRoutes.execute([
+      createVeth({
+        name: endpointLinkName(endpoint.address),
+        index,
+        macAddress: GATEWAY_MAC,
+        mtu: this.#layout.mtu,
+        alias: endpoint.id,
+        peer: { name: CONTAINER_LINK, index: CONTAINER_LINK_INDEX, macAddress, namespaceFd },
+      }),
+    ]);
+    containerRoutes.execute(containerMessages(address, this.#layout.subnet));
+    this.networkRoutes.execute([
+      disableLinkLocalAddress(index),
+      setLinkUp(index, true),
+      addPermanentNeighbour({ linkIndex: index, address, macAddress }),
+      addRoute({ destination: address, prefixLength: 32, linkIndex: index }),
+    ]);
+  }
+
+  /** The index of the host's end. */
+  #ensureUplink(): number {
+    const name = this.#layout.uplinkName;
+    const existing = linksOf(this.hostRoutes).find((link) => link.name === name);
+    const hasPeer = linksOf(this.networkRoutes).some((link) => link.name === UPLINK_IN_NETWORK);
+    if (existing !== undefined && hasPeer) return existing.index;
+    // One end alone belongs to an earlier namespace of the network.
+    if (existing !== undefined) removeLink(this.hostRoutes, name);
+    if (hasPeer) removeLink(this.networkRoutes, UPLINK_IN_NETWORK);
+    const namespaceFd = openSync(this.#layout.namespacePath, 'r');
+    try {
+      const peer = { name: UPLINK_IN_NETWORK, index: UPLINK_IN_NETWORK_INDEX, namespaceFd };
+      this.hostRoutes.execute([createVeth({ name, mtu: this.#layout.mtu, peer })]);
+    } finally {
+      closeSync(namespaceFd);
+    }
+    const created = linksOf(this.hostRoutes).find((link) => link.name === name);
+    return defined(created, `link ${name} was just created`).index;
+  }
+}
+
+/** The name of an endpoint's link in the network's namespace. */
+export function endpointLinkName(address: number): string {
+  return `v${ipv4Bytes(address).toString('hex')}`;
+}
+
+/** Removes the link of this name; none is fine. */
+export function removeLink(socket: NetlinkSocket, name: string): void {
+  ignoringErrno(ENODEV, () => socket.execute([deleteLink(name)]));
+}
+
+export function linksOf(socket: NetlinkSocket): Link[] {
+  return socket.dump(listLinks).map((reply) => decodeLink(reply.body));
+}
+
+function linkIndexOf(endpoint: EndpointLayout, layout: NetworkLayout): number {
+  return ENDPOINT_INDEX_BASE + endpoint.address - layout.subnet.base;
+}
+
+/** What Docker sets for containers: ports below 1024 and ping need no privilege. */
+const containerSettings: readonly (readonly [string, string])[] = [
+  ['ipv4/ip_forward', '0'],
+  ['ipv4/ip_unprivileged_port_start', '0'],
+  ['ipv4/ping_group_range', '0 2147483647'],
+];
+
+/** A new namespace inherits some settings of the host's: those that matter are set. */
+function writeNetworkSettings(): void {
+  writeNetworkSetting('ipv4/ip_forward', 1);
+  writeNetworkSetting('ipv4/conf/all/rp_filter', 0);
+  // Links to containers are strict from their creation: a container cannot send with another source address.
+  writeNetworkSetting('ipv4/conf/default/rp_filter', 1);
+  writeNetworkSetting('ipv4/conf/all/send_redirects', 0);
+  writeNetworkSetting('ipv4/conf/default/send_redirects', 0);
+}
+
+function containerMessages(address: Buffer, subnet: Prefix): NetlinkMessage[] {
+  const gateway = ipv4Bytes(gatewayOf(subnet));
+  const linkIndex = CONTAINER_LINK_INDEX;
+  return [
+    setLinkUp(LOOPBACK_INDEX, true),
+    disableLinkLocalAddress(linkIndex),
+    addAddress({ linkIndex, address, prefixLength: subnet.length, withoutPrefixRoute: true }),
+    setLinkUp(linkIndex, true),
+    addPermanentNeighbour({ linkIndex, address: gateway, macAddress: GATEWAY_MAC }),
+    addRoute({ destination: NO_ADDRESS, prefixLength: 0, linkIndex, gateway, onlink: true }),
+  ];
+}
+
+function ignoringErrno(errno: number, action: () => void): void {
+  try {
+    action();
+  } catch (error) {
+    if (!(error instanceof SystemCallError) || error.errno !== errno) throw error;
+  }
+}

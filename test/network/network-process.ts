@@ -1,0 +1,50 @@
+// A process that has a local network open, so that a test can kill it. Arguments: run directory, state directory,
+// engine id. Each line of its input is {method, argument}; each line of its output {value} or {code, message}.
+
+import { createInterface } from 'node:readline';
+import { networkLog } from '../../agent/log.ts';
+import { destroyLocalNetwork, openLocalNetwork } from '../../agent/network/local-network.ts';
+import { toSwarmError } from '../../core/errors.ts';
+
+const [runDir = '', stateDir = '', engineId = ''] = process.argv.slice(2);
+const network = await openLocalNetwork({ runDir, stateDir, engineId, logger: networkLog });
+
+/** Attaches and detaches that many endpoints; milliseconds per operation. */
+async function measure(count: number): Promise<{ attachMs: number; detachMs: number }> {
+  const ids = Array.from({ length: count }, (_, index) => `measured${index}`);
+  const started = performance.now();
+  for (const id of ids) {
+    const ports = [{ protocol: 'tcp', targetPort: 80, publishedPort: 0, publishMode: 'host' } as const];
+    await network.attach({ id, ports });
+  }
+  const attached = performance.now();
+  for (const id of ids) await network.detach(id);
+  return {
+    attachMs: (attached - started) / count,
+    detachMs: (performance.now() - attached) / count,
+  };
+}
+
+const methods: Record<string, (argument: never) => Promise<unknown>> = {
+  attach: network.attach.bind(network),
+  drain: network.drain.bind(network),
+  detach: network.detach.bind(network),
+  list: network.list.bind(network),
+  warnings: async () => network.warnings,
+  measure,
+  destroy: network.destroy.bind(network),
+  destroyElsewhere: ([id, run, state]: [string, string, string]) =>
+    destroyLocalNetwork({ engineId: id, runDir: run, stateDir: state }),
+};
+
+console.log('ready');
+for await (const line of createInterface(process.stdin)) {
+  const { method, argument } = JSON.parse(line) as { method: string; argument: never };
+  try {
+    console.log(JSON.stringify({ value: await methods[method]!(argument) }));
+  } catch (error) {
+    const { code, message } = toSwarmError(error);
+    console.log(JSON.stringify({ code, message }));
+  }
+}
+process.exit();
