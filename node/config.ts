@@ -16,7 +16,8 @@ const list = (value: string) => value.split(',').filter((item) => item !== '');
 const oneOf =
   <T extends string>(...choices: readonly T[]) =>
   (value: string, field: string): T => {
-    if (!choices.includes(value as T)) throw invalidField(field, `"${value}" must be one of ${choices.join(', ')}`);
+    if (!choices.includes(value as T))
+      throw invalidField(field, `"${value}" must be one of ${choices.join(', ')}`);
     return value as T;
   };
 const absolutePath = (value: string, field: string) => {
@@ -24,21 +25,38 @@ const absolutePath = (value: string, field: string) => {
   return value;
 };
 const address = (value: string, field: string) => {
-  if (!/^(\[[0-9a-f:]+\]|[^:\s]*):\d{1,5}$/i.test(value)) throw invalidField(field, `"${value}" must be HOST:PORT`);
+  if (!/^(\[[0-9a-f:]+\]|[^:\s]*):\d{1,5}$/i.test(value))
+    throw invalidField(field, `"${value}" must be HOST:PORT`);
   return value;
 };
-const option = <T>(value: T, parse: Option<T>['parse'], help: string): Option<T> => ({ default: value, parse, help });
+const option = <T>(value: T, parse: Option<T>['parse'], help: string): Option<T> => ({
+  default: value,
+  parse,
+  help,
+});
 
 const OPTIONS = {
-  'data-root': option('/var/lib/tsswarm', absolutePath, 'Where everything that must survive a reboot is kept'),
+  'data-root': option(
+    '/var/lib/tsswarm',
+    absolutePath,
+    'Where everything that must survive a reboot is kept',
+  ),
   'run-dir': option('/run/tsswarm', absolutePath, 'Sockets, namespaces and other things of this boot'),
   'metrics-addr': option('127.0.0.1:9323', address, 'Address that serves /metrics'),
-  'insecure-registry': option<readonly string[]>([], list, 'Registries spoken to without TLS (comma-separated)'),
+  'insecure-registry': option<readonly string[]>(
+    [],
+    list,
+    'Registries spoken to without TLS (comma-separated)',
+  ),
   runtime: option<'auto' | 'crun' | 'runc'>('auto', oneOf('auto', 'crun', 'runc'), 'Container runtime'),
   containerd: option('containerd', text, 'containerd program to start'),
   subnet: option('', text, 'Addresses of the node-local network (default: chosen)'),
   label: option<readonly string[]>([], list, 'Engine labels, KEY=VALUE (comma-separated)'),
-  'log-level': option<'debug' | 'info' | 'warn' | 'error'>('info', oneOf('debug', 'info', 'warn', 'error'), 'Least important lines to log'),
+  'log-level': option<'debug' | 'info' | 'warn' | 'error'>(
+    'info',
+    oneOf('debug', 'info', 'warn', 'error'),
+    'Least important lines to log',
+  ),
 } satisfies Record<string, Option<never> | Option<unknown>>;
 
 type OptionName = keyof typeof OPTIONS;
@@ -73,7 +91,8 @@ export function loadConfig({ flags, environment, configFile }: ConfigInput): {
       [configFile, file.get(name)],
     ].find(([, value]) => value !== undefined) as [string, string] | undefined;
     sources[name] = found?.[0] ?? 'default';
-    config[name] = found === undefined ? fallback : (parse as Option<unknown>['parse'])(found[1], `${name} (${found[0]})`);
+    config[name] =
+      found === undefined ? fallback : (parse as Option<unknown>['parse'])(found[1], `${name} (${found[0]})`);
   }
   return { config: Object.freeze(config) as DaemonConfig, sources: sources as ConfigSources };
 }
@@ -89,14 +108,16 @@ export function describeOptions(): string {
 }
 
 function requireKnown(name: string, source: string): void {
-  if (!(name in OPTIONS)) throw invalidField(`${name} (${source})`, `unknown option; known are ${Object.keys(OPTIONS).join(', ')}`);
+  if (!(name in OPTIONS))
+    throw invalidField(`${name} (${source})`, `unknown option; known are ${Object.keys(OPTIONS).join(', ')}`);
 }
 
 function readConfigFile(file: string): Map<string, string> {
   if (!existsSync(file)) return new Map();
   try {
     const content: unknown = parseYaml(readFileSync(file, 'utf8')) ?? {};
-    if (typeof content !== 'object' || Array.isArray(content)) throw invalidField(file, 'must hold "option: value" lines');
+    if (typeof content !== 'object' || Array.isArray(content))
+      throw invalidField(file, 'must hold "option: value" lines');
     return new Map(Object.entries(content as object).map(([name, value]) => [name, String(value)]));
   } catch (error) {
     throw invalidField(file, messageOf(error));

@@ -118,7 +118,11 @@ export class Daemon {
 
   async info(): Promise<InfoResponse> {
     const { config } = this.#options;
-    const [containers, images] = await Promise.all([this.engine.containers.list(), this.engine.images.list()]);
+    await this.#checkManager();
+    const [containers, images] = await Promise.all([
+      this.engine.containers.list(),
+      this.engine.images.list(),
+    ]);
     const running = containers.filter(({ status }) => status.state === 'running').length;
     const identity = this.#membership?.identity;
     return {
@@ -145,9 +149,16 @@ export class Daemon {
   describe(): NodeDescription {
     const { containerdVersion, runtime } = this.#engineFacts;
     const labels = Object.fromEntries(
-      this.#options.config.label.map((entry) => [entry.split('=')[0] ?? '', entry.slice(entry.indexOf('=') + 1)]),
+      this.#options.config.label.map((entry) => [
+        entry.split('=')[0] ?? '',
+        entry.slice(entry.indexOf('=') + 1),
+      ]),
     );
-    return describeMachine({ version: VERSION, runtime: `containerd ${containerdVersion}, ${runtime}`, labels });
+    return describeMachine({
+      version: VERSION,
+      runtime: `containerd ${containerdVersion}, ${runtime}`,
+      labels,
+    });
   }
 
   /** Ends the agent and the manager; containers go on. */
@@ -191,7 +202,9 @@ export class Daemon {
     const asked = { ...emptyClusterSpec, taskHistoryLimit, heartbeatPeriodMs, snapshotInterval };
     // Zero means "not said", except for a history limit, which the command line always says.
     const clusterSpec = Object.fromEntries(
-      Object.entries(asked).filter(([key, value]) => key === 'taskHistoryLimit' || (typeof value === 'number' && value > 0)),
+      Object.entries(asked).filter(
+        ([key, value]) => key === 'taskHistoryLimit' || (typeof value === 'number' && value > 0),
+      ),
     );
     return {
       nodeId: newId(randomBytes),
@@ -223,6 +236,10 @@ export class Daemon {
     );
     const stateDirectory = path.join(this.#dataRoot, 'agent', 'tasks');
     mkdirSync(stateDirectory, { recursive: true, mode: 0o700 });
+    const stopManager = async () => {
+      stopping.abort();
+      await manager;
+    };
     const agent = await startAgent({
       nodeId: identity.nodeId,
       manager: `unix://${this.#socket('manager')}`,
@@ -232,11 +249,10 @@ export class Daemon {
       describe: () => this.describe(),
       clock: systemClock,
       random: Math.random,
+    }).catch(async (error: unknown) => {
+      await stopManager();
+      throw error;
     });
-    const stopManager = async () => {
-      stopping.abort();
-      await manager;
-    };
     return { identity, agent, stopManager };
   }
 
@@ -246,8 +262,19 @@ export class Daemon {
     this.#membership = undefined;
     this.#managerError = '';
     deleteIdentity(this.#dataRoot);
-    for (const folder of ['manager', 'agent']) rmSync(path.join(this.#dataRoot, folder), { recursive: true, force: true });
+    for (const folder of ['manager', 'agent'])
+      rmSync(path.join(this.#dataRoot, folder), { recursive: true, force: true });
     nodeLog.info('left the cluster');
+  }
+
+  /** A manager that answers again is no error any more. */
+  async #checkManager(): Promise<void> {
+    if (this.#managerError === '' || this.#membership === undefined) return;
+    try {
+      if (await this.#isReady(this.#membership.identity.nodeId)) this.#managerError = '';
+    } catch (error) {
+      nodeLog.debug({ error: messageOf(error) }, 'the manager does not answer yet');
+    }
   }
 
   /** Until the manager answers and has this node as ready. */
@@ -260,9 +287,13 @@ export class Daemon {
         failure = messageOf(error);
       }
       if (Date.now() > deadlineMs)
-        throw new SwarmError('deadline-exceeded', `the manager did not start in ${READY_LIMIT_MS / 1000} s: ${failure}`, {
-          hint: 'The log of tsswarmd says more.',
-        });
+        throw new SwarmError(
+          'deadline-exceeded',
+          `the manager did not start in ${READY_LIMIT_MS / 1000} s: ${failure}`,
+          {
+            hint: 'The log of tsswarmd says more.',
+          },
+        );
     }
   }
 

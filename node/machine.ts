@@ -48,16 +48,23 @@ export function chooseAdvertiseAddress(wanted: string): string {
     const named = interfaces.find(({ name }) => name === host);
     if (named?.address !== undefined) return named.address;
     if (/^\d+\.\d+\.\d+\.\d+$/.test(host)) return host;
-    throw new SwarmError('invalid-argument', `advertise-addr: "${wanted}" is neither an IPv4 address nor an interface with one`);
+    throw new SwarmError(
+      'invalid-argument',
+      `advertise-addr: "${wanted}" is neither an IPv4 address nor an interface with one`,
+    );
   }
   const usable = interfaces.filter(({ address }) => address !== undefined);
   const byRoute = usable.find(({ name }) => name === defaultRouteInterface());
   const [only] = usable;
   if (byRoute?.address !== undefined) return byRoute.address;
   if (usable.length > 1)
-    throw new SwarmError('invalid-argument', `advertise-addr: this machine has several addresses (${usable.map(({ address, name }) => `${address} on ${name}`).join(', ')})`, {
-      hint: 'Name the one that other nodes are to use: --advertise-addr ADDRESS',
-    });
+    throw new SwarmError(
+      'invalid-argument',
+      `advertise-addr: this machine has several addresses (${usable.map(({ address, name }) => `${address} on ${name}`).join(', ')})`,
+      {
+        hint: 'Name the one that other nodes are to use: --advertise-addr ADDRESS',
+      },
+    );
   return only?.address ?? '127.0.0.1';
 }
 

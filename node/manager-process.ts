@@ -35,7 +35,10 @@ export interface ManagerSupervisorOptions {
 }
 
 /** Keeps a manager running until the signal aborts; then ends it and returns when it is gone. */
-export async function superviseManager(options: ManagerSupervisorOptions, signal: AbortSignal): Promise<void> {
+export async function superviseManager(
+  options: ManagerSupervisorOptions,
+  signal: AbortSignal,
+): Promise<void> {
   let backoffMs = BACKOFF_MIN_MS;
   while (!signal.aborted) {
     const startedMs = Date.now();
@@ -49,7 +52,10 @@ export async function superviseManager(options: ManagerSupervisorOptions, signal
   }
 }
 
-async function runChild({ program, manager }: ManagerSupervisorOptions, signal: AbortSignal): Promise<string> {
+async function runChild(
+  { program, manager }: ManagerSupervisorOptions,
+  signal: AbortSignal,
+): Promise<string> {
   const child = spawn(process.execPath, [...V8_FLAGS, program, MANAGER_COMMAND], {
     stdio: ['pipe', 'inherit', 'inherit'],
   });
@@ -98,4 +104,3 @@ export async function runManagerProcess(input: NodeJS.ReadStream): Promise<void>
 export function currentProgram(): string {
   return path.resolve(process.argv[1] ?? '');
 }
-

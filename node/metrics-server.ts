@@ -19,17 +19,22 @@ export async function serveMetrics(address: string, sources: readonly MetricsSou
       return;
     }
     collect(sources).then(
-      (body) => response.writeHead(200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' }).end(body),
+      (body) =>
+        response.writeHead(200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' }).end(body),
       (error) => response.writeHead(500).end(messageOf(error)),
     );
   });
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) =>
       reject(
-        new SwarmError('failed-precondition', `metrics-addr: cannot listen on ${address}: ${error.code ?? error.message}`, {
-          hint: 'Another program holds the port: choose another with --metrics-addr HOST:PORT.',
-          cause: error,
-        }),
+        new SwarmError(
+          'failed-precondition',
+          `metrics-addr: cannot listen on ${address}: ${error.code ?? error.message}`,
+          {
+            hint: 'Another program holds the port: choose another with --metrics-addr HOST:PORT.',
+            cause: error,
+          },
+        ),
       ),
     );
     server.listen(port, host || undefined, resolve);
@@ -50,7 +55,9 @@ async function collect(sources: readonly MetricsSource[]): Promise<string> {
 }
 
 /** The facts about the node itself, in Swarm's names. */
-export function nodeMetrics(facts: () => { clusterId: string; nodeId: string; isManager: boolean }): Registry {
+export function nodeMetrics(
+  facts: () => { clusterId: string; nodeId: string; isManager: boolean },
+): Registry {
   const registry = new Registry();
   new Gauge({
     name: 'swarm_node_info',

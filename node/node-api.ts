@@ -1,7 +1,7 @@
 // What operators ask of this machine: membership and the local engine's images.
 
-import { SwarmError } from '../core/errors.ts';
 import type { Engine, LocalImage, PullProgress } from '../agent/engine/engine.ts';
+import { SwarmError } from '../core/errors.ts';
 import type { ImageProgress, ImportImagesRequest, NodeControlService } from '../proto/generated/node.ts';
 import { AsyncQueue } from '../rpc/queue.ts';
 import type { Handlers } from '../rpc/server.ts';
@@ -25,7 +25,10 @@ export function nodeHandlers(daemon: Daemon): Handlers<typeof NodeControlService
     },
     removeImage: ({ reference, force }) => images.remove(reference, { force }),
     resolveImage: async ({ reference, auth }, { signal }) => {
-      const { digest, platforms } = await images.resolve(reference, { signal, ...(auth && { credentials: auth }) });
+      const { digest, platforms } = await images.resolve(reference, {
+        signal,
+        ...(auth && { credentials: auth }),
+      });
       return { digest, platforms: [...platforms] };
     },
   };
@@ -42,11 +45,19 @@ interface PullRequest {
   readonly credentials?: { readonly username: string; readonly password: string };
 }
 
-async function* pullImage(engine: Engine, { reference, platform, signal, credentials }: PullRequest): AsyncIterable<ImageProgress> {
+async function* pullImage(
+  engine: Engine,
+  { reference, platform, signal, credentials }: PullRequest,
+): AsyncIterable<ImageProgress> {
   const queue = new AsyncQueue<ImageProgress>();
   const onProgress = (progress: PullProgress) => queue.push({ ...progress, digest: '' });
   engine.images
-    .pull(reference, { onProgress, signal, ...(platform && { platform }), ...(credentials && { credentials }) })
+    .pull(reference, {
+      onProgress,
+      signal,
+      ...(platform && { platform }),
+      ...(credentials && { credentials }),
+    })
     .then(
       (digest) => {
         queue.push({ id: '', status: 'Pull complete', currentBytes: 0, totalBytes: 0, digest });

@@ -201,7 +201,10 @@ export class TaskRunner {
         await work();
         return;
       } catch (error) {
-        workerLog.error({ 'task.id': this.#task.id, error: messageOf(error) }, 'work on task failed, will retry');
+        workerLog.error(
+          { 'task.id': this.#task.id, error: messageOf(error) },
+          'work on task failed, will retry',
+        );
         await sleep(this.#context.clock, RETRY_MS);
       }
     }
@@ -213,7 +216,8 @@ export class TaskRunner {
     const isStep = state !== this.#status.state;
     // What a restart can find out from containerd is not written down.
     const mustSurvive = state === 'accepted' || state === 'starting' || isTerminal(state);
-    if (isStep && mustSurvive) await journal.save({ task: this.#task, revision: this.#revision, status: next });
+    if (isStep && mustSurvive)
+      await journal.save({ task: this.#task, revision: this.#revision, status: next });
     this.#status = next;
     if (isStep) report(this.#task.id, next);
   }

@@ -1,0 +1,113 @@
+// Builds the real engine, network and sockets of a daemon and runs it until it is told to stop.
+
+import { once } from 'node:events';
+import { mkdirSync } from 'node:fs';
+import { connect } from 'node:net';
+import path from 'node:path';
+import { destroyEngine, openEngine } from '../agent/engine/open.ts';
+import { engineLog, networkLog } from '../agent/log.ts';
+import { AgentMetrics } from '../agent/metrics.ts';
+import { destroyLocalNetwork, openLocalNetwork } from '../agent/network/local-network.ts';
+import { SwarmError } from '../core/errors.ts';
+import { VERSION } from '../core/version.ts';
+import { NodeControlService } from '../proto/generated/node.ts';
+import { RpcServer } from '../rpc/server.ts';
+import type { DaemonConfig } from './config.ts';
+import { Daemon } from './daemon.ts';
+import { engineId } from './identity.ts';
+import { nodeLog } from './log.ts';
+import { currentProgram } from './manager-process.ts';
+import { nodeMetrics, serveMetrics } from './metrics-server.ts';
+import { nodeHandlers } from './node-api.ts';
+
+/** Returns after SIGTERM or SIGINT, when everything but the containers has ended. */
+export async function runDaemon(config: DaemonConfig): Promise<void> {
+  requireRoot();
+  await requireAlone(config);
+  mkdirSync(config['data-root'], { recursive: true, mode: 0o711 });
+  mkdirSync(config['run-dir'], { recursive: true, mode: 0o711 });
+  const metrics = new AgentMetrics();
+  await using engine = await openEngine({
+    ...engineOptions(config),
+    observe: (operation, durationMs, ok) => metrics.observe(operation, durationMs, ok),
+  });
+  metrics.watch(engine);
+  await using network = await openLocalNetwork({ ...networkOptions(config), logger: networkLog });
+  const daemon = await Daemon.open({ config, program: currentProgram(), engine, network });
+  const facts = nodeMetrics(() => daemon.membership);
+  const metricsServer = await serveMetrics(config['metrics-addr'], [
+    () => facts.metrics(),
+    () => metrics.registry.metrics(),
+    () => daemon.managerMetrics(),
+  ]);
+  const server = new RpcServer();
+  server.add(NodeControlService, nodeHandlers(daemon));
+  await server.listen(nodeSocket(config), 0o660);
+  nodeLog.info({ version: VERSION, 'data.root': config['data-root'] }, 'tsswarmd is ready');
+
+  await Promise.race([once(process, 'SIGTERM'), once(process, 'SIGINT')]);
+  nodeLog.info('stopping; containers go on running');
+  server.stop();
+  metricsServer.close();
+  metricsServer.closeAllConnections();
+  await daemon.stop();
+}
+
+/** Takes everything off the machine that a daemon with this configuration has left, except its data. */
+export async function teardown(config: DaemonConfig): Promise<void> {
+  requireRoot();
+  await requireAlone(config);
+  await destroyEngine(engineOptions(config));
+  await destroyLocalNetwork(networkOptions(config));
+}
+
+function engineOptions(config: DaemonConfig) {
+  return {
+    dataRoot: config['data-root'],
+    runDir: config['run-dir'],
+    engineId: engineId(config['data-root']),
+    insecureRegistries: config['insecure-registry'],
+    containerdPath: config.containerd,
+    runtime: config.runtime,
+    logger: engineLog,
+  };
+}
+
+function networkOptions(config: DaemonConfig) {
+  return {
+    runDir: config['run-dir'],
+    stateDir: path.join(config['data-root'], 'network'),
+    engineId: engineId(config['data-root']),
+    ...(config.subnet === '' ? undefined : { subnet: config.subnet }),
+  };
+}
+
+function nodeSocket(config: DaemonConfig): string {
+  return path.join(config['run-dir'], 'node.sock');
+}
+
+function requireRoot(): void {
+  if (process.getuid?.() !== 0)
+    throw new SwarmError(
+      'permission-denied',
+      'tsswarmd has to run as root: it makes namespaces, mounts and cgroups',
+    );
+}
+
+/** Throws when another daemon answers on this run directory's socket. */
+async function requireAlone(config: DaemonConfig): Promise<void> {
+  const isTaken = await new Promise<boolean>((resolve) => {
+    const socket = connect(nodeSocket(config));
+    socket.on('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    // Nobody listens, or there is no socket at all.
+    socket.on('error', () => resolve(false));
+  });
+  if (isTaken)
+    throw new SwarmError(
+      'failed-precondition',
+      `a daemon is running already: it answers on ${nodeSocket(config)}`,
+    );
+}
