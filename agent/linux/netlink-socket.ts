@@ -34,7 +34,7 @@ const SOCKET_BUFFER_BYTES = 8 << 20;
 const RECEIVE_BUFFER_BYTES = 64 << 10;
 
 /** A request that the kernel refused: which one, and its own explanation where it gives one. */
-export class NetlinkError extends SystemCallError {
+class NetlinkError extends SystemCallError {
   constructor(what: string, errno: number, explanation: string) {
     super(explanation === '' ? what : `${what} (${explanation})`, errno);
   }

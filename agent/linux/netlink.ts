@@ -39,7 +39,7 @@ export const netlinkFlags = {
 
 export const netlinkTypes = { error: 2, done: 3 } as const;
 
-export const MESSAGE_HEADER_BYTES = 16;
+const MESSAGE_HEADER_BYTES = 16;
 const ATTRIBUTE_HEADER_BYTES = 4;
 const NESTED = 0x8000;
 const ATTRIBUTE_TYPE_MASK = 0x3fff;
@@ -48,12 +48,6 @@ const ATTRIBUTE_BYTES_MAX = 0xffff;
 
 export function uint8(value: number): Buffer {
   return Buffer.from([value]);
-}
-
-export function uint16(value: number): Buffer {
-  const bytes = Buffer.alloc(2);
-  bytes.writeUInt16LE(value);
-  return bytes;
 }
 
 export function uint32(value: number): Buffer {
@@ -152,7 +146,7 @@ const EXTENDED_ACK_MESSAGE = 1;
 
 /** What an error message says: errno 0 is an acknowledgement. */
 export function decodeError(reply: NetlinkReply): { errno: number; explanation: string } {
-  const errno = -reply.body.readInt32LE(0);
+  const errno = Math.abs(reply.body.readInt32LE(0));
   if ((reply.flags & netlinkFlags.hasExtendedAck) === 0) return { errno, explanation: '' };
   const capped = errno === 0 || (reply.flags & netlinkFlags.capped) !== 0;
   const requestBytes = capped ? MESSAGE_HEADER_BYTES : aligned(reply.body.readUInt32LE(4));

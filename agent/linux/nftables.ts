@@ -213,6 +213,7 @@ const NAT_DESTINATION = 1;
 const AF_INET = 2;
 const CONNECTION_STATE = 0;
 const CONNECTION_STATUS = 2;
+const STATE_INVALID = 0x1;
 const STATE_ESTABLISHED_OR_RELATED = 0x2 | 0x4;
 const STATUS_DESTINATION_NAT = 0x20;
 const INTERFACE_NAME_BYTES = 16;
@@ -308,6 +309,11 @@ export function isDestinationTranslated(wanted: boolean): Attribute[] {
 
 export function isEstablishedOrRelated(wanted: boolean): Attribute[] {
   return connectionBits(CONNECTION_STATE, STATE_ESTABLISHED_OR_RELATED, wanted);
+}
+
+/** Connection tracking could not place the packet, so it was not translated either. */
+export function isInvalid(): Attribute[] {
+  return connectionBits(CONNECTION_STATE, STATE_INVALID, true);
 }
 
 /** DNAT to what the map holds for the packet's protocol and port; the rule ends when it holds nothing. */

@@ -145,26 +145,31 @@ export async function destroyLocalNetwork(location: LocalNetworkLocation): Promi
 /** Chooses and remembers the network's addresses, and lets the host forward. */
 function prepareHost(options: LocalNetworkOptions, places: Places): { record: NetworkRecord; mtu: number } {
   using routes = new NetlinkSocket(netlinkProtocols.route);
-  let record = places.records.readNetwork();
-  if (record === undefined) {
-    const used = usedPrefixes(routes);
-    const candidates = options.subnet === undefined ? defaultSubnets : [parsePrefix(options.subnet)];
-    record = {
-      subnet: formatPrefix(planSubnet(candidates, used)),
-      link: formatPrefix(planLink(options.engineId, used)),
-      addressesReservedUntil: 0,
-      enabledForwarding: false,
-    };
-    places.records.writeNetwork(record);
-  }
+  let record = chooseAddresses(options, places, routes);
+  if (readNetworkSetting('ipv4/ip_forward') === '0') record = { ...record, enabledForwarding: true };
+  // First the note, then the deed: after a crash in between, destroy only switches off what is off.
+  places.records.writeNetwork(record);
   if (readNetworkSetting('ipv4/ip_forward') === '0') {
-    // First the note, then the deed: a crash in between only makes destroy switch off what is off.
-    record = { ...record, enabledForwarding: true };
-    places.records.writeNetwork(record);
     writeNetworkSetting('ipv4/ip_forward', 1);
     options.logger.info({ 'network.subnet': record.subnet }, 'enabled IPv4 forwarding on this node');
   }
   return { record, mtu: outgoingMtu(routes) };
+}
+
+/** A network that exists keeps its addresses; after a reboot they are kept when they are still free. */
+function chooseAddresses(options: LocalNetworkOptions, places: Places, routes: NetlinkSocket): NetworkRecord {
+  const remembered = places.records.readNetwork();
+  if (remembered !== undefined && isPinnedNamespace(places.networkPin)) return remembered;
+  const used = usedPrefixes(routes);
+  const preferred = remembered === undefined ? [] : [parsePrefix(remembered.subnet)];
+  const candidates =
+    options.subnet === undefined ? [...preferred, ...defaultSubnets] : [parsePrefix(options.subnet)];
+  return {
+    subnet: formatPrefix(planSubnet(candidates, used)),
+    link: formatPrefix(planLink(options.engineId, used)),
+    addressesReservedUntil: remembered?.addressesReservedUntil ?? 0,
+    enabledForwarding: remembered?.enabledForwarding ?? false,
+  };
 }
 
 function pinsIn(folder: string): string[] {
@@ -218,6 +223,7 @@ class KernelLocalNetwork implements LocalNetwork {
       if (pin !== NETWORK_PIN && !this.#endpoints.has(pin)) removeNamespace(this.#pinOf(pin));
     }
     this.#writeTables();
+    this.#wiring.configureConnectionTracking();
   }
 
   async attach(request: EndpointRequest): Promise<Endpoint> {

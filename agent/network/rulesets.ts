@@ -18,6 +18,7 @@ import {
   interfaceIs,
   isDestinationTranslated,
   isEstablishedOrRelated,
+  isInvalid,
   loopbackIs,
   masquerade,
   type PortMapElement,
@@ -71,7 +72,11 @@ export function hostRuleset(
       // Nothing but published ports and answers enters a network, from wherever.
       name: 'isolate',
       base: { type: 'filter', hook: 'forward', priority: -5 },
-      rules: [[...toUplink, ...isEstablishedOrRelated(false), ...isDestinationTranslated(false), ...drop()]],
+      rules: [
+        [...toUplink, ...isEstablishedOrRelated(false), ...isDestinationTranslated(false), ...drop()],
+        // It would leave with an address that nobody outside can answer.
+        [...fromUplink, ...isInvalid(), ...drop()],
+      ],
     },
     {
       name: 'masquerade',

@@ -89,6 +89,7 @@ export class Wiring implements Disposable {
     const uplink = this.#ensureUplink();
     writeNetworkSetting(`ipv4/conf/${layout.uplinkName}/route_localnet`, 1);
     this.hostRoutes.execute([
+      disableLinkLocalAddress(uplink),
       addAddress({ linkIndex: uplink, address: ipv4Bytes(layout.link.base), prefixLength: 31 }),
       setLinkUp(uplink, true),
     ]);
@@ -111,12 +112,21 @@ export class Wiring implements Disposable {
         address: ipv4Bytes(layout.link.base + 1),
         prefixLength: 31,
       }),
+      disableLinkLocalAddress(UPLINK_IN_NETWORK_INDEX),
       setLinkUp(UPLINK_IN_NETWORK_INDEX, true),
       addRoute({ destination: NO_ADDRESS, prefixLength: 0, gateway: ipv4Bytes(layout.link.base) }),
     ]);
     // Strict source checks would drop what comes from beyond the uplink.
     withinNamespace(layout.namespacePath, () =>
       writeNetworkSetting(`ipv4/conf/${UPLINK_IN_NETWORK}/rp_filter`, 0),
+    );
+  }
+
+  /** To be called when the network's table is loaded: only then does the kernel surely track connections. */
+  configureConnectionTracking(): void {
+    // A packet out of its window would not be translated and would leave with the container's own address.
+    withinNamespace(this.#layout.namespacePath, () =>
+      writeNetworkSetting('netfilter/nf_conntrack_tcp_be_liberal', 1),
     );
   }
 
