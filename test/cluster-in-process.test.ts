@@ -68,11 +68,9 @@ test('a task that ends is followed by another in the same slot, and its end stay
 
   cluster.engine.exit(first?.id ?? '', 9);
 
-  const next = await eventually(async () => {
-    const [task] = await cluster.running('web');
-    return task !== undefined && task.id !== first?.id && task;
-  });
-  assert.equal(next.slot, first?.slot);
+  await eventually(async () => (await cluster.running('web'))[0]?.id !== first?.id);
+  const [next] = await cluster.untilRunning('web', 1);
+  assert.equal(next?.slot, first?.slot);
   const ended = (await cluster.tasks('web')).find((task) => task.id === first?.id);
   assert.equal(ended?.status.state, 'failed');
   assert.equal(ended?.status.error, 'task: non-zero exit (9)');

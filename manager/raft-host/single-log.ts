@@ -67,9 +67,7 @@ export class SingleLog implements ReplicatedLog {
     if (this.#isClosed) return Promise.reject(new SwarmError('unavailable', 'the manager is stopping'));
     return new Promise((resolve, reject) => {
       this.#queue.push({ payload, startedMs: performance.now(), resolve, reject });
-      this.#writing ??= this.#writeAll().finally(() => {
-        this.#writing = undefined;
-      });
+      this.#writing ??= this.#writeAll();
     });
   }
 
@@ -99,6 +97,8 @@ export class SingleLog implements ReplicatedLog {
       for (const { reject } of this.#queue) reject(error);
       this.#options.onFatal(error);
     }
+    // In the same turn as the look at the queue: a proposal that comes now starts a new round.
+    this.#writing = undefined;
   }
 
   #applyProposal({ payload, startedMs, resolve }: Proposal): void {
