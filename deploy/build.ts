@@ -37,6 +37,9 @@ await build({
 mkdirSync(path.join(dist, 'bin'));
 for (const [name, flags] of Object.entries(NODE_FLAGS)) {
   const command = path.join(dist, 'bin', name);
-  writeFileSync(command, `#!/bin/sh\nexec ${process.execPath} ${flags.join(' ')} ${path.join(dist, `${name}.js`)} "$@"\n`);
+  writeFileSync(
+    command,
+    `#!/bin/sh\nexec ${process.execPath} ${flags.join(' ')} ${path.join(dist, `${name}.js`)} "$@"\n`,
+  );
   chmodSync(command, 0o755);
 }
