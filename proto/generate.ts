@@ -330,7 +330,9 @@ function generate(): void {
   for (const [file, source] of outputs) {
     const wire = ['type Codec', 'safeInteger'].filter((name) => source.includes(name.replace('type ', '')));
     const wireImport =
-      wire.length && file.startsWith('proto/') ? `import { ${wire.join(', ')} } from '${WIRE_MODULE}';\n` : '';
+      wire.length && file.startsWith('proto/')
+        ? `import { ${wire.join(', ')} } from '${WIRE_MODULE}';\n`
+        : '';
     writeFileSync(
       path.join(here, '..', file),
       `${HEADER}${wireImport}${importsFor(source, home, file)}\n${source}`,
