@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { hasCode } from '../../core/errors.ts';
@@ -210,6 +210,29 @@ for (const runtime of ['runc', 'crun'] as const) {
 
       assert.match(first.stdout, /^from outside\ntouch: \/in\/x: Read-only file system\n700\ntmpfs +1024 /);
       assert.equal(second.stdout, '/keep:\na\n\n/scratch:\n');
+    });
+
+    test("an empty volume starts with the image's files, owners and modes", async () => {
+      await importDemoImage(own.engine, {
+        name: 'vol:1',
+        config: { Volumes: { '/home/web': {}, '/srv': {} }, User: 'web' },
+      });
+      const mount = {
+        type: 'volume' as const,
+        source: 'etc-copy',
+        target: '/etc',
+        readOnly: false,
+        bindPropagation: '',
+        tmpfsSizeBytes: 0,
+        tmpfsMode: 0,
+      };
+      const { stdout } = await shell(
+        'stat -c "%u %g %a" /home/web /srv; touch /home/web/x && echo writable; ls /etc; id -un',
+        { image: 'vol:1', mounts: [mount] },
+      );
+
+      assert.match(stdout, /^1000 1000 755\n0 0 755\nwritable\n(?:.*\n)*passwd\n(?:.*\n)*web\n$/);
+      assert.deepEqual(readdirSync(path.join(own.options.dataRoot, 'volumes')).includes('etc-copy'), true);
     });
 
     test('a read-only container cannot write to its root', async () => {
