@@ -1,6 +1,7 @@
 // What this machine can do: cgroup version, capabilities of this process, limits. Read once at start.
 
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmdirSync } from 'node:fs';
+import path from 'node:path';
 
 export interface Machine {
   readonly cgroupVersion: '1' | '2';
@@ -51,4 +52,14 @@ export function machineWarnings(machine: Machine): string[] {
   if (machine.isHybrid)
     warnings.push('This machine has the hybrid cgroup layout: containers use the cgroup v1 hierarchies.');
   return warnings;
+}
+
+/** Removes a cgroup that has no processes and no children, in every hierarchy. */
+export function removeCgroup(machine: Machine, group: string): void {
+  const root = '/sys/fs/cgroup';
+  const hierarchies = machine.cgroupVersion === '2' ? [''] : readdirSync(root);
+  for (const hierarchy of hierarchies) {
+    const directory = path.join(root, hierarchy, group);
+    if (existsSync(directory)) rmdirSync(directory);
+  }
 }

@@ -14,11 +14,12 @@ import { ContainerdSupervisor } from './containerd/supervisor.ts';
 import { ContainerComposer } from './containers/compose.ts';
 import { EngineContainers } from './containers/containers.ts';
 import { ContainerLifecycle } from './containers/lifecycle.ts';
+import { engineCgroup } from './containers/spec.ts';
 import type { Engine, EngineDescription } from './engine.ts';
 import { BlobStore } from './images/blob-store.ts';
 import { EngineImages } from './images/images.ts';
 import { LogService } from './logs/log-service.ts';
-import { inspectMachine, machineWarnings } from './machine.ts';
+import { inspectMachine, machineWarnings, removeCgroup } from './machine.ts';
 import { measureWith, type Observe } from './measure.ts';
 import { chooseRuntime, type RuntimeChoice } from './runtime/runtime.ts';
 
@@ -133,6 +134,12 @@ export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngin
       await close();
       await supervisor.shutdown();
       unshareDirectory(runDir);
+      try {
+        removeCgroup(machine, engineCgroup(engineId));
+      } catch (error) {
+        // Containers that were left running are in it.
+        log.warn({ reason: messageOf(error) }, 'cgroup not removed');
+      }
     },
     [Symbol.asyncDispose]: close,
   };

@@ -1,11 +1,11 @@
 // Everything that is decided before a container exists: its image, user, volumes and specification.
 
 import { randomUUID } from 'node:crypto';
-import { mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { SwarmError } from '../../../core/errors.ts';
 import type { Mount } from '../../../core/generated/objects.ts';
 import { RuntimeOptionsCodec } from '../../../proto/generated/containerd-runc.ts';
+import type { SnapshotMount } from '../../../proto/generated/containerd-types.ts';
 import { encode } from '../../../proto/wire.ts';
 import { type Containerd, SNAPSHOTTER } from '../containerd/connection.ts';
 import type { ContainerConfig } from '../engine.ts';
@@ -19,6 +19,7 @@ import type { ContainerDirectory, ContainerRecordFile } from './record.ts';
 import { signalNumber } from './signals.ts';
 import { composeSpec, processArguments } from './spec.ts';
 import { type AccountFiles, resolveUser } from './user.ts';
+import { fillVolumes, isEmptyVolume } from './volume.ts';
 
 export interface ComposerOptions {
   readonly containerd: Containerd;
@@ -77,6 +78,8 @@ export class ContainerComposer {
       );
     const { command, args, env, workdir, readOnly, tty, limits, reservedMemoryBytes } = config;
     const files = await this.#accountFiles(image);
+    const mounts = this.#mounts(config, image, directory);
+    await this.#fillVolumes(image, mounts);
     const spec = composeSpec({
       id: config.id,
       engineId: this.#options.engineId,
@@ -91,7 +94,7 @@ export class ContainerComposer {
       reservedMemoryBytes,
       hostname,
       user: resolveUser(config.user || image.configuration.user, config.groups, files),
-      mounts: this.#mounts(config, image, directory),
+      mounts,
       filesDirectory: directory.path,
       machine: this.#options.machine,
       ...(config.network && { networkNamespacePath: config.network.namespacePath }),
@@ -141,18 +144,15 @@ export class ContainerComposer {
   }
 
   async #readAccountFiles(parent: string): Promise<AccountFiles> {
-    return this.withImage(parent, async (mounts) => {
+    return this.#withImage(parent, async (mounts) => {
       const paths = ['etc/passwd', 'etc/group'];
-      const [passwd = '', group = ''] = readImageFiles(mounts, this.#options.scratchDirectory, paths);
+      const [passwd = '', group = ''] = await readImageFiles(mounts, this.#options.scratchDirectory, paths);
       return { passwd, group };
     });
   }
 
   /** Runs the action with the mounts of a read-only view of an image. */
-  async withImage<T>(
-    parent: string,
-    action: (mounts: Awaited<ReturnType<Containerd['snapshots']['view']>>['mounts']) => Promise<T>,
-  ): Promise<T> {
+  async #withImage<T>(parent: string, action: (mounts: readonly SnapshotMount[]) => Promise<T>): Promise<T> {
     const { containerd, blobs } = this.#options;
     return blobs.withLease(async (lease) => {
       const view = { snapshotter: SNAPSHOTTER, key: `view-${randomUUID()}` };
@@ -180,9 +180,18 @@ export class ContainerComposer {
         );
       if (mount.type !== 'volume') return mount;
       const source = mount.source === '' ? directory.volume(index) : this.#namedVolume(mount.source);
-      mkdirSync(source, { recursive: true, mode: 0o755 });
       return { ...mount, source };
     });
+  }
+
+  /** As Docker does: a volume that is empty starts with what the image has in its place. */
+  async #fillVolumes(image: StoredImage, mounts: readonly Mount[]): Promise<void> {
+    const empty = mounts
+      .filter(({ type, source }) => type === 'volume' && isEmptyVolume(source))
+      .map(({ source, target }) => ({ directory: source, target }));
+    if (empty.length === 0) return;
+    const { scratchDirectory } = this.#options;
+    await this.#withImage(image.topSnapshot, (view) => fillVolumes(view, scratchDirectory, empty));
   }
 
   #namedVolume(name: string): string {

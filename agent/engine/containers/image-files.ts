@@ -9,8 +9,10 @@ import { check, libcFunctions, SystemCallError } from '../../linux/libc.ts';
 const SYS_OPENAT2 = 437;
 const O_DIRECTORY_PATH = 0o200000 | 0o10000000;
 const O_READ = 0o4000 | 0o2000000;
-const RESOLVE_IN_ROOT = 0x10n;
-const RESOLVE_NO_MAGICLINKS = 0x02n;
+const O_DIRECTORY_READ = 0o200000 | 0o2000000;
+// RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS.
+const IN_IMAGE = 0x12n;
+const ABSENT = ['ENOENT', 'ENOTDIR', 'ELOOP'];
 const AT_FDCWD = -100;
 const MS_READ_ONLY = 1;
 const MNT_DETACH = 2;
@@ -20,31 +22,41 @@ const MOUNT_OPTIONS_MAX = 4000;
 const FILE_BYTES_MAX = 4 * 2 ** 20;
 
 /** The files' contents, in order; empty for one that is not there. `mounts` are those of a read-only snapshot. */
-export function readImageFiles(
+export async function readImageFiles(
   mounts: readonly SnapshotMount[],
   scratchDirectory: string,
   files: readonly string[],
-): string[] {
-  return withRoot(mounts, scratchDirectory, (root) => files.map((file) => readInRoot(root, file)));
+): Promise<string[]> {
+  return withImageRoot(mounts, scratchDirectory, async (root) => files.map((file) => readInRoot(root, file)));
 }
 
-function withRoot<T>(mounts: readonly SnapshotMount[], scratch: string, use: (root: number) => T): T {
+/** Runs the action with a descriptor of the image's root directory. */
+export async function withImageRoot<T>(
+  mounts: readonly SnapshotMount[],
+  scratchDirectory: string,
+  use: (root: number) => Promise<T>,
+): Promise<T> {
   const mount = mounts[0];
   if (mounts.length !== 1 || mount === undefined)
     throw new SwarmError('internal', `snapshot has ${mounts.length} mounts`);
   // An image of one layer is a plain directory.
   if (mount.type === 'bind') return withDirectory(mount.source, use);
-  const target = mkdtempSync(path.join(scratch, 'image-'));
+  const target = mkdtempSync(path.join(scratchDirectory, 'image-'));
   try {
     mountOverlay(mount, target);
     try {
-      return withDirectory(target, use);
+      return await withDirectory(target, use);
     } finally {
       check(libcFunctions.umount2(target, MNT_DETACH), `unmount ${target}`);
     }
   } finally {
     rmdirSync(target);
   }
+}
+
+/** A directory of the image, or undefined when it has none there. */
+export function openInImage(root: number, directory: string): number | undefined {
+  return ifPresent(() => openat2(root, directory, O_DIRECTORY_READ, IN_IMAGE));
 }
 
 function mountOverlay(mount: SnapshotMount, target: string): void {
@@ -80,25 +92,28 @@ function openat2(directory: number, file: string, flags: number, resolve: bigint
   return check(Number(libcFunctions.openat2(SYS_OPENAT2, directory, file, how, how.length)), `open ${file}`);
 }
 
-function withDirectory<T>(directory: string, use: (root: number) => T): T {
+async function withDirectory<T>(directory: string, use: (root: number) => Promise<T>): Promise<T> {
   const root = openat2(AT_FDCWD, directory, O_DIRECTORY_PATH, 0n);
   try {
-    return use(root);
+    return await use(root);
   } finally {
     closeSync(root);
   }
 }
 
-function readInRoot(root: number, file: string): string {
-  let fd: number;
+function ifPresent(open: () => number): number | undefined {
   try {
-    fd = openat2(root, file, O_READ, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+    return open();
   } catch (error) {
-    const isAbsent =
-      error instanceof SystemCallError && ['ENOENT', 'ENOTDIR', 'ELOOP'].includes(error.errnoName);
-    if (isAbsent) return '';
+    const isAbsent = error instanceof SystemCallError && ABSENT.includes(error.errnoName);
+    if (isAbsent) return undefined;
     throw error;
   }
+}
+
+function readInRoot(root: number, file: string): string {
+  const fd = ifPresent(() => openat2(root, file, O_READ, IN_IMAGE));
+  if (fd === undefined) return '';
   try {
     const stat = fstatSync(fd);
     if (!stat.isFile()) return '';

@@ -3,6 +3,7 @@
 
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { hasCode, messageOf, SwarmError } from '../../../core/errors.ts';
 import type { TaskExitEvent } from '../../../proto/generated/containerd-events.ts';
 import type { ContainerProcess } from '../../../proto/generated/containerd-tasks.ts';
@@ -10,7 +11,7 @@ import type { SnapshotMount, WireTime } from '../../../proto/generated/container
 import type { Logger } from '../../../rpc/logger.ts';
 import { type Containerd, SNAPSHOTTER } from '../containerd/connection.ts';
 import type { ContainerExit } from '../engine.ts';
-import { Limiter } from '../limiter.ts';
+import { Limiter, SingleFlight } from '../limiter.ts';
 import type { LogService } from '../logs/log-service.ts';
 import type { Machine } from '../machine.ts';
 import type { ContainerEntry } from './entry.ts';
@@ -33,10 +34,12 @@ const EXIT_CODE_REBOOT = 255;
 // Deleting a task runs two programs; more at once only lengthens the queue.
 const PARALLEL_DELETIONS = 4;
 const TASK_TIMEOUT_MS = 120_000;
+const STOPPED_POLL_MS = 20;
 
 export class ContainerLifecycle {
   readonly #options: LifecycleOptions;
   readonly #deletions = new Limiter(PARALLEL_DELETIONS);
+  readonly #deletionFlights = new SingleFlight<void>();
   readonly #bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
 
   constructor(options: LifecycleOptions) {
@@ -114,20 +117,28 @@ export class ContainerLifecycle {
 
   /** Kills what is left of the task and deletes it. Succeeds when there is none. */
   async deleteTask(id: string): Promise<void> {
+    await this.#deletionFlights.run(id, () =>
+      this.#deletions.run(async () => {
+        try {
+          await this.#deleteTask(id);
+        } catch (error) {
+          if (!hasCode(error, 'not-found')) throw error;
+        }
+      }),
+    );
+  }
+
+  async #deleteTask(id: string): Promise<void> {
     const { tasks } = this.#options.containerd;
-    await this.#deletions.run(async () => {
-      try {
-        await tasks.delete({ containerId: id }, { timeoutMs: TASK_TIMEOUT_MS });
-        return;
-      } catch (error) {
-        if (hasCode(error, 'not-found')) return;
-        if (!hasCode(error, 'failed-precondition') && !hasCode(error, 'internal')) throw error;
-      }
+    try {
+      await tasks.delete({ containerId: id }, { timeoutMs: TASK_TIMEOUT_MS });
+    } catch (error) {
+      if (!hasCode(error, 'failed-precondition') && !hasCode(error, 'internal')) throw error;
       // It still runs or was only created.
       await tasks.kill({ containerId: id, signal: SIGKILL, all: true }).catch(() => {});
       await this.#untilStopped(id);
       await tasks.delete({ containerId: id }, { timeoutMs: TASK_TIMEOUT_MS });
-    });
+    }
   }
 
   async #untilStopped(id: string): Promise<void> {
@@ -135,7 +146,7 @@ export class ContainerLifecycle {
     while (Date.now() < deadline) {
       const { process: task } = await this.#options.containerd.tasks.get({ containerId: id });
       if (task === undefined || task.status === 'stopped') return;
-      await new Promise((resolve) => setTimeout(resolve, 20));
+      await delay(STOPPED_POLL_MS);
     }
   }
 

@@ -100,7 +100,12 @@ export function shimGroup(id: string): string {
 }
 
 export function cgroupsPath(engineId: string, id: string): string {
-  return `/tsswarm/${engineId}/${id}`;
+  return `${engineCgroup(engineId)}/${id}`;
+}
+
+/** The parent of all containers' cgroups. */
+export function engineCgroup(engineId: string): string {
+  return `/tsswarm/${engineId}`;
 }
 
 /** What the container runs. A command of its own does away with the image's arguments, as in Docker. */

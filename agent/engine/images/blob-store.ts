@@ -21,6 +21,7 @@ export interface BlobToWrite {
 const LEASE_MS = 6 * 3600 * 1000;
 // Larger messages cost fewer round trips; containerd takes 16 MiB at most.
 const CHUNK_BYTES = 2 ** 20;
+const SETTLE_TIMEOUT_MS = 2000;
 
 export class BlobStore {
   readonly #containerd: Containerd;
@@ -92,9 +93,9 @@ export class BlobStore {
     blob: BlobToWrite,
     open: (offset: number) => AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
   ): Promise<void> {
-    await this.#writes.run(blob.digest, () => this.#write(lease, blob, open));
-    // Whoever wrote it may have done so under another lease.
+    // First of all, so that a collection cannot take a blob that is found to be there.
     await this.protect(lease, blob.digest);
+    await this.#writes.run(blob.digest, () => this.#write(lease, blob, open));
   }
 
   async #write(lease: Lease, blob: BlobToWrite, open: Parameters<BlobStore['write']>[2]): Promise<void> {
@@ -174,7 +175,11 @@ export class BlobStore {
       call.end();
       await answers;
     } catch (error) {
-      stop.abort();
+      // What was sent is to be kept: the next attempt goes on from there.
+      call.end();
+      const timer = setTimeout(() => stop.abort(), SETTLE_TIMEOUT_MS);
+      await answers.catch(() => {});
+      clearTimeout(timer);
       throw error;
     }
   }
@@ -186,20 +191,27 @@ async function untilEnd(answers: AsyncIterable<unknown>): Promise<void> {
 
 const NO_BYTES = new Uint8Array(0);
 
+/** Larger pieces of the same bytes. Of a source that fails, all that it gave comes first. */
 async function* inChunks(
   source: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
 ): AsyncIterable<Uint8Array> {
   let parts: Uint8Array[] = [];
   let length = 0;
-  for await (const part of source) {
-    parts.push(part);
-    length += part.length;
-    if (length < CHUNK_BYTES) continue;
-    yield* slices(Buffer.concat(parts, length));
-    parts = [];
-    length = 0;
+  let failure: { readonly error: unknown } | undefined;
+  try {
+    for await (const part of source) {
+      parts.push(part);
+      length += part.length;
+      if (length < CHUNK_BYTES) continue;
+      yield* slices(Buffer.concat(parts, length));
+      parts = [];
+      length = 0;
+    }
+  } catch (error) {
+    failure = { error };
   }
   if (length > 0) yield* slices(Buffer.concat(parts, length));
+  if (failure !== undefined) throw failure.error;
 }
 
 function* slices(bytes: Uint8Array): Iterable<Uint8Array> {

@@ -84,8 +84,8 @@ export class ImageCatalog {
       try {
         await this.#read(target, manifestDigest);
       } catch (error) {
-        if (hasCode(error, 'not-found')) continue;
-        throw error;
+        if (hasCode(error, 'unavailable')) throw error;
+        continue;
       }
       this.#names.set(name, { reference: parseImageReference(name), target, manifestDigest });
     }

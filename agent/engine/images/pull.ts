@@ -72,8 +72,9 @@ function registrySource(context: PullContext, reference: ImageReference, downloa
     },
     async layer(descriptor) {
       const { digest, size } = descriptor;
+      // Protected before it is looked for: a collection may be under way.
+      await blobs.protect(download.lease, digest);
       if ((await blobs.sizeOf(digest)) !== undefined) {
-        await blobs.protect(download.lease, digest);
         download.report({ id: digest, status: 'Already exists', currentBytes: size, totalBytes: size });
         return;
       }

@@ -36,6 +36,8 @@ export class Unpacker {
       const name = chain[index] as string;
       await plan.whenFetched(index);
       plan.signal?.throwIfAborted();
+      // First of all, so that a collection cannot take a snapshot that is found to be there.
+      await this.#blobs.protectSnapshot(plan.lease, name);
       // Two images may share the layer and come at the same time.
       await this.#flights.run(name, async () => {
         if (await this.#exists(name)) return;
@@ -43,7 +45,6 @@ export class Unpacker {
         const diffId = plan.diffIds[index] as string;
         await this.#apply(plan.lease, layer, { name, parent: chain[index - 1] ?? '', diffId });
       });
-      await this.#blobs.protectSnapshot(plan.lease, name);
       plan.onLayer?.(layer, 'Pull complete');
     }
   }
