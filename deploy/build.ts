@@ -30,7 +30,8 @@ await build({
   external: ['koffi'],
   banner: { js: BANNER },
   legalComments: 'none',
-  minifySyntax: true,
+  minify: true,
+  keepNames: true,
   logLevel: 'warning',
 });
 
