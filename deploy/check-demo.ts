@@ -10,9 +10,13 @@ const PAUSE_MS = 250;
 
 const [command = 'tsswarm', service = 'demo'] = process.argv.slice(2);
 const format = '{{.Name}} {{.Ports}}';
-const lines = execFileSync(command, ['service', 'ps', service, '--filter', 'desired-state=running', '--format', format], {
-  encoding: 'utf8',
-}).trim();
+const lines = execFileSync(
+  command,
+  ['service', 'ps', service, '--filter', 'desired-state=running', '--format', format],
+  {
+    encoding: 'utf8',
+  },
+).trim();
 
 /** A task that runs may still be opening its port. */
 async function ask(url: string): Promise<string> {

@@ -96,7 +96,7 @@ export class RealNode {
   /** Pid of this node's containerd. */
   async containerdPid(): Promise<number> {
     const content = await readFile(path.join(this.runDir, 'containerd.process'), 'utf8');
-    return (JSON.parse(content) as { pid: number }).pid;
+    return Number.parseInt(content, 10);
   }
 
   async daemonLog(): Promise<string> {
