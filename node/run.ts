@@ -1,10 +1,10 @@
 // Builds the real engine, network and sockets of a daemon and runs it until it is told to stop.
 
 import { once } from 'node:events';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import path from 'node:path';
-import { destroyEngine, openEngine } from '../agent/engine/open.ts';
+import { openEngine } from '../agent/engine/open.ts';
 import { engineLog, networkLog } from '../agent/log.ts';
 import { AgentMetrics } from '../agent/metrics.ts';
 import { destroyLocalNetwork, openLocalNetwork } from '../agent/network/local-network.ts';
@@ -57,8 +57,11 @@ export async function runDaemon(config: DaemonConfig): Promise<void> {
 export async function teardown(config: DaemonConfig): Promise<void> {
   requireRoot();
   await requireAlone(config);
-  await destroyEngine(engineOptions(config));
+  const engine = await openEngine(engineOptions(config));
+  for (const { id } of await engine.containers.list()) await engine.containers.remove(id);
+  await engine.shutdownContainerd();
   await destroyLocalNetwork(networkOptions(config));
+  rmSync(config['run-dir'], { recursive: true, force: true });
 }
 
 function engineOptions(config: DaemonConfig) {
@@ -69,7 +72,7 @@ function engineOptions(config: DaemonConfig) {
     insecureRegistries: config['insecure-registry'],
     containerdPath: config.containerd,
     runtime: config.runtime,
-    logger: engineLog,
+    log: engineLog,
   };
 }
 

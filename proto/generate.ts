@@ -10,6 +10,7 @@ import { assert, defined } from '../core/assert.ts';
 
 const here = import.meta.dirname;
 const CORE_TYPES = 'objects';
+const WIRE_MODULE = '../wire.ts';
 const SCALARS: Record<string, { type: string; empty: string; wire: number; read: string; safe?: boolean }> = {
   string: { type: 'string', empty: "''", wire: 2, read: 'string' },
   bool: { type: 'boolean', empty: 'false', wire: 0, read: 'bool' },
@@ -329,7 +330,9 @@ function generate(): void {
   for (const [file, source] of outputs) {
     const wire = ['type Codec', 'safeInteger'].filter((name) => source.includes(name.replace('type ', '')));
     const wireImport =
-      wire.length && file.startsWith('proto/') ? `import { ${wire.join(', ')} } from '../wire.ts';\n` : '';
+      wire.length && file.startsWith('proto/')
+        ? `import { ${wire.join(', ')} } from '${WIRE_MODULE}';\n`
+        : '';
     writeFileSync(
       path.join(here, '..', file),
       `${HEADER}${wireImport}${importsFor(source, home, file)}\n${source}`,

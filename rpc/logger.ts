@@ -9,12 +9,17 @@ const root = pino(
   pino.destination({ fd: 2, sync: true }),
 );
 
+// A child keeps the level it was made with, so a change of level has to reach each.
+const children: Logger[] = [];
+
 /** The logger of one part of the program; `module` is a dotted name such as "agent.engine". */
 export function createLogger(module: string): Logger {
-  return root.child({ module });
+  const child = root.child({ module });
+  children.push(child);
+  return child;
 }
 
-/** Called once by `bin/`, before anything logs; children made earlier keep their level. */
+/** The least important level that is written, of all loggers. */
 export function setLogLevel(level: pino.LevelWithSilent): void {
-  root.level = level;
+  for (const logger of [root, ...children]) logger.level = level;
 }

@@ -56,7 +56,8 @@ test('a removed service leaves no task, no container and no address', async () =
   const left: unknown[] = [];
   await eventually(async () => {
     left.length = 0;
-    for await (const page of cluster.control.listTasks({ serviceIds: [id], nodeIds: [] })) left.push(...page.tasks, ...page.revisions);
+    for await (const page of cluster.control.listTasks({ serviceIds: [id], nodeIds: [] }))
+      left.push(...page.tasks, ...page.revisions);
     return left.length === 0;
   });
 });
@@ -68,11 +69,9 @@ test('a task that ends is followed by another in the same slot, and its end stay
 
   cluster.engine.exit(first?.id ?? '', 9);
 
-  const next = await eventually(async () => {
-    const [task] = await cluster.running('web');
-    return task !== undefined && task.id !== first?.id && task;
-  });
-  assert.equal(next.slot, first?.slot);
+  await eventually(async () => (await cluster.running('web'))[0]?.id !== first?.id);
+  const [next] = await cluster.untilRunning('web', 1);
+  assert.equal(next?.slot, first?.slot);
   const ended = (await cluster.tasks('web')).find((task) => task.id === first?.id);
   assert.equal(ended?.status.state, 'failed');
   assert.equal(ended?.status.error, 'task: non-zero exit (9)');
@@ -84,7 +83,10 @@ test('restart condition none leaves an ended task alone', async () => {
   const spec = aService('once', {
     change: (s) => ({ ...s, task: { ...s.task, restart: { ...s.task.restart, condition: 'none' } } }),
   });
-  await create(cluster, { ...spec, task: { ...spec.task, restart: { ...spec.task.restart, condition: 'none' } } });
+  await create(cluster, {
+    ...spec,
+    task: { ...spec.task, restart: { ...spec.task.restart, condition: 'none' } },
+  });
   const [task] = await cluster.untilRunning('once', 1);
 
   cluster.engine.exit(task?.id ?? '', 0);
@@ -111,9 +113,17 @@ test('a rolling update replaces every task and says when it is complete', async 
   const service = await create(cluster, aService('web', { replicas: 3 }));
   const old = await cluster.untilRunning('web', 3);
   const env = ['RELEASE=2'];
-  const spec = { ...service.spec, task: { ...service.spec.task, container: { ...service.spec.task.container, env } } };
+  const spec = {
+    ...service.spec,
+    task: { ...service.spec.task, container: { ...service.spec.task.container, env } },
+  };
 
-  await cluster.control.updateService({ serviceId: service.id, version: service.specVersion, spec, rollback: false });
+  await cluster.control.updateService({
+    serviceId: service.id,
+    version: service.specVersion,
+    spec,
+    rollback: false,
+  });
 
   await eventually(async () => {
     const { updateStatus } = (await cluster.control.getService({ service: 'web' })).service;
@@ -133,7 +143,12 @@ test('an update whose tasks fail is paused; rollback brings the old spec back', 
     task: { ...service.spec.task, container: { ...service.spec.task.container, image: 'broken:1' } },
   };
 
-  const updated = await cluster.control.updateService({ serviceId: service.id, version: 1, spec, rollback: false });
+  const updated = await cluster.control.updateService({
+    serviceId: service.id,
+    version: 1,
+    spec,
+    rollback: false,
+  });
   await eventually(async () => {
     const { updateStatus } = (await cluster.control.getService({ service: 'web' })).service;
     return updateStatus?.state === 'paused';
@@ -154,10 +169,7 @@ test('an update whose tasks fail is paused; rollback brings the old spec back', 
 
 test('failure action rollback goes back by itself', async () => {
   await using cluster = await TestCluster.start();
-  const service = await create(
-    cluster,
-    aService('web', { replicas: 2 }),
-  );
+  const service = await create(cluster, aService('web', { replicas: 2 }));
   await cluster.untilRunning('web', 2);
   const spec = {
     ...service.spec,

@@ -24,6 +24,9 @@ export const libcFunctions = {
   send: libc.func('long send(int fd, const void *buffer, size_t length, int flags)'),
   recv: libc.func('long recv(int fd, void *buffer, size_t length, int flags)'),
   close: libc.func('int close(int fd)'),
+  openat2: libc.func(
+    'long syscall(long number, int directory, const char *path, const void *how, size_t size)',
+  ),
   mkfifo: libc.func('int mkfifo(const char *path, uint32_t mode)'),
 };
 

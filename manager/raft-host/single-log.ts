@@ -28,6 +28,8 @@ interface Proposal {
 
 const SEGMENT = /^segment-(\d{16})\.log$/;
 const SNAPSHOT = /^snapshot-(\d{16})\.snap$/;
+// The last record of a snapshot is the only one with this index; its payload is the number of the others.
+const TRAILER_INDEX = 0;
 // Snapshot records are joined into writes of about this size.
 const SNAPSHOT_CHUNK_BYTES = 1 << 20;
 
@@ -67,9 +69,7 @@ export class SingleLog implements ReplicatedLog {
     if (this.#isClosed) return Promise.reject(new SwarmError('unavailable', 'the manager is stopping'));
     return new Promise((resolve, reject) => {
       this.#queue.push({ payload, startedMs: performance.now(), resolve, reject });
-      this.#writing ??= this.#writeAll().finally(() => {
-        this.#writing = undefined;
-      });
+      this.#writing ??= this.#writeAll();
     });
   }
 
@@ -99,6 +99,8 @@ export class SingleLog implements ReplicatedLog {
       for (const { reject } of this.#queue) reject(error);
       this.#options.onFatal(error);
     }
+    // In the same turn as the look at the queue: a proposal that comes now starts a new round.
+    this.#writing = undefined;
   }
 
   #applyProposal({ payload, startedMs, resolve }: Proposal): void {
@@ -124,8 +126,9 @@ export class SingleLog implements ReplicatedLog {
     const name = snapshotName(latest);
     const { records, validBytes, corruptAt } = scanRecords(await readFile(this.#path(name)));
     const trailer = records.at(-1);
-    const isWhole = corruptAt === undefined && trailer !== undefined && trailer.index === records.length;
-    if (!isWhole) throw this.#corrupt(name, corruptAt ?? validBytes);
+    const isWhole =
+      trailer?.index === TRAILER_INDEX && trailer.payload.toString() === String(records.length - 1);
+    if (corruptAt !== undefined || !isWhole) throw this.#corrupt(name, corruptAt ?? validBytes);
     machine.restore(
       latest,
       records.slice(0, -1).map((record) => record.payload),
@@ -213,8 +216,7 @@ export class SingleLog implements ReplicatedLog {
         chunkBytes += record.length;
         if (chunkBytes >= SNAPSHOT_CHUNK_BYTES) await flush();
       }
-      // The trailer's own number tells how many records there must be.
-      chunk.push(encodeRecord(count + 1, new Uint8Array(0)));
+      chunk.push(encodeRecord(TRAILER_INDEX, Buffer.from(String(count))));
       await flush();
       await file.sync();
     } finally {

@@ -61,7 +61,9 @@ export class TestCluster {
       this.#stopManager.signal,
     );
     this.#channel = openChannel(`unix://${path.join(this.directory, 'control.sock')}`);
-    await eventually(() => Promise.race([this.control.listNodes({}).then(() => true), this.#manager.then(() => false)]));
+    await eventually(() =>
+      Promise.race([this.control.listNodes({}).then(() => true), this.#manager.then(() => false)]),
+    );
   }
 
   async stopManager(): Promise<void> {
@@ -100,7 +102,8 @@ export class TestCluster {
   async tasks(service: string): Promise<Task[]> {
     const { id } = (await this.control.getService({ service })).service;
     const tasks: Task[] = [];
-    for await (const page of this.control.listTasks({ serviceIds: [id], nodeIds: [] })) tasks.push(...page.tasks);
+    for await (const page of this.control.listTasks({ serviceIds: [id], nodeIds: [] }))
+      tasks.push(...page.tasks);
     return tasks;
   }
 
@@ -131,7 +134,10 @@ export interface ServiceOptions {
 }
 
 /** A small service with quick restarts and updates. */
-export function aService(name: string, { replicas = 1, container = {}, change = (spec) => spec }: ServiceOptions = {}): ServiceSpec {
+export function aService(
+  name: string,
+  { replicas = 1, container = {}, change = (spec) => spec }: ServiceOptions = {},
+): ServiceSpec {
   const spec = newServiceSpec(name, { image: 'busybox:latest', ...container });
   return change({
     ...spec,

@@ -1,16 +1,16 @@
 // An executor without containers: what the worker sees of an engine and a network, in memory. A test decides how
 // containers end.
 
-import { SwarmError } from '../../core/errors.ts';
 import type {
   ContainerConfig,
   ContainerExit,
-  Containers,
   ContainerSummary,
+  Containers,
   Engine,
   Images,
 } from '../../agent/engine/engine.ts';
 import type { Endpoint, EndpointRequest, Network } from '../../agent/network/network.ts';
+import { SwarmError } from '../../core/errors.ts';
 
 interface FakeContainer {
   readonly config: ContainerConfig;
@@ -31,10 +31,19 @@ export class FakeEngine implements Engine {
     list: async () => [],
     find: async (reference) =>
       this.#pulled.has(reference)
-        ? { digest: 'sha256:0', id: 'sha256:0', tags: [reference], digests: [], createdAtMs: 0, sizeBytes: 0, labels: {} }
+        ? {
+            digest: 'sha256:0',
+            id: 'sha256:0',
+            tags: [reference],
+            digests: [],
+            createdAtMs: 0,
+            sizeBytes: 0,
+            labels: {},
+          }
         : undefined,
     pull: async (reference) => {
-      if (!this.registry.has(reference)) throw new SwarmError('not-found', `${reference} is not in the registry`);
+      if (!this.registry.has(reference))
+        throw new SwarmError('not-found', `${reference} is not in the registry`);
       this.#pulled.add(reference);
       return 'sha256:0';
     },

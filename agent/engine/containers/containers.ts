@@ -1,0 +1,298 @@
+// The engine's containers: what `Containers` promises. All of them are kept in memory, as events and full looks at
+// containerd tell; asking for their state costs no call.
+
+import { randomBytes } from 'node:crypto';
+import { mkdirSync, readdirSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { hasCode, SwarmError } from '../../../core/errors.ts';
+import type { TaskExitEvent } from '../../../proto/generated/containerd-events.ts';
+import { type Containerd, SNAPSHOTTER } from '../containerd/connection.ts';
+import type {
+  ContainerConfig,
+  ContainerExit,
+  ContainerSummary,
+  Containers,
+  LogQuery,
+  LogRecord,
+} from '../engine.ts';
+import type { StoredImage } from '../images/catalog.ts';
+import { Limiter } from '../limiter.ts';
+import type { LogService } from '../logs/log-service.ts';
+import type { Measure } from '../measure.ts';
+import { type ContainerComposer, checkContainerId } from './compose.ts';
+import { ContainerEntry } from './entry.ts';
+import type { ContainerLifecycle } from './lifecycle.ts';
+import { ContainerDirectory, type ContainerRecordFile } from './record.ts';
+import { signalNumber } from './signals.ts';
+
+export interface ContainersOptions {
+  readonly containerd: Containerd;
+  readonly composer: ContainerComposer;
+  readonly lifecycle: ContainerLifecycle;
+  readonly logs: LogService;
+  /** One directory per container. */
+  readonly root: string;
+  readonly findImage: (reference: string) => StoredImage | undefined;
+  readonly measure: Measure;
+}
+
+// More at once only lengthens the queue inside containerd.
+const PARALLEL_STARTS = 4;
+const PARALLEL_REMOVALS = 4;
+const SIGKILL = 9;
+// A process that outlives SIGKILL this long hangs in the kernel.
+const KILL_TIMEOUT_MS = 30_000;
+
+export class EngineContainers implements Containers {
+  readonly #options: ContainersOptions;
+  readonly #entries = new Map<string, ContainerEntry>();
+  readonly #starts = new Limiter(PARALLEL_STARTS);
+  readonly #removals = new Limiter(PARALLEL_REMOVALS);
+  #isLoaded = false;
+
+  constructor(options: ContainersOptions) {
+    this.#options = options;
+    mkdirSync(options.root, { recursive: true, mode: 0o711 });
+  }
+
+  /** Looks at everything: on the first call it adopts what is there, later it catches up with missed events. */
+  async reconcile(): Promise<void> {
+    const { containerd, lifecycle } = this.#options;
+    if (!this.#isLoaded) await this.#load();
+    this.#isLoaded = true;
+    const known = new Set(this.#entries.keys());
+    const { tasks } = await containerd.tasks.list({});
+    const byId = new Map(tasks.map((task) => [task.id || task.containerId, task]));
+    // What was created while the list was made is not in it.
+    for (const id of known) {
+      const entry = this.#entries.get(id);
+      if (entry !== undefined) lifecycle.reconcile(entry, byId.get(id));
+    }
+    for (const id of byId.keys()) if (!this.#entries.has(id)) await this.#removeOrphan(id);
+  }
+
+  async #load(): Promise<void> {
+    const { containerd, root, logs } = this.#options;
+    const { containers } = await containerd.containers.list({ filters: [] });
+    for (const { id } of containers) {
+      const directory = new ContainerDirectory(root, id);
+      const entry = new ContainerEntry(directory, directory.readRecord() ?? lostRecord(id));
+      this.#entries.set(id, entry);
+      const exit = directory.readExit();
+      if (exit === undefined) {
+        if (directory.startedInBoot() !== undefined) logs.open(id, directory.path, entry.record.logs);
+      } else entry.markExited(exit);
+    }
+    for (const id of readdirSync(root)) {
+      const directory = new ContainerDirectory(root, id);
+      // Its creation was cut off, or its removal.
+      if (!this.#entries.has(id) && directory.readRecord() !== undefined) directory.remove(true);
+    }
+  }
+
+  /** A task whose record is gone can only be deleted once it has one again. */
+  async #removeOrphan(id: string): Promise<void> {
+    const { containerd, lifecycle } = this.#options;
+    const entry = new ContainerEntry(new ContainerDirectory(this.#options.root, id), lostRecord(id));
+    await this.#createRecordIfAbsent(id);
+    await lifecycle.deleteTask(entry.id);
+    await ignoreNotFound(containerd.containers.delete({ id }));
+  }
+
+  async #createRecordIfAbsent(id: string): Promise<void> {
+    const runtime = { name: 'io.containerd.runc.v2' };
+    const container = { id, labels: {}, image: '', runtime, snapshotter: '', snapshotKey: '' };
+    try {
+      await this.#options.containerd.containers.create({ container });
+    } catch (error) {
+      if (!hasCode(error, 'already-exists')) throw error;
+    }
+  }
+
+  onExit(event: TaskExitEvent): void {
+    const entry = this.#entries.get(event.containerId);
+    if (entry !== undefined) this.#options.lifecycle.onExitEvent(entry, event);
+  }
+
+  onOutOfMemory(id: string): void {
+    const entry = this.#entries.get(id);
+    if (entry !== undefined) entry.isOutOfMemory = true;
+  }
+
+  /** Containers made from an image. */
+  usersOf(image: StoredImage): string[] {
+    return [...this.#entries.values()]
+      .filter(({ record }) => record.manifestDigest === image.manifest.digest)
+      .map(({ id }) => id);
+  }
+
+  async create(config: ContainerConfig): Promise<void> {
+    checkContainerId(config.id);
+    const known = this.#entries.get(config.id);
+    if (known?.state.state === 'created') return;
+    if (known !== undefined)
+      throw new SwarmError('already-exists', `container ${config.id} exists and has been started`);
+    const image = this.#options.findImage(config.image);
+    if (image === undefined) throw new SwarmError('not-found', `No such image: ${config.image}`);
+    await this.#starts.run(() => this.#options.measure('create', () => this.#create(config, image)));
+  }
+
+  async #create(config: ContainerConfig, image: StoredImage): Promise<void> {
+    const { composer, containerd, root } = this.#options;
+    const directory = new ContainerDirectory(root, config.id);
+    try {
+      const composition = await composer.compose(config, image, directory);
+      directory.create(config, composition.hostname);
+      directory.writeRecord(composition.record);
+      await composer.createRecord(composition);
+      const entry = new ContainerEntry(directory, composition.record);
+      const snapshot = { snapshotter: SNAPSHOTTER, key: config.id, parent: image.topSnapshot, labels: {} };
+      entry.mounts = (await containerd.snapshots.prepare(snapshot)).mounts;
+      this.#entries.set(config.id, entry);
+    } catch (error) {
+      if (!hasCode(error, 'already-exists')) {
+        await containerd.containers.delete({ id: config.id }).catch(() => {});
+        directory.remove(false);
+      }
+      throw error;
+    }
+  }
+
+  async start(id: string): Promise<number> {
+    const entry = this.#required(id);
+    return entry.turns.run(async () => {
+      const { state } = entry;
+      if (state.state === 'running') return state.pid;
+      if (state.state === 'exited')
+        throw new SwarmError('failed-precondition', `container ${id} has ended and does not start again`);
+      const { measure, lifecycle } = this.#options;
+      return this.#starts.run(() => measure('start', () => lifecycle.start(entry)));
+    });
+  }
+
+  async wait(id: string, signal?: AbortSignal): Promise<ContainerExit> {
+    const { whenExited } = this.#required(id);
+    if (signal === undefined) return whenExited;
+    const { promise: aborted, reject } = Promise.withResolvers<never>();
+    const onAbort = () => reject(signal.reason);
+    if (signal.aborted) onAbort();
+    signal.addEventListener('abort', onAbort, { once: true });
+    try {
+      return await Promise.race([whenExited, aborted]);
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+    }
+  }
+
+  async stop(id: string, graceMs: number): Promise<void> {
+    const entry = this.#required(id);
+    if (entry.state.state !== 'running') return;
+    const { measure, lifecycle } = this.#options;
+    await measure('stop', async () => {
+      await lifecycle.signal(entry, signalNumber(entry.record.stopSignal));
+      if (!(await endsWithin(entry, graceMs))) await this.#killAndWait(entry);
+    });
+  }
+
+  async #killAndWait(entry: ContainerEntry): Promise<void> {
+    if (entry.state.state === 'running') await this.#options.lifecycle.signal(entry, SIGKILL);
+    if (await endsWithin(entry, KILL_TIMEOUT_MS)) return;
+    throw new SwarmError(
+      'deadline-exceeded',
+      `container ${entry.id} did not end within ${KILL_TIMEOUT_MS / 1000} s of SIGKILL`,
+    );
+  }
+
+  async kill(id: string, signal: string): Promise<void> {
+    await this.#options.lifecycle.signal(this.#required(id), signalNumber(signal));
+  }
+
+  async remove(id: string, options: { readonly keepLogs?: boolean } = {}): Promise<void> {
+    checkContainerId(id);
+    const keepLogs = options.keepLogs === true;
+    const entry = this.#entries.get(id);
+    if (entry === undefined) {
+      new ContainerDirectory(this.#options.root, id).remove(keepLogs);
+      return;
+    }
+    await entry.turns.run(async () => {
+      if (!this.#entries.has(id)) return;
+      await this.#options.measure('remove', () => this.#remove(entry, keepLogs));
+    });
+  }
+
+  async #remove(entry: ContainerEntry, keepLogs: boolean): Promise<void> {
+    const { containerd, lifecycle, logs } = this.#options;
+    const { id } = entry;
+    if (entry.state.state === 'running') await this.#killAndWait(entry);
+    if (entry.settled !== undefined) await entry.settled;
+    else await lifecycle.deleteTask(id);
+    await this.#removals.run(async () => {
+      await ignoreNotFound(containerd.snapshots.remove({ snapshotter: SNAPSHOTTER, key: id }));
+      await ignoreNotFound(containerd.containers.delete({ id }));
+    });
+    logs.remove(id, entry.directory.path, keepLogs);
+    entry.directory.remove(keepLogs);
+    this.#entries.delete(id);
+  }
+
+  async inspect(id: string): Promise<ContainerSummary | undefined> {
+    const entry = this.#entries.get(id);
+    return entry && summarize(entry);
+  }
+
+  async list(): Promise<ContainerSummary[]> {
+    return [...this.#entries.values()].map(summarize);
+  }
+
+  async *logs(id: string, query: LogQuery = {}): AsyncIterable<LogRecord> {
+    checkContainerId(id);
+    const { path } = new ContainerDirectory(this.#options.root, id);
+    yield* this.#options.logs.read(id, path, query);
+  }
+
+  #required(id: string): ContainerEntry {
+    const entry = this.#entries.get(id);
+    if (entry === undefined) throw new SwarmError('not-found', `No such container: ${id}`);
+    return entry;
+  }
+}
+
+/** A container id as Docker makes them. */
+export function newContainerId(): string {
+  return randomBytes(32).toString('hex');
+}
+
+function summarize({ id, record, state }: ContainerEntry): ContainerSummary {
+  return { id, labels: record.labels, status: state };
+}
+
+/** For a container whose own file is gone: good enough to see and remove it. */
+function lostRecord(id: string): ContainerRecordFile {
+  return {
+    id,
+    manifestDigest: '',
+    parentSnapshot: '',
+    labels: {},
+    command: '',
+    tty: false,
+    stopSignal: 'SIGTERM',
+    logs: { maxSizeBytes: 0, maxFiles: 1 },
+  };
+}
+
+async function endsWithin(entry: ContainerEntry, timeoutMs: number): Promise<boolean> {
+  const timer = new AbortController();
+  const timeout = delay(timeoutMs, false, { signal: timer.signal }).catch(() => false);
+  const hasEnded = await Promise.race([entry.whenExited.then(() => true), timeout]);
+  timer.abort();
+  return hasEnded;
+}
+
+async function ignoreNotFound(call: Promise<unknown>): Promise<void> {
+  try {
+    await call;
+  } catch (error) {
+    if (!hasCode(error, 'not-found')) throw error;
+  }
+}

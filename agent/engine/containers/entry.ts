@@ -1,0 +1,41 @@
+// One container as this process knows it. Only the lifecycle changes it.
+//
+//   created ──start──▶ running ──exit──▶ exited
+
+import type { SnapshotMount } from '../../../proto/generated/containerd-types.ts';
+import type { ContainerExit, ContainerState } from '../engine.ts';
+import { Limiter } from '../limiter.ts';
+import type { ContainerDirectory, ContainerRecordFile } from './record.ts';
+
+export class ContainerEntry {
+  readonly id: string;
+  readonly directory: ContainerDirectory;
+  readonly record: ContainerRecordFile;
+  /** Start and removal take turns. */
+  readonly turns = new Limiter(1);
+  state: ContainerState = { state: 'created' };
+  /** Mounts of the container's snapshot, while they are known from its creation. */
+  mounts: readonly SnapshotMount[] | undefined;
+  /** An exit that arrives while the start is still under way. */
+  earlyExit: ContainerExit | undefined;
+  isStarting = false;
+  isOutOfMemory = false;
+  /** The end's aftermath: the task is deleted and the log complete. */
+  settled: Promise<void> | undefined;
+  readonly #exited = Promise.withResolvers<ContainerExit>();
+
+  constructor(directory: ContainerDirectory, record: ContainerRecordFile) {
+    this.id = record.id;
+    this.directory = directory;
+    this.record = record;
+  }
+
+  get whenExited(): Promise<ContainerExit> {
+    return this.#exited.promise;
+  }
+
+  markExited(exit: ContainerExit): void {
+    this.state = { state: 'exited', exit };
+    this.#exited.resolve(exit);
+  }
+}

@@ -1,0 +1,30 @@
+// What a runtime says when a container does not start, told as Docker tells it. Pure.
+
+import { hasCode, messageOf, SwarmError } from '../../../core/errors.ts';
+
+const NOT_FOUND = /executable file .*not found|no such file or directory|stat .*: not a directory/i;
+const NOT_EXECUTABLE =
+  /permission denied|exec format error|is a directory|open executable: operation not permitted/i;
+
+/** `invalid-argument` with the exit code 127 or 126 in its hint when the command is at fault. */
+export function startFailure(error: unknown, command: string): unknown {
+  if (hasCode(error, 'unavailable') || hasCode(error, 'deadline-exceeded')) return error;
+  const reason = messageOf(error)
+    .replace(/^.*?(OCI runtime (?:create|start) failed)/s, '$1')
+    .trim();
+  const isExec = /exec|executable|chdir|init caused|cannot run|find/i.test(reason);
+  const isMount = /mounting "|mount `|rootfs_linux|error mounting/i.test(reason);
+  if (isExec && !isMount && NOT_FOUND.test(reason))
+    return badCommand(command, 'executable file not found', 127, reason);
+  if (isExec && !isMount && NOT_EXECUTABLE.test(reason))
+    return badCommand(command, 'cannot be executed', 126, reason);
+  return new SwarmError('failed-precondition', `failed to start container: ${reason}`, { cause: error });
+}
+
+function badCommand(command: string, problem: string, exitCode: number, reason: string): SwarmError {
+  return new SwarmError(
+    'invalid-argument',
+    `failed to start container: exec: ${JSON.stringify(command)}: ${problem}: ${reason}`,
+    { hint: `Exit code ${exitCode}. Check the command, and that it is in the image's PATH.` },
+  );
+}

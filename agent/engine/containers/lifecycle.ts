@@ -1,0 +1,266 @@
+// From the start of a container's process to its end, and what is left to do after it. Events of containerd and full
+// looks both arrive here; whichever comes first counts.
+
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { hasCode, messageOf, SwarmError } from '../../../core/errors.ts';
+import type { TaskExitEvent } from '../../../proto/generated/containerd-events.ts';
+import type { ContainerProcess } from '../../../proto/generated/containerd-tasks.ts';
+import type { SnapshotMount, WireTime } from '../../../proto/generated/containerd-types.ts';
+import type { Logger } from '../../../rpc/logger.ts';
+import { type Containerd, SNAPSHOTTER } from '../containerd/connection.ts';
+import type { ContainerExit } from '../engine.ts';
+import { Limiter, SingleFlight } from '../limiter.ts';
+import type { LogService } from '../logs/log-service.ts';
+import type { Machine } from '../machine.ts';
+import type { ContainerEntry } from './entry.ts';
+import { startFailure } from './failure.ts';
+import { cgroupsPath } from './spec.ts';
+
+export interface LifecycleOptions {
+  readonly containerd: Containerd;
+  readonly engineId: string;
+  readonly machine: Machine;
+  readonly logs: LogService;
+  readonly log: Logger;
+}
+
+const SIGKILL = 9;
+/** As if killed: what a container gets whose process is gone without a word. */
+const EXIT_CODE_LOST = 137;
+/** What Docker gives to containers that a reboot has ended. */
+const EXIT_CODE_REBOOT = 255;
+// Deleting a task runs two programs; more at once only lengthens the queue.
+const PARALLEL_DELETIONS = 4;
+const TASK_TIMEOUT_MS = 120_000;
+const STOPPED_POLL_MS = 20;
+
+export class ContainerLifecycle {
+  readonly #options: LifecycleOptions;
+  readonly #deletions = new Limiter(PARALLEL_DELETIONS);
+  readonly #deletionFlights = new SingleFlight<void>();
+  readonly #bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+
+  constructor(options: LifecycleOptions) {
+    this.#options = options;
+  }
+
+  /** Starts the process; returns its pid. */
+  async start(entry: ContainerEntry): Promise<number> {
+    const { logs, log } = this.#options;
+    entry.isStarting = true;
+    entry.earlyExit = undefined;
+    logs.open(entry.id, entry.directory.path, entry.record.logs);
+    try {
+      const pid = await this.#startTask(entry);
+      entry.directory.markStarted(this.#bootId);
+      entry.state = { state: 'running', pid };
+      if (entry.earlyExit !== undefined) this.#exit(entry, entry.earlyExit);
+      return pid;
+    } catch (error) {
+      log.warn({ 'container.id': entry.id, reason: messageOf(error) }, 'container not started');
+      await this.#abandonTask(entry);
+      throw startFailure(error, entry.record.command);
+    } finally {
+      entry.isStarting = false;
+    }
+  }
+
+  async #startTask(entry: ContainerEntry): Promise<number> {
+    const { containerd, logs } = this.#options;
+    const { stdout, stderr } = logs.spoolPaths(entry.id);
+    const call = { timeoutMs: TASK_TIMEOUT_MS };
+    try {
+      await containerd.tasks.create(
+        {
+          containerId: entry.id,
+          rootfs: entry.mounts ?? (await this.#snapshotMounts(entry)),
+          stdin: '',
+          stdout,
+          stderr: entry.record.tty ? '' : stderr,
+          terminal: entry.record.tty,
+        },
+        call,
+      );
+    } catch (error) {
+      // An earlier start was cut off after it had created the task.
+      if (!hasCode(error, 'already-exists')) throw error;
+    }
+    entry.mounts = undefined;
+    return (await containerd.tasks.start({ containerId: entry.id }, call)).pid;
+  }
+
+  /** The mounts of the container's snapshot, which is made when its creation was cut off before it. */
+  async #snapshotMounts(entry: ContainerEntry): Promise<readonly SnapshotMount[]> {
+    const { snapshots } = this.#options.containerd;
+    const key = { snapshotter: SNAPSHOTTER, key: entry.id };
+    try {
+      return (await snapshots.mounts(key)).mounts;
+    } catch (error) {
+      if (!hasCode(error, 'not-found')) throw error;
+      return (await snapshots.prepare({ ...key, parent: entry.record.parentSnapshot, labels: {} })).mounts;
+    }
+  }
+
+  async #abandonTask(entry: ContainerEntry): Promise<void> {
+    try {
+      await this.deleteTask(entry.id);
+    } catch (error) {
+      this.#options.log.warn(
+        { 'container.id': entry.id, reason: messageOf(error) },
+        'failed task not deleted',
+      );
+    }
+    this.#options.logs.remove(entry.id, entry.directory.path, false);
+  }
+
+  /** Kills what is left of the task and deletes it. Succeeds when there is none. */
+  async deleteTask(id: string): Promise<void> {
+    await this.#deletionFlights.run(id, () =>
+      this.#deletions.run(async () => {
+        try {
+          await this.#deleteTask(id);
+        } catch (error) {
+          if (!hasCode(error, 'not-found')) throw error;
+        }
+      }),
+    );
+  }
+
+  async #deleteTask(id: string): Promise<void> {
+    const { tasks } = this.#options.containerd;
+    try {
+      await tasks.delete({ containerId: id }, { timeoutMs: TASK_TIMEOUT_MS });
+    } catch (error) {
+      if (!hasCode(error, 'failed-precondition') && !hasCode(error, 'internal')) throw error;
+      // It still runs or was only created.
+      await tasks.kill({ containerId: id, signal: SIGKILL, all: true }).catch(() => {});
+      await this.#untilStopped(id);
+      await tasks.delete({ containerId: id }, { timeoutMs: TASK_TIMEOUT_MS });
+    }
+  }
+
+  async #untilStopped(id: string): Promise<void> {
+    const deadline = Date.now() + TASK_TIMEOUT_MS;
+    while (Date.now() < deadline) {
+      const { process: task } = await this.#options.containerd.tasks.get({ containerId: id });
+      if (task === undefined || task.status === 'stopped') return;
+      await delay(STOPPED_POLL_MS);
+    }
+  }
+
+  onExitEvent(entry: ContainerEntry, event: TaskExitEvent): void {
+    const exit = exitOf(event.exitStatus, event.exitedAt);
+    // Until its start has succeeded, nobody knows whether the container ever ran.
+    if (entry.isStarting && entry.state.state === 'created') entry.earlyExit = exit;
+    else this.#exit(entry, exit);
+  }
+
+  /** Compares what containerd shows with what is known. `task` is undefined when containerd has none. */
+  reconcile(entry: ContainerEntry, task: ContainerProcess | undefined): void {
+    if (entry.isStarting) return;
+    const { state } = entry;
+    if (state.state === 'exited') {
+      if (task !== undefined) this.#settle(entry);
+      return;
+    }
+    if (task?.status === 'stopped') {
+      this.#exit(entry, exitOf(task.exitStatus, task.exitedAt));
+    } else if (task !== undefined && task.status !== 'created') {
+      if (state.state === 'running') return;
+      // The daemon ended between the start and its note.
+      entry.directory.markStarted(this.#bootId);
+      entry.state = { state: 'running', pid: task.pid };
+      this.#options.logs.open(entry.id, entry.directory.path, entry.record.logs);
+    } else if (task === undefined && entry.directory.startedInBoot() !== undefined) {
+      const hasRebooted = entry.directory.startedInBoot() !== this.#bootId;
+      const exitCode = hasRebooted ? EXIT_CODE_REBOOT : EXIT_CODE_LOST;
+      this.#exit(entry, { exitCode, exitedAtMs: Date.now(), outOfMemory: false });
+    }
+  }
+
+  #exit(entry: ContainerEntry, exit: ContainerExit): void {
+    if (entry.state.state === 'exited') return;
+    const outOfMemory =
+      entry.isOutOfMemory || (exit.exitCode === EXIT_CODE_LOST && this.#wasOomKilled(entry.id));
+    const final = { ...exit, outOfMemory };
+    entry.directory.writeExit(final);
+    this.#options.log.info(
+      { 'container.id': entry.id, exitCode: exit.exitCode, outOfMemory },
+      'container ended',
+    );
+    this.#settle(entry);
+    entry.markExited(final);
+  }
+
+  /** Deletes the task, so that the shim has written all output, then completes the log. */
+  #settle(entry: ContainerEntry): void {
+    entry.settled ??= this.#settleNow(entry).finally(() => {
+      entry.settled = undefined;
+    });
+  }
+
+  async #settleNow(entry: ContainerEntry): Promise<void> {
+    const { logs, log } = this.#options;
+    try {
+      await this.deleteTask(entry.id);
+      logs.finish(entry.id, entry.directory.path, entry.record.logs);
+    } catch (error) {
+      // The next full look comes back to it.
+      log.warn({ 'container.id': entry.id, reason: messageOf(error) }, 'ended task not deleted');
+    }
+  }
+
+  /** The cgroup outlives the process until its task is deleted. */
+  #wasOomKilled(id: string): boolean {
+    const group = cgroupsPath(this.#options.engineId, id);
+    const isUnified = this.#options.machine.cgroupVersion === '2';
+    const file = isUnified
+      ? path.join('/sys/fs/cgroup', group, 'memory.events')
+      : path.join('/sys/fs/cgroup/memory', group, 'memory.oom_control');
+    try {
+      return Number(/^oom_kill (\d+)$/m.exec(readFileSync(file, 'utf8'))?.[1] ?? 0) > 0;
+    } catch {
+      // Gone already.
+      return false;
+    }
+  }
+
+  /** Sends a signal to the container's first process. */
+  async signal(entry: ContainerEntry, signal: number): Promise<void> {
+    if (entry.state.state !== 'running')
+      throw new SwarmError('failed-precondition', `container ${entry.id} is not running`);
+    const { pid } = entry.state;
+    // A direct signal costs nothing, containerd's way runs a program. The cgroup tells that the pid is still its own.
+    if (belongsTo(pid, cgroupsPath(this.#options.engineId, entry.id))) {
+      try {
+        process.kill(pid, signal);
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+      }
+      return;
+    }
+    try {
+      await this.#options.containerd.tasks.kill({ containerId: entry.id, signal, all: false });
+    } catch (error) {
+      // It has ended; the event is on its way.
+      if (!hasCode(error, 'not-found')) throw error;
+    }
+  }
+}
+
+function belongsTo(pid: number, cgroup: string): boolean {
+  try {
+    return readFileSync(`/proc/${pid}/cgroup`, 'utf8')
+      .split('\n')
+      .some((line) => line.endsWith(`:${cgroup}`));
+  } catch {
+    return false;
+  }
+}
+
+function exitOf(exitCode: number, at: WireTime | undefined): ContainerExit {
+  const exitedAtMs = at === undefined || at.seconds <= 0 ? Date.now() : at.seconds * 1000 + at.nanos / 1e6;
+  return { exitCode, exitedAtMs: Math.floor(exitedAtMs), outOfMemory: false };
+}

@@ -1,0 +1,114 @@
+// What the engine keeps on disk of one container, in a directory of its own: `config.json` from its creation, `started`
+// when its process runs, `exit.json` when it has ended; the log and the files bound into /etc lie beside them.
+
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import path from 'node:path';
+import type { ContainerConfig, ContainerExit, LogSettings } from '../engine.ts';
+
+/** The part of a container's configuration that is needed after its creation. */
+export interface ContainerRecordFile {
+  readonly id: string;
+  readonly manifestDigest: string;
+  /** Snapshot of the image. */
+  readonly parentSnapshot: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly command: string;
+  readonly tty: boolean;
+  readonly stopSignal: string;
+  readonly logs: LogSettings;
+}
+
+// Docker's, byte for byte.
+const HOSTS = `127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+fe00::0\tip6-localnet
+ff00::0\tip6-mcastprefix
+ff02::1\tip6-allnodes
+ff02::2\tip6-allrouters
+`;
+
+export class ContainerDirectory {
+  readonly path: string;
+
+  constructor(root: string, id: string) {
+    this.path = path.join(root, id);
+  }
+
+  file(name: string): string {
+    return path.join(this.path, name);
+  }
+
+  /** Directory of an anonymous volume, which lives as long as the container. */
+  volume(index: number): string {
+    return this.file(`volumes/${index}`);
+  }
+
+  create(config: ContainerConfig, hostname: string): void {
+    mkdirSync(this.path, { recursive: true, mode: 0o711 });
+    const ownLine = config.network?.address ? `${config.network.address}\t${hostname}\n` : '';
+    writeFileSync(this.file('hostname'), `${hostname}\n`, { mode: 0o644 });
+    writeFileSync(this.file('hosts'), HOSTS + ownLine, { mode: 0o644 });
+    writeFileSync(this.file('resolv.conf'), config.network?.resolvConf ?? '', { mode: 0o644 });
+  }
+
+  writeRecord(record: ContainerRecordFile): void {
+    this.#write('config.json', record);
+  }
+
+  readRecord(): ContainerRecordFile | undefined {
+    return this.#read('config.json') as ContainerRecordFile | undefined;
+  }
+
+  /** `bootId` tells a container that a reboot has ended from one that was killed. */
+  markStarted(bootId: string): void {
+    this.#write('started', { bootId });
+  }
+
+  startedInBoot(): string | undefined {
+    return (this.#read('started') as { bootId?: string } | undefined)?.bootId;
+  }
+
+  writeExit(exit: ContainerExit): void {
+    this.#write('exit.json', exit);
+  }
+
+  readExit(): ContainerExit | undefined {
+    return this.#read('exit.json') as ContainerExit | undefined;
+  }
+
+  /** Removes everything, or all but the log. */
+  remove(keepLog: boolean): void {
+    if (!existsSync(this.path)) return;
+    if (!keepLog) {
+      rmSync(this.path, { recursive: true, force: true });
+      return;
+    }
+    const names = readdirSync(this.path).filter((name) => !name.startsWith('log.json'));
+    for (const name of names) rmSync(this.file(name), { recursive: true, force: true });
+    if (readdirSync(this.path).length === 0) rmdirSync(this.path);
+  }
+
+  #write(name: string, value: unknown): void {
+    const file = this.file(name);
+    writeFileSync(`${file}.new`, JSON.stringify(value), { mode: 0o600 });
+    renameSync(`${file}.new`, file);
+  }
+
+  #read(name: string): unknown {
+    try {
+      return JSON.parse(readFileSync(this.file(name), 'utf8'));
+    } catch {
+      // Absent, or torn by a power failure, after which nothing of it is running.
+      return undefined;
+    }
+  }
+}

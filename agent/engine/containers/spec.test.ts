@@ -1,0 +1,168 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { hasCode } from '../../../core/errors.ts';
+import { emptyMount, emptyResourceLimits } from '../../../core/generated/objects.ts';
+import type { ImageConfiguration } from '../images/manifest.ts';
+import { composeSpec, mergeEnvironment, processArguments, type SpecInput, shimGroup } from './spec.ts';
+
+const image: ImageConfiguration = {
+  platform: { os: 'linux', architecture: 'amd64' },
+  createdAtMs: 0,
+  diffIds: [],
+  entrypoint: ['/entry'],
+  command: ['serve'],
+  env: ['PATH=/bin', 'MODE=image'],
+  workdir: '/srv',
+  user: '',
+  stopSignal: '',
+  volumes: [],
+  labels: {},
+};
+
+const machine = {
+  cgroupVersion: '1',
+  isHybrid: false,
+  hasSwapAccounting: true,
+  hasSysResource: true,
+  openFilesMax: 20_000,
+} as const;
+
+function anInput(overrides: Partial<SpecInput> = {}): SpecInput {
+  return {
+    id: 'c1',
+    engineId: 'e1',
+    image,
+    command: [],
+    args: [],
+    env: [],
+    workdir: '',
+    user: { uid: 0, gid: 0, additionalGids: [0] },
+    hostname: 'box',
+    mounts: [],
+    readOnly: false,
+    tty: false,
+    limits: emptyResourceLimits,
+    reservedMemoryBytes: 0,
+    filesDirectory: '/data/c1',
+    machine,
+    ...overrides,
+  };
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: the specification is JSON to us
+const specOf = (overrides: Partial<SpecInput> = {}): any => composeSpec(anInput(overrides));
+
+test("without options the specification is Docker's default", () => {
+  const spec = specOf();
+
+  assert.deepEqual(
+    spec.mounts
+      .slice(0, 7)
+      .map((mount: Record<string, unknown>) => [
+        mount['destination'],
+        mount['type'],
+        (mount['options'] as string[]).join(),
+      ]),
+    [
+      ['/proc', 'proc', 'nosuid,noexec,nodev'],
+      ['/dev', 'tmpfs', 'nosuid,strictatime,mode=755,size=65536k'],
+      ['/dev/pts', 'devpts', 'nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5'],
+      ['/sys', 'sysfs', 'nosuid,noexec,nodev,ro'],
+      ['/sys/fs/cgroup', 'cgroup', 'ro,nosuid,noexec,nodev'],
+      ['/dev/mqueue', 'mqueue', 'nosuid,noexec,nodev'],
+      ['/dev/shm', 'tmpfs', 'nosuid,noexec,nodev,mode=1777,size=67108864'],
+    ],
+  );
+  assert.deepEqual(
+    spec.linux.namespaces.map(({ type }: { type: string }) => type),
+    ['mount', 'uts', 'pid', 'ipc', 'network'],
+  );
+  assert.equal(spec.linux.cgroupsPath, '/tsswarm/e1/c1');
+  assert.equal(spec.process.cwd, '/srv');
+  assert.deepEqual(spec.process.args, ['/entry', 'serve']);
+  assert.deepEqual(spec.process.env, ['PATH=/bin', 'HOSTNAME=box', 'MODE=image']);
+  assert.deepEqual(spec.process.capabilities.inheritable, undefined);
+  assert.equal(spec.process.capabilities.bounding.length, 14);
+  assert.deepEqual(spec.process.rlimits, [{ type: 'RLIMIT_NOFILE', soft: 1_048_576, hard: 1_048_576 }]);
+  for (const path of ['/proc/kcore', '/proc/keys', '/sys/firmware'])
+    assert.ok(spec.linux.maskedPaths.includes(path));
+  assert.deepEqual(Object.keys(spec.linux.resources), ['devices']);
+});
+
+test('open files are clamped where the limit cannot be raised', () => {
+  const spec = specOf({ machine: { ...machine, hasSysResource: false } });
+
+  assert.deepEqual(spec.process.rlimits, [{ type: 'RLIMIT_NOFILE', soft: 20_000, hard: 20_000 }]);
+});
+
+test('limits become resources, the same for both cgroup versions but for the namespace', () => {
+  const limits = { cpuNanos: 1_500_000_000, memoryBytes: 1000, pids: 7 };
+  const one = specOf({ limits, reservedMemoryBytes: 500 });
+  const two = specOf({ limits, reservedMemoryBytes: 500, machine: { ...machine, cgroupVersion: '2' } });
+
+  assert.deepEqual(one.linux.resources.memory, { limit: 1000, swap: 2000, reservation: 500 });
+  assert.deepEqual(one.linux.resources.cpu, { period: 100_000, quota: 150_000 });
+  assert.deepEqual(one.linux.resources.pids, { limit: 7 });
+  assert.deepEqual(two.linux.resources, one.linux.resources);
+  assert.deepEqual(two.linux.namespaces.at(-1), { type: 'cgroup' });
+  assert.equal(specOf({ limits: { ...limits, cpuNanos: 1 } }).linux.resources.cpu.quota, 1000);
+});
+
+test('mounts follow the defaults, and the files of /etc follow them', () => {
+  const mounts = [
+    {
+      ...emptyMount,
+      type: 'bind' as const,
+      source: '/a',
+      target: '/b',
+      readOnly: true,
+      bindPropagation: 'rslave',
+    },
+    { ...emptyMount, type: 'tmpfs' as const, target: '/t', tmpfsSizeBytes: 10, tmpfsMode: 0o700 },
+  ];
+  const spec = specOf({ mounts });
+
+  assert.deepEqual(spec.mounts.slice(7, 9), [
+    { destination: '/b', type: 'bind', source: '/a', options: ['rbind', 'ro', 'rslave'] },
+    {
+      destination: '/t',
+      type: 'tmpfs',
+      source: 'tmpfs',
+      options: ['noexec', 'nosuid', 'nodev', 'rw', 'size=10', 'mode=700'],
+    },
+  ]);
+  assert.deepEqual(
+    spec.mounts.slice(9).map(({ destination, source }: Record<string, string>) => [destination, source]),
+    [
+      ['/etc/hostname', '/data/c1/hostname'],
+      ['/etc/hosts', '/data/c1/hosts'],
+      ['/etc/resolv.conf', '/data/c1/resolv.conf'],
+    ],
+  );
+});
+
+test('command and arguments replace the entry point and the default arguments as in Docker', () => {
+  const table: [command: string[], args: string[], expected: string[]][] = [
+    [[], [], ['/entry', 'serve']],
+    [[], ['x'], ['/entry', 'x']],
+    [['sh'], [], ['sh']],
+    [['sh'], ['-c'], ['sh', '-c']],
+  ];
+  for (const [command, args, expected] of table)
+    assert.deepEqual(processArguments({ command, args, image }), expected);
+  const bare = { ...image, entrypoint: [], command: [] };
+  assert.throws(
+    () => processArguments({ command: [], args: [], image: bare }),
+    (error) => hasCode(error, 'invalid-argument') && error.message === 'no command specified',
+  );
+});
+
+test('a later variable replaces an earlier one, and a bare name removes it', () => {
+  assert.deepEqual(mergeEnvironment(['A=1', 'B=2', 'C=3'], ['A=9', 'B', 'D=', '=x']), ['A=9', 'C=3', 'D=']);
+});
+
+test('containers spread over four shims', () => {
+  const groups = new Set(Array.from({ length: 200 }, (_, index) => shimGroup(`container-${index}`)));
+
+  assert.equal(groups.size, 4);
+});

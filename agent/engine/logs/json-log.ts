@@ -1,0 +1,113 @@
+// Docker's json-file format with rotation: current lines in `log.json`, older ones in `log.json.1` and so on.
+
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
+import path from 'node:path';
+import type { LogSettings } from '../engine.ts';
+
+export type LogStream = 'stdout' | 'stderr';
+
+export function logPath(directory: string, index: number): string {
+  return path.join(directory, index === 0 ? 'log.json' : `log.json.${index}`);
+}
+
+/** Times that never repeat, in nanoseconds: lines keep their order when they are sorted by time. */
+export class LineClock {
+  #lastMs = 0;
+  #prefix = '';
+  #serial = 0;
+
+  next(): string {
+    const nowMs = Date.now();
+    if (nowMs > this.#lastMs || this.#serial >= 999_999) {
+      this.#lastMs = Math.max(nowMs, this.#serial >= 999_999 ? this.#lastMs + 1 : nowMs);
+      this.#prefix = new Date(this.#lastMs).toISOString().slice(0, -1);
+      this.#serial = 0;
+    } else this.#serial += 1;
+    return `${this.#prefix}${String(this.#serial).padStart(6, '0')}Z`;
+  }
+}
+
+export function formatLine(stream: LogStream, line: string, time: string): string {
+  return `{"log":${JSON.stringify(line)},"stream":"${stream}","time":"${time}"}\n`;
+}
+
+/** The writing end. Who writes notes `sizeBytes` elsewhere, and what goes beyond it is cut off at the next opening. */
+export class JsonLog {
+  readonly #directory: string;
+  readonly #settings: LogSettings;
+  #fd: number;
+  #sizeBytes: number;
+  #generation = 0;
+
+  /** `knownBytes` is how much of the current file is known to be good. */
+  constructor(directory: string, settings: LogSettings, knownBytes: number) {
+    this.#directory = directory;
+    this.#settings = settings;
+    const file = logPath(directory, 0);
+    // A rotation was cut off right after its rename: the known size belongs to the renamed file.
+    const known = existsSync(file) ? knownBytes : 0;
+    this.#fd = openSync(file, 'a', 0o640);
+    this.#sizeBytes = Math.min(known, fstatSync(this.#fd).size);
+    ftruncateSync(this.#fd, this.#sizeBytes);
+  }
+
+  get sizeBytes(): number {
+    return this.#sizeBytes;
+  }
+
+  /** Grows with each rotation. */
+  get generation(): number {
+    return this.#generation;
+  }
+
+  get isFull(): boolean {
+    return this.#settings.maxSizeBytes > 0 && this.#sizeBytes >= this.#settings.maxSizeBytes;
+  }
+
+  /** How many bytes go in before the file is full; at least one line always does. */
+  get roomBytes(): number {
+    return this.#settings.maxSizeBytes > 0
+      ? this.#settings.maxSizeBytes - this.#sizeBytes
+      : Number.POSITIVE_INFINITY;
+  }
+
+  append(text: string): void {
+    const bytes = Buffer.from(text);
+    try {
+      for (let at = 0; at < bytes.length; ) at += writeSync(this.#fd, bytes, at);
+    } catch (error) {
+      // Half a line on a full disk must not stay.
+      ftruncateSync(this.#fd, this.#sizeBytes);
+      throw error;
+    }
+    this.#sizeBytes += bytes.length;
+  }
+
+  /** Starts a new file. `onEmpty` must note the size 0 before anything is written to it. */
+  rotate(onEmpty: () => void): void {
+    closeSync(this.#fd);
+    const kept = Math.max(1, this.#settings.maxFiles);
+    for (let index = kept - 1; index >= 1; index -= 1) {
+      const from = logPath(this.#directory, index - 1);
+      if (existsSync(from)) renameSync(from, logPath(this.#directory, index));
+    }
+    if (kept === 1) rmSync(logPath(this.#directory, 0), { force: true });
+    this.#sizeBytes = 0;
+    this.#generation += 1;
+    onEmpty();
+    this.#fd = openSync(logPath(this.#directory, 0), 'a', 0o640);
+  }
+
+  close(): void {
+    closeSync(this.#fd);
+  }
+}

@@ -1,0 +1,113 @@
+// The logs of all containers: one tailer each while it runs, one watch on the spool directory for all of them.
+
+import {
+  closeSync,
+  existsSync,
+  type FSWatcher,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  watch,
+} from 'node:fs';
+import path from 'node:path';
+import { messageOf } from '../../../core/errors.ts';
+import type { Logger } from '../../../rpc/logger.ts';
+import type { LogQuery, LogRecord, LogSettings } from '../engine.ts';
+import { readLog } from './reader.ts';
+import { LogTailer, type SpoolPaths, stateFile } from './tailer.ts';
+
+// Collects the writes of a burst.
+const PUMP_DELAY_MS = 2;
+// The kernel drops notifications when too many are waiting.
+const POLL_PERIOD_MS = 2000;
+
+export class LogService implements Disposable {
+  readonly #spoolDirectory: string;
+  readonly #log: Logger;
+  readonly #tailers = new Map<string, LogTailer>();
+  readonly #due = new Set<string>();
+  readonly #watcher: FSWatcher;
+  readonly #poll: NodeJS.Timeout;
+  #isPumping = false;
+
+  constructor(spoolDirectory: string, log: Logger) {
+    this.#spoolDirectory = spoolDirectory;
+    this.#log = log;
+    mkdirSync(spoolDirectory, { recursive: true, mode: 0o700 });
+    this.#watcher = watch(spoolDirectory, { persistent: false }, (_event, file) => {
+      if (file !== null) this.#schedule(path.parse(file).name);
+    });
+    this.#watcher.on('error', (error) => log.error({ reason: messageOf(error) }, 'log spool is not watched'));
+    this.#poll = setInterval(() => {
+      for (const id of this.#tailers.keys()) this.#schedule(id);
+    }, POLL_PERIOD_MS).unref();
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#poll);
+    this.#watcher.close();
+    for (const tailer of this.#tailers.values()) tailer.close();
+    this.#tailers.clear();
+  }
+
+  /** Where the shim is to write. Only stdout is used with a terminal. */
+  spoolPaths(id: string): SpoolPaths {
+    return {
+      stdout: path.join(this.#spoolDirectory, `${id}.out`),
+      stderr: path.join(this.#spoolDirectory, `${id}.err`),
+    };
+  }
+
+  /** Creates what is missing of the spool and follows it. `directory` holds the log. */
+  open(id: string, directory: string, settings: LogSettings): void {
+    if (this.#tailers.has(id)) return;
+    const spool = this.spoolPaths(id);
+    for (const file of [spool.stdout, spool.stderr]) closeSync(openSync(file, 'a', 0o600));
+    this.#tailers.set(id, new LogTailer({ spool, directory, settings, log: this.#log }));
+    this.#schedule(id);
+  }
+
+  /** Stores the rest of an ended container's output. Does nothing when that is done. */
+  finish(id: string, directory: string, settings: LogSettings): void {
+    const spool = this.spoolPaths(id);
+    if (!this.#tailers.has(id) && existsSync(spool.stdout)) this.open(id, directory, settings);
+    this.#tailers.get(id)?.finish();
+    this.#tailers.delete(id);
+  }
+
+  /** Forgets what was not stored; the log goes as well unless `keepLog`. */
+  remove(id: string, directory: string, keepLog: boolean): void {
+    this.#tailers.get(id)?.close();
+    this.#tailers.delete(id);
+    const spool = this.spoolPaths(id);
+    for (const file of [spool.stdout, spool.stderr, stateFile(directory)]) rmSync(file, { force: true });
+    if (keepLog || !existsSync(directory)) return;
+    for (const name of readdirSync(directory))
+      if (name.startsWith('log.json')) rmSync(path.join(directory, name), { force: true });
+  }
+
+  /** The lines of a container that runs, has ended or was removed with its log kept. */
+  async *read(id: string, directory: string, query: LogQuery): AsyncIterable<LogRecord> {
+    const tailer = this.#tailers.get(id);
+    tailer?.drain();
+    yield* readLog(directory, tailer, query);
+  }
+
+  #schedule(id: string): void {
+    if (!this.#tailers.has(id)) return;
+    this.#due.add(id);
+    if (this.#isPumping) return;
+    this.#isPumping = true;
+    setTimeout(() => this.#pumpDue(), PUMP_DELAY_MS);
+  }
+
+  /** One buffer of each container that has something, then the event loop's turn. */
+  #pumpDue(): void {
+    const due = [...this.#due];
+    this.#due.clear();
+    for (const id of due) if (this.#tailers.get(id)?.pump()) this.#due.add(id);
+    if (this.#due.size > 0) setImmediate(() => this.#pumpDue());
+    else this.#isPumping = false;
+  }
+}

@@ -1,0 +1,197 @@
+// Opens the local engine: chooses the runtime, has containerd running, adopts what is there.
+
+import { mkdirSync } from 'node:fs';
+import path from 'node:path';
+import { setInterval } from 'node:timers';
+import { hasCode, messageOf, SwarmError } from '../../core/errors.ts';
+import type { Logger } from '../../rpc/logger.ts';
+import { engineLog } from '../log.ts';
+import { containerdPlaces } from './containerd/configuration.ts';
+import { type Containerd, connectContainerd } from './containerd/connection.ts';
+import { followContainerd } from './containerd/link.ts';
+import { shareDirectory, unshareDirectory } from './containerd/mounts.ts';
+import { ContainerdSupervisor } from './containerd/supervisor.ts';
+import { ContainerComposer } from './containers/compose.ts';
+import { EngineContainers } from './containers/containers.ts';
+import { ContainerLifecycle } from './containers/lifecycle.ts';
+import { engineCgroup } from './containers/spec.ts';
+import type { Engine, EngineDescription } from './engine.ts';
+import { BlobStore } from './images/blob-store.ts';
+import { EngineImages } from './images/images.ts';
+import { LogService } from './logs/log-service.ts';
+import { inspectMachine, machineWarnings, removeCgroup } from './machine.ts';
+import { measureWith, type Observe } from './measure.ts';
+import { chooseRuntime, type RuntimeChoice } from './runtime/runtime.ts';
+
+export interface OpenEngineOptions {
+  /** Lasting: images, containers, logs. "/var/lib/tsswarm". */
+  readonly dataRoot: string;
+  /** Sockets and process state. "/run/tsswarm". Becomes a shared mount point. */
+  readonly runDir: string;
+  /** Tells engines on one machine apart; part of the containerd namespace and of cgroup paths. */
+  readonly engineId: string;
+  readonly insecureRegistries: readonly string[];
+  readonly runtime: RuntimeChoice;
+  /** "containerd", looked up in PATH, unless given. */
+  readonly containerdPath?: string;
+  readonly observe?: Observe;
+  readonly log?: Logger;
+  /** How long a silent registry is waited for. */
+  readonly registryStallTimeoutMs?: number;
+}
+
+/** An engine whose containerd can be ended as well. */
+export interface OwnedEngine extends Engine {
+  /** Pid of containerd while it runs. */
+  readonly containerdPid: number | undefined;
+  /** Ends containerd and undoes the mounts. Containers should have been removed; the engine is closed afterwards. */
+  shutdownContainerd(): Promise<void>;
+}
+
+const ENGINE_ID = /^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/;
+// A safety net under the events.
+const RECONCILE_PERIOD_MS = 10_000;
+
+/** Resolves when containerd answers and all containers are adopted. */
+export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngine> {
+  const { dataRoot, runDir, engineId, log = engineLog } = options;
+  if (!ENGINE_ID.test(engineId))
+    throw new SwarmError('invalid-argument', `engine id ${JSON.stringify(engineId)} is not valid`);
+  const places = containerdPlaces(dataRoot, runDir);
+  for (const directory of [dataRoot, path.join(dataRoot, 'scratch')])
+    mkdirSync(directory, { recursive: true, mode: 0o711 });
+  shareDirectory(runDir);
+  const machine = inspectMachine();
+  const runtime = await chooseRuntime({ choice: options.runtime, runDir, engineId, machine, log });
+  const containerd = connectContainerd(places.socketPath, `tsswarm-${engineId}`);
+  const supervisor = new ContainerdSupervisor(
+    {
+      places,
+      containerdPath: options.containerdPath ?? 'containerd',
+      hidesUnifiedControllers: runtime.hidesUnifiedControllers,
+      log,
+    },
+    containerd,
+  );
+  const measure = measureWith(options.observe);
+  const logs = new LogService(path.join(dataRoot, 'spool'), log);
+  const images = new EngineImages({
+    containerd,
+    insecureRegistries: options.insecureRegistries,
+    measure,
+    log,
+    usersOf: (image) => containers.usersOf(image),
+    ...(options.registryStallTimeoutMs && { stallTimeoutMs: options.registryStallTimeoutMs }),
+  });
+  const containers: EngineContainers = new EngineContainers({
+    containerd,
+    composer: new ContainerComposer({
+      containerd,
+      blobs: new BlobStore(containerd),
+      engineId,
+      machine,
+      runtime,
+      runtimeRoot: path.join(runDir, 'runtime'),
+      scratchDirectory: path.join(dataRoot, 'scratch'),
+      volumesDirectory: path.join(dataRoot, 'volumes'),
+    }),
+    lifecycle: new ContainerLifecycle({ containerd, engineId, machine, logs, log }),
+    logs,
+    root: path.join(dataRoot, 'containers'),
+    findImage: (reference) => images.findStored(reference),
+    measure,
+  });
+  const stop = new AbortController();
+  const connection = await connect({ containerd, supervisor, log, images, containers }, stop.signal);
+  const reconciling = setInterval(() => {
+    containers.reconcile().catch((error) => log.debug({ reason: messageOf(error) }, 'full look failed'));
+  }, RECONCILE_PERIOD_MS);
+  const close = async () => {
+    clearInterval(reconciling);
+    stop.abort();
+    await connection.ended;
+    logs[Symbol.dispose]();
+    images[Symbol.dispose]();
+    containerd.close();
+  };
+  const warnings = [...machineWarnings(machine), ...runtime.warnings];
+  return {
+    images,
+    containers,
+    get containerdPid() {
+      return supervisor.pid;
+    },
+    async describe(): Promise<EngineDescription> {
+      const { cgroupVersion } = machine;
+      return {
+        containerdVersion: connection.version(),
+        runtime: runtime.description,
+        cgroupVersion,
+        warnings,
+      };
+    },
+    async shutdownContainerd() {
+      await close();
+      await supervisor.shutdown();
+      unshareDirectory(runDir);
+      try {
+        removeCgroup(machine, engineCgroup(engineId));
+      } catch (error) {
+        // Containers that were left running are in it.
+        log.warn({ reason: messageOf(error) }, 'cgroup not removed');
+      }
+    },
+    [Symbol.asyncDispose]: close,
+  };
+}
+
+interface Parts {
+  readonly containerd: Containerd;
+  readonly supervisor: ContainerdSupervisor;
+  readonly log: Logger;
+  readonly images: EngineImages;
+  readonly containers: EngineContainers;
+}
+
+/** Follows containerd until aborted; resolves after the first full look. */
+async function connect(
+  { containerd, supervisor, log, images, containers }: Parts,
+  signal: AbortSignal,
+): Promise<{ version(): string; ended: Promise<void> }> {
+  const first = Promise.withResolvers<void>();
+  let current = '';
+  const following = followContainerd(
+    {
+      containerd,
+      supervisor,
+      log,
+      onExit: (event) => containers.onExit(event),
+      onOutOfMemory: (id) => containers.onOutOfMemory(id),
+      async onConnected(version) {
+        current = version;
+        await createNamespace(containerd);
+        if (!isReady) await images.load();
+        await containers.reconcile();
+        isReady = true;
+        first.resolve();
+      },
+    },
+    signal,
+  );
+  let isReady = false;
+  const ended = following.catch((error) => {
+    if (signal.aborted) return;
+    log.fatal({ reason: messageOf(error) }, 'containerd cannot be kept running');
+    first.reject(error);
+  });
+  await first.promise;
+  return { version: () => current, ended };
+}
+
+async function createNamespace(containerd: Containerd): Promise<void> {
+  try {
+    await containerd.namespaces.create({ namespace: { name: containerd.namespace, labels: {} } });
+  } catch (error) {
+    if (!hasCode(error, 'already-exists')) throw error;
+  }
+}

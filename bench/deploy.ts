@@ -1,0 +1,148 @@
+// How long 50 containers take to come and go, what an idle node holds, and how quick the command line answers: next
+// to Docker Swarm with the same image on the same machine, alternating.
+
+import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { defined } from '../core/assert.ts';
+import { buildDemoImage, type DemoImage } from '../deploy/demo-image.ts';
+import { eventually } from '../test/support/eventually.ts';
+import { RealNode, whyNoRealNode } from '../test/support/real-node.ts';
+import { DockerSwarm } from './docker-swarm.ts';
+import type { BenchOptions } from './main.ts';
+import { againstLimit, againstPeer, median, type Row } from './report.ts';
+
+const REPLICAS = 50;
+const IMAGE = 'bench:1';
+/** Ends on TERM at once, as a well-behaved service does. */
+const COMMAND = ['sh', '-c', 'trap "exit 0" TERM; while :; do sleep 1000 & wait $!; done'];
+const ROUNDS = 5;
+const ROUNDS_QUICK = 2;
+const LIST_RUNS = 15;
+const LIMIT_MS = 120_000;
+
+interface Timings {
+  readonly up: number[];
+  readonly down: number[];
+}
+
+/** Bars: deploy and removal at most a quarter of Swarm's time, idle memory at most its, `service ls` within 100 ms. */
+export async function deployBench({ isQuick }: BenchOptions): Promise<Row[]> {
+  const missing = whyNoRealNode();
+  if (missing !== undefined) throw new Error(`the bench ${missing}`);
+  const image = await buildDemoImage({ name: IMAGE });
+  await using node = await RealNode.start();
+  await node.init();
+  await node.importImage(image.archive);
+  await using docker = await DockerSwarm.start();
+  await importInto(docker, image);
+
+  const memory = pssMb(await nodePids(node));
+  const dockerMemory = pssMb(docker.pids());
+  const ours: Timings = { up: [], down: [] };
+  const theirs: Timings = { up: [], down: [] };
+  for (let round = 0; round < (isQuick ? ROUNDS_QUICK : ROUNDS); round++) {
+    await deployOnTsswarm(node, ours);
+    await deployOnDocker(docker, theirs);
+    process.stderr.write(`round ${round + 1}: tsswarm ${describe(ours)}, docker ${describe(theirs)}\n`);
+  }
+  const list = await timeCommand(() => node.cli('service', 'ls'));
+  const dockerList = await timeCommand(() => docker.docker('service', 'ls'));
+  return [
+    againstPeer(`${REPLICAS} containers up`, 's', median(ours.up), median(theirs.up), 0.25),
+    againstPeer(`${REPLICAS} containers gone`, 's', median(ours.down), median(theirs.down), 0.25),
+    againstPeer('idle memory (PSS of daemons)', 'MB', memory, dockerMemory, 1),
+    againstPeer('memory after the rounds', 'MB', pssMb(await nodePids(node)), pssMb(docker.pids()), 1),
+    againstLimit('service ls, whole process', 'ms', list, 100, dockerList),
+  ];
+}
+
+async function deployOnTsswarm(node: RealNode, timings: Timings): Promise<void> {
+  const startedMs = performance.now();
+  const created = await node.cli(
+    'service',
+    'create',
+    '--detach',
+    '--no-resolve-image',
+    '--name',
+    'bench',
+    '--replicas',
+    String(REPLICAS),
+    IMAGE,
+    ...COMMAND,
+  );
+  if (created.code !== 0) throw new Error(created.stderr);
+  await eventually(
+    async () => (await node.control.listServices({})).services[0]?.runningTasks === REPLICAS,
+    LIMIT_MS,
+  );
+  timings.up.push((performance.now() - startedMs) / 1000);
+  const removedMs = performance.now();
+  const removed = await node.cli('service', 'rm', 'bench');
+  if (removed.code !== 0) throw new Error(removed.stderr);
+  await node.untilEmpty(LIMIT_MS);
+  timings.down.push((performance.now() - removedMs) / 1000);
+}
+
+async function deployOnDocker(docker: DockerSwarm, timings: Timings): Promise<void> {
+  const startedMs = performance.now();
+  await docker.docker(
+    'service',
+    'create',
+    '--detach',
+    '--no-resolve-image',
+    '--name',
+    'bench',
+    '--replicas',
+    String(REPLICAS),
+    IMAGE,
+    ...COMMAND,
+  );
+  await eventually(async () => (await docker.runningTasks()) === REPLICAS, LIMIT_MS);
+  timings.up.push((performance.now() - startedMs) / 1000);
+  const removedMs = performance.now();
+  await docker.docker('service', 'rm', 'bench');
+  await eventually(() => docker.isEmpty(), LIMIT_MS);
+  timings.down.push((performance.now() - removedMs) / 1000);
+}
+
+/** The same files as a Docker image: Debian's docker.io does not read OCI archives. */
+async function importInto(docker: DockerSwarm, { manifest, blobs }: DemoImage): Promise<void> {
+  const { layers } = JSON.parse(manifest.toString()) as { layers: { digest: string }[] };
+  const layer = defined(blobs.get(layers[0]?.digest ?? ''), 'the image has a layer');
+  const file = path.join(docker.directory, 'layer.tar.gz');
+  await writeFile(file, layer);
+  await docker.docker('import', '--change', 'ENV PATH=/bin', file, IMAGE);
+}
+
+/** Daemon, manager and containerd: what runs without any service. */
+async function nodePids(node: RealNode): Promise<number[]> {
+  const children = execFileSync('ps', ['-o', 'pid=', '--ppid', String(node.daemonPid)], { encoding: 'utf8' });
+  return [
+    ...new Set([node.daemonPid, ...children.trim().split(/\s+/).map(Number), await node.containerdPid()]),
+  ];
+}
+
+/** Proportional set size: memory shared between processes counts once. */
+function pssMb(pids: readonly number[]): number {
+  return pids
+    .map(
+      (pid) => Number(/^Pss:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'))?.[1]) / 1024,
+    )
+    .reduce((sum, value) => sum + value, 0);
+}
+
+async function timeCommand(command: () => Promise<unknown>): Promise<number> {
+  const times: number[] = [];
+  for (let attempt = 0; attempt < LIST_RUNS; attempt++) {
+    const startedMs = performance.now();
+    await command();
+    times.push(performance.now() - startedMs);
+  }
+  return median(times);
+}
+
+function describe({ up, down }: Timings): string {
+  return `${up.at(-1)?.toFixed(2)} s up, ${down.at(-1)?.toFixed(2)} s down`;
+}

@@ -1,0 +1,22 @@
+// `npm run bench -- NAME [--quick] [--json]`: side by side with a peer, in one run, as ratios.
+
+import { deployBench } from './deploy.ts';
+import { printReport, type Row } from './report.ts';
+
+export interface BenchOptions {
+  /** Under 50 seconds: fewer rounds, the same work. */
+  readonly isQuick: boolean;
+}
+
+const BENCHES: Record<string, (options: BenchOptions) => Promise<Row[]>> = { deploy: deployBench };
+
+const names = process.argv.slice(2).filter((word) => !word.startsWith('--'));
+const flags = new Set(process.argv.slice(2).filter((word) => word.startsWith('--')));
+const [name = ''] = names;
+const bench = BENCHES[name];
+if (bench === undefined || [...flags].some((flag) => !['--quick', '--json'].includes(flag))) {
+  process.stderr.write(`usage: npm run bench -- ${Object.keys(BENCHES).join('|')} [--quick] [--json]\n`);
+  process.exit(125);
+}
+const rows = await bench({ isQuick: flags.has('--quick') });
+printReport(name, rows, flags.has('--json'));

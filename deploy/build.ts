@@ -1,0 +1,46 @@
+// Bundles the two programs into dist/ and writes the commands that start them on the pinned Node: `npm run build`.
+
+import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { build } from 'esbuild';
+
+const root = path.join(import.meta.dirname, '..');
+const dist = path.join(root, 'dist');
+
+// Bundled CommonJS packages ask for `require`, which ES modules do not have.
+const BANNER =
+  "import { createRequire as tsswarmCreateRequire } from 'node:module'; const require = tsswarmCreateRequire(import.meta.url);";
+
+/** What V8 is told. The daemon's heap is small: large young generations only raise what an idle node holds. */
+const NODE_FLAGS: Record<string, readonly string[]> = {
+  tsswarm: ['--max-semi-space-size=8'],
+  tsswarmd: ['--max-semi-space-size=4'],
+};
+
+rmSync(dist, { recursive: true, force: true });
+await build({
+  entryPoints: Object.keys(NODE_FLAGS).map((name) => path.join(root, 'bin', `${name}.ts`)),
+  outdir: dist,
+  bundle: true,
+  platform: 'node',
+  target: 'node24',
+  format: 'esm',
+  splitting: true,
+  // koffi finds its native part beside its own files.
+  external: ['koffi'],
+  banner: { js: BANNER },
+  legalComments: 'none',
+  minify: true,
+  keepNames: true,
+  logLevel: 'warning',
+});
+
+mkdirSync(path.join(dist, 'bin'));
+for (const [name, flags] of Object.entries(NODE_FLAGS)) {
+  const command = path.join(dist, 'bin', name);
+  writeFileSync(
+    command,
+    `#!/bin/sh\nexec ${process.execPath} ${flags.join(' ')} ${path.join(dist, `${name}.js`)} "$@"\n`,
+  );
+  chmodSync(command, 0o755);
+}

@@ -1,0 +1,192 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { FakeClock } from '../../core/clock.ts';
+import { newServiceSpec } from '../../core/defaults.ts';
+import { emptyMeta, type Service } from '../../core/generated/objects.ts';
+import { ChangeCodec } from '../../proto/generated/log.ts';
+import { decode, encode } from '../../proto/wire.ts';
+import type { ApplyResult, ReplicatedLog, StateMachine } from './replicated-log.ts';
+import { type Commit, Store } from './store.ts';
+
+/** A log that commits when told to, so that proposals can overlap. */
+class ManualLog implements ReplicatedLog {
+  appliedIndex = 0;
+  isAutomatic = true;
+  #machine: StateMachine | undefined;
+  #waiting: (() => void)[] = [];
+
+  async open(machine: StateMachine): Promise<void> {
+    this.#machine = machine;
+  }
+
+  propose(payload: Uint8Array): Promise<ApplyResult> {
+    return new Promise((resolve) => {
+      this.#waiting.push(() => resolve((this.#machine as StateMachine).apply(++this.appliedIndex, payload)));
+      if (this.isAutomatic) this.commitAll();
+    });
+  }
+
+  commitAll(): void {
+    for (const commit of this.#waiting.splice(0)) commit();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+}
+
+async function aStore(): Promise<{ store: Store; log: ManualLog }> {
+  const log = new ManualLog();
+  const store = new Store(log, new FakeClock());
+  await store.open();
+  return { store, log };
+}
+
+function aService(id: string, name = id): Service {
+  return {
+    id,
+    meta: emptyMeta,
+    spec: newServiceSpec(name, { image: 'busybox' }),
+    specVersion: 1,
+    previousSpecVersion: 0,
+  };
+}
+
+test('an object carries the index of the entry that last changed it, and its times', async () => {
+  const { store } = await aStore();
+  await store.update((tx) => tx.create('service', aService('a')));
+  await store.update((tx) => tx.create('service', aService('b')));
+  await store.update((tx) => tx.update('service', { ...aService('a'), specVersion: 2 }));
+
+  assert.equal(store.view.service.get('a')?.meta.version, 3);
+  assert.equal(store.view.service.get('b')?.meta.version, 2);
+  assert.ok((store.view.service.get('a')?.meta.createdAtMs ?? 0) > 0);
+});
+
+test('a transaction that throws stores nothing', async () => {
+  const { store } = await aStore();
+  await assert.rejects(
+    store.update((tx) => {
+      tx.create('service', aService('a'));
+      throw new Error('changed my mind');
+    }),
+    /changed my mind/,
+  );
+  assert.equal(store.view.service.size, 0);
+  assert.equal(store.index, 0);
+});
+
+test('two writers of one object both succeed, the second on top of the first', async () => {
+  const { store, log } = await aStore();
+  await store.update((tx) => tx.create('service', aService('a')));
+  log.isAutomatic = false;
+  const bump = () =>
+    store.update((tx) => {
+      const service = tx.view.service.get('a') as Service;
+      tx.update('service', { ...service, specVersion: service.specVersion + 1 });
+    });
+
+  const both = Promise.all([bump(), bump()]);
+  log.isAutomatic = true;
+  log.commitAll();
+  await both;
+
+  assert.equal(store.view.service.get('a')?.specVersion, 3);
+});
+
+test('a writer that names an old version is refused as out of sequence', async () => {
+  const { store } = await aStore();
+  await store.update((tx) => tx.create('service', aService('a')));
+  await store.update((tx) => tx.update('service', aService('a'), 1));
+
+  await assert.rejects(
+    store.update((tx) => tx.update('service', aService('a'), 1)),
+    { code: 'out-of-sequence' },
+  );
+});
+
+test('of two services created at once under one name only one is stored', async () => {
+  const { store, log } = await aStore();
+  log.isAutomatic = false;
+  const create = (id: string) =>
+    store.update((tx) => {
+      if (tx.view.serviceByName('web') !== undefined) throw new Error('name is taken');
+      tx.create('service', aService(id, 'web'));
+    });
+
+  const outcomes = Promise.allSettled([create('a'), create('b')]);
+  log.isAutomatic = true;
+  log.commitAll();
+
+  assert.deepEqual(
+    (await outcomes).map(({ status }) => status),
+    ['fulfilled', 'rejected'],
+  );
+  assert.equal(store.view.service.size, 1);
+});
+
+test('a watch has every change after its snapshot, in order and once', async () => {
+  const { store } = await aStore();
+  await store.update((tx) => tx.create('service', aService('before')));
+  const stop = new AbortController();
+  const commits = store.watch(stop.signal);
+  const names = [...store.view.service.values()].map(({ id }) => id);
+
+  for (const id of ['x', 'y', 'z']) await store.update((tx) => tx.create('service', aService(id)));
+  await store.update((tx) => tx.delete('service', 'x'));
+  stop.abort();
+
+  const seen: Commit[] = [];
+  for await (const commit of commits) seen.push(commit);
+  assert.deepEqual(names, ['before']);
+  assert.deepEqual(
+    seen.map(({ index, events }) => [index, events[0]?.action, events[0]?.object.id]),
+    [
+      [2, 'created', 'x'],
+      [3, 'created', 'y'],
+      [4, 'created', 'z'],
+      [5, 'removed', 'x'],
+    ],
+  );
+});
+
+test('a batch larger than one entry is split, and every step is applied once', async () => {
+  const { store } = await aStore();
+  const steps = Array.from(
+    { length: 450 },
+    (_, index) => (tx: Parameters<Parameters<Store['update']>[0]>[0]) =>
+      tx.create('service', aService(`s${index}`)),
+  );
+  await store.batch(steps);
+
+  assert.equal(store.view.service.size, 450);
+  assert.equal(store.index, 3);
+});
+
+test('an entry above the size limit is refused with its size', async () => {
+  const { store } = await aStore();
+  const huge = aService('a');
+  const labels = { note: 'x'.repeat(2 * 2 ** 20) };
+  await assert.rejects(
+    store.update((tx) => tx.create('service', { ...huge, spec: { ...huge.spec, labels } })),
+    { code: 'resource-exhausted' },
+  );
+});
+
+test('a snapshot restores an equal store and does not see later changes', async () => {
+  const { store } = await aStore();
+  await store.update((tx) => tx.create('service', aService('a')));
+  const snapshot = store.snapshot()[Symbol.iterator]();
+  const first = snapshot.next();
+  await store.update((tx) => tx.create('service', aService('b')));
+  const records = [first.value, ...{ [Symbol.iterator]: () => snapshot }].filter(
+    (record) => record !== undefined,
+  ) as Uint8Array[];
+
+  const { store: other } = await aStore();
+  other.restore(
+    1,
+    records.map((record) => encode(ChangeCodec, decode(ChangeCodec, record))),
+  );
+
+  assert.deepEqual([...other.view.service.values()], [store.view.service.get('a')]);
+  assert.equal(other.view.serviceByName('A')?.id, 'a');
+});

@@ -1,0 +1,18 @@
+// A process that uses the engine of a test and is killed by it: opens the engine given as JSON in the first argument,
+// creates and starts the containers given in the second, says "ready" and stays.
+
+import type { ContainerConfig } from '../../agent/engine/engine.ts';
+import { type OpenEngineOptions, openEngine } from '../../agent/engine/open.ts';
+import { testLog } from './engine.ts';
+
+const options = JSON.parse(process.argv[2] as string) as OpenEngineOptions;
+const configs = JSON.parse(process.argv[3] as string) as ContainerConfig[];
+const engine = await openEngine({ ...options, log: testLog });
+await Promise.all(
+  configs.map(async (config) => {
+    await engine.containers.create(config);
+    await engine.containers.start(config.id);
+  }),
+);
+process.stdout.write('ready\n');
+setInterval(() => {}, 1000);

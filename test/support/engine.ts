@@ -1,0 +1,165 @@
+// An engine of its own for a test: temporary directories, a real containerd, and an end that leaves nothing behind.
+
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { ContainerConfig, LogQuery, LogRecord } from '../../agent/engine/engine.ts';
+import { type OpenEngineOptions, type OwnedEngine, openEngine } from '../../agent/engine/open.ts';
+import { findExecutable } from '../../agent/engine/runtime/runtime.ts';
+import { emptyResourceLimits } from '../../core/generated/objects.ts';
+import { buildDemoImage, type DemoImageOptions } from '../../deploy/demo-image.ts';
+import { createLogger } from '../../rpc/logger.ts';
+
+/** Why tests with containers cannot run here, or false. */
+export const missingForEngine: string | false =
+  process.getuid?.() !== 0
+    ? 'needs root'
+    : (['containerd', 'runc', 'busybox']
+        .filter((name) => findExecutable(name) === undefined)
+        .map((name) => `needs ${name}`)[0] ?? false);
+
+export const hasCrun = findExecutable('crun') !== undefined;
+
+/** Silent unless TSSWARM_TEST_LOG names a level: expected failures would fill the report. */
+export const testLog = createLogger('test.engine');
+testLog.level = process.env['TSSWARM_TEST_LOG'] ?? 'silent';
+
+export interface TestEngine extends AsyncDisposable {
+  readonly options: OpenEngineOptions;
+  engine: OwnedEngine;
+  /** Closes the engine and opens another one on the same directories. */
+  reopen(): Promise<void>;
+}
+
+let serial = 0;
+
+/** Options for an engine that no other test uses. */
+export function engineOptions(overrides: Partial<OpenEngineOptions> = {}): OpenEngineOptions {
+  // Short: a socket path has 107 bytes.
+  const directory = mkdtempSync(path.join(tmpdir(), 'tsw-'));
+  serial += 1;
+  return {
+    dataRoot: path.join(directory, 'data'),
+    runDir: path.join(directory, 'run'),
+    engineId: `test-${process.pid}-${serial}`,
+    insecureRegistries: [],
+    runtime: 'runc',
+    log: testLog,
+    ...overrides,
+  };
+}
+
+export async function openTestEngine(overrides: Partial<OpenEngineOptions> = {}): Promise<TestEngine> {
+  const options = engineOptions(overrides);
+  const self: TestEngine = {
+    options,
+    engine: await openEngine(options),
+    async reopen() {
+      await self.engine[Symbol.asyncDispose]();
+      self.engine = await openEngine(options);
+    },
+    async [Symbol.asyncDispose]() {
+      await endEngine(self.engine, options);
+    },
+  };
+  return self;
+}
+
+/** Removes all containers, ends containerd and deletes the directories. */
+export async function endEngine(engine: OwnedEngine, options: OpenEngineOptions): Promise<void> {
+  try {
+    const containers = await engine.containers.list();
+    await Promise.all(containers.map(({ id }) => engine.containers.remove(id)));
+  } finally {
+    await engine.shutdownContainerd();
+    rmSync(path.dirname(options.dataRoot), { recursive: true, force: true });
+  }
+}
+
+export async function importDemoImage(
+  engine: OwnedEngine,
+  options: Partial<DemoImageOptions> = {},
+): Promise<void> {
+  const { archive } = await buildDemoImage({ name: 'demo:1', ...options });
+  await engine.images.import(oneChunk(archive));
+}
+
+export async function* oneChunk(bytes: Uint8Array): AsyncIterable<Uint8Array> {
+  yield bytes;
+}
+
+let containerSerial = 0;
+
+export function aContainer(overrides: Partial<ContainerConfig> = {}): ContainerConfig {
+  containerSerial += 1;
+  return {
+    id: `box-${containerSerial}`,
+    image: 'demo:1',
+    command: [],
+    args: ['sleep', '1000'],
+    env: [],
+    workdir: '',
+    user: '',
+    groups: [],
+    hostname: '',
+    labels: {},
+    mounts: [],
+    readOnly: false,
+    tty: false,
+    stopSignal: '',
+    limits: emptyResourceLimits,
+    reservedMemoryBytes: 0,
+    logs: { maxSizeBytes: 0, maxFiles: 1 },
+    ...overrides,
+  };
+}
+
+export async function collectLogs(
+  engine: OwnedEngine,
+  id: string,
+  query: LogQuery = {},
+): Promise<LogRecord[]> {
+  const records: LogRecord[] = [];
+  for await (const record of engine.containers.logs(id, query)) records.push(record);
+  return records;
+}
+
+/** Runs a container to its end; returns its exit code and all it wrote, stdout and stderr apart. */
+export async function runToEnd(
+  engine: OwnedEngine,
+  overrides: Partial<ContainerConfig>,
+): Promise<{ exitCode: number; stdout: string; stderr: string }> {
+  const config = aContainer(overrides);
+  await engine.containers.create(config);
+  try {
+    await engine.containers.start(config.id);
+    const { exitCode } = await engine.containers.wait(config.id);
+    const records = await collectLogs(engine, config.id, { follow: true });
+    const text = (stream: string) =>
+      records
+        .filter((record) => record.stream === stream)
+        .map(({ line }) => line)
+        .join('');
+    return { exitCode, stdout: text('stdout'), stderr: text('stderr') };
+  } finally {
+    await engine.containers.remove(config.id);
+  }
+}
+
+const POLL_MS = 20;
+
+/** Resolves with the first value that is neither undefined nor false; fails after `timeoutMs`. */
+export async function eventually<T>(
+  what: string,
+  probe: () => T | undefined | false | Promise<T | undefined | false>,
+  timeoutMs = 10_000,
+): Promise<T> {
+  const deadline = Date.now() + timeoutMs;
+  for (;;) {
+    const value = await probe();
+    if (value !== undefined && value !== false) return value;
+    if (Date.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${what}`);
+    await delay(POLL_MS);
+  }
+}

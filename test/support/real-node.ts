@@ -1,0 +1,193 @@
+// A whole node for tests and benchmarks: the built daemon as a process of its own, with containerd, runtime and
+// network, in folders of its own, so that it disturbs nothing on the machine and can be killed.
+
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createWriteStream, existsSync } from 'node:fs';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { ControlService } from '../../proto/generated/control.ts';
+import { NodeControlService } from '../../proto/generated/node.ts';
+import { type Client, createClient, openChannel } from '../../rpc/client.ts';
+import { eventually } from './eventually.ts';
+
+const root = path.join(import.meta.dirname, '..', '..');
+const DAEMON = path.join(root, 'dist', 'bin', 'tsswarmd');
+const CLI = path.join(root, 'dist', 'bin', 'tsswarm');
+const CONTAINER_GONE_MS = 20_000;
+
+export interface RealNodeOptions {
+  /** More flags for the daemon. */
+  readonly flags?: readonly string[];
+}
+
+export interface CliResult {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Why a real node cannot run here, or undefined when it can. */
+export function whyNoRealNode(): string | undefined {
+  if (process.getuid?.() !== 0) return 'needs root';
+  const programs = ['/usr/bin/containerd', '/usr/sbin/runc', '/bin/busybox'];
+  const missing = programs.filter((program) => !existsSync(program));
+  if (missing.length > 0) return `needs ${missing.join(', ')}`;
+  return existsSync(DAEMON) ? undefined : 'needs "npm run build"';
+}
+
+export class RealNode {
+  readonly directory: string;
+  readonly #flags: readonly string[];
+  #daemon: ChildProcess | undefined;
+
+  private constructor(directory: string, flags: readonly string[]) {
+    this.directory = directory;
+    this.#flags = flags;
+  }
+
+  /** Starts the daemon; the node is in no cluster yet. */
+  static async start({ flags = [] }: RealNodeOptions = {}): Promise<RealNode> {
+    const node = new RealNode(await mkdtemp(path.join(os.tmpdir(), 'tsw-node-')), flags);
+    try {
+      await node.startDaemon();
+    } catch (error) {
+      await node[Symbol.asyncDispose]();
+      throw error;
+    }
+    return node;
+  }
+
+  get runDir(): string {
+    return path.join(this.directory, 'run');
+  }
+
+  get dataRoot(): string {
+    return path.join(this.directory, 'data');
+  }
+
+  get daemonPid(): number {
+    return this.#daemon?.pid ?? 0;
+  }
+
+  async startDaemon(): Promise<void> {
+    const log = createWriteStream(path.join(this.directory, 'daemon.log'), { flags: 'a' });
+    await once(log, 'open');
+    this.#daemon = spawn(DAEMON, this.#daemonFlags(), { stdio: ['ignore', log, log] });
+    log.close();
+    const died = once(this.#daemon, 'exit').then(async ([code]) => {
+      throw new Error(`the daemon ended with ${code}: ${await this.daemonLog()}`);
+    });
+    died.catch(() => {});
+    await Promise.race([died, eventually(() => this.node.info({}, { timeoutMs: 2_000 }), 30_000)]);
+  }
+
+  /** Ends the daemon as an operator does. Containers go on. */
+  async stopDaemon(): Promise<void> {
+    await this.#endDaemon('SIGTERM');
+  }
+
+  /** kill -9. The manager process notices and ends by itself. */
+  async killDaemon(): Promise<void> {
+    await this.#endDaemon('SIGKILL');
+  }
+
+  /** Pid of this node's containerd. */
+  async containerdPid(): Promise<number> {
+    const content = await readFile(path.join(this.runDir, 'containerd.process'), 'utf8');
+    return Number.parseInt(content, 10);
+  }
+
+  async daemonLog(): Promise<string> {
+    return readFile(path.join(this.directory, 'daemon.log'), 'utf8');
+  }
+
+  readonly #channels = new Map<string, ReturnType<typeof openChannel>>();
+
+  get node(): Client<typeof NodeControlService> {
+    return createClient(NodeControlService, this.#channel('node'));
+  }
+
+  get control(): Client<typeof ControlService> {
+    return createClient(ControlService, this.#channel('control'));
+  }
+
+  /** Runs the built command line against this node. */
+  cli(...args: readonly string[]): Promise<CliResult> {
+    return new Promise((resolve) => {
+      const env = { ...process.env, TSSWARM_HOST: `unix://${path.join(this.runDir, 'control.sock')}` };
+      execFile(CLI, args, { env, maxBuffer: 64 * 2 ** 20 }, (error, stdout, stderr) => {
+        const code = error === null ? 0 : typeof error.code === 'number' ? error.code : 1;
+        resolve({ code, stdout, stderr });
+      });
+    });
+  }
+
+  /** Makes a cluster of this node. */
+  async init(): Promise<void> {
+    await this.node.init({
+      advertiseAddress: '127.0.0.1',
+      availability: 'active',
+      taskHistoryLimit: 5,
+      heartbeatPeriodMs: 1_000,
+      snapshotInterval: 0,
+    });
+  }
+
+  /** Imports an OCI or Docker archive. */
+  async importImage(archive: Uint8Array): Promise<readonly string[]> {
+    const call = this.node.importImages();
+    const chunkBytes = 1 << 20;
+    for (let start = 0; start < archive.length; start += chunkBytes)
+      await call.send({ reference: '', data: archive.subarray(start, start + chunkBytes) });
+    call.end();
+    return (await call.response).names;
+  }
+
+  /** Until neither container nor task is left of a removed service. */
+  async untilEmpty(limitMs = CONTAINER_GONE_MS): Promise<void> {
+    await eventually(async () => {
+      const { containersRunning, containersStopped } = await this.node.info({});
+      return containersRunning + containersStopped === 0;
+    }, limitMs);
+  }
+
+  /** Takes everything off the machine, whatever state the node is in. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const channel of this.#channels.values()) channel.close();
+    await this.#endDaemon('SIGTERM');
+    const teardown = spawn(DAEMON, ['teardown', ...this.#daemonFlags()], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    let trouble = '';
+    teardown.stderr.on('data', (chunk) => {
+      trouble += chunk;
+    });
+    const [code] = await once(teardown, 'exit');
+    if (code !== 0) throw new Error(`teardown failed: ${trouble}`);
+    await rm(this.directory, { recursive: true, force: true });
+  }
+
+  #daemonFlags(): string[] {
+    const own = { 'data-root': this.dataRoot, 'run-dir': this.runDir, 'metrics-addr': '127.0.0.1:0' };
+    return [...Object.entries(own).flatMap(([name, value]) => [`--${name}`, value]), ...this.#flags];
+  }
+
+  #channel(name: string): ReturnType<typeof openChannel> {
+    const known = this.#channels.get(name);
+    if (known !== undefined) return known;
+    const channel = openChannel(`unix://${path.join(this.runDir, `${name}.sock`)}`);
+    this.#channels.set(name, channel);
+    return channel;
+  }
+
+  async #endDaemon(signal: NodeJS.Signals): Promise<void> {
+    const daemon = this.#daemon;
+    this.#daemon = undefined;
+    if (daemon === undefined || daemon.exitCode !== null || daemon.signalCode !== null) return;
+    const exit = once(daemon, 'exit');
+    daemon.kill(signal);
+    await exit;
+  }
+}
