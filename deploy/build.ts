@@ -38,9 +38,10 @@ await build({
 mkdirSync(path.join(dist, 'bin'));
 for (const [name, flags] of Object.entries(NODE_FLAGS)) {
   const command = path.join(dist, 'bin', name);
+  // Without "--" Node takes an --env-file behind the program's name for its own.
   writeFileSync(
     command,
-    `#!/bin/sh\nexec ${process.execPath} ${flags.join(' ')} ${path.join(dist, `${name}.js`)} "$@"\n`,
+    `#!/bin/sh\nexec ${process.execPath} ${flags.join(' ')} -- ${path.join(dist, `${name}.js`)} "$@"\n`,
   );
   chmodSync(command, 0o755);
 }
