@@ -30,6 +30,20 @@ function onlyMatch<T>(kind: string, reference: string, matches: readonly T[]): T
   return match;
 }
 
+/** Names in the order people expect: "web2" before "web10". Intl's collator would take ten milliseconds to load. */
+export function compareNames(a: string, b: string): number {
+  const partsOf = (name: string) => name.match(/\d+|\D+/g) ?? [];
+  const others = partsOf(b);
+  for (const [index, part] of partsOf(a).entries()) {
+    const other = others[index];
+    if (other === undefined) return 1;
+    const difference = Number(part) - Number(other);
+    if (!Number.isNaN(difference) && difference !== 0) return difference;
+    if (part !== other) return part < other ? -1 : 1;
+  }
+  return a.length - b.length;
+}
+
 /** Runs `act` for each and goes on after failures; returns all of them. */
 export async function forEachName(
   names: readonly string[],

@@ -4,6 +4,7 @@
 import type { Node, PortConfig, Service, ServiceSpec, Task } from '../../core/generated/objects.ts';
 import type { Control } from '../connection.ts';
 import { formatList, type Row } from '../format/list-format.ts';
+import { compareNames } from '../names.ts';
 import { type Filters, matchesFilter, matchesLabels } from '../output/filter.ts';
 import { capitalize, formatElapsed, shortId, truncate } from '../output/human.ts';
 import { withoutDigest } from '../output/image-name.ts';
@@ -113,7 +114,7 @@ export class TaskNames {
   }
 
   readonly compare = (a: Task, b: Task): number =>
-    this.ofService(a.serviceId).localeCompare(this.ofService(b.serviceId), 'en', { numeric: true }) ||
+    compareNames(this.ofService(a.serviceId), this.ofService(b.serviceId)) ||
     a.slot - b.slot ||
     b.meta.createdAtMs - a.meta.createdAtMs ||
     b.meta.version - a.meta.version;

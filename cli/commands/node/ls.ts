@@ -5,6 +5,7 @@ import { defineCommand } from '../../command.ts';
 import type { Connection } from '../../connection.ts';
 import { filterFlag, formatFlag, quietFlag } from '../../flags/common-flags.ts';
 import { formatList, type Row } from '../../format/list-format.ts';
+import { compareNames } from '../../names.ts';
 import { type Filters, matchesFilter, matchesLabels, parseFilters } from '../../output/filter.ts';
 import { capitalize } from '../../output/human.ts';
 
@@ -79,9 +80,4 @@ function nodeRow(node: Node, selfId: string): Row {
     TLSStatus: 'Unknown',
     EngineVersion: node.description.engineVersion,
   };
-}
-
-/** Names in the order people expect: "web2" before "web10". */
-export function compareNames(a: string, b: string): number {
-  return a.localeCompare(b, 'en', { numeric: true });
 }

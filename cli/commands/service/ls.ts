@@ -4,6 +4,7 @@ import type { ServiceSummary } from '../../../proto/generated/control.ts';
 import { defineCommand } from '../../command.ts';
 import { filterFlag, formatFlag, quietFlag } from '../../flags/common-flags.ts';
 import { formatList, type Row } from '../../format/list-format.ts';
+import { compareNames } from '../../names.ts';
 import { type Filters, matchesFilter, matchesLabels, parseFilters } from '../../output/filter.ts';
 import { shortId } from '../../output/human.ts';
 import { withoutDigest } from '../../output/image-name.ts';
@@ -50,9 +51,4 @@ function serviceRow({ service, runningTasks, desiredTasks }: ServiceSummary, isF
     Image: withoutDigest(spec.task.container.image),
     Ports: published.map((port) => `*:${port.publishedPort}->${port.targetPort}/${port.protocol}`).join(', '),
   };
-}
-
-/** Names in the order people expect: "web2" before "web10". */
-function compareNames(a: string, b: string): number {
-  return a.localeCompare(b, 'en', { numeric: true });
 }
