@@ -17,7 +17,7 @@ import { Daemon } from './daemon.ts';
 import { engineId } from './identity.ts';
 import { nodeLog } from './log.ts';
 import { currentProgram } from './manager-process.ts';
-import { nodeMetrics, serveMetrics } from './metrics-server.ts';
+import { addressOf, nodeMetrics, serveMetrics } from './metrics-server.ts';
 import { nodeHandlers } from './node-api.ts';
 
 /** Returns after SIGTERM or SIGINT, when everything but the containers has ended. */
@@ -40,6 +40,7 @@ export async function runDaemon(config: DaemonConfig): Promise<void> {
     () => metrics.registry.metrics(),
     () => daemon.managerMetrics(),
   ]);
+  daemon.metricsAddress = addressOf(metricsServer);
   const server = new RpcServer();
   server.add(NodeControlService, nodeHandlers(daemon));
   await server.listen(nodeSocket(config), 0o660);
