@@ -25,7 +25,9 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-test('Prometheus scrapes a node and answers questions about services, tasks and latencies', { skip }, async () => {
+test('Prometheus scrapes a node and answers questions about services, tasks and latencies', {
+  skip,
+}, async () => {
   await using node = await RealNode.start();
   await node.init();
   await node.importImage((await buildDemoImage({ name: image })).archive);
@@ -38,7 +40,11 @@ test('Prometheus scrapes a node and answers questions about services, tasks and 
     config,
     `scrape_configs: [{job_name: tsswarm, scrape_interval: 1s, scrape_timeout: 1s, static_configs: [{targets: ['${metricsAddress}']}]}]\n`,
   );
-  const flags = [`--config.file=${config}`, `--storage.tsdb.path=${node.directory}/tsdb`, `--web.listen-address=${listen}`];
+  const flags = [
+    `--config.file=${config}`,
+    `--storage.tsdb.path=${node.directory}/tsdb`,
+    `--web.listen-address=${listen}`,
+  ];
   const prometheus = spawn(PROMETHEUS, flags, { stdio: 'ignore' });
   const ask = async (query: string): Promise<string[]> => {
     const response = await fetch(`http://${listen}/api/v1/query?query=${encodeURIComponent(query)}`);
