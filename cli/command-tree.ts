@@ -1,0 +1,207 @@
+// All commands by name. Only names and one-line summaries: a command's own file is loaded when it is called.
+
+import type { Command } from './command.ts';
+
+export interface CommandLeaf {
+  readonly name: string;
+  readonly aliases?: readonly string[];
+  readonly summary: string;
+  readonly isHidden?: true;
+  readonly load: () => Promise<{ readonly command: Command }>;
+}
+
+export interface CommandGroup {
+  readonly name: string;
+  readonly summary: string;
+  readonly isHidden?: true;
+  readonly children: readonly CommandEntry[];
+  /** Words that Swarm has here and this version does not. */
+  readonly unsupported: readonly string[];
+}
+
+export type CommandEntry = CommandLeaf | CommandGroup;
+
+const init: CommandLeaf = {
+  name: 'init',
+  summary: 'Initialize a swarm',
+  load: () => import('./commands/init.ts'),
+};
+const leave: CommandLeaf = {
+  name: 'leave',
+  summary: 'Leave the swarm',
+  load: () => import('./commands/leave.ts'),
+};
+
+const node: CommandGroup = {
+  name: 'node',
+  summary: 'Manage Swarm nodes',
+  unsupported: ['demote', 'promote', 'rm', 'remove'],
+  children: [
+    {
+      name: 'inspect',
+      summary: 'Display detailed information on one or more nodes',
+      load: () => import('./commands/node/inspect.ts'),
+    },
+    {
+      name: 'ls',
+      aliases: ['list'],
+      summary: 'List nodes in the swarm',
+      load: () => import('./commands/node/ls.ts'),
+    },
+    {
+      name: 'ps',
+      summary: 'List tasks running on one or more nodes, defaults to current node',
+      load: () => import('./commands/node/ps.ts'),
+    },
+    { name: 'update', summary: 'Update a node', load: () => import('./commands/node/update.ts') },
+  ],
+};
+
+const service: CommandGroup = {
+  name: 'service',
+  summary: 'Manage Swarm services',
+  unsupported: [],
+  children: [
+    { name: 'create', summary: 'Create a new service', load: () => import('./commands/service/create.ts') },
+    {
+      name: 'inspect',
+      summary: 'Display detailed information on one or more services',
+      load: () => import('./commands/service/inspect.ts'),
+    },
+    {
+      name: 'logs',
+      summary: 'Fetch the logs of a service or task',
+      load: () => import('./commands/service/logs.ts'),
+    },
+    {
+      name: 'ls',
+      aliases: ['list'],
+      summary: 'List services',
+      load: () => import('./commands/service/ls.ts'),
+    },
+    {
+      name: 'ps',
+      summary: 'List the tasks of one or more services',
+      load: () => import('./commands/service/ps.ts'),
+    },
+    {
+      name: 'rm',
+      aliases: ['remove'],
+      summary: 'Remove one or more services',
+      load: () => import('./commands/service/rm.ts'),
+    },
+    {
+      name: 'rollback',
+      summary: "Revert changes to a service's configuration",
+      load: () => import('./commands/service/rollback.ts'),
+    },
+    {
+      name: 'scale',
+      summary: 'Scale one or multiple replicated services',
+      load: () => import('./commands/service/scale.ts'),
+    },
+    { name: 'update', summary: 'Update a service', load: () => import('./commands/service/update.ts') },
+  ],
+};
+
+const image: CommandGroup = {
+  name: 'image',
+  summary: "Manage this node's images",
+  unsupported: ['build', 'history', 'inspect', 'prune', 'push', 'tag'],
+  children: [
+    {
+      name: 'export',
+      aliases: ['save'],
+      summary: 'Write images to an archive',
+      load: () => import('./commands/image/export.ts'),
+    },
+    {
+      name: 'import',
+      aliases: ['load'],
+      summary: 'Read images from an archive',
+      load: () => import('./commands/image/import.ts'),
+    },
+    { name: 'ls', aliases: ['list'], summary: 'List images', load: () => import('./commands/image/ls.ts') },
+    {
+      name: 'pull',
+      summary: 'Download an image from a registry',
+      load: () => import('./commands/image/pull.ts'),
+    },
+    {
+      name: 'rm',
+      aliases: ['remove'],
+      summary: 'Remove one or more images',
+      load: () => import('./commands/image/rm.ts'),
+    },
+  ],
+};
+
+const swarm: CommandGroup = {
+  name: 'swarm',
+  summary: 'Manage Swarm',
+  isHidden: true,
+  unsupported: ['ca', 'join', 'join-token', 'unlock', 'unlock-key', 'update'],
+  children: [init, leave],
+};
+
+export const commandTree: CommandGroup = {
+  name: 'tsswarm',
+  summary: 'Swarm-mode clustering without Docker',
+  unsupported: [
+    'ca',
+    'config',
+    'container',
+    'context',
+    'exec',
+    'events',
+    'join',
+    'join-token',
+    'logs',
+    'network',
+    'plugin',
+    'secret',
+    'stack',
+    'system',
+    'unlock',
+    'unlock-key',
+    'volume',
+  ],
+  children: [
+    init,
+    leave,
+    {
+      name: 'info',
+      summary: 'Show this node and the swarm it is part of',
+      load: () => import('./commands/info.ts'),
+    },
+    node,
+    service,
+    image,
+    swarm,
+    {
+      name: 'why',
+      summary: 'Explain why a service or task does not run',
+      load: () => import('./commands/why.ts'),
+    },
+    {
+      name: 'version',
+      summary: 'Show the versions of client and daemon',
+      load: () => import('./commands/version.ts'),
+    },
+    {
+      name: 'completion',
+      summary: 'Print a completion script for bash, zsh or fish',
+      load: () => import('./commands/completion.ts'),
+    },
+  ],
+};
+
+export function isGroup(entry: CommandEntry): entry is CommandGroup {
+  return 'children' in entry;
+}
+
+export function findChild(group: CommandGroup, word: string): CommandEntry | undefined {
+  return group.children.find(
+    (entry) => entry.name === word || (!isGroup(entry) && entry.aliases?.includes(word)),
+  );
+}

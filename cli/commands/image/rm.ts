@@ -1,0 +1,25 @@
+// `image rm`: takes names off images of this node, and the images that have none left.
+
+import { defineCommand } from '../../command.ts';
+import { switchFlag, unsupportedFlags } from '../../flags/flag.ts';
+import { forEachName } from '../../names.ts';
+
+export const command = defineCommand({
+  usage: '[OPTIONS] IMAGE [IMAGE...]',
+  args: { min: 1, max: Number.POSITIVE_INFINITY },
+  flags: {
+    force: switchFlag('Force removal of the image', { shorthand: 'f' }),
+    ...unsupportedFlags(['no-prune', 'platform']),
+  },
+  completes: 'image',
+  async run({ flags, args, io, connection }) {
+    const node = await connection.node();
+    const failures = await forEachName(args, async (reference) => {
+      const { untagged, deleted } = await node.removeImage({ reference, force: flags.force ?? false });
+      for (const name of untagged) await io.out(`Untagged: ${name}\n`);
+      for (const digest of deleted) await io.out(`Deleted: ${digest}\n`);
+    });
+    for (const failure of failures) io.err(`Error: ${failure.message}\n`);
+    return failures.length > 0 ? 1 : 0;
+  },
+});

@@ -1,0 +1,87 @@
+// `node ls`.
+
+import type { Node } from '../../../core/generated/objects.ts';
+import { defineCommand } from '../../command.ts';
+import type { Connection } from '../../connection.ts';
+import { filterFlag, formatFlag, quietFlag } from '../../flags/common-flags.ts';
+import { formatList, type Row } from '../../format/list-format.ts';
+import { type Filters, matchesFilter, matchesLabels, parseFilters } from '../../output/filter.ts';
+import { capitalize } from '../../output/human.ts';
+
+const FILTERS = ['id', 'name', 'role', 'membership', 'label', 'node.label'];
+const TITLES = {
+  ID: 'ID',
+  Self: '',
+  Hostname: 'HOSTNAME',
+  Status: 'STATUS',
+  Availability: 'AVAILABILITY',
+  ManagerStatus: 'MANAGER STATUS',
+  TLSStatus: 'TLS STATUS',
+  EngineVersion: 'ENGINE VERSION',
+};
+const LAYOUT =
+  '{{.ID}} {{if .Self}}*{{else}} {{end}}\t{{.Hostname}}\t{{.Status}}\t{{.Availability}}\t{{.ManagerStatus}}\t{{.EngineVersion}}';
+
+export const command = defineCommand({
+  usage: '[OPTIONS]',
+  args: { min: 0, max: 0 },
+  flags: { filter: filterFlag, format: formatFlag, quiet: quietFlag },
+  async run({ flags, io, connection }) {
+    const filters = parseFilters(flags.filter, FILTERS);
+    const control = await connection.control();
+    const [{ nodes }, selfId] = await Promise.all([control.listNodes({}), ownNodeId(connection)]);
+    const rows = nodes
+      .filter((node) => matchesNode(filters, node))
+      .sort((a, b) => compareNames(a.description.hostname, b.description.hostname))
+      .map((node) => nodeRow(node, selfId));
+    await io.out(
+      formatList(rows, { titles: TITLES, layout: LAYOUT, format: flags.format, isQuiet: flags.quiet }),
+    );
+  },
+});
+
+/** Empty when the daemon of this machine does not answer: the list is worth showing without the star. */
+export async function ownNodeId(connection: Connection): Promise<string> {
+  try {
+    return (await (await connection.node()).info({}, { timeoutMs: 2_000 })).nodeId;
+  } catch {
+    return '';
+  }
+}
+
+function matchesNode(filters: Filters, node: Node): boolean {
+  return (
+    matchesFilter(filters, 'id', (value) => node.id.startsWith(value)) &&
+    matchesFilter(filters, 'name', (value) => node.description.hostname.startsWith(value)) &&
+    matchesFilter(filters, 'role', (value) => node.role === value) &&
+    matchesFilter(filters, 'membership', (value) => value === 'accepted') &&
+    matchesLabels(filters, 'label', node.description.engineLabels) &&
+    matchesLabels(filters, 'node.label', node.spec.labels)
+  );
+}
+
+function nodeRow(node: Node, selfId: string): Row {
+  const manager = node.managerStatus;
+  return {
+    ID: node.id,
+    Self: node.id === selfId,
+    Hostname: node.description.hostname,
+    Status: capitalize(node.status.state),
+    Availability: capitalize(node.spec.availability),
+    ManagerStatus:
+      manager === undefined
+        ? ''
+        : manager.leader
+          ? 'Leader'
+          : manager.reachable
+            ? 'Reachable'
+            : 'Unreachable',
+    TLSStatus: 'Unknown',
+    EngineVersion: node.description.engineVersion,
+  };
+}
+
+/** Names in the order people expect: "web2" before "web10". */
+export function compareNames(a: string, b: string): number {
+  return a.localeCompare(b, 'en', { numeric: true });
+}

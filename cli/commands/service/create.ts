@@ -1,0 +1,47 @@
+// `service create`.
+
+import { readFile } from 'node:fs/promises';
+import { invalidField, messageOf } from '../../../core/errors.ts';
+import { validateServiceSpec } from '../../../core/validate-spec.ts';
+import { defineCommand } from '../../command.ts';
+import { createFlags } from '../../flags/service-flags.ts';
+import { newSpec } from '../../flags/service-spec.ts';
+import { pinImage } from '../../image-pin.ts';
+import { converge } from '../../progress/converge.ts';
+import { randomServiceName } from '../../service-names.ts';
+
+export const command = defineCommand({
+  usage: '[OPTIONS] IMAGE [COMMAND] [ARG...]',
+  args: { min: 1, max: Number.POSITIVE_INFINITY },
+  flags: createFlags,
+  isInterspersed: false,
+  completes: 'image',
+  async run({ flags, args: [image = '', ...args], io, connection }) {
+    const asked = newSpec(flags, {
+      name: flags.name ?? randomServiceName(Math.random),
+      image,
+      args,
+      envFileLines: await readLines(flags['env-file']),
+      environment: io.environment,
+      workdir: io.workdir,
+    });
+    validateServiceSpec(asked);
+    const spec = flags['no-resolve-image'] ? asked : await pinImage(asked, connection, io);
+    const control = await connection.control();
+    const { service } = await control.createService({ spec });
+    await io.out(`${service.id}\n`);
+    if (flags.detach) return 0;
+    return converge({ control, serviceId: service.id, io, isQuiet: flags.quiet ?? false });
+  },
+});
+
+async function readLines(files: readonly string[]): Promise<string[]> {
+  const lines: string[] = [];
+  for (const file of files) {
+    const text = await readFile(file, 'utf8').catch((error: unknown) => {
+      throw invalidField('env-file', messageOf(error));
+    });
+    lines.push(...text.split(/\r?\n/));
+  }
+  return lines;
+}

@@ -1,0 +1,58 @@
+// `service ls`.
+
+import type { ServiceSummary } from '../../../proto/generated/control.ts';
+import { defineCommand } from '../../command.ts';
+import { filterFlag, formatFlag, quietFlag } from '../../flags/common-flags.ts';
+import { formatList, type Row } from '../../format/list-format.ts';
+import { type Filters, matchesFilter, matchesLabels, parseFilters } from '../../output/filter.ts';
+import { shortId } from '../../output/human.ts';
+import { withoutDigest } from '../../output/image-name.ts';
+
+const FILTERS = ['id', 'label', 'mode', 'name'];
+const TITLES = { ID: 'ID', Name: 'NAME', Mode: 'MODE', Replicas: 'REPLICAS', Image: 'IMAGE', Ports: 'PORTS' };
+const LAYOUT = '{{.ID}}\t{{.Name}}\t{{.Mode}}\t{{.Replicas}}\t{{.Image}}\t{{.Ports}}';
+
+export const command = defineCommand({
+  usage: '[OPTIONS]',
+  args: { min: 0, max: 0 },
+  flags: { filter: filterFlag, format: formatFlag, quiet: quietFlag },
+  async run({ flags, io, connection }) {
+    const filters = parseFilters(flags.filter, FILTERS);
+    const { services } = await (await connection.control()).listServices({});
+    const rows = services
+      .filter((summary) => matchesService(filters, summary))
+      .sort((a, b) => compareNames(a.service.spec.name, b.service.spec.name))
+      .map((summary) => serviceRow(summary, flags.quiet ?? false));
+    await io.out(
+      formatList(rows, { titles: TITLES, layout: LAYOUT, format: flags.format, isQuiet: flags.quiet }),
+    );
+  },
+});
+
+function matchesService(filters: Filters, { service }: ServiceSummary): boolean {
+  return (
+    matchesFilter(filters, 'id', (value) => service.id.startsWith(value)) &&
+    matchesFilter(filters, 'name', (value) => service.spec.name.startsWith(value)) &&
+    matchesFilter(filters, 'mode', (value) => value === 'replicated') &&
+    matchesLabels(filters, 'label', service.spec.labels)
+  );
+}
+
+function serviceRow({ service, runningTasks, desiredTasks }: ServiceSummary, isFull: boolean): Row {
+  const { spec } = service;
+  const most = spec.task.placement.maxReplicasPerNode;
+  const published = spec.endpoint.ports.filter((port) => port.publishMode === 'ingress');
+  return {
+    ID: isFull ? service.id : shortId(service.id),
+    Name: spec.name,
+    Mode: 'replicated',
+    Replicas: `${runningTasks}/${desiredTasks}${most > 0 ? ` (max ${most} per node)` : ''}`,
+    Image: withoutDigest(spec.task.container.image),
+    Ports: published.map((port) => `*:${port.publishedPort}->${port.targetPort}/${port.protocol}`).join(', '),
+  };
+}
+
+/** Names in the order people expect: "web2" before "web10". */
+function compareNames(a: string, b: string): number {
+  return a.localeCompare(b, 'en', { numeric: true });
+}

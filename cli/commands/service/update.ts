@@ -1,0 +1,42 @@
+// `service update`.
+
+import { validateServiceSpec } from '../../../core/validate-spec.ts';
+import { defineCommand } from '../../command.ts';
+import { updateFlags } from '../../flags/service-flags.ts';
+import { changedSpec } from '../../flags/service-spec.ts';
+import { pinImage } from '../../image-pin.ts';
+import { converge } from '../../progress/converge.ts';
+import { UsageError } from '../../usage-error.ts';
+
+const GO_WITH_ROLLBACK = new Set(['rollback', 'detach', 'quiet']);
+
+export const command = defineCommand({
+  usage: '[OPTIONS] SERVICE',
+  args: { min: 1, max: 1 },
+  flags: updateFlags,
+  completes: 'service',
+  async run({ flags, given, args: [name = ''], io, connection }) {
+    if (flags.rollback && [...given].some((flag) => !GO_WITH_ROLLBACK.has(flag)))
+      throw new UsageError('other flags may not be combined with --rollback');
+    const control = await connection.control();
+    const { service } = await control.getService({ service: name });
+    const target = { serviceId: service.id, version: service.specVersion };
+    if (flags.rollback) await control.updateService({ ...target, rollback: true });
+    else {
+      const asked = changedSpec(service.spec, flags, { environment: io.environment, workdir: io.workdir });
+      validateServiceSpec(asked);
+      const isPinned = flags.image === undefined || flags['no-resolve-image'];
+      const spec = isPinned ? asked : await pinImage(asked, connection, io);
+      await control.updateService({ ...target, spec, rollback: false });
+    }
+    await io.out(`${name}\n`);
+    if (flags.detach) return 0;
+    return converge({
+      control,
+      serviceId: service.id,
+      io,
+      isRollback: flags.rollback ?? false,
+      isQuiet: flags.quiet ?? false,
+    });
+  },
+});

@@ -1,0 +1,109 @@
+// The two sockets of the machine at hand, opened when first asked for: control (the manager) and node (the daemon).
+
+import { connect } from 'node:net';
+import path from 'node:path';
+import { SwarmError } from '../core/errors.ts';
+import type { ControlService } from '../proto/generated/control.ts';
+import type { NodeControlService } from '../proto/generated/node.ts';
+import type { Channel, Client } from '../rpc/client.ts';
+import { badFlag } from './usage-error.ts';
+
+export const DEFAULT_HOST = 'unix:///run/tsswarm/control.sock';
+
+export type Control = Client<typeof ControlService>;
+export type NodeControl = Client<typeof NodeControlService>;
+
+export class Connection {
+  readonly controlSocket: string;
+  readonly nodeSocket: string;
+  readonly #channels: Channel[] = [];
+  #control: Promise<Control> | undefined;
+  #node: Promise<NodeControl> | undefined;
+
+  constructor(host: string) {
+    this.controlSocket = socketPath(host);
+    this.nodeSocket = path.join(path.dirname(this.controlSocket), 'node.sock');
+  }
+
+  control(): Promise<Control> {
+    this.#control ??= (async () => {
+      const [{ ControlService }, rpc] = await Promise.all([
+        import('../proto/generated/control.ts'),
+        import('../rpc/client.ts'),
+      ]);
+      return rpc.createClient(ControlService, this.#open(rpc, this.controlSocket));
+    })();
+    return this.#control;
+  }
+
+  node(): Promise<NodeControl> {
+    this.#node ??= (async () => {
+      const [{ NodeControlService }, rpc] = await Promise.all([
+        import('../proto/generated/node.ts'),
+        import('../rpc/client.ts'),
+      ]);
+      return rpc.createClient(NodeControlService, this.#open(rpc, this.nodeSocket));
+    })();
+    return this.#node;
+  }
+
+  close(): void {
+    for (const channel of this.#channels) channel.close();
+  }
+
+  /** Why a call came back as unavailable: what a person can do about it, or the error itself. */
+  async diagnose(error: SwarmError): Promise<SwarmError> {
+    const [control, node] = await Promise.all([probe(this.controlSocket), probe(this.nodeSocket)]);
+    if (control === 'EACCES' || node === 'EACCES')
+      return new SwarmError(
+        'permission-denied',
+        `permission denied on the sockets in ${path.dirname(this.controlSocket)}`,
+        {
+          hint: 'Run it as root, or as a member of the group tsswarm.',
+          cause: error,
+        },
+      );
+    if (node !== 'open' && control !== 'open')
+      return new SwarmError('unavailable', `cannot connect to the daemon at unix://${this.nodeSocket}`, {
+        hint: 'Is tsswarmd running? (systemctl status tsswarmd; --host or TSSWARM_HOST name another socket)',
+        cause: error,
+      });
+    if (control !== 'open')
+      return new SwarmError(
+        'unavailable',
+        'this node is not part of a cluster, or its manager does not answer',
+        {
+          hint: 'Use "tsswarm init" to make it the first node of one; "tsswarm info" shows its state.',
+          cause: error,
+        },
+      );
+    return error;
+  }
+
+  #open(rpc: typeof import('../rpc/client.ts'), socket: string): Channel {
+    const channel = rpc.openChannel(`unix://${socket}`);
+    this.#channels.push(channel);
+    return channel;
+  }
+}
+
+function socketPath(host: string): string {
+  const file = host.startsWith('unix://') ? host.slice('unix://'.length) : host;
+  if (!file.startsWith('/'))
+    throw badFlag(
+      `invalid argument ${JSON.stringify(host)} for "-H, --host" flag: must be unix:///path/to/control.sock`,
+    );
+  return file;
+}
+
+/** "open", or the code of the error that connecting gives. */
+function probe(socketFile: string): Promise<string> {
+  return new Promise((resolve) => {
+    const socket = connect(socketFile);
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve('open');
+    });
+    socket.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? 'unknown'));
+  });
+}

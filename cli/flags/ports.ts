@@ -1,0 +1,100 @@
+// `--publish`: Docker's short syntax ("8080:80/udp", ranges) and long syntax ("mode=host,target=80,…"). Pure.
+
+import type { PortConfig, PortProtocol } from '../../core/generated/objects.ts';
+import { oneOf } from './units.ts';
+import { splitCsv, splitKeyValue } from './words.ts';
+
+const parseProtocol = oneOf('tcp', 'udp', 'sctp');
+const parseMode = oneOf('ingress', 'host');
+const PORT_MAX = 65535;
+
+export function parsePublish(text: string): PortConfig[] {
+  return text.includes('=') ? [parseLong(text)] : parseShort(text);
+}
+
+/** What `--publish-rm` names: a target port and its protocol. */
+export function parseTargetPort(text: string): Pick<PortConfig, 'targetPort' | 'protocol'> {
+  if (text.includes('=') || text.includes(':')) {
+    const [port] = parsePublish(text);
+    if (port !== undefined) return { targetPort: port.targetPort, protocol: port.protocol };
+  }
+  const { ports, protocol } = splitProtocol(text);
+  return { targetPort: parsePort('target port', ports), protocol };
+}
+
+function parseLong(text: string): PortConfig {
+  let targetPort: number | undefined;
+  const port = { protocol: 'tcp', publishedPort: 0, publishMode: 'ingress' } as {
+    -readonly [K in keyof PortConfig]: PortConfig[K];
+  };
+  for (const field of splitCsv(text)) {
+    const { key, value = '' } = splitKeyValue(field);
+    switch (key.trim().toLowerCase()) {
+      case 'protocol':
+        port.protocol = named('protocol', value.toLowerCase(), parseProtocol);
+        break;
+      case 'mode':
+        port.publishMode = named('mode', value.toLowerCase(), parseMode);
+        break;
+      case 'target':
+        targetPort = parsePort('target port', value);
+        break;
+      case 'published':
+        port.publishedPort = value === '0' ? 0 : parsePort('published port', value);
+        break;
+      default:
+        throw new Error(`unknown key "${key}"; known are mode, target, published and protocol`);
+    }
+  }
+  if (targetPort === undefined) throw new Error('target is missing: mode=host,target=PORT[,published=PORT]');
+  return { ...port, targetPort };
+}
+
+function named<T>(key: string, value: string, parse: (text: string) => T): T {
+  try {
+    return parse(value);
+  } catch (error) {
+    throw new Error(`${key} "${value}" ${(error as Error).message}`);
+  }
+}
+
+function parseShort(text: string): PortConfig[] {
+  const { ports, protocol } = splitProtocol(text);
+  const parts = ports.split(':');
+  if (parts.length > 2)
+    throw new Error('a host address cannot be given for a service; write PUBLISHED:TARGET');
+  const target = parseRange('target port', parts.at(-1) ?? '');
+  const published = parts.length === 2 && parts[0] !== '' ? parseRange('published port', parts[0] ?? '') : [];
+  if (published.length > 0 && published.length !== target.length)
+    throw new Error('the ranges of published and target ports must have the same length');
+  return target.map((targetPort, index) => ({
+    protocol,
+    targetPort,
+    publishedPort: published[index] ?? 0,
+    publishMode: 'ingress',
+  }));
+}
+
+function splitProtocol(text: string): { ports: string; protocol: PortProtocol } {
+  const slash = text.indexOf('/');
+  if (slash < 0) return { ports: text, protocol: 'tcp' };
+  return {
+    ports: text.slice(0, slash),
+    protocol: named('protocol', text.slice(slash + 1).toLowerCase(), parseProtocol),
+  };
+}
+
+function parseRange(what: string, text: string): number[] {
+  const [first = '', last = first, ...more] = text.split('-');
+  const start = parsePort(what, first);
+  const end = parsePort(what, last);
+  if (more.length > 0 || end < start) throw new Error(`${what} "${text}" is no range`);
+  return Array.from({ length: end - start + 1 }, (_, index) => start + index);
+}
+
+function parsePort(what: string, text: string): number {
+  const port = Number(text);
+  if (!/^\d+$/.test(text) || port < 1 || port > PORT_MAX)
+    throw new Error(`${what} "${text}" must be from 1 to ${PORT_MAX}`);
+  return port;
+}

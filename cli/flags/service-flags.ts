@@ -1,0 +1,217 @@
+// The flags of `service create` and `service update`: one table each. Adding a flag: here, then `service-spec.ts`.
+
+import {
+  DEFAULT_STOP_GRACE_PERIOD_MS,
+  defaultRestartPolicy,
+  defaultUpdateConfig,
+} from '../../core/defaults.ts';
+import {
+  bytesFlag,
+  countFlag,
+  cpusFlag,
+  durationFlag,
+  type FlagOptions,
+  listFlag,
+  ratioFlag,
+  switchFlag,
+  textFlag,
+  unsupportedFlags,
+  valueFlag,
+  valuesFlag,
+} from './flag.ts';
+import { parseMount } from './mounts.ts';
+import { parsePublish, parseTargetPort } from './ports.ts';
+import { oneOf } from './units.ts';
+import { parseLabel, splitKeyValue, splitShellWords } from './words.ts';
+
+const seconds = (ms: number) => ({ defaultText: `${ms / 1000}s` });
+const shown = (value: string | number): FlagOptions => ({ defaultText: String(value) });
+
+function choiceFlag<const T extends string>(help: string, choices: readonly T[], options: FlagOptions = {}) {
+  return valueFlag('string', oneOf(...choices), `${help} ("${choices.join('", "')}")`, {
+    ...options,
+    choices,
+  });
+}
+
+/** Refuses the modes that Swarm has and this version does not. */
+function parseMode(text: string): 'replicated' {
+  if (['global', 'replicated-job', 'global-job'].includes(text))
+    throw new Error(`mode "${text}" is not supported yet, use "replicated"`);
+  return oneOf('replicated')(text);
+}
+
+function parseLogOption(text: string): readonly [string, string] {
+  const { key, value } = splitKeyValue(text);
+  if (key === '' || value === undefined) throw new Error('must be NAME=VALUE');
+  return [key, value];
+}
+
+// One table with the defaults shown (create), one without (update leaves alone what is not given).
+function scalarFlags(showDefaults: boolean) {
+  const initial = (options: FlagOptions): FlagOptions => (showDefaults ? options : {});
+  const { condition, delayMs, maxAttempts } = defaultRestartPolicy;
+  const update = defaultUpdateConfig;
+  return {
+    replicas: countFlag('Number of tasks', initial(shown(1))),
+    'replicas-max-per-node': countFlag('Maximum number of tasks per node (0 = unlimited)', initial(shown(0))),
+    entrypoint: valueFlag('command', splitShellWords, 'Overwrite the default ENTRYPOINT of the image'),
+    workdir: textFlag('Working directory inside the container', { shorthand: 'w' }),
+    user: textFlag('Username or UID (format: <name|uid>[:<group|gid>])', { shorthand: 'u' }),
+    hostname: textFlag('Container hostname'),
+    'reserve-cpu': cpusFlag('Reserve CPUs'),
+    'reserve-memory': bytesFlag('Reserve Memory'),
+    'limit-cpu': cpusFlag('Limit CPUs'),
+    'limit-memory': bytesFlag('Limit Memory'),
+    'limit-pids': countFlag('Limit maximum number of processes (0 = unlimited)', initial(shown(0))),
+    'stop-signal': textFlag('Signal to stop the container'),
+    'stop-grace-period': durationFlag(
+      'Time to wait before force killing a container',
+      initial(seconds(DEFAULT_STOP_GRACE_PERIOD_MS)),
+    ),
+    'read-only': switchFlag("Mount the container's root filesystem as read only"),
+    tty: switchFlag('Allocate a pseudo-TTY', { shorthand: 't' }),
+    'restart-condition': choiceFlag(
+      'Restart when condition is met',
+      ['none', 'on-failure', 'any'],
+      initial(shown(condition)),
+    ),
+    'restart-delay': durationFlag('Delay between restart attempts', initial(seconds(delayMs))),
+    'restart-max-attempts': countFlag(
+      'Maximum number of restarts before giving up (0 = unlimited)',
+      initial(shown(maxAttempts)),
+    ),
+    'restart-window': durationFlag('Window used to evaluate the restart policy', initial(shown('unbounded'))),
+    'update-parallelism': countFlag(
+      'Maximum number of tasks updated simultaneously (0 to update all at once)',
+      initial(shown(update.parallelism)),
+    ),
+    'update-delay': durationFlag('Delay between updates', initial(seconds(update.delayMs))),
+    'update-order': choiceFlag('Update order', ['start-first', 'stop-first'], initial(shown(update.order))),
+    'update-monitor': durationFlag(
+      'Duration after each task update to monitor for failure',
+      initial(seconds(update.monitorMs)),
+    ),
+    'update-failure-action': choiceFlag(
+      'Action on update failure',
+      ['pause', 'continue', 'rollback'],
+      initial(shown(update.failureAction)),
+    ),
+    'update-max-failure-ratio': ratioFlag(
+      'Failure rate to tolerate during an update',
+      initial(shown(update.maxFailureRatio)),
+    ),
+    'rollback-parallelism': countFlag(
+      'Maximum number of tasks rolled back simultaneously (0 to roll back all at once)',
+      initial(shown(update.parallelism)),
+    ),
+    'rollback-delay': durationFlag('Delay between task rollbacks', initial(seconds(update.delayMs))),
+    'rollback-order': choiceFlag(
+      'Rollback order',
+      ['start-first', 'stop-first'],
+      initial(shown(update.order)),
+    ),
+    'rollback-monitor': durationFlag(
+      'Duration after each task rollback to monitor for failure',
+      initial(seconds(update.monitorMs)),
+    ),
+    'rollback-failure-action': choiceFlag(
+      'Action on rollback failure',
+      ['pause', 'continue'],
+      initial(shown(update.failureAction)),
+    ),
+    'rollback-max-failure-ratio': ratioFlag(
+      'Failure rate to tolerate during a rollback',
+      initial(shown(update.maxFailureRatio)),
+    ),
+    'log-driver': textFlag('Logging driver for service ("json-file")', initial(shown('json-file'))),
+    'log-opt': valuesFlag('list', parseLogOption, 'Logging driver options (max-size, max-file)'),
+    'no-resolve-image': switchFlag(
+      'Do not query the registry to resolve image digest and supported platforms',
+    ),
+    detach: switchFlag('Exit immediately instead of waiting for the service to converge', { shorthand: 'd' }),
+    quiet: switchFlag('Suppress progress output', { shorthand: 'q' }),
+  };
+}
+
+const UNSUPPORTED_ON_BOTH = [
+  'cap-add',
+  'cap-drop',
+  'credential-spec',
+  'endpoint-mode',
+  'health-cmd',
+  'health-interval',
+  'health-retries',
+  'health-start-interval',
+  'health-start-period',
+  'health-timeout',
+  'init',
+  'isolation',
+  'max-concurrent',
+  'memory-swap',
+  'memory-swappiness',
+  'no-healthcheck',
+  'oom-score-adj',
+  'with-registry-auth',
+] as const;
+
+const UNSUPPORTED_ON_CREATE = [
+  'config',
+  'dns',
+  'dns-option',
+  'dns-search',
+  'generic-resource',
+  'host',
+  'network',
+  'placement-pref',
+  'secret',
+  'sysctl',
+  'ulimit',
+] as const;
+
+const UNSUPPORTED_ON_UPDATE = UNSUPPORTED_ON_CREATE.flatMap((name) => [`${name}-add`, `${name}-rm`] as const);
+
+export const createFlags = {
+  name: textFlag('Service name', { defaultText: 'random' }),
+  mode: valueFlag('string', parseMode, 'Service mode ("replicated")', {
+    defaultText: 'replicated',
+    choices: ['replicated'],
+  }),
+  ...scalarFlags(true),
+  group: listFlag('Set one or more supplementary user groups for the container'),
+  env: listFlag('Set environment variables', { shorthand: 'e' }),
+  'env-file': listFlag('Read in a file of environment variables'),
+  label: valuesFlag('list', parseLabel, 'Service labels', { shorthand: 'l' }),
+  'container-label': valuesFlag('list', parseLabel, 'Container labels'),
+  constraint: listFlag('Placement constraints (KEY==VALUE or KEY!=VALUE)'),
+  mount: valuesFlag('mount', parseMount, 'Attach a filesystem mount to the service (type=bind|tmpfs,…)'),
+  publish: valuesFlag('port', parsePublish, 'Publish a port (mode=host,target=PORT[,published=PORT])', {
+    shorthand: 'p',
+  }),
+  ...unsupportedFlags(UNSUPPORTED_ON_BOTH),
+  ...unsupportedFlags(UNSUPPORTED_ON_CREATE),
+};
+
+export const updateFlags = {
+  image: textFlag('Service image tag'),
+  args: valueFlag('command', splitShellWords, 'Service command args'),
+  force: switchFlag('Force update even if no changes require it'),
+  rollback: switchFlag('Rollback to previous specification'),
+  ...scalarFlags(false),
+  'group-add': listFlag('Add an additional supplementary user group to the container'),
+  'group-rm': listFlag('Remove a previously added supplementary user group from the container'),
+  'env-add': listFlag('Add or update an environment variable'),
+  'env-rm': listFlag('Remove an environment variable'),
+  'label-add': valuesFlag('list', parseLabel, 'Add or update a service label'),
+  'label-rm': listFlag('Remove a label by its key'),
+  'container-label-add': valuesFlag('list', parseLabel, 'Add or update a container label'),
+  'container-label-rm': listFlag('Remove a container label by its key'),
+  'constraint-add': listFlag('Add or update a placement constraint'),
+  'constraint-rm': listFlag('Remove a constraint'),
+  'mount-add': valuesFlag('mount', parseMount, 'Add or update a mount on a service'),
+  'mount-rm': listFlag('Remove a mount by its target path'),
+  'publish-add': valuesFlag('port', parsePublish, 'Add or update a published port'),
+  'publish-rm': valuesFlag('port', parseTargetPort, 'Remove a published port by its target port'),
+  ...unsupportedFlags(UNSUPPORTED_ON_BOTH),
+  ...unsupportedFlags(UNSUPPORTED_ON_UPDATE),
+};

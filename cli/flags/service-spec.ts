@@ -1,0 +1,278 @@
+// From flags to a ServiceSpec: a new one for `service create`, a changed one for `service update`. Pure; the caller
+// reads files and hands in the environment.
+
+import path from 'node:path';
+import { newServiceSpec } from '../../core/defaults.ts';
+import { invalidField, messageOf } from '../../core/errors.ts';
+import type {
+  ContainerSpec,
+  LogDriver,
+  Mount,
+  PortConfig,
+  ServiceSpec,
+  TaskSpec,
+  UpdateConfig,
+} from '../../core/generated/objects.ts';
+import { parseImageReference } from '../../core/image-reference.ts';
+import type { FlagValues } from './flag.ts';
+import type { createFlags, updateFlags } from './service-flags.ts';
+import { splitKeyValue } from './words.ts';
+
+export type CreateFlags = FlagValues<typeof createFlags>;
+export type UpdateFlags = FlagValues<typeof updateFlags>;
+
+export interface SpecSource {
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  /** Relative bind sources start here. */
+  readonly workdir: string;
+}
+
+export interface CreateInput extends SpecSource {
+  readonly name: string;
+  readonly image: string;
+  readonly args: readonly string[];
+  /** Lines of all --env-file, in order. */
+  readonly envFileLines: readonly string[];
+}
+
+export function newSpec(flags: CreateFlags, input: CreateInput): ServiceSpec {
+  const spec = newServiceSpec(input.name, { image: familiarImage(input.image), args: [...input.args] });
+  const { task } = spec;
+  const withLists: ServiceSpec = {
+    ...spec,
+    labels: Object.fromEntries(flags.label),
+    task: {
+      ...task,
+      container: {
+        ...task.container,
+        groups: unique(flags.group),
+        env: mergeEnv([], readEnv([...readEnvFile(input.envFileLines), ...flags.env], input.environment)),
+        labels: Object.fromEntries(flags['container-label']),
+        mounts: absoluteMounts(flags.mount, input.workdir),
+      },
+      placement: { ...task.placement, constraints: unique(flags.constraint) },
+    },
+    endpoint: { ports: flags.publish.flat() },
+  };
+  return applyScalars(withLists, flags);
+}
+
+/** `current` with the changes asked for; what no flag names stays as it is. */
+export function changedSpec(current: ServiceSpec, flags: UpdateFlags, source: SpecSource): ServiceSpec {
+  const { task } = current;
+  const { container } = task;
+  const changed: ServiceSpec = {
+    ...current,
+    labels: mergeLabels(current.labels, flags['label-rm'], flags['label-add']),
+    task: {
+      ...task,
+      container: {
+        ...container,
+        ...(flags.image !== undefined && { image: familiarImage(flags.image) }),
+        ...(flags.args !== undefined && { args: flags.args }),
+        groups: mergeList(container.groups, flags['group-rm'], flags['group-add']),
+        env: mergeEnv(
+          container.env.filter((entry) => !flags['env-rm'].includes(splitKeyValue(entry).key)),
+          readEnv(flags['env-add'], source.environment),
+        ),
+        labels: mergeLabels(container.labels, flags['container-label-rm'], flags['container-label-add']),
+        mounts: mergeMounts(
+          container.mounts,
+          flags['mount-rm'],
+          absoluteMounts(flags['mount-add'], source.workdir),
+        ),
+      },
+      placement: {
+        ...task.placement,
+        ...(flags.image !== undefined && { platforms: [] }),
+        constraints: mergeList(task.placement.constraints, flags['constraint-rm'], flags['constraint-add']),
+      },
+      forceUpdate: task.forceUpdate + (flags.force ? 1 : 0),
+    },
+    endpoint: { ports: mergePorts(current.endpoint.ports, flags['publish-rm'], flags['publish-add'].flat()) },
+  };
+  return applyScalars(changed, flags);
+}
+
+/** The name as people write it, with its tag: "nginx" is "nginx:latest". */
+export function familiarImage(image: string): string {
+  try {
+    return parseImageReference(image).familiar;
+  } catch (error) {
+    throw invalidField('image', messageOf(error));
+  }
+}
+
+type ScalarFlags = { readonly [K in keyof CreateFlags & keyof UpdateFlags]: CreateFlags[K] };
+
+function applyScalars(spec: ServiceSpec, flags: ScalarFlags): ServiceSpec {
+  return {
+    ...spec,
+    mode: flags.replicas === undefined ? spec.mode : { replicated: { replicas: flags.replicas } },
+    task: applyTaskScalars(spec.task, flags),
+    update: applyUpdateConfig(spec.update, {
+      parallelism: flags['update-parallelism'],
+      delayMs: flags['update-delay'],
+      order: flags['update-order'],
+      monitorMs: flags['update-monitor'],
+      failureAction: flags['update-failure-action'],
+      maxFailureRatio: flags['update-max-failure-ratio'],
+    }),
+    rollback: applyUpdateConfig(spec.rollback, {
+      parallelism: flags['rollback-parallelism'],
+      delayMs: flags['rollback-delay'],
+      order: flags['rollback-order'],
+      monitorMs: flags['rollback-monitor'],
+      failureAction: flags['rollback-failure-action'],
+      maxFailureRatio: flags['rollback-max-failure-ratio'],
+    }),
+  };
+}
+
+function applyTaskScalars(task: TaskSpec, flags: ScalarFlags): TaskSpec {
+  const { limits, reservations } = task.resources;
+  const { restart } = task;
+  const logDriver = mergeLogDriver(task.logDriver, flags['log-driver'], flags['log-opt']);
+  return {
+    ...task,
+    container: applyContainerScalars(task.container, flags),
+    resources: {
+      limits: {
+        cpuNanos: flags['limit-cpu'] ?? limits.cpuNanos,
+        memoryBytes: flags['limit-memory'] ?? limits.memoryBytes,
+        pids: flags['limit-pids'] ?? limits.pids,
+      },
+      reservations: {
+        cpuNanos: flags['reserve-cpu'] ?? reservations.cpuNanos,
+        memoryBytes: flags['reserve-memory'] ?? reservations.memoryBytes,
+      },
+    },
+    restart: {
+      condition: flags['restart-condition'] ?? restart.condition,
+      delayMs: flags['restart-delay'] ?? restart.delayMs,
+      maxAttempts: flags['restart-max-attempts'] ?? restart.maxAttempts,
+      windowMs: flags['restart-window'] ?? restart.windowMs,
+    },
+    placement: {
+      ...task.placement,
+      maxReplicasPerNode: flags['replicas-max-per-node'] ?? task.placement.maxReplicasPerNode,
+    },
+    ...(logDriver && { logDriver }),
+  };
+}
+
+function applyContainerScalars(container: ContainerSpec, flags: ScalarFlags): ContainerSpec {
+  const stopGracePeriodMs = flags['stop-grace-period'] ?? container.stopGracePeriodMs;
+  return {
+    ...container,
+    command: flags.entrypoint ?? container.command,
+    workdir: flags.workdir ?? container.workdir,
+    user: flags.user ?? container.user,
+    hostname: flags.hostname ?? container.hostname,
+    stopSignal: flags['stop-signal'] ?? container.stopSignal,
+    ...(stopGracePeriodMs !== undefined && { stopGracePeriodMs }),
+    readOnly: flags['read-only'] ?? container.readOnly,
+    tty: flags.tty ?? container.tty,
+  };
+}
+
+type UpdateConfigChange = { readonly [K in keyof UpdateConfig]: UpdateConfig[K] | undefined };
+
+function applyUpdateConfig(config: UpdateConfig, change: UpdateConfigChange): UpdateConfig {
+  const given = Object.entries(change).filter(([, value]) => value !== undefined);
+  return { ...config, ...Object.fromEntries(given) };
+}
+
+/** New options replace all old ones, as in Docker; options alone are for the driver that is there. */
+function mergeLogDriver(
+  current: LogDriver | undefined,
+  name: string | undefined,
+  options: readonly (readonly [string, string])[],
+): LogDriver | undefined {
+  if (name === undefined && options.length === 0) return current;
+  return { name: name ?? current?.name ?? 'json-file', options: Object.fromEntries(options) };
+}
+
+/** "NAME" alone takes the caller's value and is left out when the caller has none. */
+function readEnv(entries: readonly string[], environment: SpecSource['environment']): string[] {
+  return entries.flatMap((entry) => {
+    if (entry.includes('=') || entry === '') return [entry];
+    const value = environment[entry];
+    return value === undefined ? [] : [`${entry}=${value}`];
+  });
+}
+
+function readEnvFile(lines: readonly string[]): string[] {
+  const entries = lines
+    .map((line) => line.trimStart())
+    .filter((line) => line !== '' && !line.startsWith('#'));
+  for (const entry of entries) {
+    const { key } = splitKeyValue(entry);
+    if (key === '' || /\s/.test(key)) throw invalidField('env-file', `"${entry}" must be NAME=VALUE`);
+  }
+  return entries;
+}
+
+/** Later entries replace earlier ones of the same name and keep their place. */
+function mergeEnv(current: readonly string[], added: readonly string[]): string[] {
+  const byName = new Map(current.map((entry) => [splitKeyValue(entry).key, entry]));
+  for (const entry of added) byName.set(splitKeyValue(entry).key, entry);
+  return [...byName.values()];
+}
+
+function mergeLabels(
+  current: Readonly<Record<string, string>>,
+  removed: readonly string[],
+  added: readonly (readonly [string, string])[],
+): Record<string, string> {
+  const kept = Object.entries(current).filter(([key]) => !removed.includes(key));
+  return Object.fromEntries([...kept, ...added]);
+}
+
+function mergeList(
+  current: readonly string[],
+  removed: readonly string[],
+  added: readonly string[],
+): string[] {
+  return unique([...current.filter((entry) => !removed.includes(entry)), ...added]);
+}
+
+function mergeMounts(
+  current: readonly Mount[],
+  removed: readonly string[],
+  added: readonly Mount[],
+): Mount[] {
+  const byTarget = new Map(current.map((mount) => [mount.target, mount]));
+  for (const target of removed) byTarget.delete(target);
+  for (const mount of added) byTarget.set(mount.target, mount);
+  return [...byTarget.values()];
+}
+
+type PortKey = Pick<PortConfig, 'targetPort' | 'protocol'>;
+
+/** A port added for a target that is published already in the same mode takes its place. */
+function mergePorts(
+  current: readonly PortConfig[],
+  removed: readonly PortKey[],
+  added: readonly PortConfig[],
+): PortConfig[] {
+  const isSameTarget = (a: PortKey, b: PortKey) => a.targetPort === b.targetPort && a.protocol === b.protocol;
+  const kept = current.filter(
+    (port) =>
+      !removed.some((other) => isSameTarget(port, other)) &&
+      !added.some((other) => isSameTarget(port, other) && port.publishMode === other.publishMode),
+  );
+  return [...kept, ...added];
+}
+
+function absoluteMounts(mounts: readonly Mount[], workdir: string): Mount[] {
+  return mounts.map((mount) =>
+    mount.type === 'bind' && /^\.\.?(\/|$)/.test(mount.source)
+      ? { ...mount, source: path.resolve(workdir, mount.source) }
+      : mount,
+  );
+}
+
+function unique(values: readonly string[]): string[] {
+  return [...new Set(values)];
+}

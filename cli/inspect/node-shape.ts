@@ -1,0 +1,80 @@
+// A node in Docker's field names. Pure.
+
+import type { Node } from '../../core/generated/objects.ts';
+import { capitalize, formatBinarySize } from '../output/human.ts';
+import { formatTime } from './time.ts';
+
+export function toDockerNode(node: Node): object {
+  const { description, managerStatus } = node;
+  return {
+    ID: node.id,
+    Version: { Index: node.meta.version },
+    CreatedAt: formatTime(node.meta.createdAtMs),
+    UpdatedAt: formatTime(node.meta.updatedAtMs),
+    Spec: {
+      ...(node.spec.name !== '' && { Name: node.spec.name }),
+      Labels: node.spec.labels,
+      Role: node.spec.desiredRole,
+      Availability: node.spec.availability,
+    },
+    Description: {
+      Hostname: description.hostname,
+      Platform: { Architecture: description.platform.architecture, OS: description.platform.os },
+      Resources: { NanoCPUs: description.resources.cpuNanos, MemoryBytes: description.resources.memoryBytes },
+      Engine: {
+        EngineVersion: description.engineVersion,
+        ...(Object.keys(description.engineLabels).length > 0 && { Labels: description.engineLabels }),
+      },
+    },
+    Status: {
+      State: node.status.state,
+      ...(node.status.message !== '' && { Message: node.status.message }),
+      Addr: node.status.address,
+    },
+    ...(managerStatus && {
+      ManagerStatus: {
+        ...(managerStatus.leader && { Leader: true }),
+        Reachability: managerStatus.reachable ? 'reachable' : 'unreachable',
+        Addr: managerStatus.address,
+      },
+    }),
+  };
+}
+
+export function prettyNode(node: Node): string {
+  const { description, managerStatus } = node;
+  const lines = [
+    `ID:\t\t\t${node.id}`,
+    ...labelLines('Labels', node.spec.labels),
+    `Hostname:              \t${description.hostname}`,
+    `Joined at:             \t${formatTime(node.meta.createdAtMs)}`,
+    'Status:',
+    ` State:\t\t\t${capitalize(node.status.state)}`,
+    ...(node.status.message === '' ? [] : [` Message:              \t${node.status.message}`]),
+    ` Availability:         \t${capitalize(node.spec.availability)}`,
+    ` Address:\t\t${node.status.address}`,
+  ];
+  if (managerStatus !== undefined)
+    lines.push(
+      'Manager Status:',
+      ` Address:\t\t${managerStatus.address}`,
+      ` Reachability:\t\t${managerStatus.reachable ? 'Reachable' : 'Unreachable'}`,
+      ` Leader:\t\t${managerStatus.leader ? 'Yes' : 'No'}`,
+    );
+  lines.push(
+    'Platform:',
+    ` Operating System:\t${description.platform.os}`,
+    ` Architecture:\t\t${description.platform.architecture}`,
+    'Resources:',
+    ` CPUs:\t\t\t${description.resources.cpuNanos / 1e9}`,
+    ` Memory:\t\t${formatBinarySize(description.resources.memoryBytes)}`,
+    `Engine Version:\t\t${description.engineVersion}`,
+    ...labelLines('Engine Labels', description.engineLabels),
+  );
+  return `${lines.join('\n')}\n`;
+}
+
+function labelLines(title: string, labels: Readonly<Record<string, string>>): string[] {
+  const entries = Object.entries(labels).sort(([a], [b]) => (a < b ? -1 : 1));
+  return entries.length === 0 ? [] : [`${title}:`, ...entries.map(([key, value]) => ` - ${key}=${value}`)];
+}

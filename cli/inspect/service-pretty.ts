@@ -1,0 +1,124 @@
+// `service inspect --pretty`. Pure.
+
+import type { Service, ServiceSpec, TaskSpec, UpdateConfig } from '../../core/generated/objects.ts';
+import { formatBinarySize, formatElapsed, formatGoDuration } from '../output/human.ts';
+
+export function prettyService(service: Service, nowMs: number): string {
+  const { spec } = service;
+  const lines = [
+    '',
+    `ID:\t\t${service.id}`,
+    `Name:\t\t${spec.name}`,
+    ...labelLines('Labels', spec.labels),
+    'Service Mode:\tReplicated',
+    ` Replicas:\t${spec.mode.replicated?.replicas ?? 0}`,
+    ...updateStatusLines(service, nowMs),
+    ...placementLines(spec.task),
+    ...updateConfigLines('UpdateConfig', 'Update', spec.update),
+    ...updateConfigLines('RollbackConfig', 'Rollback', spec.rollback),
+    ...containerLines(spec.task),
+    ...resourceLines(spec.task),
+    ...portLines(spec),
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+function updateStatusLines({ updateStatus }: Service, nowMs: number): string[] {
+  if (updateStatus === undefined) return [];
+  const { state, startedAtMs, completedAtMs, message } = updateStatus;
+  return [
+    'UpdateStatus:',
+    ` State:\t\t${state.replaceAll('-', '_')}`,
+    ` Started:\t${formatElapsed(nowMs - startedAtMs)} ago`,
+    ...(completedAtMs > 0 ? [` Completed:\t${formatElapsed(nowMs - completedAtMs)} ago`] : []),
+    ` Message:\t${message}`,
+  ];
+}
+
+function placementLines({ placement }: TaskSpec): string[] {
+  const lines: string[] = [];
+  if (placement.constraints.length > 0) lines.push(` Constraints:\t[${placement.constraints.join(' ')}]`);
+  if (placement.maxReplicasPerNode > 0)
+    lines.push(` Max Replicas Per Node:\t${placement.maxReplicasPerNode}`);
+  return ['Placement:', ...lines];
+}
+
+function updateConfigLines(title: string, verb: string, config: UpdateConfig): string[] {
+  return [
+    `${title}:`,
+    ` Parallelism:\t${config.parallelism}`,
+    ...(config.delayMs > 0 ? [` Delay:\t\t${formatGoDuration(config.delayMs)}`] : []),
+    ` On failure:\t${config.failureAction}`,
+    ` Monitoring Period: ${formatGoDuration(config.monitorMs)}`,
+    ` Max failure ratio: ${config.maxFailureRatio}`,
+    ` ${verb} order:      ${config.order}`,
+  ];
+}
+
+function containerLines({ container, logDriver }: TaskSpec): string[] {
+  const field = (title: string, value: string) => (value === '' ? [] : [` ${title}:\t\t${value}`]);
+  return [
+    'ContainerSpec:',
+    ` Image:\t\t${container.image}`,
+    ...field('Command', container.command.join(' ')),
+    ...field('Args', container.args.join(' ')),
+    ...field('Env', container.env.join(' ')),
+    ...field('Dir', container.workdir),
+    ...field('User', container.user),
+    ...field('Groups', container.groups.join(' ')),
+    ...field('Hostname', container.hostname),
+    ...field('StopSignal', container.stopSignal),
+    ...(container.stopGracePeriodMs === undefined
+      ? []
+      : field('StopGracePeriod', formatGoDuration(container.stopGracePeriodMs))),
+    ...field('ReadOnly', container.readOnly ? 'true' : ''),
+    ...field('TTY', container.tty ? 'true' : ''),
+    ...(container.mounts.length === 0 ? [] : ['Mounts:']),
+    ...container.mounts.flatMap((mount) => [
+      ` Target:\t${mount.target}`,
+      ...(mount.source === '' ? [] : [`  Source:\t${mount.source}`]),
+      `  ReadOnly:\t${mount.readOnly}`,
+      `  Type:\t\t${mount.type}`,
+    ]),
+    ...(logDriver === undefined
+      ? []
+      : [
+          'Log Driver:',
+          ` Name:\t\t${logDriver.name}`,
+          ...Object.entries(logDriver.options).map(([key, value]) => ` ${key}:\t${value}`),
+        ]),
+  ];
+}
+
+function resourceLines({ resources: { limits, reservations } }: TaskSpec): string[] {
+  const lines = (cpuNanos: number, memoryBytes: number) => [
+    ...(cpuNanos > 0 ? [` CPU:\t\t${cpuNanos / 1e9}`] : []),
+    ...(memoryBytes > 0 ? [` Memory:\t${formatBinarySize(memoryBytes)}`] : []),
+  ];
+  const reserved = lines(reservations.cpuNanos, reservations.memoryBytes);
+  const limited = lines(limits.cpuNanos, limits.memoryBytes);
+  if (limits.pids > 0) limited.push(` Pids:\t\t${limits.pids}`);
+  return [
+    'Resources:',
+    ...(reserved.length > 0 ? ['Reservations:', ...reserved] : []),
+    ...(limited.length > 0 ? ['Limits:', ...limited] : []),
+  ];
+}
+
+function portLines({ endpoint }: ServiceSpec): string[] {
+  return [
+    'Endpoint Mode:\tvip',
+    ...(endpoint.ports.length === 0 ? [] : ['Ports:']),
+    ...endpoint.ports.flatMap((port) => [
+      ...(port.publishedPort > 0 ? [` PublishedPort = ${port.publishedPort}`] : []),
+      `  Protocol = ${port.protocol}`,
+      `  TargetPort = ${port.targetPort}`,
+      `  PublishMode = ${port.publishMode}`,
+    ]),
+  ];
+}
+
+function labelLines(title: string, labels: Readonly<Record<string, string>>): string[] {
+  const entries = Object.entries(labels).sort(([a], [b]) => (a < b ? -1 : 1));
+  return entries.length === 0 ? [] : [`${title}:`, ...entries.map(([key, value]) => ` ${key}=${value}`)];
+}

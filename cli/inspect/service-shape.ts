@@ -1,0 +1,157 @@
+// A service in Docker's field names, as JSON. Pure.
+
+import type {
+  ContainerSpec,
+  Mount,
+  PortConfig,
+  ResourceRequirements,
+  Service,
+  ServiceSpec,
+  TaskSpec,
+  UpdateConfig,
+  UpdateStatus,
+} from '../../core/generated/objects.ts';
+import { formatTime, toNanos } from './time.ts';
+
+export function toDockerService(service: Service): object {
+  return {
+    ID: service.id,
+    Version: { Index: service.meta.version },
+    CreatedAt: formatTime(service.meta.createdAtMs),
+    UpdatedAt: formatTime(service.meta.updatedAtMs),
+    Spec: toDockerSpec(service.spec),
+    ...(service.previousSpec && { PreviousSpec: toDockerSpec(service.previousSpec) }),
+    Endpoint: {
+      Spec: endpointSpec(service.spec),
+      ...(service.spec.endpoint.ports.length > 0 && { Ports: service.spec.endpoint.ports.map(port) }),
+    },
+    ...(service.updateStatus && { UpdateStatus: updateStatus(service.updateStatus) }),
+  };
+}
+
+function toDockerSpec(spec: ServiceSpec): object {
+  return {
+    Name: spec.name,
+    Labels: spec.labels,
+    TaskTemplate: taskTemplate(spec.task),
+    Mode: { Replicated: { Replicas: spec.mode.replicated?.replicas ?? 0 } },
+    UpdateConfig: updateConfig(spec.update),
+    RollbackConfig: updateConfig(spec.rollback),
+    EndpointSpec: endpointSpec(spec),
+  };
+}
+
+function taskTemplate(task: TaskSpec): object {
+  const { placement, restart } = task;
+  return {
+    ContainerSpec: containerSpec(task.container),
+    Resources: resources(task.resources),
+    RestartPolicy: {
+      Condition: restart.condition,
+      Delay: toNanos(restart.delayMs),
+      MaxAttempts: restart.maxAttempts,
+      ...(restart.windowMs > 0 && { Window: toNanos(restart.windowMs) }),
+    },
+    Placement: {
+      ...(placement.constraints.length > 0 && { Constraints: placement.constraints }),
+      ...(placement.maxReplicasPerNode > 0 && { MaxReplicas: placement.maxReplicasPerNode }),
+      ...(placement.platforms.length > 0 && {
+        Platforms: placement.platforms.map(({ os, architecture }) => ({
+          Architecture: architecture,
+          OS: os,
+        })),
+      }),
+    },
+    ...(task.logDriver && { LogDriver: { Name: task.logDriver.name, Options: task.logDriver.options } }),
+    ForceUpdate: task.forceUpdate,
+    Runtime: 'container',
+  };
+}
+
+function containerSpec(container: ContainerSpec): object {
+  return {
+    Image: container.image,
+    ...(Object.keys(container.labels).length > 0 && { Labels: container.labels }),
+    ...(container.command.length > 0 && { Command: container.command }),
+    ...(container.args.length > 0 && { Args: container.args }),
+    ...(container.hostname !== '' && { Hostname: container.hostname }),
+    ...(container.env.length > 0 && { Env: container.env }),
+    ...(container.workdir !== '' && { Dir: container.workdir }),
+    ...(container.user !== '' && { User: container.user }),
+    ...(container.groups.length > 0 && { Groups: container.groups }),
+    ...(container.tty && { TTY: true }),
+    ...(container.readOnly && { ReadOnly: true }),
+    ...(container.mounts.length > 0 && { Mounts: container.mounts.map(mount) }),
+    ...(container.stopSignal !== '' && { StopSignal: container.stopSignal }),
+    ...(container.stopGracePeriodMs !== undefined && {
+      StopGracePeriod: toNanos(container.stopGracePeriodMs),
+    }),
+    Isolation: 'default',
+  };
+}
+
+function mount(item: Mount): object {
+  const { tmpfsSizeBytes, tmpfsMode } = item;
+  return {
+    Type: item.type,
+    ...(item.source !== '' && { Source: item.source }),
+    Target: item.target,
+    ...(item.readOnly && { ReadOnly: true }),
+    ...(item.bindPropagation !== '' && { BindOptions: { Propagation: item.bindPropagation } }),
+    ...((tmpfsSizeBytes > 0 || tmpfsMode > 0) && {
+      TmpfsOptions: {
+        ...(tmpfsSizeBytes > 0 && { SizeBytes: tmpfsSizeBytes }),
+        ...(tmpfsMode > 0 && { Mode: tmpfsMode }),
+      },
+    }),
+  };
+}
+
+function resources({ limits, reservations }: ResourceRequirements): object {
+  const limit = {
+    ...(limits.cpuNanos > 0 && { NanoCPUs: limits.cpuNanos }),
+    ...(limits.memoryBytes > 0 && { MemoryBytes: limits.memoryBytes }),
+    ...(limits.pids > 0 && { Pids: limits.pids }),
+  };
+  const reserved = {
+    ...(reservations.cpuNanos > 0 && { NanoCPUs: reservations.cpuNanos }),
+    ...(reservations.memoryBytes > 0 && { MemoryBytes: reservations.memoryBytes }),
+  };
+  return {
+    ...(Object.keys(limit).length > 0 && { Limits: limit }),
+    ...(Object.keys(reserved).length > 0 && { Reservations: reserved }),
+  };
+}
+
+function updateConfig(config: UpdateConfig): object {
+  return {
+    Parallelism: config.parallelism,
+    ...(config.delayMs > 0 && { Delay: toNanos(config.delayMs) }),
+    FailureAction: config.failureAction,
+    Monitor: toNanos(config.monitorMs),
+    MaxFailureRatio: config.maxFailureRatio,
+    Order: config.order,
+  };
+}
+
+function endpointSpec({ endpoint }: ServiceSpec): object {
+  return { Mode: 'vip', ...(endpoint.ports.length > 0 && { Ports: endpoint.ports.map(port) }) };
+}
+
+function port(item: PortConfig): object {
+  return {
+    Protocol: item.protocol,
+    TargetPort: item.targetPort,
+    ...(item.publishedPort > 0 && { PublishedPort: item.publishedPort }),
+    PublishMode: item.publishMode,
+  };
+}
+
+function updateStatus(status: UpdateStatus): object {
+  return {
+    State: status.state.replaceAll('-', '_'),
+    StartedAt: formatTime(status.startedAtMs),
+    ...(status.completedAtMs > 0 && { CompletedAt: formatTime(status.completedAtMs) }),
+    Message: status.message,
+  };
+}

@@ -1,0 +1,147 @@
+// Waits until a service is what its spec asks for, and shows how far it is. On a terminal the lines are redrawn in
+// place, elsewhere each change is a line of its own.
+
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Service, ServiceSpec, Task } from '../../core/generated/objects.ts';
+import type { WatchServiceResponse } from '../../proto/generated/control.ts';
+import type { Control } from '../connection.ts';
+import type { Io } from '../io.ts';
+import { readTasks, specOf } from '../tasks/task-list.ts';
+import { formatProgress, measureProgress, type Progress } from './progress.ts';
+
+export interface ConvergeRequest {
+  readonly control: Control;
+  readonly serviceId: string;
+  readonly io: Io;
+  readonly isRollback?: boolean;
+  readonly isQuiet?: boolean;
+}
+
+// While all tasks run, the countdown moves once a second.
+const TICK_MS = 1_000;
+
+/** Returns the exit status: 0 when the service has converged or the operator has detached. */
+export async function converge(request: ConvergeRequest): Promise<number> {
+  const { control, serviceId, io, isQuiet = false } = request;
+  const stopped = new AbortController();
+  const interrupted = io.catchInterrupt();
+  interrupted.addEventListener('abort', () => stopped.abort(), { once: true });
+  const screen = new Screen(isQuiet ? { ...io, out: async () => {} } : io);
+  try {
+    const { specs } = await readTasks(control, { serviceIds: [serviceId] });
+    const messages = control.watchService({ serviceId }, { signal: stopped.signal });
+    return await follow(messages, specs, screen, request);
+  } catch (error) {
+    if (!interrupted.aborted) throw error;
+    io.err(
+      `\nOperation continuing in background.\nUse \`tsswarm service ps ${serviceId}\` to check progress.\n`,
+    );
+    return 0;
+  } finally {
+    stopped.abort();
+  }
+}
+
+async function follow(
+  messages: AsyncIterable<WatchServiceResponse>,
+  specs: ReadonlyMap<string, ServiceSpec>,
+  screen: Screen,
+  { io, isRollback = false }: ConvergeRequest,
+): Promise<number> {
+  const tasks = new Map<string, Task>();
+  let service: Service | undefined;
+  let stableSinceMs: number | undefined;
+  const iterator = messages[Symbol.asyncIterator]();
+  let next = iterator.next();
+  for (;;) {
+    const timer = new AbortController();
+    const tick =
+      stableSinceMs === undefined ? undefined : delay(TICK_MS / 10, undefined, { signal: timer.signal });
+    // The timer is ended by every message.
+    tick?.catch(() => {});
+    const message = await (tick === undefined ? next : Promise.race([next, tick]));
+    timer.abort();
+    if (message !== undefined) {
+      next = iterator.next();
+      // Kept for the next round, which may come after the stream has failed.
+      next.catch(() => {});
+      if (message.done || message.value.service === undefined) {
+        await screen.end('verify: Service was removed');
+        return 1;
+      }
+      service = message.value.service;
+      for (const task of message.value.tasks) tasks.set(task.id, task);
+      for (const id of message.value.removedTaskIds) tasks.delete(id);
+    }
+    if (service === undefined) continue;
+    const progress = measureProgress({
+      service,
+      tasks: tasks.values(),
+      specOf: (task) => specOf(task, specs),
+      isRollback,
+    });
+    const { verdict } = progress;
+    if (verdict.kind === 'failed') return fail(progress, verdict.message, screen, io);
+    if (verdict.kind === 'waiting') stableSinceMs = undefined;
+    else stableSinceMs ??= io.nowMs();
+    const monitorMs = verdict.kind === 'settled' ? 0 : service.spec.update.monitorMs;
+    const leftMs =
+      stableSinceMs === undefined ? Number.POSITIVE_INFINITY : stableSinceMs + monitorMs - io.nowMs();
+    await screen.draw([
+      ...headLines(service, isRollback),
+      ...formatProgress(progress),
+      ...verifyLines(leftMs),
+    ]);
+    if (leftMs <= 0) {
+      await screen.end(`verify: Service ${service.id} converged`);
+      return 0;
+    }
+  }
+}
+
+async function fail(progress: Progress, message: string, screen: Screen, io: Io): Promise<number> {
+  await screen.draw(formatProgress(progress));
+  await screen.end('');
+  io.err(`${message}\n`);
+  return 1;
+}
+
+function headLines({ updateStatus }: Service, isRollback: boolean): string[] {
+  if (updateStatus?.state !== 'rollback-started' && !isRollback) return [];
+  return updateStatus === undefined ? [] : [`rollback: ${updateStatus.message}`];
+}
+
+function verifyLines(leftMs: number): string[] {
+  if (!Number.isFinite(leftMs) || leftMs <= 0) return [];
+  const seconds = Math.ceil(leftMs / 1000);
+  return [`verify: Waiting ${seconds} second${seconds === 1 ? '' : 's'} to verify that tasks are stable...`];
+}
+
+/** The lines drawn last, to be drawn over. */
+class Screen {
+  readonly #io: Pick<Io, 'out' | 'isTerminal'>;
+  #lines: readonly string[] = [];
+
+  constructor(io: Pick<Io, 'out' | 'isTerminal'>) {
+    this.#io = io;
+  }
+
+  async draw(lines: readonly string[]): Promise<void> {
+    const shown = this.#lines;
+    if (lines.join('\n') === shown.join('\n')) return;
+    this.#lines = lines;
+    if (!this.#io.isTerminal) {
+      const changed = lines.filter((line) => !shown.includes(line));
+      if (changed.length > 0) await this.#io.out(`${changed.join('\n')}\n`);
+      return;
+    }
+    const up = shown.length === 0 ? '' : `\x1b[${shown.length}A`;
+    await this.#io.out(`${up}${lines.map((line) => `\x1b[2K${line}\n`).join('')}\x1b[J`);
+  }
+
+  /** Puts a last line in the place of the countdown. */
+  async end(line: string): Promise<void> {
+    const kept = this.#lines.filter((shown) => !shown.startsWith('verify:'));
+    await this.draw(line === '' ? kept : [...kept, line]);
+  }
+}

@@ -1,0 +1,163 @@
+// How far a service is on the way to what its spec asks for. Pure: from the service and its tasks to a verdict and to
+// the lines that show it.
+
+import type { Service, ServiceSpec, Task, TaskState } from '../../core/generated/objects.ts';
+import { isTerminal, isWanted } from '../../core/task-state.ts';
+
+export interface SlotProgress {
+  readonly slot: number;
+  /** The newest task of the current spec; absent until there is one. */
+  readonly state?: TaskState;
+  readonly isRunning: boolean;
+  readonly error: string;
+}
+
+export interface Progress {
+  readonly total: number;
+  readonly running: number;
+  readonly slots: readonly SlotProgress[];
+  readonly verdict: Verdict;
+}
+
+/**
+ * waiting: not there yet. stable: all run, and for long enough when they go on so for the monitor time.
+ * settled: all run, and the manager has watched them already. failed: it will not get there by itself.
+ */
+export type Verdict =
+  | { readonly kind: 'waiting' | 'stable' | 'settled' }
+  | { readonly kind: 'failed'; readonly message: string };
+
+export interface ProgressInput {
+  readonly service: Service;
+  readonly tasks: Iterable<Task>;
+  /** The spec a task was made from, when it is known. */
+  readonly specOf: (task: Task) => ServiceSpec | undefined;
+  /** The operator asked for the rollback, so that it is the goal and not a failure. */
+  readonly isRollback: boolean;
+}
+
+export function measureProgress({ service, tasks, specOf, isRollback }: ProgressInput): Progress {
+  const total = service.spec.mode.replicated?.replicas ?? 0;
+  const bySlot = groupCurrent(service, tasks, specOf);
+  const slots = slotNumbers(bySlot, total).map((slot) => describeSlot(slot, bySlot.get(slot) ?? []));
+  const running = slots.filter((slot) => slot.isRunning).length;
+  const failure = updateFailure(service, isRollback) ?? finishedFailure(service, bySlot);
+  return { total, running, slots, verdict: judge(service, running >= total, failure) };
+}
+
+function judge(service: Service, allRun: boolean, failure: string | undefined): Verdict {
+  if (failure !== undefined) return { kind: 'failed', message: failure };
+  const state = service.updateStatus?.state;
+  if (!allRun || state === 'updating' || state === 'rollback-started') return { kind: 'waiting' };
+  return { kind: state === undefined ? 'stable' : 'settled' };
+}
+
+/** Tasks of the current spec by slot, newest first. */
+function groupCurrent(
+  service: Service,
+  tasks: Iterable<Task>,
+  specOf: ProgressInput['specOf'],
+): Map<number, Task[]> {
+  const bySlot = new Map<number, Task[]>();
+  for (const task of tasks) {
+    if (task.desiredState === 'remove' || !isCurrent(service, task, specOf)) continue;
+    bySlot.set(task.slot, [...(bySlot.get(task.slot) ?? []), task]);
+  }
+  for (const group of bySlot.values())
+    group.sort((a, b) => b.meta.createdAtMs - a.meta.createdAtMs || b.meta.version - a.meta.version);
+  return bySlot;
+}
+
+/** A change that a running task does not feel leaves the task as it is. */
+function isCurrent(service: Service, task: Task, specOf: ProgressInput['specOf']): boolean {
+  if (task.specVersion === service.specVersion) return true;
+  const spec = specOf(task);
+  return spec !== undefined && taskShape(spec) === taskShape(service.spec);
+}
+
+function taskShape({ task, endpoint }: ServiceSpec): string {
+  const { restart: _restart, placement: _placement, ...rest } = task;
+  return JSON.stringify([rest, endpoint]);
+}
+
+/** Those in use, and the lowest free ones up to the number wanted. */
+function slotNumbers(bySlot: ReadonlyMap<number, readonly Task[]>, total: number): number[] {
+  const used = [...bySlot].filter(([, tasks]) => tasks.some(isWanted)).map(([slot]) => slot);
+  const numbers = new Set(used.sort((a, b) => a - b).slice(0, Math.max(total, 0)));
+  for (let slot = 1; numbers.size < total; slot++) numbers.add(slot);
+  return [...numbers].sort((a, b) => a - b);
+}
+
+function describeSlot(slot: number, tasks: readonly Task[]): SlotProgress {
+  const wanted = tasks.find((task) => isWanted(task) && !isTerminal(task.status.state));
+  const shown = wanted ?? tasks[0];
+  // While a replacement starts, the reason why it is needed is what the operator wants to read.
+  const error =
+    shown?.status.error || (shown?.status.state === 'running' ? '' : (tasks[1]?.status.error ?? ''));
+  return {
+    slot,
+    ...(shown && { state: shown.status.state }),
+    isRunning: wanted?.status.state === 'running' && wanted.desiredState === 'running',
+    error,
+  };
+}
+
+function updateFailure({ updateStatus }: Service, isRollback: boolean): string | undefined {
+  switch (updateStatus?.state) {
+    case 'paused':
+      return `service update paused: ${updateStatus.message}`;
+    case 'rollback-paused':
+      return `service rollback paused: ${updateStatus.message}`;
+    case 'rollback-completed':
+      return isRollback ? undefined : `service rolled back: ${updateStatus.message}`;
+    default:
+      return undefined;
+  }
+}
+
+/** With restart condition "none" an ended task is the end of its slot. */
+function finishedFailure(
+  { spec }: Service,
+  bySlot: ReadonlyMap<number, readonly Task[]>,
+): string | undefined {
+  if (spec.task.restart.condition !== 'none') return undefined;
+  for (const [newest] of bySlot.values())
+    if (newest !== undefined && isTerminal(newest.status.state) && !isWanted(newest))
+      return `task ${spec.name}.${newest.slot} ended (${newest.status.error || newest.status.state}) and is not restarted: restart condition is none`;
+  return undefined;
+}
+
+// More bars than this scroll the terminal away; the sum is shown alone.
+const BARS_MAX = 20;
+const BAR_WIDTH = 50;
+const STEPS: readonly TaskState[] = [
+  'new',
+  'pending',
+  'assigned',
+  'accepted',
+  'preparing',
+  'ready',
+  'starting',
+  'running',
+];
+
+/** "overall progress" and a line for each slot. */
+export function formatProgress({ total, running, slots }: Progress): string[] {
+  const overall = `overall progress: ${running} out of ${total} tasks`;
+  if (total > BARS_MAX) return [overall];
+  const width = String(total).length;
+  const bars = slots.map((slot, index) => {
+    const title = `${String(index + 1).padStart(width)}/${total}:`;
+    const error = slot.error === '' ? '' : ` ${slot.error}`;
+    return `${title} ${slot.state ?? ''}${slot.state === undefined ? '' : formatBar(slot.state)}${error}`.trimEnd();
+  });
+  return [overall, ...bars];
+}
+
+function formatBar(state: TaskState): string {
+  const step = STEPS.indexOf(state) + 1;
+  if (step === 0) return '';
+  const filled = Math.round((BAR_WIDTH * step) / STEPS.length);
+  const label = ' '.repeat(Math.max(1, 10 - state.length));
+  return `${label}[${'='.repeat(Math.max(0, filled - 1))}>${' '.repeat(BAR_WIDTH - filled)}]`;
+}
