@@ -1,7 +1,6 @@
 // The engine's containers: what `Containers` promises. All of them are kept in memory, as events and full looks at
 // containerd tell; asking for their state costs no call.
 
-import { randomBytes } from 'node:crypto';
 import { mkdirSync, readdirSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { hasCode, messageOf, SwarmError } from '../../../core/errors.ts';
@@ -261,11 +260,6 @@ export class EngineContainers implements Containers {
     if (entry === undefined) throw new SwarmError('not-found', `No such container: ${id}`);
     return entry;
   }
-}
-
-/** A container id as Docker makes them. */
-export function newContainerId(): string {
-  return randomBytes(32).toString('hex');
 }
 
 function summarize({ id, record, state }: ContainerEntry): ContainerSummary {
