@@ -51,6 +51,8 @@ export interface OwnedEngine extends Engine {
 const ENGINE_ID = /^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/;
 // A safety net under the events.
 const RECONCILE_PERIOD_MS = 10_000;
+// containerd may be killed while the engine opens; more often, something is wrong with what it holds.
+const FIRST_LOOK_ATTEMPTS_MAX = 20;
 
 /** Resolves when containerd answers and all containers are adopted. */
 export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngine> {
@@ -100,9 +102,10 @@ export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngin
     root: path.join(dataRoot, 'containers'),
     findImage: (reference) => images.findStored(reference),
     measure,
+    log,
   });
   const stop = new AbortController();
-  const connection = await connect({ containerd, supervisor, log, images, containers }, stop.signal);
+  const connection = connect({ containerd, supervisor, log, images, containers }, stop.signal);
   const reconciling = setInterval(() => {
     containers.reconcile().catch((error) => log.debug({ reason: messageOf(error) }, 'full look failed'));
   }, RECONCILE_PERIOD_MS);
@@ -114,6 +117,12 @@ export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngin
     images[Symbol.dispose]();
     containerd.close();
   };
+  try {
+    await connection.ready;
+  } catch (error) {
+    await close();
+    throw error;
+  }
   const warnings = [...machineWarnings(machine), ...runtime.warnings];
   return {
     images,
@@ -153,13 +162,29 @@ interface Parts {
   readonly containers: EngineContainers;
 }
 
-/** Follows containerd until aborted; resolves after the first full look. */
-async function connect(
+interface Connection {
+  /** Resolves after the first full look; rejects when that cannot be had. */
+  readonly ready: Promise<void>;
+  readonly ended: Promise<void>;
+  version(): string;
+}
+
+/** Follows containerd until aborted. */
+function connect(
   { containerd, supervisor, log, images, containers }: Parts,
   signal: AbortSignal,
-): Promise<{ version(): string; ended: Promise<void> }> {
-  const first = Promise.withResolvers<void>();
+): Connection {
+  const ready = Promise.withResolvers<void>();
   let current = '';
+  let failures = 0;
+  let isReady = false;
+  const lookAtAll = async () => {
+    await createNamespace(containerd);
+    if (!isReady) await images.load();
+    await containers.reconcile();
+    isReady = true;
+    ready.resolve();
+  };
   const following = followContainerd(
     {
       containerd,
@@ -169,23 +194,23 @@ async function connect(
       onOutOfMemory: (id) => containers.onOutOfMemory(id),
       async onConnected(version) {
         current = version;
-        await createNamespace(containerd);
-        if (!isReady) await images.load();
-        await containers.reconcile();
-        isReady = true;
-        first.resolve();
+        try {
+          await lookAtAll();
+        } catch (error) {
+          failures += 1;
+          if (failures >= FIRST_LOOK_ATTEMPTS_MAX) ready.reject(error);
+          throw error;
+        }
       },
     },
     signal,
   );
-  let isReady = false;
   const ended = following.catch((error) => {
     if (signal.aborted) return;
     log.fatal({ reason: messageOf(error) }, 'containerd cannot be kept running');
-    first.reject(error);
+    ready.reject(error);
   });
-  await first.promise;
-  return { version: () => current, ended };
+  return { ready: ready.promise, ended, version: () => current };
 }
 
 async function createNamespace(containerd: Containerd): Promise<void> {

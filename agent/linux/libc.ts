@@ -27,6 +27,10 @@ export const libcFunctions = {
   openat2: libc.func(
     'long syscall(long number, int directory, const char *path, const void *how, size_t size)',
   ),
+  pidfdOpen: libc.func('long syscall(long number, int pid, unsigned int flags)'),
+  processMadvise: libc.func(
+    'long syscall(long number, int pidfd, const void *ranges, size_t count, int advice, unsigned int flags)',
+  ),
   mkfifo: libc.func('int mkfifo(const char *path, uint32_t mode)'),
 };
 
