@@ -145,7 +145,9 @@ test('nothing is left that should not land', () => {
 test('the environment is read in bin/ only', () => {
   const found = violations(({ name, text, isTest }) =>
     // PATH is the exception: programs are looked up in it.
-    /process\.env\b(?!\['PATH'\])/.test(text) && !isTest && !/^(bin|bench|deploy)\//.test(name) ? ['process.env'] : [],
+    /process\.env\b(?!\['PATH'\])/.test(text) && !isTest && !/^(bin|bench|deploy)\//.test(name)
+      ? ['process.env']
+      : [],
   );
   assert.deepEqual(found, []);
 });

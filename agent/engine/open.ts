@@ -19,9 +19,9 @@ import type { Engine, EngineDescription } from './engine.ts';
 import { BlobStore } from './images/blob-store.ts';
 import { EngineImages } from './images/images.ts';
 import { LogService } from './logs/log-service.ts';
-import { inspectMachine, machineWarnings, removeCgroup } from './machine.ts';
+import { inspectMachine, type Machine, machineWarnings, removeCgroup } from './machine.ts';
 import { measureWith, type Observe } from './measure.ts';
-import { chooseRuntime, type RuntimeChoice } from './runtime/runtime.ts';
+import { chooseRuntime, type Runtime, type RuntimeChoice } from './runtime/runtime.ts';
 
 export interface OpenEngineOptions {
   /** Lasting: images, containers, logs. "/var/lib/tsswarm". */
@@ -59,53 +59,15 @@ export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngin
   const { dataRoot, runDir, engineId, log = engineLog } = options;
   if (!ENGINE_ID.test(engineId))
     throw new SwarmError('invalid-argument', `engine id ${JSON.stringify(engineId)} is not valid`);
-  const places = containerdPlaces(dataRoot, runDir);
   for (const directory of [dataRoot, path.join(dataRoot, 'scratch')])
     mkdirSync(directory, { recursive: true, mode: 0o711 });
   shareDirectory(runDir);
   const machine = inspectMachine();
   const runtime = await chooseRuntime({ choice: options.runtime, runDir, engineId, machine, log });
-  const containerd = connectContainerd(places.socketPath, `tsswarm-${engineId}`);
-  const supervisor = new ContainerdSupervisor(
-    {
-      places,
-      containerdPath: options.containerdPath ?? 'containerd',
-      hidesUnifiedControllers: runtime.hidesUnifiedControllers,
-      log,
-    },
-    containerd,
-  );
-  const measure = measureWith(options.observe);
-  const logs = new LogService(path.join(dataRoot, 'spool'), log);
-  const images = new EngineImages({
-    containerd,
-    insecureRegistries: options.insecureRegistries,
-    measure,
-    log,
-    usersOf: (image) => containers.usersOf(image),
-    ...(options.registryStallTimeoutMs && { stallTimeoutMs: options.registryStallTimeoutMs }),
-  });
-  const containers: EngineContainers = new EngineContainers({
-    containerd,
-    composer: new ContainerComposer({
-      containerd,
-      blobs: new BlobStore(containerd),
-      engineId,
-      machine,
-      runtime,
-      runtimeRoot: path.join(runDir, 'runtime'),
-      scratchDirectory: path.join(dataRoot, 'scratch'),
-      volumesDirectory: path.join(dataRoot, 'volumes'),
-    }),
-    lifecycle: new ContainerLifecycle({ containerd, engineId, machine, logs, log }),
-    logs,
-    root: path.join(dataRoot, 'containers'),
-    findImage: (reference) => images.findStored(reference),
-    measure,
-    log,
-  });
+  const parts = buildParts(options, { machine, runtime, log });
+  const { containerd, supervisor, images, containers, logs } = parts;
   const stop = new AbortController();
-  const connection = connect({ containerd, supervisor, log, images, containers }, stop.signal);
+  const connection = connect(parts, stop.signal);
   const reconciling = setInterval(() => {
     containers.reconcile().catch((error) => log.debug({ reason: messageOf(error) }, 'full look failed'));
   }, RECONCILE_PERIOD_MS);
@@ -158,8 +120,62 @@ interface Parts {
   readonly containerd: Containerd;
   readonly supervisor: ContainerdSupervisor;
   readonly log: Logger;
+  readonly logs: LogService;
   readonly images: EngineImages;
   readonly containers: EngineContainers;
+}
+
+interface Surroundings {
+  readonly machine: Machine;
+  readonly runtime: Runtime;
+  readonly log: Logger;
+}
+
+/** The engine's parts, tied to each other; nothing runs yet. */
+function buildParts(options: OpenEngineOptions, { machine, runtime, log }: Surroundings): Parts {
+  const { dataRoot, runDir, engineId } = options;
+  const places = containerdPlaces(dataRoot, runDir);
+  const containerd = connectContainerd(places.socketPath, `tsswarm-${engineId}`);
+  const supervisor = new ContainerdSupervisor(
+    {
+      places,
+      containerdPath: options.containerdPath ?? 'containerd',
+      hidesUnifiedControllers: runtime.hidesUnifiedControllers,
+      log,
+    },
+    containerd,
+  );
+  const measure = measureWith(options.observe);
+  const logs = new LogService(path.join(dataRoot, 'spool'), log);
+  const images = new EngineImages({
+    containerd,
+    insecureRegistries: options.insecureRegistries,
+    measure,
+    log,
+    usersOf: (image) => containers.usersOf(image),
+    ...(options.registryStallTimeoutMs && { stallTimeoutMs: options.registryStallTimeoutMs }),
+  });
+  const composer = new ContainerComposer({
+    containerd,
+    blobs: new BlobStore(containerd),
+    engineId,
+    machine,
+    runtime,
+    runtimeRoot: path.join(runDir, 'runtime'),
+    scratchDirectory: path.join(dataRoot, 'scratch'),
+    volumesDirectory: path.join(dataRoot, 'volumes'),
+  });
+  const containers: EngineContainers = new EngineContainers({
+    containerd,
+    composer,
+    lifecycle: new ContainerLifecycle({ containerd, engineId, machine, logs, log }),
+    logs,
+    root: path.join(dataRoot, 'containers'),
+    findImage: (reference) => images.findStored(reference),
+    measure,
+    log,
+  });
+  return { containerd, supervisor, log, logs, images, containers };
 }
 
 interface Connection {

@@ -24,6 +24,7 @@ export const libcFunctions = {
   send: libc.func('long send(int fd, const void *buffer, size_t length, int flags)'),
   recv: libc.func('long recv(int fd, void *buffer, size_t length, int flags)'),
   close: libc.func('int close(int fd)'),
+  madvise: libc.func('int madvise(uintptr_t address, size_t length, int advice)'),
   openat2: libc.func(
     'long syscall(long number, int directory, const char *path, const void *how, size_t size)',
   ),

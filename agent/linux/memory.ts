@@ -1,4 +1,4 @@
-// Gives a process's unused program text back to the kernel.
+// Gives memory that holds a program's files back to the kernel: it can always be read again.
 
 import { closeSync, readFileSync } from 'node:fs';
 import { check, libcFunctions } from './libc.ts';
@@ -6,6 +6,7 @@ import { check, libcFunctions } from './libc.ts';
 // The same on all architectures.
 const SYS_PIDFD_OPEN = 434;
 const SYS_PROCESS_MADVISE = 440;
+const MADV_DONTNEED = 4;
 const MADV_PAGEOUT = 21;
 const RANGE_BYTES = 16;
 const RANGES_MAX = 1024;
@@ -21,6 +22,24 @@ export function parseProgramMappings(text: string): MappedRange[] {
     start: BigInt(`0x${match[1]}`),
     end: BigInt(`0x${match[2]}`),
   }));
+}
+
+/**
+ * Unmaps the pages of this process's own program, also those that other processes use: read-only mappings of files in
+ * which no page was ever written to (relocations are). What runs next is mapped again from the page cache, one minor
+ * fault for a few pages.
+ */
+export function releaseOwnProgram(): void {
+  for (const { start, end } of parseUnwrittenMappings(readFileSync('/proc/self/smaps', 'utf8')))
+    check(libcFunctions.madvise(start, end - start, MADV_DONTNEED), 'madvise');
+}
+
+/** The read-only mappings of files in the text of /proc/<pid>/smaps that hold nothing but what is in the file. */
+export function parseUnwrittenMappings(text: string): MappedRange[] {
+  const mappings = text.split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m);
+  return mappings
+    .filter((mapping) => /^Anonymous: +0 kB$/m.test(mapping))
+    .flatMap((mapping) => parseProgramMappings(mapping.slice(0, mapping.indexOf('\n'))));
 }
 
 /** Drops the resident pages of the process's files; what it still needs is read again. Returns the bytes looked at. */

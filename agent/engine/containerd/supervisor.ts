@@ -4,9 +4,8 @@
 import { spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
-import { messageOf, SwarmError } from '../../../core/errors.ts';
+import { SwarmError } from '../../../core/errors.ts';
 import type { Logger } from '../../../rpc/logger.ts';
-import { releaseProgramPages } from '../../linux/memory.ts';
 import { type ContainerdPlaces, containerdConfiguration } from './configuration.ts';
 import type { Containerd } from './connection.ts';
 
@@ -31,7 +30,6 @@ const READY_POLL_MS = 10;
 const STOP_TIMEOUT_MS = 10_000;
 const RESTART_DELAY_MIN_MS = 50;
 const RESTART_DELAY_MAX_MS = 5_000;
-const TRIM_DELAY_MS = 3000;
 const LOG_BYTES_MAX = 8 * 2 ** 20;
 
 // Go's collector trades CPU for memory here: containerd is idle most of the time.
@@ -89,31 +87,13 @@ export class ContainerdSupervisor {
       await this.#backOff(signal);
       const identity = this.#spawn(configuration);
       const version = identity && (await this.#waitUntilReady(identity, signal));
-      if (version !== undefined) {
-        this.#trimLater();
-        return version;
-      }
+      if (version !== undefined) return version;
       if (this.#restartDelayMs >= RESTART_DELAY_MAX_MS) {
         throw new SwarmError('unavailable', `containerd does not start`, {
           hint: `Its own words are in ${this.#options.places.logPath}.`,
         });
       }
     }
-  }
-
-  /** Most of its program is needed at its start only: three quarters of its resident memory. */
-  #trimLater(): void {
-    setTimeout(() => {
-      const running = this.#running();
-      if (running === undefined) return;
-      try {
-        const releasedBytes = releaseProgramPages(running.pid);
-        this.#options.log.debug({ pid: running.pid, releasedBytes }, 'containerd trimmed');
-      } catch (error) {
-        // Kernels before 5.10 cannot; it only costs memory.
-        this.#options.log.debug({ reason: messageOf(error) }, 'containerd not trimmed');
-      }
-    }, TRIM_DELAY_MS).unref();
   }
 
   /** Waits longer the sooner the last containerd died. */
