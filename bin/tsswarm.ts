@@ -1,4 +1,4 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --
 
 // The command line's program: gives the real world to `cli/`.
 

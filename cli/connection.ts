@@ -5,7 +5,8 @@ import path from 'node:path';
 import { SwarmError } from '../core/errors.ts';
 import type { ControlService } from '../proto/generated/control.ts';
 import type { NodeControlService } from '../proto/generated/node.ts';
-import type { Channel, Client } from '../rpc/client.ts';
+import type { Client } from '../rpc/client.ts';
+import type { LightChannel } from '../rpc/light-client.ts';
 import { badFlag } from './usage-error.ts';
 
 export const DEFAULT_HOST = 'unix:///run/tsswarm/control.sock';
@@ -16,7 +17,7 @@ export type NodeControl = Client<typeof NodeControlService>;
 export class Connection {
   readonly controlSocket: string;
   readonly nodeSocket: string;
-  readonly #channels: Channel[] = [];
+  readonly #channels: LightChannel[] = [];
   #control: Promise<Control> | undefined;
   #node: Promise<NodeControl> | undefined;
 
@@ -29,9 +30,9 @@ export class Connection {
     this.#control ??= (async () => {
       const [{ ControlService }, rpc] = await Promise.all([
         import('../proto/generated/control.ts'),
-        import('../rpc/client.ts'),
+        import('../rpc/light-client.ts'),
       ]);
-      return rpc.createClient(ControlService, this.#open(rpc, this.controlSocket));
+      return rpc.createLightClient(ControlService, this.#open(rpc, this.controlSocket));
     })();
     return this.#control;
   }
@@ -40,9 +41,9 @@ export class Connection {
     this.#node ??= (async () => {
       const [{ NodeControlService }, rpc] = await Promise.all([
         import('../proto/generated/node.ts'),
-        import('../rpc/client.ts'),
+        import('../rpc/light-client.ts'),
       ]);
-      return rpc.createClient(NodeControlService, this.#open(rpc, this.nodeSocket));
+      return rpc.createLightClient(NodeControlService, this.#open(rpc, this.nodeSocket));
     })();
     return this.#node;
   }
@@ -80,8 +81,8 @@ export class Connection {
     return error;
   }
 
-  #open(rpc: typeof import('../rpc/client.ts'), socket: string): Channel {
-    const channel = rpc.openChannel(`unix://${socket}`);
+  #open(rpc: typeof import('../rpc/light-client.ts'), socket: string): LightChannel {
+    const channel = rpc.openLightChannel(socket);
     this.#channels.push(channel);
     return channel;
   }

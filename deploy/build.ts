@@ -41,6 +41,12 @@ await build({
 mkdirSync(path.join(dist, 'bin'));
 for (const [name, start] of Object.entries(COMMANDS)) {
   const command = path.join(dist, 'bin', name);
-  writeFileSync(command, `#!/bin/sh\n${start} ${path.join(dist, `${name}.js`)} "$@"\n`);
+  // Without "--" Node takes an --env-file behind the program's name for its own.
+  writeFileSync(
+    command,
+    `#!/bin/sh
+${start} -- ${path.join(dist, `${name}.js`)} "$@"
+`,
+  );
   chmodSync(command, 0o755);
 }

@@ -47,11 +47,10 @@ function parseLogOption(text: string): readonly [string, string] {
   return [key, value];
 }
 
-// One table with the defaults shown (create), one without (update leaves alone what is not given).
-function scalarFlags(showDefaults: boolean) {
-  const initial = (options: FlagOptions): FlagOptions => (showDefaults ? options : {});
-  const { condition, delayMs, maxAttempts } = defaultRestartPolicy;
-  const update = defaultUpdateConfig;
+/** Keeps a default for help only where leaving the flag out means the default: on create. */
+type Initial = (options: FlagOptions) => FlagOptions;
+
+function containerFlags(initial: Initial) {
   return {
     replicas: countFlag('Number of tasks', initial(shown(1))),
     'replicas-max-per-node': countFlag('Maximum number of tasks per node (0 = unlimited)', initial(shown(0))),
@@ -71,6 +70,12 @@ function scalarFlags(showDefaults: boolean) {
     ),
     'read-only': switchFlag("Mount the container's root filesystem as read only"),
     tty: switchFlag('Allocate a pseudo-TTY', { shorthand: 't' }),
+  };
+}
+
+function restartFlags(initial: Initial) {
+  const { condition, delayMs, maxAttempts } = defaultRestartPolicy;
+  return {
     'restart-condition': choiceFlag(
       'Restart when condition is met',
       ['none', 'on-failure', 'any'],
@@ -82,6 +87,12 @@ function scalarFlags(showDefaults: boolean) {
       initial(shown(maxAttempts)),
     ),
     'restart-window': durationFlag('Window used to evaluate the restart policy', initial(shown('unbounded'))),
+  };
+}
+
+function updateConfigFlags(initial: Initial) {
+  const update = defaultUpdateConfig;
+  return {
     'update-parallelism': countFlag(
       'Maximum number of tasks updated simultaneously (0 to update all at once)',
       initial(shown(update.parallelism)),
@@ -124,6 +135,14 @@ function scalarFlags(showDefaults: boolean) {
       'Failure rate to tolerate during a rollback',
       initial(shown(update.maxFailureRatio)),
     ),
+  };
+}
+
+function scalarFlags(initial: Initial) {
+  return {
+    ...containerFlags(initial),
+    ...restartFlags(initial),
+    ...updateConfigFlags(initial),
     'log-driver': textFlag('Logging driver for service ("json-file")', initial(shown('json-file'))),
     'log-opt': valuesFlag('list', parseLogOption, 'Logging driver options (max-size, max-file)'),
     'no-resolve-image': switchFlag(
@@ -177,7 +196,7 @@ export const createFlags = {
     defaultText: 'replicated',
     choices: ['replicated'],
   }),
-  ...scalarFlags(true),
+  ...scalarFlags((options) => options),
   group: listFlag('Set one or more supplementary user groups for the container'),
   env: listFlag('Set environment variables', { shorthand: 'e' }),
   'env-file': listFlag('Read in a file of environment variables'),
@@ -197,7 +216,7 @@ export const updateFlags = {
   args: valueFlag('command', splitShellWords, 'Service command args'),
   force: switchFlag('Force update even if no changes require it'),
   rollback: switchFlag('Rollback to previous specification'),
-  ...scalarFlags(false),
+  ...scalarFlags(() => ({})),
   'group-add': listFlag('Add an additional supplementary user group to the container'),
   'group-rm': listFlag('Remove a previously added supplementary user group from the container'),
   'env-add': listFlag('Add or update an environment variable'),
