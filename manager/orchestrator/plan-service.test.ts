@@ -106,6 +106,17 @@ describe('restarts', () => {
     ]);
   });
 
+  test('a replacement that cannot even be prepared is followed by the next only when its delay is over', () => {
+    const old = aTask('s', { state: 'rejected', desired: 'shutdown' });
+    const next = aTask('s', { state: 'rejected', desired: 'ready', notBeforeMs: NOW_MS + 500 });
+    const service = aServiceObject('s', 1);
+    assert.deepEqual(changes(plan(service, [old, next])), []);
+    assert.equal(plan(service, [old, next]).wakeAtMs, NOW_MS + 500);
+    const later = plan(service, [old, next], undefined, NOW_MS + 500);
+    assert.deepEqual(changes(later), [[next.id, 'shutdown']]);
+    assert.deepEqual(later.create, [{ slot: 1, desiredState: 'ready', notBeforeMs: NOW_MS + 5_500 }]);
+  });
+
   test('condition none: an ended task stays the last of its slot', () => {
     const task = aTask('s', { state: 'complete', endedAtMs: NOW_MS });
     const service = aServiceObject('s', 1, withRestart({ condition: 'none' }));
