@@ -11,15 +11,18 @@ const dist = path.join(root, 'dist');
 const BANNER =
   "import { createRequire as tsswarmCreateRequire } from 'node:module'; const require = tsswarmCreateRequire(import.meta.url);";
 
-/** What V8 is told. The daemon's heap is small: large young generations only raise what an idle node holds. */
-const NODE_FLAGS: Record<string, readonly string[]> = {
-  tsswarm: ['--max-semi-space-size=8'],
-  tsswarmd: ['--max-semi-space-size=4'],
+/**
+ * How each program is started. The daemon's heap is small: a large young generation, and an arena of malloc for every
+ * thread, only raise what an idle node holds.
+ */
+const COMMANDS: Record<string, string> = {
+  tsswarm: `exec ${process.execPath}`,
+  tsswarmd: `MALLOC_ARENA_MAX=1 exec ${process.execPath} --max-semi-space-size=1`,
 };
 
 rmSync(dist, { recursive: true, force: true });
 await build({
-  entryPoints: Object.keys(NODE_FLAGS).map((name) => path.join(root, 'bin', `${name}.ts`)),
+  entryPoints: Object.keys(COMMANDS).map((name) => path.join(root, 'bin', `${name}.ts`)),
   outdir: dist,
   bundle: true,
   platform: 'node',
@@ -36,12 +39,14 @@ await build({
 });
 
 mkdirSync(path.join(dist, 'bin'));
-for (const [name, flags] of Object.entries(NODE_FLAGS)) {
+for (const [name, start] of Object.entries(COMMANDS)) {
   const command = path.join(dist, 'bin', name);
   // Without "--" Node takes an --env-file behind the program's name for its own.
   writeFileSync(
     command,
-    `#!/bin/sh\nexec ${process.execPath} ${flags.join(' ')} -- ${path.join(dist, `${name}.js`)} "$@"\n`,
+    `#!/bin/sh
+${start} -- ${path.join(dist, `${name}.js`)} "$@"
+`,
   );
   chmodSync(command, 0o755);
 }

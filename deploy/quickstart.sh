@@ -83,12 +83,13 @@ start() {
   check_demo
   say
   say "Where to look next:"
-  say "  tsswarm service ls                  services and how many tasks run"
-  say "  tsswarm service scale $SERVICE=5         more of it"
-  say "  tsswarm service logs $SERVICE            what it says"
-  say "  tsswarm why $SERVICE                     why something does not run"
-  say "  curl http://${TSSWARM_METRICS_ADDR:-127.0.0.1:9323}/metrics"
-  say "  $LOG           the daemon's log"
+  printf '  %-45s %s\n' \
+    "tsswarm service ls" "services, and how many tasks run" \
+    "tsswarm service scale $SERVICE=5" "more of it" \
+    "tsswarm service logs $SERVICE" "what it says" \
+    "tsswarm why $SERVICE" "why something does not run" \
+    "curl http://${TSSWARM_METRICS_ADDR:-127.0.0.1:9323}/metrics" "what Prometheus scrapes" \
+    "$LOG" "the daemon's log"
   say "Stop it, and leave nothing behind:  npm stop"
 }
 

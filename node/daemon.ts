@@ -41,6 +41,8 @@ const READY_POLL_MS = 10;
 
 export class Daemon {
   readonly engine: Engine;
+  /** Where /metrics is served, for `info`. */
+  metricsAddress = '';
   readonly #options: DaemonOptions;
   readonly #engineFacts: EngineDescription;
   #membership: Membership | undefined;
@@ -139,7 +141,7 @@ export class Daemon {
       containersStopped: containers.length - running,
       images: images.length,
       advertiseAddress: identity?.advertiseAddress ?? '',
-      metricsAddress: config['metrics-addr'],
+      metricsAddress: this.metricsAddress,
       warnings: [...this.#engineFacts.warnings, ...this.#options.network.warnings],
       containerdVersion: this.#engineFacts.containerdVersion,
       runtimeName: this.#engineFacts.runtime,

@@ -8,6 +8,7 @@ import { sleep } from '../core/clock.ts';
 import { messageOf } from '../core/errors.ts';
 import { type ManagerOptions, runManager } from '../manager/manager.ts';
 import { setLogLevel } from '../rpc/logger.ts';
+import { keepIdleMemoryLow } from './idle-memory.ts';
 import { nodeLog } from './log.ts';
 import { systemClock } from './system-clock.ts';
 
@@ -96,6 +97,7 @@ export async function runManagerProcess(input: NodeJS.ReadStream): Promise<void>
   process.on('SIGTERM', () => stop.abort());
   const { logLevel, ...options } = JSON.parse(await head.promise) as ManagerProcessOptions;
   setLogLevel(logLevel);
+  keepIdleMemoryLow(() => [], stop.signal);
   await runManager({ ...options, clock: systemClock, random: Math.random }, stop.signal);
   input.destroy();
 }

@@ -1,6 +1,7 @@
 // Serves /metrics: what this process knows, followed by what the manager says of itself.
 
 import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { Gauge, Registry } from 'prom-client';
 import { messageOf, SwarmError } from '../core/errors.ts';
 import { nodeLog } from './log.ts';
@@ -40,6 +41,12 @@ export async function serveMetrics(address: string, sources: readonly MetricsSou
     server.listen(port, host || undefined, resolve);
   });
   return server;
+}
+
+/** "HOST:PORT" as it came to be: port 0 asks for a free one. */
+export function addressOf(server: Server): string {
+  const { address, port, family } = server.address() as AddressInfo;
+  return family === 'IPv6' ? `[${address}]:${port}` : `${address}:${port}`;
 }
 
 async function collect(sources: readonly MetricsSource[]): Promise<string> {

@@ -15,9 +15,10 @@ import { RpcServer } from '../rpc/server.ts';
 import type { DaemonConfig } from './config.ts';
 import { Daemon } from './daemon.ts';
 import { engineId } from './identity.ts';
+import { keepIdleMemoryLow } from './idle-memory.ts';
 import { nodeLog } from './log.ts';
 import { currentProgram } from './manager-process.ts';
-import { nodeMetrics, serveMetrics } from './metrics-server.ts';
+import { addressOf, nodeMetrics, serveMetrics } from './metrics-server.ts';
 import { nodeHandlers } from './node-api.ts';
 
 /** Returns after SIGTERM or SIGINT, when everything but the containers has ended. */
@@ -40,13 +41,20 @@ export async function runDaemon(config: DaemonConfig): Promise<void> {
     () => metrics.registry.metrics(),
     () => daemon.managerMetrics(),
   ]);
+  daemon.metricsAddress = addressOf(metricsServer);
   const server = new RpcServer();
   server.add(NodeControlService, nodeHandlers(daemon));
   await server.listen(nodeSocket(config), 0o660);
+  const stopping = new AbortController();
+  keepIdleMemoryLow(
+    () => (engine.containerdPid === undefined ? [] : [engine.containerdPid]),
+    stopping.signal,
+  );
   nodeLog.info({ version: VERSION, 'data.root': config['data-root'] }, 'tsswarmd is ready');
 
   await Promise.race([once(process, 'SIGTERM'), once(process, 'SIGINT')]);
   nodeLog.info('stopping; containers go on running');
+  stopping.abort();
   server.stop();
   metricsServer.close();
   metricsServer.closeAllConnections();

@@ -54,12 +54,17 @@ export function machineWarnings(machine: Machine): string[] {
   return warnings;
 }
 
-/** Removes a cgroup that has no processes and no children, in every hierarchy. */
+/** Removes a cgroup that has no processes and no children, in every hierarchy, and its parent with the last child. */
 export function removeCgroup(machine: Machine, group: string): void {
   const root = '/sys/fs/cgroup';
   const hierarchies = machine.cgroupVersion === '2' ? [''] : readdirSync(root);
   for (const hierarchy of hierarchies) {
     const directory = path.join(root, hierarchy, group);
     if (existsSync(directory)) rmdirSync(directory);
+    const parent = path.dirname(directory);
+    const hasChildren = (folder: string) =>
+      readdirSync(folder, { withFileTypes: true }).some((entry) => entry.isDirectory());
+    if (existsSync(parent) && parent !== path.join(root, hierarchy) && !hasChildren(parent))
+      rmdirSync(parent);
   }
 }

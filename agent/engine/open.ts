@@ -19,9 +19,9 @@ import type { Engine, EngineDescription } from './engine.ts';
 import { BlobStore } from './images/blob-store.ts';
 import { EngineImages } from './images/images.ts';
 import { LogService } from './logs/log-service.ts';
-import { inspectMachine, machineWarnings, removeCgroup } from './machine.ts';
+import { inspectMachine, type Machine, machineWarnings, removeCgroup } from './machine.ts';
 import { measureWith, type Observe } from './measure.ts';
-import { chooseRuntime, type RuntimeChoice } from './runtime/runtime.ts';
+import { chooseRuntime, type Runtime, type RuntimeChoice } from './runtime/runtime.ts';
 
 export interface OpenEngineOptions {
   /** Lasting: images, containers, logs. "/var/lib/tsswarm". */
@@ -51,58 +51,23 @@ export interface OwnedEngine extends Engine {
 const ENGINE_ID = /^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/;
 // A safety net under the events.
 const RECONCILE_PERIOD_MS = 10_000;
+// containerd may be killed while the engine opens; more often, something is wrong with what it holds.
+const FIRST_LOOK_ATTEMPTS_MAX = 20;
 
 /** Resolves when containerd answers and all containers are adopted. */
 export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngine> {
   const { dataRoot, runDir, engineId, log = engineLog } = options;
   if (!ENGINE_ID.test(engineId))
     throw new SwarmError('invalid-argument', `engine id ${JSON.stringify(engineId)} is not valid`);
-  const places = containerdPlaces(dataRoot, runDir);
   for (const directory of [dataRoot, path.join(dataRoot, 'scratch')])
     mkdirSync(directory, { recursive: true, mode: 0o711 });
   shareDirectory(runDir);
   const machine = inspectMachine();
   const runtime = await chooseRuntime({ choice: options.runtime, runDir, engineId, machine, log });
-  const containerd = connectContainerd(places.socketPath, `tsswarm-${engineId}`);
-  const supervisor = new ContainerdSupervisor(
-    {
-      places,
-      containerdPath: options.containerdPath ?? 'containerd',
-      hidesUnifiedControllers: runtime.hidesUnifiedControllers,
-      log,
-    },
-    containerd,
-  );
-  const measure = measureWith(options.observe);
-  const logs = new LogService(path.join(dataRoot, 'spool'), log);
-  const images = new EngineImages({
-    containerd,
-    insecureRegistries: options.insecureRegistries,
-    measure,
-    log,
-    usersOf: (image) => containers.usersOf(image),
-    ...(options.registryStallTimeoutMs && { stallTimeoutMs: options.registryStallTimeoutMs }),
-  });
-  const containers: EngineContainers = new EngineContainers({
-    containerd,
-    composer: new ContainerComposer({
-      containerd,
-      blobs: new BlobStore(containerd),
-      engineId,
-      machine,
-      runtime,
-      runtimeRoot: path.join(runDir, 'runtime'),
-      scratchDirectory: path.join(dataRoot, 'scratch'),
-      volumesDirectory: path.join(dataRoot, 'volumes'),
-    }),
-    lifecycle: new ContainerLifecycle({ containerd, engineId, machine, logs, log }),
-    logs,
-    root: path.join(dataRoot, 'containers'),
-    findImage: (reference) => images.findStored(reference),
-    measure,
-  });
+  const parts = buildParts(options, { machine, runtime, log });
+  const { containerd, supervisor, images, containers, logs } = parts;
   const stop = new AbortController();
-  const connection = await connect({ containerd, supervisor, log, images, containers }, stop.signal);
+  const connection = connect(parts, stop.signal);
   const reconciling = setInterval(() => {
     containers.reconcile().catch((error) => log.debug({ reason: messageOf(error) }, 'full look failed'));
   }, RECONCILE_PERIOD_MS);
@@ -114,6 +79,12 @@ export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngin
     images[Symbol.dispose]();
     containerd.close();
   };
+  try {
+    await connection.ready;
+  } catch (error) {
+    await close();
+    throw error;
+  }
   const warnings = [...machineWarnings(machine), ...runtime.warnings];
   return {
     images,
@@ -149,17 +120,87 @@ interface Parts {
   readonly containerd: Containerd;
   readonly supervisor: ContainerdSupervisor;
   readonly log: Logger;
+  readonly logs: LogService;
   readonly images: EngineImages;
   readonly containers: EngineContainers;
 }
 
-/** Follows containerd until aborted; resolves after the first full look. */
-async function connect(
+interface Surroundings {
+  readonly machine: Machine;
+  readonly runtime: Runtime;
+  readonly log: Logger;
+}
+
+/** The engine's parts, tied to each other; nothing runs yet. */
+function buildParts(options: OpenEngineOptions, { machine, runtime, log }: Surroundings): Parts {
+  const { dataRoot, runDir, engineId } = options;
+  const places = containerdPlaces(dataRoot, runDir);
+  const containerd = connectContainerd(places.socketPath, `tsswarm-${engineId}`);
+  const supervisor = new ContainerdSupervisor(
+    {
+      places,
+      containerdPath: options.containerdPath ?? 'containerd',
+      hidesUnifiedControllers: runtime.hidesUnifiedControllers,
+      log,
+    },
+    containerd,
+  );
+  const measure = measureWith(options.observe);
+  const logs = new LogService(path.join(dataRoot, 'spool'), log);
+  const images = new EngineImages({
+    containerd,
+    insecureRegistries: options.insecureRegistries,
+    measure,
+    log,
+    usersOf: (image) => containers.usersOf(image),
+    ...(options.registryStallTimeoutMs && { stallTimeoutMs: options.registryStallTimeoutMs }),
+  });
+  const composer = new ContainerComposer({
+    containerd,
+    blobs: new BlobStore(containerd),
+    engineId,
+    machine,
+    runtime,
+    runtimeRoot: path.join(runDir, 'runtime'),
+    scratchDirectory: path.join(dataRoot, 'scratch'),
+    volumesDirectory: path.join(dataRoot, 'volumes'),
+  });
+  const containers: EngineContainers = new EngineContainers({
+    containerd,
+    composer,
+    lifecycle: new ContainerLifecycle({ containerd, engineId, machine, logs, log }),
+    logs,
+    root: path.join(dataRoot, 'containers'),
+    findImage: (reference) => images.findStored(reference),
+    measure,
+    log,
+  });
+  return { containerd, supervisor, log, logs, images, containers };
+}
+
+interface Connection {
+  /** Resolves after the first full look; rejects when that cannot be had. */
+  readonly ready: Promise<void>;
+  readonly ended: Promise<void>;
+  version(): string;
+}
+
+/** Follows containerd until aborted. */
+function connect(
   { containerd, supervisor, log, images, containers }: Parts,
   signal: AbortSignal,
-): Promise<{ version(): string; ended: Promise<void> }> {
-  const first = Promise.withResolvers<void>();
+): Connection {
+  const ready = Promise.withResolvers<void>();
   let current = '';
+  let failures = 0;
+  let isReady = false;
+  const lookAtAll = async () => {
+    await createNamespace(containerd);
+    if (!isReady) await images.load();
+    await containers.reconcile();
+    isReady = true;
+    ready.resolve();
+  };
   const following = followContainerd(
     {
       containerd,
@@ -169,23 +210,23 @@ async function connect(
       onOutOfMemory: (id) => containers.onOutOfMemory(id),
       async onConnected(version) {
         current = version;
-        await createNamespace(containerd);
-        if (!isReady) await images.load();
-        await containers.reconcile();
-        isReady = true;
-        first.resolve();
+        try {
+          await lookAtAll();
+        } catch (error) {
+          failures += 1;
+          if (failures >= FIRST_LOOK_ATTEMPTS_MAX) ready.reject(error);
+          throw error;
+        }
       },
     },
     signal,
   );
-  let isReady = false;
   const ended = following.catch((error) => {
     if (signal.aborted) return;
     log.fatal({ reason: messageOf(error) }, 'containerd cannot be kept running');
-    first.reject(error);
+    ready.reject(error);
   });
-  await first.promise;
-  return { version: () => current, ended };
+  return { ready: ready.promise, ended, version: () => current };
 }
 
 async function createNamespace(containerd: Containerd): Promise<void> {

@@ -24,8 +24,13 @@ export const libcFunctions = {
   send: libc.func('long send(int fd, const void *buffer, size_t length, int flags)'),
   recv: libc.func('long recv(int fd, void *buffer, size_t length, int flags)'),
   close: libc.func('int close(int fd)'),
+  madvise: libc.func('int madvise(uintptr_t address, size_t length, int advice)'),
   openat2: libc.func(
     'long syscall(long number, int directory, const char *path, const void *how, size_t size)',
+  ),
+  pidfdOpen: libc.func('long syscall(long number, int pid, unsigned int flags)'),
+  processMadvise: libc.func(
+    'long syscall(long number, int pidfd, const void *ranges, size_t count, int advice, unsigned int flags)',
   ),
   mkfifo: libc.func('int mkfifo(const char *path, uint32_t mode)'),
 };

@@ -186,6 +186,8 @@ function remedyFor(view: TablesView, task: Task): string {
     return 'tsswarm node ls: bring a node back, or set it active';
   if (error.includes('No such image'))
     return `check the name, or bring it to the node: tsswarm image pull ${image}`;
+  if (error.includes('cannot pull'))
+    return `see that this node reaches the registry, or bring the image here: tsswarm image pull|import`;
   if (error.includes('non-zero exit')) return `tsswarm service logs ${name}`;
   return '';
 }

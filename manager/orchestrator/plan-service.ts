@@ -124,6 +124,11 @@ function planRestarts(slot: Slot, context: ServiceContext, draft: PlanDraft): vo
     if (!isWanted(task)) continue;
     const isLost = isNodeLost(task, context);
     if (!isTerminal(task.status.state) && !isLost) continue;
+    if (task.desiredState === 'ready' && context.nowMs < task.notBeforeMs) {
+      // It failed while it waited for its turn: the delay paces attempts to prepare as well.
+      draft.wakeAtMs = earliest(draft.wakeAtMs, task.notBeforeMs);
+      continue;
+    }
     draft.change.push({ task, desiredState: 'shutdown' });
     const hasSuccessor = slot.tasks.some(
       (other) => other !== task && isWanted(other) && !isTerminal(other.status.state),

@@ -57,7 +57,7 @@ function advance(
 
   const settling = slots.filter((slot) => isSettling(slot, config, context, draft));
   const parallelism = config.parallelism === 0 ? dirty.length : config.parallelism;
-  const waiting = dirty.filter((slot) => !slot.tasks.some((task) => isInProgress(task, context)));
+  const waiting = dirty.filter((slot) => !slot.tasks.some((task) => isSuccessor(task, context)));
   // The delay holds back the next slot; slots in the middle of their replacement count against the parallelism.
   const free = Math.max(0, parallelism - settling.length);
   for (const slot of waiting.slice(0, free)) replaceSlot(slot, config, context, draft);
@@ -111,14 +111,14 @@ function failUpdate(status: UpdateStatus, config: UpdateConfig, culprit: Task, n
   };
 }
 
-/** A current task that managers want and that does not run yet. */
+/** A current task that managers want and that has not ended. */
+function isSuccessor(task: Task, context: ServiceContext): boolean {
+  return isWanted(task) && !isDirty(task, context) && !isTerminal(task.status.state);
+}
+
+/** A successor that does not run yet. */
 function isInProgress(task: Task, context: ServiceContext): boolean {
-  return (
-    isWanted(task) &&
-    !isDirty(task, context) &&
-    !isTerminal(task.status.state) &&
-    task.status.state !== 'running'
-  );
+  return isSuccessor(task, context) && task.status.state !== 'running';
 }
 
 /** The slot is being replaced, or was so recently that the next one has to wait for the delay. */
@@ -138,12 +138,13 @@ function isSettling(slot: Slot, config: UpdateConfig, context: ServiceContext, d
 
 function replaceSlot(slot: Slot, config: UpdateConfig, context: ServiceContext, draft: PlanDraft): void {
   if (draft.create.some((task) => task.slot === slot.number)) return;
-  if (config.order === 'start-first') {
-    draft.create.push({ slot: slot.number, desiredState: 'running', notBeforeMs: 0 });
-    return;
-  }
-  for (const task of slot.tasks) if (isWanted(task) && isDirty(task, context)) shutDown(task, draft);
-  draft.create.push({ slot: slot.number, desiredState: 'ready', notBeforeMs: 0 });
+  const old = slot.tasks.filter((task) => isWanted(task) && isDirty(task, context));
+  // Start-first keeps what serves: the newest that runs. What an earlier update had begun is given up.
+  const kept =
+    config.order === 'start-first' ? old.find((task) => task.status.state === 'running') : undefined;
+  for (const task of old) if (task !== kept) shutDown(task, draft);
+  const desiredState = config.order === 'start-first' ? 'running' : 'ready';
+  draft.create.push({ slot: slot.number, desiredState, notBeforeMs: 0 });
 }
 
 /** Start-first: the old task goes when a current one of its slot runs. */

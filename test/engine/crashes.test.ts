@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, test } from 'node:test';
+import { containerdPlaces } from '../../agent/engine/containerd/configuration.ts';
+import { type Containerd, connectContainerd, SNAPSHOTTER } from '../../agent/engine/containerd/connection.ts';
 import type { ContainerConfig } from '../../agent/engine/engine.ts';
 import { type OpenEngineOptions, openEngine } from '../../agent/engine/open.ts';
 import {
@@ -84,42 +86,83 @@ for (const runtime of ['runc', 'crun'] as const) {
       assert.equal((await engine.containers.wait(steady.id)).exitCode, 137);
     });
 
-    test('a killed daemon loses no container, exit code or line, and its containerd is adopted', async () => {
-      const options = engineOptions({ runtime });
-      let engine = await openEngine(options);
-      await importDemoImage(engine);
-      const pid = engine.containerdPid;
-      await engine[Symbol.asyncDispose]();
-      const steady = aContainer({ labels: { 'a.b': 'x'.repeat(10_000) } });
-      const gone = aContainer({ args: ['sh', '-c', `echo first; sleep 0.5; echo last; exit 6`] });
-      const talking = aContainer({ args: ['sh', '-c', counting(3000, '')] });
-      const counted = aContainer({ args: ['sh', '-c', counting(200, 'sleep 0.01;')] });
-      try {
-        const child = await spawnEngine(options, [steady, gone, talking, counted]);
-        await killHard(child);
-        await eventually(
-          'a container ended while no daemon was there',
-          () => countSpoolBytes(options, gone.id) >= 11,
-        );
-        engine = await openEngine(options);
+    for (const isContainerdKilled of [false, true])
+      test(`a killed daemon loses no container, exit code or line, ${isContainerdKilled ? 'though containerd dies as well' : 'and its containerd is adopted'}`, async () => {
+        const options = engineOptions({ runtime });
+        let engine = await openEngine(options);
+        await importDemoImage(engine);
+        const pid = engine.containerdPid;
+        await engine[Symbol.asyncDispose]();
+        const steady = aContainer({ labels: { 'a.b': 'x'.repeat(10_000) } });
+        const gone = aContainer({ args: ['sh', '-c', `echo first; sleep 0.5; echo last; exit 6`] });
+        const talking = aContainer({ args: ['sh', '-c', counting(3000, '')] });
+        const counted = aContainer({ args: ['sh', '-c', counting(200, 'sleep 0.01;')] });
+        try {
+          const child = await spawnEngine(options, [steady, gone, talking, counted]);
+          await killHard(child);
+          if (isContainerdKilled) process.kill(pid as number, 'SIGKILL');
+          await eventually(
+            'a container ended while no daemon was there',
+            () => countSpoolBytes(options, gone.id) >= 11,
+          );
+          engine = await openEngine(options);
 
-        assert.equal(engine.containerdPid, pid);
-        assert.equal((await engine.containers.wait(gone.id)).exitCode, 6);
-        assert.equal((await engine.containers.wait(talking.id)).exitCode, 5);
-        assert.equal((await engine.containers.wait(counted.id)).exitCode, 5);
-        const text = async (id: string) =>
-          (await collectLogs(engine, id, { follow: true })).map(({ line }) => line);
-        assert.deepEqual(await text(gone.id), ['first\n', 'last\n']);
-        assertCounted(await text(talking.id), 3000);
-        assertCounted(await text(counted.id), 200);
-        const summary = await engine.containers.inspect(steady.id);
-        assert.equal(summary?.status.state, 'running');
-        assert.deepEqual(summary?.labels, steady.labels);
-        assert.equal((await engine.images.find('demo:1'))?.tags[0], 'demo:1');
-      } finally {
-        engine = await reopened(engine, options);
-        await endEngine(engine, options);
+          assert.equal(engine.containerdPid === pid, !isContainerdKilled);
+          assert.equal((await engine.containers.wait(gone.id)).exitCode, 6);
+          assert.equal((await engine.containers.wait(talking.id)).exitCode, 5);
+          assert.equal((await engine.containers.wait(counted.id)).exitCode, 5);
+          const text = async (id: string) =>
+            (await collectLogs(engine, id, { follow: true })).map(({ line }) => line);
+          assert.deepEqual(await text(gone.id), ['first\n', 'last\n']);
+          assertCounted(await text(talking.id), 3000);
+          assertCounted(await text(counted.id), 200);
+          const summary = await engine.containers.inspect(steady.id);
+          assert.equal(summary?.status.state, 'running');
+          assert.deepEqual(summary?.labels, steady.labels);
+          assert.equal((await engine.images.find('demo:1'))?.tags[0], 'demo:1');
+        } finally {
+          engine = await reopened(engine, options);
+          await endEngine(engine, options);
+        }
+      });
+
+    test('a start that was cut off is completed, and a container in that state can be removed', async () => {
+      await using own = await openTestEngine({ runtime });
+      const { engine, options } = own;
+      await importDemoImage(engine);
+      const [started, removed] = [aContainer(), aContainer()];
+      for (const config of [started, removed]) await engine.containers.create(config);
+      const raw = connectRaw(options);
+      for (const { id } of [started, removed]) {
+        const { mounts } = await raw.snapshots.mounts({ snapshotter: SNAPSHOTTER, key: id });
+        const none = { stdin: '', stdout: '', stderr: '', terminal: false };
+        await raw.tasks.create({ containerId: id, rootfs: mounts, ...none });
       }
+      raw.close();
+      await own.reopen();
+
+      assert.equal((await own.engine.containers.inspect(started.id))?.status.state, 'created');
+      assert.ok((await own.engine.containers.start(started.id)) > 0);
+      await own.engine.containers.remove(removed.id);
+      await own.engine.containers.create(removed);
+      await own.engine.containers.start(removed.id);
+    });
+
+    test('a process whose record is lost is ended', async () => {
+      await using own = await openTestEngine({ runtime });
+      await importDemoImage(own.engine);
+      const config = aContainer();
+      await own.engine.containers.create(config);
+      const pid = await own.engine.containers.start(config.id);
+      await own.engine[Symbol.asyncDispose]();
+      const raw = connectRaw(own.options);
+      await raw.containers.delete({ id: config.id });
+      raw.close();
+
+      own.engine = await openEngine(own.options);
+
+      assert.equal(existsSync(`/proc/${pid}`), false);
+      assert.deepEqual(await own.engine.containers.list(), []);
     });
 
     test('a killed shim ends its containers with code 137', async () => {
@@ -194,6 +237,10 @@ for (const runtime of ['runc', 'crun'] as const) {
       }
     });
   });
+}
+
+function connectRaw({ dataRoot, runDir, engineId }: OpenEngineOptions): Containerd {
+  return connectContainerd(containerdPlaces(dataRoot, runDir).socketPath, `tsswarm-${engineId}`);
 }
 
 async function reopened(

@@ -13,7 +13,7 @@ import type { Logger } from '../../../rpc/logger.ts';
 import type { Containerd } from './connection.ts';
 import type { ContainerdSupervisor } from './supervisor.ts';
 
-export interface LinkHandlers {
+interface LinkHandlers {
   onExit(event: TaskExitEvent): void;
   onOutOfMemory(containerId: string): void;
   /** Called when events flow (again). What happened before must be looked up now; what happens later is an event. */

@@ -1,11 +1,11 @@
 // The engine's containers: what `Containers` promises. All of them are kept in memory, as events and full looks at
 // containerd tell; asking for their state costs no call.
 
-import { randomBytes } from 'node:crypto';
 import { mkdirSync, readdirSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
-import { hasCode, SwarmError } from '../../../core/errors.ts';
+import { hasCode, messageOf, SwarmError } from '../../../core/errors.ts';
 import type { TaskExitEvent } from '../../../proto/generated/containerd-events.ts';
+import type { Logger } from '../../../rpc/logger.ts';
 import { type Containerd, SNAPSHOTTER } from '../containerd/connection.ts';
 import type {
   ContainerConfig,
@@ -34,6 +34,7 @@ export interface ContainersOptions {
   readonly root: string;
   readonly findImage: (reference: string) => StoredImage | undefined;
   readonly measure: Measure;
+  readonly log: Logger;
 }
 
 // More at once only lengthens the queue inside containerd.
@@ -68,7 +69,7 @@ export class EngineContainers implements Containers {
       const entry = this.#entries.get(id);
       if (entry !== undefined) lifecycle.reconcile(entry, byId.get(id));
     }
-    for (const id of byId.keys()) if (!this.#entries.has(id)) await this.#removeOrphan(id);
+    for (const id of byId.keys()) if (!this.#entries.has(id)) await this.#tryRemoveOrphan(id);
   }
 
   async #load(): Promise<void> {
@@ -90,23 +91,26 @@ export class EngineContainers implements Containers {
     }
   }
 
-  /** A task whose record is gone can only be deleted once it has one again. */
-  async #removeOrphan(id: string): Promise<void> {
-    const { containerd, lifecycle } = this.#options;
-    const entry = new ContainerEntry(new ContainerDirectory(this.#options.root, id), lostRecord(id));
-    await this.#createRecordIfAbsent(id);
-    await lifecycle.deleteTask(entry.id);
-    await ignoreNotFound(containerd.containers.delete({ id }));
+  async #tryRemoveOrphan(id: string): Promise<void> {
+    try {
+      await this.#removeOrphan(id);
+      this.#options.log.warn({ 'container.id': id }, 'process without a record ended');
+    } catch (error) {
+      // The next full look comes back to it.
+      this.#options.log.error({ 'container.id': id, reason: messageOf(error) }, 'process without a record');
+    }
   }
 
-  async #createRecordIfAbsent(id: string): Promise<void> {
-    const runtime = { name: 'io.containerd.runc.v2' };
-    const container = { id, labels: {}, image: '', runtime, snapshotter: '', snapshotKey: '' };
+  /** A task whose record is gone can only be deleted once it has one again. */
+  async #removeOrphan(id: string): Promise<void> {
+    const { containerd, composer, lifecycle } = this.#options;
     try {
-      await this.#options.containerd.containers.create({ container });
+      await composer.createRecord({ record: lostRecord(id), hostname: '', spec: {} });
     } catch (error) {
       if (!hasCode(error, 'already-exists')) throw error;
     }
+    await lifecycle.deleteTask(id);
+    await ignoreNotFound(containerd.containers.delete({ id }));
   }
 
   onExit(event: TaskExitEvent): void {
@@ -256,11 +260,6 @@ export class EngineContainers implements Containers {
     if (entry === undefined) throw new SwarmError('not-found', `No such container: ${id}`);
     return entry;
   }
-}
-
-/** A container id as Docker makes them. */
-export function newContainerId(): string {
-  return randomBytes(32).toString('hex');
 }
 
 function summarize({ id, record, state }: ContainerEntry): ContainerSummary {

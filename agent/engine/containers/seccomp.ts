@@ -1,7 +1,7 @@
 // Which system calls a container may make: Docker's rules, for the architectures that this program runs on. What is not
 // listed fails with EPERM. seccomp.test.ts compares the outcome with Docker's own profile.
 
-export interface SeccompArgument {
+interface SeccompArgument {
   readonly index: number;
   readonly value: number;
   readonly valueTwo?: number;

@@ -200,6 +200,6 @@ function sameRepository(one: ImageReference, other: ImageReference): boolean {
 }
 
 /** A name with tag and digest is kept by its digest alone: the tag may move on, the digest cannot. */
-export function storedName({ registry, repository, tag, digest }: ImageReference): string {
+function storedName({ registry, repository, tag, digest }: ImageReference): string {
   return `${registry}/${repository}${digest === undefined ? `:${tag}` : `@${digest}`}`;
 }

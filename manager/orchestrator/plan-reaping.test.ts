@@ -1,0 +1,40 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { aServiceObject, aTask, NOW_MS, tablesOf } from '../../test/support/builders.ts';
+import { planReaping, planRevisionReaping } from './plan-reaping.ts';
+
+const dead = (age: number) => aTask('s', { state: 'failed', desired: 'shutdown', createdAtMs: NOW_MS - age });
+
+test('a removed task is deleted when nothing of it can run any more, not before', () => {
+  const running = aTask('s', { desired: 'remove' });
+  const ended = aTask('s', { desired: 'remove', state: 'shutdown' });
+  const neverPlaced = aTask('s', { desired: 'remove', state: 'pending', nodeId: '' });
+  assert.deepEqual(planReaping([running, ended, neverPlaced], 5, 0), [ended, neverPlaced]);
+});
+
+test('history is kept per slot up to the limit, the newest of it', () => {
+  const tasks = [dead(400), dead(300), dead(200), dead(100), aTask('s')];
+  assert.deepEqual(planReaping(tasks, 2, 0), [tasks[1], tasks[0]]);
+  assert.deepEqual(planReaping(tasks, -1, 0), [], 'a negative limit keeps everything');
+});
+
+test('as many ended tasks are kept as counting restart attempts needs', () => {
+  assert.equal(planReaping([dead(3), dead(2), dead(1)], 0, 5).length, 0);
+});
+
+test('a revision goes when no task and neither the current nor the previous spec refers to it', () => {
+  const first = aServiceObject('s', 1);
+  const service = { ...first, specVersion: 3, previousSpec: first.spec, previousSpecVersion: 2 };
+  const tables = tablesOf([service], [aTask('s', { specVersion: 1 })]);
+  tables.put('revision', { id: 's.1', meta: first.meta, serviceId: 's', specVersion: 1, spec: first.spec });
+  const [task] = tables.task.values();
+
+  assert.deepEqual(planRevisionReaping(tables, 's', new Set()), []);
+  assert.deepEqual(
+    planRevisionReaping(tables, 's', new Set([task?.id ?? ''])).map(({ id }) => id),
+    ['s.1'],
+  );
+  tables.delete('service', 's');
+  tables.delete('task', task?.id ?? '');
+  assert.equal(planRevisionReaping(tables, 's', new Set()).length, 3);
+});

@@ -1,0 +1,157 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import type { Node, ServiceSpec } from '../../core/generated/objects.ts';
+import { aNode, aServiceObject, aTask, NOW_MS, tablesOf } from '../../test/support/builders.ts';
+import { collectNodeInfos } from './node-info.ts';
+import { type PlacementPlan, planPlacement } from './plan-placement.ts';
+
+interface Scene {
+  readonly nodes: readonly Node[];
+  readonly count: number;
+  readonly change?: (spec: ServiceSpec) => ServiceSpec;
+  readonly existing?: readonly ReturnType<typeof aTask>[];
+}
+
+function place({ nodes, count, change, existing = [] }: Scene): PlacementPlan {
+  const service = aServiceObject('s', count, change);
+  const tables = tablesOf([service, aServiceObject('other', 1)], existing, nodes);
+  const tasks = Array.from({ length: count }, (_, index) =>
+    aTask('s', { slot: index + 1, nodeId: '', state: 'pending' }),
+  );
+  return planPlacement(
+    [{ serviceId: 's', specVersion: 1, spec: service.spec, tasks }],
+    collectNodeInfos(tables, NOW_MS),
+  );
+}
+
+const perNode = (plan: PlacementPlan) => {
+  const counts: Record<string, number> = {};
+  for (const { nodeId } of plan.assign) counts[nodeId] = (counts[nodeId] ?? 0) + 1;
+  return counts;
+};
+const reserve = (memoryBytes: number) => (spec: ServiceSpec) => ({
+  ...spec,
+  task: { ...spec.task, resources: { ...spec.task.resources, reservations: { cpuNanos: 0, memoryBytes } } },
+});
+const place3 = (placement: Partial<ServiceSpec['task']['placement']>) => (spec: ServiceSpec) => ({
+  ...spec,
+  task: { ...spec.task, placement: { ...spec.task.placement, ...placement } },
+});
+
+test('tasks are spread evenly over the nodes that may have them', () => {
+  const plan = place({
+    nodes: [aNode('a'), aNode('b'), aNode('c'), aNode('d', { availability: 'pause' })],
+    count: 9,
+  });
+  assert.deepEqual(perNode(plan), { a: 3, b: 3, c: 3 });
+});
+
+test('tasks of the service count before the load by others', () => {
+  const existing = [
+    aTask('s', { nodeId: 'a' }),
+    aTask('other', { nodeId: 'b' }),
+    aTask('other', { nodeId: 'b' }),
+  ];
+  assert.deepEqual(perNode(place({ nodes: [aNode('a'), aNode('b')], count: 1, existing })), { b: 1 });
+});
+
+test('a node where the service kept failing is the last choice, but a choice', () => {
+  const existing = Array.from({ length: 5 }, () =>
+    aTask('s', { nodeId: 'a', state: 'failed', desired: 'shutdown', endedAtMs: NOW_MS }),
+  );
+  assert.deepEqual(perNode(place({ nodes: [aNode('a'), aNode('b')], count: 2, existing })), { b: 2 });
+  assert.deepEqual(perNode(place({ nodes: [aNode('a')], count: 1, existing })), { a: 1 });
+});
+
+test('reservations fill a node and the rest is refused with the reason', () => {
+  const plan = place({ nodes: [aNode('a', { memoryBytes: 1000 })], count: 3, change: reserve(400) });
+  assert.equal(plan.assign.length, 2);
+  assert.deepEqual(
+    plan.refuse.map(({ reason }) => reason),
+    ['no suitable node (insufficient resources on 1 node)'],
+  );
+});
+
+test('a task that is told to stop holds its reservation until it has', () => {
+  const scene = { nodes: [aNode('a', { memoryBytes: 500 })], count: 1, change: reserve(400) };
+  assert.equal(
+    place({ ...scene, existing: [aTask('s', { nodeId: 'a', desired: 'shutdown' })] }).assign.length,
+    0,
+  );
+  assert.equal(
+    place({ ...scene, existing: [aTask('s', { nodeId: 'a', state: 'complete', desired: 'shutdown' })] })
+      .assign.length,
+    1,
+  );
+});
+
+test('constraints, platforms and the cap per node are kept', () => {
+  const nodes = [
+    aNode('a', { labels: { disk: 'ssd' } }),
+    aNode('b', { labels: { disk: 'ssd' }, architecture: 'arm64' }),
+    aNode('c'),
+  ];
+  const change = place3({
+    constraints: ['node.labels.disk==ssd'],
+    platforms: [{ os: 'linux', architecture: 'x86_64' }],
+    maxReplicasPerNode: 2,
+  });
+  const plan = place({ nodes, count: 3, change });
+  assert.deepEqual(perNode(plan), { a: 2 });
+  assert.equal(
+    plan.refuse[0]?.reason,
+    'no suitable node (scheduling constraints not satisfied on 1 node; unsupported platform on 1 node; max replicas per node limit exceeded on 1 node)',
+  );
+});
+
+test('a host port is given once per node', () => {
+  const change = (spec: ServiceSpec): ServiceSpec => ({
+    ...spec,
+    endpoint: { ports: [{ protocol: 'tcp', targetPort: 80, publishedPort: 8080, publishMode: 'host' }] },
+  });
+  const plan = place({ nodes: [aNode('a'), aNode('b')], count: 3, change });
+  assert.deepEqual(perNode(plan), { a: 1, b: 1 });
+  assert.equal(plan.refuse[0]?.reason, 'no suitable node (host-mode port already in use on 2 nodes)');
+});
+
+test('nodes that are down, paused or drained get nothing, and that is said', () => {
+  const nodes = [
+    aNode('a', { state: 'down' }),
+    aNode('b', { availability: 'drain' }),
+    aNode('c', { availability: 'pause' }),
+  ];
+  assert.equal(
+    place({ nodes, count: 1 }).refuse[0]?.reason,
+    'no suitable node (3 nodes not available for new tasks)',
+  );
+});
+
+test('every task is placed or refused with a reason, no node is overbooked, and the spread differs by at most one', () => {
+  const memory = fc.array(fc.integer({ min: 0, max: 2_000 }), { minLength: 1, maxLength: 12 });
+  fc.assert(
+    fc.property(
+      memory,
+      fc.integer({ min: 1, max: 60 }),
+      fc.integer({ min: 0, max: 300 }),
+      (sizes, count, size) => {
+        const nodes = sizes.map((memoryBytes, index) =>
+          aNode(`n${String(index).padStart(2, '0')}`, { memoryBytes }),
+        );
+        const plan = place({ nodes, count, change: reserve(size) });
+        assert.equal(plan.assign.length + plan.refuse.length, count);
+        assert.ok(plan.refuse.every(({ reason }) => reason.includes('(')));
+        const counts = perNode(plan);
+        for (const { id, description } of nodes)
+          assert.ok((counts[id] ?? 0) * size <= description.resources.memoryBytes);
+        const hasRoom = nodes.filter(
+          ({ id, description }) => ((counts[id] ?? 0) + 1) * size <= description.resources.memoryBytes,
+        );
+        if (plan.refuse.length > 0) assert.deepEqual(hasRoom, []);
+        const most = Math.max(0, ...nodes.map(({ id }) => counts[id] ?? 0));
+        for (const { id } of hasRoom)
+          assert.ok(most - (counts[id] ?? 0) <= 1, 'a node with room has at most one less than the fullest');
+      },
+    ),
+  );
+});

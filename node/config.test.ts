@@ -1,0 +1,50 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { test } from 'node:test';
+import { loadConfig } from './config.ts';
+
+function load(flags: Record<string, string>, environment: Record<string, string> = {}, file = '') {
+  const directory = mkdtempSync(path.join(os.tmpdir(), 'tsw-config-'));
+  const configFile = path.join(directory, 'config.yaml');
+  if (file !== '') writeFileSync(configFile, file);
+  try {
+    return loadConfig({ flags: new Map(Object.entries(flags)), environment, configFile });
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+}
+
+test('a flag beats the environment, the environment the file, the file the default', () => {
+  const file = 'runtime: runc\nlog-level: error\nmetrics-addr: 0.0.0.0:1\n';
+  const { config, sources } = load(
+    { runtime: 'crun' },
+    { TSSWARM_RUNTIME: 'auto', TSSWARM_LOG_LEVEL: 'warn' },
+    file,
+  );
+  assert.deepEqual(
+    [config.runtime, config['log-level'], config['metrics-addr'], config['data-root']],
+    ['crun', 'warn', '0.0.0.0:1', '/var/lib/tsswarm'],
+  );
+  assert.deepEqual(
+    [sources.runtime, sources['log-level'], sources['data-root']],
+    ['flag', 'environment', 'default'],
+  );
+});
+
+test('a bad value names the option, where it stood and what would be right', () => {
+  assert.throws(() => load({ runtime: 'kata' }), /runtime \(flag\): "kata" must be one of auto, crun, runc/);
+  assert.throws(
+    () => load({}, { TSSWARM_DATA_ROOT: 'here' }),
+    /data-root \(environment\): "here" must be an absolute path/,
+  );
+  assert.throws(() => load({ 'metrics-addr': 'nine' }), /metrics-addr \(flag\): "nine" must be HOST:PORT/);
+});
+
+test('an unknown option is refused, and so is a file that is no list of options', () => {
+  assert.throws(() => load({ colour: 'red' }), /colour \(flag\): unknown option/);
+  assert.throws(() => load({}, {}, 'colour: red\n'), /unknown option/);
+  assert.throws(() => load({}, {}, '- just\n- a list\n'), /must hold "option: value" lines/);
+  assert.throws(() => load({}, {}, 'a: [\n'), { code: 'invalid-argument' });
+});

@@ -1,0 +1,56 @@
+// Keeps an idle node small. Much of what a process has read of its program is needed at its start or under load only;
+// once it has been quiet for a while, those pages go back to the kernel, and what is needed again is read again.
+
+import { readFileSync } from 'node:fs';
+import { releaseOwnProgram, releaseProgramPages } from '../agent/linux/memory.ts';
+import { messageOf } from '../core/errors.ts';
+import { nodeLog } from './log.ts';
+
+const PERIOD_MS = 5_000;
+// Clock ticks (10 ms) of CPU in one period, below which a process counts as quiet: 2 %.
+const QUIET_TICKS = 10;
+// And above which it has worked enough since the last time to be worth another look.
+const BUSY_TICKS = 40;
+
+interface Watched {
+  ticks: number;
+  ticksAtRelease: number;
+}
+
+/** Looks after this process and `others` (pids, asked for anew each time) until the signal aborts. */
+export function keepIdleMemoryLow(others: () => readonly number[], signal: AbortSignal): void {
+  const watched = new Map<number, Watched>();
+  const timer = setInterval(() => {
+    try {
+      for (const pid of [process.pid, ...others()]) look(pid, watched);
+    } catch (error) {
+      // Kernels before 5.10 cannot do it, and a process may have ended; it only costs memory.
+      nodeLog.debug({ error: messageOf(error) }, 'memory not given back');
+    }
+  }, PERIOD_MS);
+  timer.unref();
+  signal.addEventListener('abort', () => clearInterval(timer), { once: true });
+}
+
+function look(pid: number, watched: Map<number, Watched>): void {
+  const ticks = cpuTicks(pid);
+  const known = watched.get(pid);
+  if (known === undefined) {
+    watched.set(pid, { ticks, ticksAtRelease: ticks - BUSY_TICKS });
+    return;
+  }
+  const isQuiet = ticks - known.ticks < QUIET_TICKS;
+  known.ticks = ticks;
+  if (!isQuiet || ticks - known.ticksAtRelease < BUSY_TICKS) return;
+  known.ticksAtRelease = ticks;
+  if (pid === process.pid) releaseOwnProgram();
+  else releaseProgramPages(pid);
+}
+
+/** User and system time of a process, in clock ticks. */
+function cpuTicks(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  // The name in parentheses may hold anything; utime and stime are the 14th and 15th fields.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return Number(fields[11]) + Number(fields[12]);
+}

@@ -1,0 +1,125 @@
+// Builders for objects in planner tests: say what matters, the rest is ordinary.
+
+import { newServiceSpec } from '../../core/defaults.ts';
+import {
+  emptyMeta,
+  emptyNodeDescription,
+  type Node,
+  type Service,
+  type ServiceSpec,
+  type Task,
+  type TaskState,
+} from '../../core/generated/objects.ts';
+import { revisionId, Tables } from '../../manager/store/tables.ts';
+
+export const NOW_MS = 1_700_000_000_000;
+
+export interface NodeOptions extends Partial<Pick<Node, 'spec' | 'status' | 'role'>> {
+  readonly cpus?: number;
+  readonly memoryBytes?: number;
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly availability?: Node['spec']['availability'];
+  readonly state?: Node['status']['state'];
+  readonly architecture?: string;
+}
+
+export function aNode(id: string, options: NodeOptions = {}): Node {
+  const {
+    cpus = 4,
+    memoryBytes = 8 * 2 ** 30,
+    labels = {},
+    availability = 'active',
+    state = 'ready',
+    architecture = 'amd64',
+  } = options;
+  return {
+    id,
+    meta: emptyMeta,
+    spec: { name: '', labels, availability, desiredRole: 'worker' },
+    description: {
+      ...emptyNodeDescription,
+      hostname: id,
+      platform: { os: 'linux', architecture },
+      resources: { cpuNanos: cpus * 1e9, memoryBytes },
+    },
+    status: { state, message: '', address: '10.0.0.1', sinceMs: 0 },
+    role: options.role ?? 'worker',
+  };
+}
+
+export function aServiceObject(
+  id: string,
+  replicas: number,
+  change: (spec: ServiceSpec) => ServiceSpec = (spec) => spec,
+): Service {
+  const spec = { ...newServiceSpec(id, { image: 'busybox' }), mode: { replicated: { replicas } } };
+  return { id, meta: emptyMeta, spec: change(spec), specVersion: 1, previousSpecVersion: 0 };
+}
+
+export interface TaskOptions {
+  readonly slot?: number;
+  readonly nodeId?: string;
+  readonly state?: TaskState;
+  readonly desired?: TaskState;
+  readonly specVersion?: number;
+  readonly createdAtMs?: number;
+  readonly endedAtMs?: number;
+  readonly runningAtMs?: number;
+  readonly notBeforeMs?: number;
+}
+
+let counter = 0;
+
+export function aTask(serviceId: string, options: TaskOptions = {}): Task {
+  const {
+    slot = 1,
+    nodeId = 'n1',
+    state = 'running',
+    desired = 'running',
+    specVersion = 1,
+    createdAtMs = NOW_MS - 60_000,
+  } = options;
+  return {
+    id: `task${String(++counter).padStart(4, '0')}`,
+    meta: { version: counter, createdAtMs, updatedAtMs: createdAtMs },
+    serviceId,
+    specVersion,
+    slot,
+    nodeId,
+    status: {
+      state,
+      timestampMs: options.endedAtMs ?? createdAtMs,
+      message: '',
+      error: state === 'failed' ? 'task: non-zero exit (1)' : '',
+      ports: [],
+      runningAtMs: options.runningAtMs ?? (state === 'running' ? createdAtMs : 0),
+    },
+    desiredState: desired,
+    notBeforeMs: options.notBeforeMs ?? 0,
+  };
+}
+
+/** Tables that hold these objects, with a revision for every spec version that a service or task names. */
+export function tablesOf(
+  services: readonly Service[],
+  tasks: readonly Task[],
+  nodes: readonly Node[] = [aNode('n1')],
+): Tables {
+  const tables = new Tables();
+  for (const node of nodes) tables.put('node', node);
+  for (const task of tasks) tables.put('task', task);
+  for (const service of services) {
+    tables.put('service', service);
+    const addRevision = (specVersion: number, spec: ServiceSpec) =>
+      tables.put('revision', {
+        id: revisionId(service.id, specVersion),
+        meta: emptyMeta,
+        serviceId: service.id,
+        specVersion,
+        spec,
+      });
+    if (service.previousSpec !== undefined) addRevision(service.previousSpecVersion, service.previousSpec);
+    addRevision(service.specVersion, service.spec);
+  }
+  return tables;
+}
