@@ -29,6 +29,9 @@ const io: Io = {
     return stdin;
   },
   isTerminal: stdout.isTTY === true,
+  get columns() {
+    return stdout.columns || 80;
+  },
   isUtf8: /utf-?8/i.test(env['LC_ALL'] || env['LC_CTYPE'] || env['LANG'] || ''),
   out: writeOut,
   err: (data) => void stderr.write(data),

@@ -6,6 +6,8 @@ export interface Io {
   readonly stdin: AsyncIterable<Uint8Array>;
   /** Standard output is a terminal. */
   readonly isTerminal: boolean;
+  /** Width of the terminal. */
+  readonly columns: number;
   /** The terminal shows more than ASCII. */
   readonly isUtf8: boolean;
   /** Resolves when the reader has room for more. */

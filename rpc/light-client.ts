@@ -70,7 +70,7 @@ function bind(channel: LightChannel, method: AnyMethod): unknown {
       return async (request: unknown, options: CallOptions = {}) => {
         const call = new LightCall(channel, method, options);
         call.stream.end(call.frame(request));
-        return call.only();
+        return call.answer();
       };
     case 'server-stream':
       return (request: unknown, options: CallOptions = {}) => {
@@ -81,7 +81,7 @@ function bind(channel: LightChannel, method: AnyMethod): unknown {
     case 'client-stream':
       return (options: CallOptions = {}) => {
         const call = new LightCall(channel, method, options);
-        const response = call.only();
+        const response = call.answer();
         // Whoever only sends hears of a failure there.
         response.catch(() => {});
         return {
@@ -164,7 +164,7 @@ class LightCall {
   }
 
   /** The one message of the answer. */
-  async only(): Promise<unknown> {
+  async answer(): Promise<unknown> {
     let only: unknown;
     for await (const message of this.messages()) only = message;
     if (only === undefined) throw new SwarmError('internal', `${this.#method.path} has answered nothing`);

@@ -6,6 +6,7 @@ import type { Service, ServiceSpec, Task } from '../../core/generated/objects.ts
 import type { WatchServiceResponse } from '../../proto/generated/control.ts';
 import type { Control } from '../connection.ts';
 import type { Io } from '../io.ts';
+import { truncate } from '../output/human.ts';
 import { readTasks, specOf } from '../tasks/task-list.ts';
 import { formatProgress, measureProgress, type Progress } from './progress.ts';
 
@@ -26,7 +27,7 @@ export async function converge(request: ConvergeRequest): Promise<number> {
   const stopped = new AbortController();
   const interrupted = io.catchInterrupt();
   interrupted.addEventListener('abort', () => stopped.abort(), { once: true });
-  const screen = new Screen(isQuiet ? { ...io, out: async () => {} } : io);
+  const screen = new Screen(isQuiet ? { out: async () => {}, isTerminal: false, columns: 0 } : io);
   try {
     const { specs } = await readTasks(control, { serviceIds: [serviceId] });
     const messages = control.watchService({ serviceId }, { signal: stopped.signal });
@@ -119,10 +120,10 @@ function verifyLines(leftMs: number): string[] {
 
 /** The lines drawn last, to be drawn over. */
 class Screen {
-  readonly #io: Pick<Io, 'out' | 'isTerminal'>;
+  readonly #io: Pick<Io, 'out' | 'isTerminal' | 'columns'>;
   #lines: readonly string[] = [];
 
-  constructor(io: Pick<Io, 'out' | 'isTerminal'>) {
+  constructor(io: Pick<Io, 'out' | 'isTerminal' | 'columns'>) {
     this.#io = io;
   }
 
@@ -136,7 +137,9 @@ class Screen {
       return;
     }
     const up = shown.length === 0 ? '' : `\x1b[${shown.length}A`;
-    await this.#io.out(`${up}${lines.map((line) => `\x1b[2K${line}\n`).join('')}\x1b[J`);
+    // A line that wraps would be two to go up.
+    const fitted = lines.map((line) => `\x1b[2K${truncate(line, this.#io.columns - 1)}\n`);
+    await this.#io.out(`${up}${fitted.join('')}\x1b[J`);
   }
 
   /** Puts a last line in the place of the countdown. */
