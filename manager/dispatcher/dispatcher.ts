@@ -43,6 +43,7 @@ export class Dispatcher {
   readonly #statusWriter: StatusWriter;
   readonly #sessions = new Map<string, Session>();
   readonly #deadlines = new Map<string, () => void>();
+  #isStopped = false;
 
   constructor(options: DispatcherOptions) {
     this.#options = options;
@@ -76,15 +77,28 @@ export class Dispatcher {
         this.#scheduleFlush(session);
       }
     });
-    for (const node of store.view.node.values()) {
-      if (node.status.state === 'down') continue;
-      await this.#setNodeState(node.id, 'unknown', 'the manager has started; waiting for the node');
-      this.#expect(node.id, GRACE_PERIODS_AT_START);
+    const stopped = new Promise<void>((resolve) => {
+      if (signal.aborted) resolve();
+      else signal.addEventListener('abort', () => resolve(), { once: true });
+    });
+    try {
+      await this.#awaitKnownNodes();
+      await stopped;
+    } finally {
+      unsubscribe();
+      this.#isStopped = true;
+      for (const cancel of this.#deadlines.values()) cancel();
+      for (const session of this.#sessions.values()) session.outbox.end();
     }
-    await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
-    unsubscribe();
-    for (const cancel of this.#deadlines.values()) cancel();
-    for (const session of this.#sessions.values()) session.outbox.end();
+  }
+
+  async #awaitKnownNodes(): Promise<void> {
+    for (const node of this.#options.store.view.node.values()) {
+      // The sockets are open already: a node that was faster is not to be called unknown.
+      if (node.status.state === 'down' || this.#deadlines.has(node.id)) continue;
+      this.#expect(node.id, GRACE_PERIODS_AT_START);
+      await this.#setNodeState(node.id, 'unknown', 'the manager has started; waiting for the node');
+    }
   }
 
   async *#session(
@@ -101,6 +115,7 @@ export class Dispatcher {
     );
     const onAbort = () => session.outbox.end();
     signal.addEventListener('abort', onAbort);
+    if (signal.aborted || this.#isStopped) onAbort();
     const reading = this.#readAll(session, incoming);
     try {
       yield* session.outbox;
@@ -108,7 +123,8 @@ export class Dispatcher {
       close();
       signal.removeEventListener('abort', onAbort);
       if (this.#sessions.get(session.nodeId) === session) this.#sessions.delete(session.nodeId);
-      await reading;
+      // Never awaited: it ends with the call, and an agent that says nothing must not hold back its own dismissal.
+      void reading;
       dispatcherLog.info({ 'node.id': session.nodeId, 'session.id': session.id }, 'session ended');
     }
   }
@@ -117,6 +133,8 @@ export class Dispatcher {
     const { store, randomBytes } = this.#options;
     if (store.view.node.get(nodeId) === undefined)
       throw new SwarmError('not-found', `node ${nodeId} is not part of this cluster`);
+    // Before the write: an old deadline that passes during it would leave a node down that has a session.
+    this.#expect(nodeId, GRACE_PERIODS);
     await store.update((tx) => {
       const node = tx.view.node.get(nodeId);
       if (node === undefined) return;
@@ -198,6 +216,8 @@ export class Dispatcher {
   /** (Re)starts the time after which silence means DOWN. */
   #expect(nodeId: string, periods: number): void {
     this.#deadlines.get(nodeId)?.();
+    // A message may still arrive while the sockets close.
+    if (this.#isStopped) return;
     const cancel = this.#options.clock.after(this.#periodMs() * periods, () => {
       this.#deadlines.delete(nodeId);
       this.#sessions.get(nodeId)?.outbox.end(new SwarmError('deadline-exceeded', 'no heartbeat'));
