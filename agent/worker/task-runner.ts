@@ -173,6 +173,7 @@ export class TaskRunner {
 
   async #wait(signal: AbortSignal): Promise<void> {
     const exit = await this.#context.engine.containers.wait(this.#task.id, signal);
+    await this.#freeNetwork();
     const container = { containerId: this.#task.id, pid: 0, exitCode: exit.exitCode };
     const timestampMs = exit.exitedAtMs;
     if (exit.exitCode === 0) await this.#set('complete', 'finished', { container, timestampMs });
@@ -190,9 +191,20 @@ export class TaskRunner {
       await engine.containers.stop(id, graceMs);
       exitCode = (await engine.containers.wait(id)).exitCode;
     }
+    await this.#freeNetwork();
     await this.#set('shutdown', 'shutdown', {
       ...(container === undefined ? undefined : { container: { containerId: id, pid: 0, exitCode } }),
     });
+  }
+
+  /** Before the end is told: the next task may ask for the published ports as soon as managers know of it. */
+  async #freeNetwork(): Promise<void> {
+    try {
+      await this.#context.network.detach(this.#task.id);
+    } catch (error) {
+      // `#release` comes back to it; the news of the end does not wait for that.
+      workerLog.warn({ 'task.id': this.#task.id, error: messageOf(error) }, 'network not given back yet');
+    }
   }
 
   /** Gives back all but the log: an ended task stays readable until the manager forgets it. */
