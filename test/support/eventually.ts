@@ -6,9 +6,13 @@ import { messageOf } from '../../core/errors.ts';
 const POLL_MS = 15;
 
 /** Repeats `check` until it neither throws nor returns false; fails with its last word after `limitMs`. */
-export async function eventually<T>(check: () => T | Promise<T>, limitMs = 10_000): Promise<T> {
+export async function eventually<T>(
+  check: () => T | Promise<T>,
+  limitMs = 10_000,
+  pollMs = POLL_MS,
+): Promise<T> {
   const deadlineMs = Date.now() + limitMs;
-  for (let last = 'it was false'; ; await delay(POLL_MS)) {
+  for (let last = 'it was false'; ; await delay(pollMs)) {
     try {
       const result = await check();
       if (result !== false) return result;
