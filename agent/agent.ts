@@ -34,15 +34,18 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const stopping = new AbortController();
   const channel = openChannel(options.manager);
   const sessions = runSessions({ ...options, worker, channel }, stopping.signal);
-  const stop = async () => {
+  const endSessions = async () => {
     stopping.abort();
     await sessions;
     channel.close();
   };
   return {
-    stop,
+    stop: async () => {
+      await endSessions();
+      worker.stop();
+    },
     removeAll: async () => {
-      await stop();
+      await endSessions();
       await worker.removeAll();
     },
   };

@@ -120,10 +120,16 @@ async function listen(
     check: () => ({ leader: true }),
     metrics: async () => ({ text: await metrics.text() }),
   });
-  await mkdir(path.dirname(options.controlSocket), { recursive: true });
-  await internal.listen(options.managerSocket, 0o600);
-  await control.listen(options.controlSocket, 0o660);
-  return [control, internal];
+  const servers = [control, internal];
+  try {
+    await mkdir(path.dirname(options.controlSocket), { recursive: true });
+    await internal.listen(options.managerSocket, 0o600);
+    await control.listen(options.controlSocket, 0o660);
+  } catch (error) {
+    for (const server of servers) server.stop();
+    throw error;
+  }
+  return servers;
 }
 
 /** The first start of a cluster: its own object and its first node. */

@@ -90,6 +90,8 @@ export class Daemon {
           hint: 'Use "tsswarm leave --force" to leave it first.',
         });
       const identity = this.#newIdentity(request);
+      // What a daemon left that died while it left: a new manager must not replay an old cluster.
+      this.#eraseState();
       writeIdentity(this.#dataRoot, identity);
       try {
         const membership = await this.#join(identity);
@@ -264,9 +266,13 @@ export class Daemon {
     this.#membership = undefined;
     this.#managerError = '';
     deleteIdentity(this.#dataRoot);
+    this.#eraseState();
+    nodeLog.info('left the cluster');
+  }
+
+  #eraseState(): void {
     for (const folder of ['manager', 'agent'])
       rmSync(path.join(this.#dataRoot, folder), { recursive: true, force: true });
-    nodeLog.info('left the cluster');
   }
 
   /** A manager that answers again is no error any more. */
@@ -291,7 +297,7 @@ export class Daemon {
       if (Date.now() > deadlineMs)
         throw new SwarmError(
           'deadline-exceeded',
-          `the manager did not start in ${READY_LIMIT_MS / 1000} s: ${failure}`,
+          `the manager did not start in ${READY_LIMIT_MS / 1000} s: ${this.#managerError || failure}`,
           {
             hint: 'The log of tsswarmd says more.',
           },

@@ -5,7 +5,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import path from 'node:path';
 import { sleep } from '../core/clock.ts';
-import { messageOf } from '../core/errors.ts';
+import { messageOf, SwarmError } from '../core/errors.ts';
 import { type ManagerOptions, runManager } from '../manager/manager.ts';
 import { setLogLevel } from '../rpc/logger.ts';
 import { keepIdleMemoryLow } from './idle-memory.ts';
@@ -25,6 +25,7 @@ const BACKOFF_MAX_MS = 10_000;
 // A manager that ran this long has started well; its next end is a new trouble.
 const STABLE_MS = 30_000;
 const STOP_LIMIT_MS = 10_000;
+const FAILURE_LENGTH_MAX = 2_000;
 // The manager's heap is small and young: bigger half-spaces only raise what an idle node holds.
 const V8_FLAGS = ['--max-semi-space-size=4'];
 
@@ -58,9 +59,14 @@ async function runChild(
   signal: AbortSignal,
 ): Promise<string> {
   const child = spawn(process.execPath, [...V8_FLAGS, program, MANAGER_COMMAND], {
-    stdio: ['pipe', 'inherit', 'inherit'],
+    stdio: ['pipe', 'pipe', 'inherit'],
   });
-  const exit = once(child, 'exit').catch((error: unknown) => [messageOf(error)]);
+  // The manager's last words, when it ends by a failure.
+  let failure = '';
+  child.stdout?.setEncoding('utf8').on('data', (chunk: string) => {
+    failure = (failure + chunk).slice(0, FAILURE_LENGTH_MAX);
+  });
+  const exit = once(child, 'close').catch((error: unknown) => [messageOf(error)]);
   // The pipe is also the life-line: the child ends when it closes.
   child.stdin?.on('error', () => {});
   child.stdin?.write(`${JSON.stringify(manager)}\n`);
@@ -68,6 +74,7 @@ async function runChild(
   signal.addEventListener('abort', onAbort, { once: true });
   const [code, killedBy] = await exit;
   signal.removeEventListener('abort', onAbort);
+  if (failure !== '') return failure.trim();
   return killedBy ? `killed by ${String(killedBy)}` : `exit code ${String(code)}`;
 }
 
@@ -77,7 +84,7 @@ function endChild(child: ChildProcess): void {
   child.once('exit', () => clearTimeout(timer));
 }
 
-/** The child side. Resolves when the parent has closed the pipe and everything has ended. */
+/** The child side. Resolves when the parent has closed the pipe, or the manager has failed, and everything has ended. */
 export async function runManagerProcess(input: NodeJS.ReadStream): Promise<void> {
   const stop = new AbortController();
   const head = Promise.withResolvers<string>();
@@ -95,11 +102,21 @@ export async function runManagerProcess(input: NodeJS.ReadStream): Promise<void>
   // The daemon decides when to end; a terminal's ^C reaches both.
   process.on('SIGINT', () => {});
   process.on('SIGTERM', () => stop.abort());
-  const { logLevel, ...options } = JSON.parse(await head.promise) as ManagerProcessOptions;
-  setLogLevel(logLevel);
-  keepIdleMemoryLow(() => [], stop.signal);
-  await runManager({ ...options, clock: systemClock, random: Math.random }, stop.signal);
-  input.destroy();
+  try {
+    const { logLevel, ...options } = JSON.parse(await head.promise) as ManagerProcessOptions;
+    setLogLevel(logLevel);
+    keepIdleMemoryLow(() => [], stop.signal);
+    await runManager({ ...options, clock: systemClock, random: Math.random }, stop.signal);
+  } catch (error) {
+    // For the node's status; the daemon logs it.
+    const hint = error instanceof SwarmError && error.hint !== undefined ? `. ${error.hint}` : '';
+    process.stdout.write(`${messageOf(error)}${hint}\n`);
+    process.exitCode = 1;
+  } finally {
+    // Nothing may keep the process: the daemon waits for its end to start another.
+    stop.abort();
+    input.destroy();
+  }
 }
 
 /** For the one place that starts programs: the path of the program this process runs. */

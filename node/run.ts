@@ -34,18 +34,27 @@ export async function runDaemon(config: DaemonConfig): Promise<void> {
   });
   metrics.watch(engine);
   await using network = await openLocalNetwork({ ...networkOptions(config), logger: networkLog });
+  // From here on a failure has to end what runs already, or the process would stay half alive.
+  await using started = new AsyncDisposableStack();
   const daemon = await Daemon.open({ config, program: currentProgram(), engine, network });
+  started.defer(() => daemon.stop());
   const facts = nodeMetrics(() => daemon.membership);
   const metricsServer = await serveMetrics(config['metrics-addr'], [
     () => facts.metrics(),
     () => metrics.registry.metrics(),
     () => daemon.managerMetrics(),
   ]);
+  started.defer(() => {
+    metricsServer.close();
+    metricsServer.closeAllConnections();
+  });
   daemon.metricsAddress = addressOf(metricsServer);
   const server = new RpcServer();
+  started.defer(() => server.stop());
   server.add(NodeControlService, nodeHandlers(daemon));
   await server.listen(nodeSocket(config), 0o660);
   const stopping = new AbortController();
+  started.defer(() => stopping.abort());
   keepIdleMemoryLow(
     () => (engine.containerdPid === undefined ? [] : [engine.containerdPid]),
     stopping.signal,
@@ -54,11 +63,6 @@ export async function runDaemon(config: DaemonConfig): Promise<void> {
 
   await Promise.race([once(process, 'SIGTERM'), once(process, 'SIGINT')]);
   nodeLog.info('stopping; containers go on running');
-  stopping.abort();
-  server.stop();
-  metricsServer.close();
-  metricsServer.closeAllConnections();
-  await daemon.stop();
 }
 
 /** Takes everything off the machine that a daemon with this configuration has left, except its data. */

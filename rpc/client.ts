@@ -10,7 +10,10 @@ import {
   type CallOptions as GrpcCallOptions,
   Client as GrpcClient,
   Metadata,
+  type StatusObject,
+  status,
 } from '@grpc/grpc-js';
+import { SwarmError } from '../core/errors.ts';
 import { type Codec, decode, encode, type Method, type MethodShape, type Service } from '../proto/wire.ts';
 import { fromServiceError } from './status.ts';
 
@@ -179,17 +182,24 @@ function responses(
 function outgoing(
   call: ClientWritableStream<unknown> | ClientDuplexStream<unknown, unknown>,
 ): Outgoing<unknown> {
-  let failure: unknown;
-  call.on('error', (error) => {
-    failure = error;
-  });
+  const over = new AbortController();
+  call.on('error', (error) => over.abort(fromServiceError(error)));
+  // A client stream reports its end here only, and never makes room again.
+  call.on('status', (ending: StatusObject) =>
+    over.abort(
+      ending.code === status.OK
+        ? new SwarmError('cancelled', 'the other side has ended the call')
+        : fromServiceError(ending),
+    ),
+  );
   return {
     async send(message) {
-      if (failure !== undefined) throw fromServiceError(failure);
+      over.signal.throwIfAborted();
       if (call.write(message)) return;
       try {
-        await once(call, 'drain');
+        await once(call, 'drain', { signal: over.signal });
       } catch (error) {
+        over.signal.throwIfAborted();
         throw fromServiceError(error);
       }
     },

@@ -129,13 +129,13 @@ export class RpcServer {
         };
       case 'server-stream':
         return (call: ServerWritableStream<unknown, unknown>) => {
-          run(call, (signal) => pump(handler(call.request as never, { signal }), call, signal)).catch(
+          run(call, (signal) => pump(() => handler(call.request as never, { signal }), call, signal)).catch(
             () => {},
           );
         };
       case 'bidi':
         return (call: ServerDuplexStream<unknown, unknown>) => {
-          run(call, (signal) => pump(handler(call as never, { signal }), call, signal)).catch(() => {});
+          run(call, (signal) => pump(() => handler(call as never, { signal }), call, signal)).catch(() => {});
         };
     }
   }
@@ -155,12 +155,12 @@ function definitionOf(method: Service[string]): object {
 
 /** Writes what the handler yields, at the speed of the reader; a throw ends the call with its status. */
 async function pump(
-  messages: unknown,
+  messages: () => unknown,
   call: ServerWritableStream<unknown, unknown> | ServerDuplexStream<unknown, unknown>,
   signal: AbortSignal,
 ): Promise<void> {
   try {
-    for await (const message of messages as AsyncIterable<unknown>) {
+    for await (const message of messages() as AsyncIterable<unknown>) {
       if (signal.aborted) return;
       if (!call.write(message)) await once(call, 'drain', { signal });
     }

@@ -3,7 +3,7 @@
 
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { messageOf } from '../../core/errors.ts';
+import { messageOf, SwarmError } from '../../core/errors.ts';
 import type { Revision, Task, TaskStatus } from '../../core/generated/objects.ts';
 import { workerLog } from '../log.ts';
 
@@ -22,7 +22,7 @@ export class Journal {
     this.#directory = directory;
   }
 
-  /** All entries; a file that cannot be read is reported and left out. */
+  /** All entries; a file that holds none is reported and removed: its container goes with it. */
   async load(): Promise<JournalEntry[]> {
     await mkdir(this.#directory, { recursive: true, mode: 0o700 });
     const entries: JournalEntry[] = [];
@@ -33,12 +33,13 @@ export class Journal {
         continue;
       }
       try {
-        entries.push(JSON.parse(await readFile(file, 'utf8')) as JournalEntry);
+        entries.push(parseEntry(await readFile(file, 'utf8'), name));
       } catch (error) {
         workerLog.error(
           { file, error: messageOf(error) },
           'journal entry cannot be read; its container is removed',
         );
+        await rm(file, { force: true });
       }
     }
     return entries;
@@ -65,4 +66,11 @@ export class Journal {
     next.then(forget, forget);
     return next;
   }
+}
+
+/** Throws unless the text is the entry that the file is named after: a power cut leaves files empty or half. */
+function parseEntry(text: string, name: string): JournalEntry {
+  const entry = JSON.parse(text) as JournalEntry | null;
+  if (`${entry?.task?.id}.json` !== name) throw new SwarmError('internal', 'it holds no task of this name');
+  return entry as JournalEntry;
 }

@@ -36,6 +36,7 @@ export class TaskRunner {
   #task: Task;
   #status: TaskStatus;
   #isRemoved = false;
+  readonly #stopping = new AbortController();
   /** Aborts the step under way when the order changes. */
   #order = new AbortController();
   readonly #done: Promise<void>;
@@ -70,6 +71,16 @@ export class TaskRunner {
     return this.#done;
   }
 
+  /** The daemon ends: the task stays as it is for the next one. Nothing is recorded or reported any more. */
+  stop(): void {
+    this.#stopping.abort();
+    this.#interrupt();
+  }
+
+  get #isStopped(): boolean {
+    return this.#stopping.signal.aborted;
+  }
+
   #interrupt(): void {
     const order = this.#order;
     this.#order = new AbortController();
@@ -82,17 +93,20 @@ export class TaskRunner {
 
   async #run(): Promise<void> {
     for (;;) {
-      const action = nextAction(this.#status.state, this.#desired);
-      if (action !== 'rest') {
-        await this.#retrying(() => this.#step(action));
-        continue;
-      }
+      await this.#retrying(() => this.#advance());
+      if (this.#isStopped) return;
       if (isTerminal(this.#status.state)) break;
-      await aborted(this.#order.signal);
+      if (nextAction(this.#status.state, this.#desired) === 'rest') await aborted(this.#order.signal);
     }
     await this.#retrying(() => this.#release());
-    while (!this.#isRemoved) await aborted(this.#order.signal);
+    while (!this.#isRemoved && !this.#isStopped) await aborted(this.#order.signal);
     await this.#retrying(() => this.#erase());
+  }
+
+  /** Takes the next step, if there is one. Chosen anew at every attempt: the order may have changed meanwhile. */
+  async #advance(): Promise<void> {
+    const action = nextAction(this.#status.state, this.#desired);
+    if (action !== 'rest') await this.#step(action);
   }
 
   /** One step; what goes wrong with the task itself becomes its status, what goes wrong around it is tried again. */
@@ -175,7 +189,7 @@ export class TaskRunner {
     const { engine, network } = this.#context;
     const { id } = this.#task;
     const container = await engine.containers.inspect(id);
-    let exitCode = 0;
+    let exitCode = container?.status.state === 'exited' ? container.status.exit.exitCode : 0;
     if (container?.status.state === 'running') {
       await network.drain(id);
       const graceMs = this.#revision.spec.task.container.stopGracePeriodMs ?? DEFAULT_STOP_GRACE_PERIOD_MS;
@@ -202,21 +216,23 @@ export class TaskRunner {
 
   /** What must happen is never given up: a failure (a full disk, say) is logged and tried again until it works. */
   async #retrying(work: () => Promise<void>): Promise<void> {
-    for (;;) {
+    while (!this.#isStopped) {
       try {
         await work();
         return;
       } catch (error) {
+        if (this.#isStopped) return;
         workerLog.error(
           { 'task.id': this.#task.id, error: messageOf(error) },
           'work on task failed, will retry',
         );
-        await sleep(this.#context.clock, RETRY_MS);
+        await sleep(this.#context.clock, RETRY_MS, this.#stopping.signal).catch(() => {});
       }
     }
   }
 
   async #set(state: TaskState, message: string, detail: Partial<TaskStatus> = {}): Promise<void> {
+    if (this.#isStopped) throw new SwarmError('cancelled', 'the agent is stopping');
     const { clock, journal, report } = this.#context;
     const next = { ...this.#status, error: '', timestampMs: clock.nowMs(), ...detail, state, message };
     const isStep = state !== this.#status.state;

@@ -32,7 +32,7 @@ export class Worker {
   readonly #runners = new Map<string, TaskRunner>();
   readonly #revisions = new Map<string, Revision>();
   /** Tasks that are being erased: a container of this id may still be there. */
-  readonly #leaving = new Map<string, Promise<void>>();
+  readonly #leaving = new Set<TaskRunner>();
   #listener: StatusListener = () => {};
 
   private constructor(context: Omit<RunnerContext, 'report'>) {
@@ -86,7 +86,12 @@ export class Worker {
   /** Stops and erases every task: the node leaves. */
   async removeAll(): Promise<void> {
     for (const id of [...this.#runners.keys()]) this.#removeTask(id);
-    await Promise.all(this.#leaving.values());
+    await Promise.all([...this.#leaving].map((runner) => runner.remove()));
+  }
+
+  /** The daemon ends. Tasks stay as they are; the next worker adopts them. */
+  stop(): void {
+    for (const runner of [...this.#runners.values(), ...this.#leaving]) runner.stop();
   }
 
   #assignTask(task: Task): void {
@@ -108,8 +113,8 @@ export class Worker {
     const runner = this.#runners.get(id);
     if (runner === undefined) return;
     this.#runners.delete(id);
-    const leaving = runner.remove().finally(() => this.#leaving.delete(id));
-    this.#leaving.set(id, leaving);
+    this.#leaving.add(runner);
+    void runner.remove().finally(() => this.#leaving.delete(runner));
   }
 
   async #adopt(entries: readonly JournalEntry[]): Promise<void> {

@@ -30,7 +30,7 @@ export class AssignmentTracker {
   /** Everything the node has to do; the first message of a session. */
   complete(view: TablesView): Assignments {
     this.#dirty.clear();
-    const tasks = view.tasksOnNode(this.#nodeId).filter(isAssigned);
+    const tasks = view.tasksOnNode(this.#nodeId).filter((task) => isSendable(view, task));
     return this.#message(view, tasks, [], true);
   }
 
@@ -43,7 +43,7 @@ export class AssignmentTracker {
       const sent = this.#sent.get(id);
       if (task === undefined || task.nodeId !== this.#nodeId) {
         if (sent !== undefined) removed.push(id);
-      } else if (isAssigned(task) && sent?.desiredState !== task.desiredState) changed.push(task);
+      } else if (sent?.desiredState !== task.desiredState && isSendable(view, task)) changed.push(task);
     }
     this.#dirty.clear();
     return changed.length + removed.length === 0 ? undefined : this.#message(view, changed, removed, false);
@@ -80,6 +80,7 @@ export class AssignmentTracker {
   }
 }
 
-function isAssigned(task: Task): boolean {
-  return compareTaskStates(task.status.state, 'assigned') >= 0;
+/** Assigned, and with the spec that an agent needs: one without would end its session again and again. */
+function isSendable(view: TablesView, task: Task): boolean {
+  return compareTaskStates(task.status.state, 'assigned') >= 0 && view.revisionOf(task) !== undefined;
 }

@@ -12,6 +12,7 @@ import type { CallContext, Handlers } from '../../rpc/server.ts';
 import { dispatcherLog } from '../log.ts';
 import type { LogBroker } from '../log-broker.ts';
 import type { Store } from '../store/store.ts';
+import type { Transaction } from '../store/transaction.ts';
 import { AssignmentTracker } from './assignments.ts';
 import { StatusWriter } from './status-writer.ts';
 
@@ -43,6 +44,7 @@ export class Dispatcher {
   readonly #statusWriter: StatusWriter;
   readonly #sessions = new Map<string, Session>();
   readonly #deadlines = new Map<string, () => void>();
+  #isStopped = false;
 
   constructor(options: DispatcherOptions) {
     this.#options = options;
@@ -76,15 +78,29 @@ export class Dispatcher {
         this.#scheduleFlush(session);
       }
     });
-    for (const node of store.view.node.values()) {
-      if (node.status.state === 'down') continue;
-      await this.#setNodeState(node.id, 'unknown', 'the manager has started; waiting for the node');
-      this.#expect(node.id, GRACE_PERIODS_AT_START);
+    const stopped = new Promise<void>((resolve) => {
+      if (signal.aborted) resolve();
+      else signal.addEventListener('abort', () => resolve(), { once: true });
+    });
+    try {
+      await this.#awaitKnownNodes();
+      await stopped;
+    } finally {
+      unsubscribe();
+      this.#isStopped = true;
+      for (const cancel of this.#deadlines.values()) cancel();
+      for (const session of this.#sessions.values()) session.outbox.end();
     }
-    await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
-    unsubscribe();
-    for (const cancel of this.#deadlines.values()) cancel();
-    for (const session of this.#sessions.values()) session.outbox.end();
+  }
+
+  async #awaitKnownNodes(): Promise<void> {
+    for (const node of this.#options.store.view.node.values()) {
+      // The sockets are open already: a node that was faster is not to be called unknown.
+      if (node.status.state === 'down' || this.#deadlines.has(node.id)) continue;
+      this.#expect(node.id, GRACE_PERIODS_AT_START);
+      const message = 'the manager has started; waiting for the node';
+      await this.#options.store.update((tx) => this.#putNodeState(tx, node.id, 'unknown', message));
+    }
   }
 
   async *#session(
@@ -101,6 +117,7 @@ export class Dispatcher {
     );
     const onAbort = () => session.outbox.end();
     signal.addEventListener('abort', onAbort);
+    if (signal.aborted || this.#isStopped) onAbort();
     const reading = this.#readAll(session, incoming);
     try {
       yield* session.outbox;
@@ -108,7 +125,8 @@ export class Dispatcher {
       close();
       signal.removeEventListener('abort', onAbort);
       if (this.#sessions.get(session.nodeId) === session) this.#sessions.delete(session.nodeId);
-      await reading;
+      // Never awaited: it ends with the call, and an agent that says nothing must not hold back its own dismissal.
+      void reading;
       dispatcherLog.info({ 'node.id': session.nodeId, 'session.id': session.id }, 'session ended');
     }
   }
@@ -117,17 +135,19 @@ export class Dispatcher {
     const { store, randomBytes } = this.#options;
     if (store.view.node.get(nodeId) === undefined)
       throw new SwarmError('not-found', `node ${nodeId} is not part of this cluster`);
-    await store.update((tx) => {
-      const node = tx.view.node.get(nodeId);
-      if (node === undefined) return;
-      const status = {
-        ...node.status,
-        state: 'ready' as const,
-        message: '',
-        sinceMs: this.#options.clock.nowMs(),
-      };
-      tx.update('node', { ...node, description, status });
-    });
+    // An old deadline that passed during the write would leave the node down although it has a session.
+    this.#holdDeadline(nodeId);
+    try {
+      await store.update((tx) => {
+        const node = tx.view.node.get(nodeId);
+        if (node === undefined) return;
+        const sinceMs = this.#options.clock.nowMs();
+        const status = { ...node.status, state: 'ready' as const, message: '', sinceMs };
+        tx.update('node', { ...node, description, status });
+      });
+    } finally {
+      this.#expect(nodeId, GRACE_PERIODS);
+    }
     this.#sessions
       .get(nodeId)
       ?.outbox.end(new SwarmError('unavailable', 'the node has opened another session'));
@@ -139,7 +159,6 @@ export class Dispatcher {
       flushScheduled: false,
     };
     this.#sessions.set(nodeId, session);
-    this.#expect(nodeId, GRACE_PERIODS);
     session.outbox.push({ registered: { sessionId: session.id, heartbeatPeriodMs: this.#nextPeriodMs() } });
     session.outbox.push({ assignments: session.tracker.complete(store.view) });
     dispatcherLog.info({ 'node.id': nodeId, 'session.id': session.id }, 'session opened');
@@ -198,10 +217,12 @@ export class Dispatcher {
   /** (Re)starts the time after which silence means DOWN. */
   #expect(nodeId: string, periods: number): void {
     this.#deadlines.get(nodeId)?.();
+    // A message may still arrive while the sockets close.
+    if (this.#isStopped) return;
     const cancel = this.#options.clock.after(this.#periodMs() * periods, () => {
       this.#deadlines.delete(nodeId);
       this.#sessions.get(nodeId)?.outbox.end(new SwarmError('deadline-exceeded', 'no heartbeat'));
-      this.#setNodeState(nodeId, 'down', 'heartbeat failure').catch((error) => {
+      this.#markDown(nodeId).catch((error) => {
         dispatcherLog.error(
           { 'node.id': nodeId, error: messageOf(error) },
           'cannot mark node down, will retry',
@@ -212,14 +233,25 @@ export class Dispatcher {
     this.#deadlines.set(nodeId, cancel);
   }
 
-  #setNodeState(nodeId: string, state: NodeState, message: string): Promise<void> {
-    dispatcherLog.info({ 'node.id': nodeId, state }, 'node state changed');
-    return this.#options.store.update((tx) => {
-      const node = tx.view.node.get(nodeId);
-      if (node === undefined || node.status.state === state) return;
-      const status = { ...node.status, state, message, sinceMs: this.#options.clock.nowMs() };
-      tx.update('node', { ...node, status });
+  /** The node is heard of: no deadline runs until the next `#expect`. */
+  #holdDeadline(nodeId: string): void {
+    this.#deadlines.get(nodeId)?.();
+    this.#deadlines.set(nodeId, () => {});
+  }
+
+  async #markDown(nodeId: string): Promise<void> {
+    await this.#options.store.update((tx) => {
+      // It may have come back while this write had to be repeated.
+      if (!this.#deadlines.has(nodeId)) this.#putNodeState(tx, nodeId, 'down', 'heartbeat failure');
     });
+  }
+
+  #putNodeState(tx: Transaction, nodeId: string, state: NodeState, message: string): void {
+    const node = tx.view.node.get(nodeId);
+    if (node === undefined || node.status.state === state) return;
+    dispatcherLog.info({ 'node.id': nodeId, state }, 'node state changes');
+    const status = { ...node.status, state, message, sinceMs: this.#options.clock.nowMs() };
+    tx.update('node', { ...node, status });
   }
 
   #periodMs(): number {

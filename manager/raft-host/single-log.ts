@@ -81,9 +81,10 @@ export class SingleLog implements ReplicatedLog {
   }
 
   async #writeAll(): Promise<void> {
+    let proposals: Proposal[] = [];
     try {
       while (this.#queue.length > 0) {
-        const proposals = this.#queue;
+        proposals = this.#queue;
         this.#queue = [];
         const records = proposals.map(({ payload }, offset) =>
           encodeRecord(this.#appliedIndex + 1 + offset, payload),
@@ -96,7 +97,7 @@ export class SingleLog implements ReplicatedLog {
     } catch (error) {
       // What the disk holds is unknown now (a failed fsync may have lost earlier writes): never retry.
       this.#isClosed = true;
-      for (const { reject } of this.#queue) reject(error);
+      for (const { reject } of [...proposals, ...this.#queue.splice(0)]) reject(error);
       this.#options.onFatal(error);
     }
     // In the same turn as the look at the queue: a proposal that comes now starts a new round.

@@ -1,0 +1,280 @@
+// Sessions, heartbeats and statuses, under a clock that moves when told to and a log that commits when told to.
+
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { test } from 'node:test';
+import { FakeClock } from '../../core/clock.ts';
+import { hasCode } from '../../core/errors.ts';
+import {
+  emptyNodeDescription,
+  emptyTaskStatus,
+  type Node,
+  type TaskState,
+} from '../../core/generated/objects.ts';
+import type { AgentMessage, ManagerMessage } from '../../proto/generated/dispatcher.ts';
+import { setLogLevel } from '../../rpc/logger.ts';
+import { AsyncQueue } from '../../rpc/queue.ts';
+import { aNode, aServiceObject, aTask, tablesOf } from '../../test/support/builders.ts';
+import { eventually } from '../../test/support/eventually.ts';
+import { LogBroker } from '../log-broker.ts';
+import type { ApplyResult, ReplicatedLog, StateMachine } from '../store/replicated-log.ts';
+import { Store } from '../store/store.ts';
+import { AssignmentTracker } from './assignments.ts';
+import { Dispatcher } from './dispatcher.ts';
+
+setLogLevel('silent');
+// Of the default cluster.
+const PERIOD_MS = 5_000;
+
+class HeldLog implements ReplicatedLog {
+  appliedIndex = 0;
+  isHeld = false;
+  #machine!: StateMachine;
+  #waiting: (() => void)[] = [];
+
+  async open(machine: StateMachine): Promise<void> {
+    this.#machine = machine;
+  }
+
+  propose(payload: Uint8Array): Promise<ApplyResult> {
+    return new Promise((resolve) => {
+      this.#waiting.push(() => resolve(this.#machine.apply(++this.appliedIndex, payload)));
+      if (!this.isHeld) this.release();
+    });
+  }
+
+  release(): void {
+    this.isHeld = false;
+    for (const commit of this.#waiting.splice(0)) commit();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+}
+
+/** An agent at the other end of a session, without a connection between. */
+class Agent {
+  readonly requests = new AsyncQueue<AgentMessage>();
+  readonly received: ManagerMessage[] = [];
+  readonly gone = new AbortController();
+  readonly ended: Promise<unknown>;
+
+  constructor(dispatcher: Dispatcher, nodeId = 'n1') {
+    const messages = dispatcher.handlers.session(this.requests, { signal: this.gone.signal });
+    const read = async () => {
+      for await (const message of messages) this.received.push(message);
+    };
+    this.ended = read().then(
+      () => 'ended',
+      (error: unknown) => error,
+    );
+    this.requests.push({ register: { nodeId, description: emptyNodeDescription } });
+  }
+
+  report(taskId: string, state: TaskState, timestampMs: number): void {
+    const status = { ...emptyTaskStatus, state, timestampMs };
+    this.requests.push({ statuses: { sequence: 1, updates: [{ taskId, status }] } });
+  }
+
+  registered(): Promise<unknown> {
+    return eventually(() => this.received.length >= 2);
+  }
+
+  acknowledged(): Promise<unknown> {
+    return eventually(() => this.received.some(({ statusAcknowledged }) => statusAcknowledged !== undefined));
+  }
+}
+
+async function start(node: Partial<Node['status']> = {}) {
+  const log = new HeldLog();
+  const clock = new FakeClock();
+  const store = new Store(log, clock);
+  await store.open();
+  await store.update((tx) => {
+    const [first, second] = [aNode('n1'), aNode('n2')];
+    tx.create('node', { ...first, status: { ...first.status, ...node } });
+    tx.create('node', { ...second, status: { ...second.status, state: 'down' } });
+  });
+  const dispatcher = new Dispatcher({
+    store,
+    clock,
+    random: () => 0.5,
+    randomBytes,
+    logBroker: new LogBroker(randomBytes),
+  });
+  const stop = new AbortController();
+  return {
+    log,
+    clock,
+    store,
+    dispatcher,
+    stop,
+    run: () => dispatcher.run(stop.signal),
+    nodeState: () => store.view.node.get('n1')?.status.state,
+  };
+}
+
+test('a node whose deadline passes while it registers is ready afterwards', async () => {
+  const { log, clock, dispatcher, run, nodeState } = await start();
+  void run();
+  await eventually(() => nodeState() === 'unknown');
+
+  log.isHeld = true;
+  const agent = new Agent(dispatcher);
+  await new Promise((resolve) => setImmediate(resolve));
+  clock.advance(PERIOD_MS * 6);
+  log.release();
+  await agent.registered();
+
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(nodeState(), 'ready');
+  assert.equal(dispatcher.sessionCount, 1);
+});
+
+test('a node that registers before the dispatcher runs is not called unknown', async () => {
+  const { dispatcher, run, nodeState } = await start({ state: 'unknown' });
+  const agent = new Agent(dispatcher);
+  await agent.registered();
+
+  void run();
+
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(nodeState(), 'ready');
+});
+
+test('silence makes a node down and ends its session; it comes back by registering again', async () => {
+  const { clock, dispatcher, run, nodeState } = await start();
+  void run();
+  const silent = new Agent(dispatcher);
+  await silent.registered();
+
+  clock.advance(PERIOD_MS * 3);
+
+  assert.ok(hasCode(await silent.ended, 'deadline-exceeded'));
+  await eventually(() => nodeState() === 'down');
+  const back = new Agent(dispatcher);
+  await back.registered();
+  assert.equal(nodeState(), 'ready');
+  clock.advance(PERIOD_MS * 2);
+  assert.equal(nodeState(), 'ready');
+});
+
+test('a second session of a node ends the first, whose late words count for nothing', async () => {
+  const { store, clock, dispatcher, run, nodeState } = await start();
+  void run();
+  const task = { ...aTask('s', { state: 'running' }), meta: { version: 0, createdAtMs: 0, updatedAtMs: 0 } };
+  await store.update((tx) => tx.create('task', task));
+  const old = new Agent(dispatcher);
+  await old.registered();
+  const next = new Agent(dispatcher);
+  await next.registered();
+
+  assert.ok(hasCode(await old.ended, 'unavailable'));
+  old.report(task.id, 'failed', 2e12);
+  await new Promise((resolve) => setImmediate(resolve));
+
+  assert.equal(store.view.task.get(task.id)?.status.state, 'running');
+  assert.equal(dispatcher.sessionCount, 1);
+  clock.advance(PERIOD_MS * 2);
+  assert.equal(nodeState(), 'ready');
+});
+
+test('an agent that goes away while it registers leaves no session', async () => {
+  const { log, dispatcher, run, nodeState } = await start();
+  void run();
+  await eventually(() => nodeState() === 'unknown');
+  log.isHeld = true;
+  const agent = new Agent(dispatcher);
+  await new Promise((resolve) => setImmediate(resolve));
+
+  agent.gone.abort();
+  log.release();
+
+  await agent.ended;
+  assert.equal(dispatcher.sessionCount, 0);
+});
+
+test("another node's tasks, states gone by and tasks that are gone are not written", async () => {
+  const { store, dispatcher, run } = await start();
+  void run();
+  const bare = (id: string, nodeId: string, state: TaskState) => ({
+    ...aTask('s', { nodeId, state }),
+    id,
+    meta: { version: 0, createdAtMs: 0, updatedAtMs: 0 },
+  });
+  await store.update((tx) => {
+    tx.create('task', bare('foreign', 'n2', 'running'));
+    tx.create('task', bare('ended', 'n1', 'failed'));
+    tx.create('task', bare('mine', 'n1', 'starting'));
+  });
+  const agent = new Agent(dispatcher);
+  await agent.registered();
+
+  agent.requests.push({
+    statuses: {
+      sequence: 1,
+      updates: ['foreign', 'ended', 'mine', 'nosuch'].map((taskId) => ({
+        taskId,
+        status: { ...emptyTaskStatus, state: taskId === 'foreign' ? 'failed' : 'running', timestampMs: 2e12 },
+      })),
+    },
+  });
+  await agent.acknowledged();
+
+  const stateOf = (id: string) => store.view.task.get(id)?.status.state;
+  assert.deepEqual(['foreign', 'ended', 'mine', 'nosuch'].map(stateOf), [
+    'running',
+    'failed',
+    'running',
+    undefined,
+  ]);
+});
+
+test('after its end a dispatcher leaves no timer behind, even for a node that registers late', async () => {
+  const { log, clock, dispatcher, run, stop, nodeState } = await start();
+  const running = run();
+  await eventually(() => nodeState() === 'unknown');
+  log.isHeld = true;
+  const agent = new Agent(dispatcher);
+  await new Promise((resolve) => setImmediate(resolve));
+
+  stop.abort();
+  await running;
+  log.release();
+
+  assert.equal(await agent.ended, 'ended');
+  clock.advance(PERIOD_MS * 100);
+  assert.equal(nodeState(), 'ready');
+});
+
+test('a revision goes out with its first task, is taken back with its last, and goes out again', () => {
+  const service = aServiceObject('s', 2);
+  const [first, second] = [aTask('s'), aTask('s', { slot: 2 })];
+  const tables = tablesOf([service], [first]);
+  const tracker = new AssignmentTracker('n1');
+  assert.deepEqual(
+    tracker.complete(tables).revisions.map(({ id }) => id),
+    ['s.1'],
+  );
+
+  tables.delete('task', first.id);
+  tracker.note(first);
+  assert.deepEqual(tracker.incremental(tables)?.removedRevisionIds, ['s.1']);
+  tables.put('task', second);
+  tracker.note(second);
+
+  assert.deepEqual(
+    tracker.incremental(tables)?.revisions.map(({ id }) => id),
+    ['s.1'],
+  );
+});
+
+test('a task whose revision is gone is never sent: the agent could do nothing with it', () => {
+  const [service, task] = [aServiceObject('s', 1), aTask('s')];
+  const tables = tablesOf([service], [task]);
+  tables.delete('revision', 's.1');
+  const tracker = new AssignmentTracker('n1');
+
+  assert.deepEqual(tracker.complete(tables).tasks, []);
+  tracker.note(task);
+  assert.equal(tracker.incremental(tables), undefined);
+});

@@ -1,0 +1,86 @@
+// How a manager begins and ends when things go wrong around it.
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { connect } from 'node:net';
+import os from 'node:os';
+import path from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { systemClock } from '../node/system-clock.ts';
+import { ControlService } from '../proto/generated/control.ts';
+import { createClient, openChannel } from '../rpc/client.ts';
+import { setLogLevel } from '../rpc/logger.ts';
+import { aService } from '../test/support/cluster-in-process.ts';
+import { eventually } from '../test/support/eventually.ts';
+import { type ManagerOptions, runManager } from './manager.ts';
+
+setLogLevel('silent');
+
+async function options(t: TestContext): Promise<ManagerOptions> {
+  const directory = await mkdtemp(path.join(os.tmpdir(), 'tsw-manager-'));
+  t.after(() => rm(directory, { recursive: true }));
+  return {
+    stateDirectory: path.join(directory, 'state'),
+    controlSocket: path.join(directory, 'control.sock'),
+    managerSocket: path.join(directory, 'manager.sock'),
+    nodeId: 'n1',
+    clusterId: 'c1',
+    advertiseAddress: '127.0.0.1',
+    clock: systemClock,
+    random: Math.random,
+  };
+}
+
+test('a manager that is told to end while it starts ends, wherever it is', async (t) => {
+  const config = await options(t);
+  for (let turns = 0; turns < 40; turns++) {
+    const stop = new AbortController();
+    const manager = runManager(config, stop.signal);
+    for (let turn = 0; turn < turns; turn++) await new Promise((resolve) => setImmediate(resolve));
+    stop.abort();
+    await manager;
+  }
+});
+
+test('a manager that gets only one of its sockets gives it back', async (t) => {
+  const config = await options(t);
+  mkdirSync(config.controlSocket);
+
+  await assert.rejects(runManager(config, new AbortController().signal));
+
+  const isListening = await new Promise<boolean>((resolve) => {
+    const socket = connect(config.managerSocket);
+    socket.on('connect', () => resolve(true)).on('error', () => resolve(false));
+  });
+  assert.equal(isListening, false);
+});
+
+const skip = process.getuid?.() === 0 ? false : 'needs root';
+test('a manager whose disk is full refuses what it cannot store and ends', { skip }, async (t) => {
+  const config = await options(t);
+  mkdirSync(config.stateDirectory);
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=128k', 'tmpfs', config.stateDirectory]);
+  const channel = openChannel(`unix://${config.controlSocket}`);
+  try {
+    const ended = runManager(config, new AbortController().signal).then(
+      () => undefined,
+      (error: unknown) => error,
+    );
+    const control = createClient(ControlService, channel);
+    await eventually(() => control.getCluster({}));
+
+    const args = ['x'.repeat(30_000)];
+    const create = async () => {
+      for (let count = 0; count < 20; count++)
+        await control.createService({ spec: aService(`s${count}`, { replicas: 0, container: { args } }) });
+    };
+
+    await assert.rejects(create());
+    assert.match(String(await ended), /ENOSPC|only in part/);
+  } finally {
+    channel.close();
+    execFileSync('umount', [config.stateDirectory]);
+  }
+});
