@@ -7,7 +7,6 @@ import { hasCode } from '../../core/errors.ts';
 import {
   aContainer,
   collectLogs,
-  eventually,
   hasCrun,
   importDemoImage,
   missingForEngine,
@@ -15,6 +14,7 @@ import {
   runToEnd,
   type TestEngine,
 } from '../support/engine.ts';
+import { eventually } from '../support/eventually.ts';
 
 for (const runtime of ['runc', 'crun'] as const) {
   const skip = missingForEngine || (runtime === 'crun' && !hasCrun ? 'needs crun' : false);
@@ -173,7 +173,7 @@ for (const runtime of ['runc', 'crun'] as const) {
       for (const config of [polite, deaf]) {
         await containers().create(config);
         await containers().start(config.id);
-        await eventually('trap is set', async () => (await collectLogs(own.engine, config.id)).length > 0);
+        await eventually(async () => (await collectLogs(own.engine, config.id)).length > 0);
       }
 
       await containers().stop(polite.id, 10_000);
