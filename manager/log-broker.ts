@@ -1,6 +1,7 @@
 // Brings log lines from agents to whoever asked for them. A subscription is announced to the nodes that run its tasks;
 // they publish on streams of their own, at the speed of the reader.
 
+import { SwarmError } from '../core/errors.ts';
 import { newId, type RandomBytes } from '../core/ids.ts';
 import type { LogBatch, LogOptions, LogSubscription } from '../proto/generated/dispatcher.ts';
 import { AsyncQueue } from '../rpc/queue.ts';
@@ -11,7 +12,8 @@ interface Subscription {
   readonly id: string;
   readonly options: LogOptions;
   readonly queue: AsyncQueue<LogBatch>;
-  readonly nodeIds: Set<string>;
+  /** Tasks asked for and not finished, by node. */
+  readonly asked: Map<string, Set<string>>;
 }
 
 /** What a reader holds. */
@@ -39,6 +41,7 @@ export class LogBroker {
     this.#nodes.set(nodeId, announce);
     return () => {
       if (this.#nodes.get(nodeId) === announce) this.#nodes.delete(nodeId);
+      for (const subscription of this.#subscriptions.values()) failUnfinished(subscription, nodeId);
     };
   }
 
@@ -47,7 +50,7 @@ export class LogBroker {
       id: newId(this.#randomBytes),
       options,
       queue: new AsyncQueue(),
-      nodeIds: new Set(),
+      asked: new Map(),
     };
     this.#subscriptions.set(subscription.id, subscription);
     return {
@@ -63,20 +66,34 @@ export class LogBroker {
       const subscription = this.#subscriptions.get(batch.subscriptionId);
       if (subscription === undefined) return;
       await subscription.queue.offer(batch, BATCHES_MAX);
+      for (const taskIds of subscription.asked.values())
+        for (const id of batch.finishedTaskIds) taskIds.delete(id);
     }
   }
 
-  #announce({ id, options, nodeIds }: Subscription, nodeId: string, taskIds: readonly string[]): boolean {
+  #announce({ id, options, asked }: Subscription, nodeId: string, taskIds: readonly string[]): boolean {
     const announce = this.#nodes.get(nodeId);
     if (announce === undefined) return false;
-    nodeIds.add(nodeId);
+    asked.set(nodeId, new Set([...(asked.get(nodeId) ?? []), ...taskIds]));
     announce({ id, taskIds, options, closed: false });
     return true;
   }
 
-  #close({ id, options, queue, nodeIds }: Subscription): void {
+  #close({ id, options, queue, asked }: Subscription): void {
     this.#subscriptions.delete(id);
     queue.end();
-    for (const nodeId of nodeIds) this.#nodes.get(nodeId)?.({ id, taskIds: [], options, closed: true });
+    for (const nodeId of asked.keys()) this.#nodes.get(nodeId)?.({ id, taskIds: [], options, closed: true });
   }
+}
+
+/** Lines that were asked for can come no more. Who follows waits for other tasks as well; anyone else is told. */
+function failUnfinished({ asked, options, queue }: Subscription, nodeId: string): void {
+  const missing = asked.get(nodeId)?.size ?? 0;
+  if (missing === 0 || options.follow) return;
+  queue.end(
+    new SwarmError(
+      'unavailable',
+      `node ${nodeId} has disconnected: the lines of ${missing} tasks are incomplete`,
+    ),
+  );
 }

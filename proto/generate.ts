@@ -167,7 +167,7 @@ function readField(plan: FieldPlan): string {
     const fallback = emptyValue({ ...plan, shape: 'one' });
     return `{ const stop = r.uint32() + r.pos; let key = ''; let value: ${valueType(plan)} = ${fallback};
         while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = ${readValue(plan)}; else r.skipType(inner & 7); }
-        ${plan.name}[key] = value; break; }`;
+        ${plan.name}.push([key, value]); break; }`;
   }
   if (plan.shape === 'many' && wireType(plan) !== 2)
     return `if ((tag & 7) === 2) { const stop = r.uint32() + r.pos; while (r.pos < stop) ${plan.name}.push(${readValue(plan)}); } else ${plan.name}.push(${readValue(plan)}); break;`;
@@ -178,14 +178,16 @@ function readField(plan: FieldPlan): string {
 function codecSource(type: protobuf.Type): string {
   const plans = type.fieldsArray.map(planField);
   const locals = plans.map((plan) => {
-    if (plan.shape === 'map') return `const ${plan.name}: Record<string, ${valueType(plan)}> = {};`;
+    if (plan.shape === 'map') return `const ${plan.name}: [string, ${valueType(plan)}][] = [];`;
     if (plan.shape === 'many') return `const ${plan.name}: ${valueType(plan)}[] = [];`;
     if (plan.shape === 'optional') return `let ${plan.name}: ${valueType(plan)} | undefined;`;
     return `let ${plan.name}: ${valueType(plan)} = ${emptyValue(plan)};`;
   });
-  const result = plans.map((plan) =>
-    plan.shape === 'optional' ? `...(${plan.name} === undefined ? undefined : { ${plan.name} })` : plan.name,
-  );
+  const result = plans.map((plan) => {
+    if (plan.shape === 'optional') return `...(${plan.name} === undefined ? undefined : { ${plan.name} })`;
+    // Unlike an assignment, this also makes a property of the key "__proto__".
+    return plan.shape === 'map' ? `${plan.name}: Object.fromEntries(${plan.name})` : plan.name;
+  });
   return `export const ${type.name}Codec: Codec<${type.name}> = {
   write(${plans.length ? 'm' : '_m'}, w) {
     ${plans.map(writeField).join('\n    ')}

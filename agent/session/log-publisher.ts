@@ -98,23 +98,33 @@ async function* inBatches(
   signal: AbortSignal,
 ): AsyncIterable<LogLine[]> {
   const iterator = records[Symbol.asyncIterator]();
-  let next = iterator.next();
-  while (!signal.aborted) {
-    const first = await next;
-    if (first.done) return;
-    const batch = [toLine(taskId, first.value)];
-    let bytes = first.value.line.length;
-    next = iterator.next();
-    while (batch.length < LINES_PER_BATCH_MAX && bytes < BYTES_PER_BATCH_MAX) {
-      const more = await Promise.race([next, idle()]);
-      if (more === undefined || more.done) break;
-      batch.push(toLine(taskId, more.value));
-      bytes += more.value.line.length;
-      next = iterator.next();
+  const read = () => {
+    const next = iterator.next();
+    // It may fail while the batch before it is still being sent; whoever awaits it hears of that.
+    next.catch(() => {});
+    return next;
+  };
+  let next = read();
+  try {
+    while (!signal.aborted) {
+      const first = await next;
+      if (first.done) return;
+      const batch = [toLine(taskId, first.value)];
+      let bytes = first.value.line.length;
+      next = read();
+      while (batch.length < LINES_PER_BATCH_MAX && bytes < BYTES_PER_BATCH_MAX) {
+        const more = await Promise.race([next, idle()]);
+        if (more === undefined || more.done) break;
+        batch.push(toLine(taskId, more.value));
+        bytes += more.value.line.length;
+        next = read();
+      }
+      yield batch;
     }
-    yield batch;
+  } finally {
+    // Not awaited: a log that is followed answers only when its next line comes.
+    iterator.return?.()?.catch(() => {});
   }
-  await iterator.return?.();
 }
 
 function idle(): Promise<undefined> {

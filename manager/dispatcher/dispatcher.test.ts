@@ -16,8 +16,8 @@ import { setLogLevel } from '../../rpc/logger.ts';
 import { AsyncQueue } from '../../rpc/queue.ts';
 import { aNode, aServiceObject, aTask, tablesOf } from '../../test/support/builders.ts';
 import { eventually } from '../../test/support/eventually.ts';
+import { MemoryLog } from '../../test/support/memory-log.ts';
 import { LogBroker } from '../log-broker.ts';
-import type { ApplyResult, ReplicatedLog, StateMachine } from '../store/replicated-log.ts';
 import { Store } from '../store/store.ts';
 import { AssignmentTracker } from './assignments.ts';
 import { Dispatcher } from './dispatcher.ts';
@@ -25,31 +25,6 @@ import { Dispatcher } from './dispatcher.ts';
 setLogLevel('silent');
 // Of the default cluster.
 const PERIOD_MS = 5_000;
-
-class HeldLog implements ReplicatedLog {
-  appliedIndex = 0;
-  isHeld = false;
-  #machine!: StateMachine;
-  #waiting: (() => void)[] = [];
-
-  async open(machine: StateMachine): Promise<void> {
-    this.#machine = machine;
-  }
-
-  propose(payload: Uint8Array): Promise<ApplyResult> {
-    return new Promise((resolve) => {
-      this.#waiting.push(() => resolve(this.#machine.apply(++this.appliedIndex, payload)));
-      if (!this.isHeld) this.release();
-    });
-  }
-
-  release(): void {
-    this.isHeld = false;
-    for (const commit of this.#waiting.splice(0)) commit();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {}
-}
 
 /** An agent at the other end of a session, without a connection between. */
 class Agent {
@@ -85,7 +60,7 @@ class Agent {
 }
 
 async function start(node: Partial<Node['status']> = {}) {
-  const log = new HeldLog();
+  const log = new MemoryLog();
   const clock = new FakeClock();
   const store = new Store(log, clock);
   await store.open();

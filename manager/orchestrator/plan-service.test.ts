@@ -324,3 +324,16 @@ describe('updates', () => {
     assert.deepEqual(changes(result), [[tasks[1]?.id, 'shutdown']]);
   });
 });
+
+test('a replacement whose time comes together with an update is replaced, not started', () => {
+  const first = aServiceObject('s', 1);
+  const spec = { ...first.spec, task: { ...first.spec.task, forceUpdate: 1 } };
+  const service = { ...first, spec, specVersion: 2, previousSpec: first.spec, previousSpecVersion: 1 };
+  const ended = aTask('s', { state: 'failed', desired: 'shutdown', createdAtMs: NOW_MS - 9_000 });
+  const due = aTask('s', { state: 'ready', desired: 'ready', createdAtMs: NOW_MS - 5_000 });
+
+  const plan = planService(serviceContext(tablesOf([service], [ended, due]), service, NOW_MS));
+
+  assert.deepEqual(plan.change, [{ task: due, desiredState: 'shutdown' }]);
+  assert.equal(plan.create.length, 1);
+});

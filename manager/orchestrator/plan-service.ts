@@ -80,6 +80,29 @@ export function planRemoval(tasks: readonly Task[]): ServicePlan {
   };
 }
 
+/**
+ * The part of a plan that fits into one transaction: whole slots, because what happens in a slot belongs together.
+ * Planning again when it is done gives the rest.
+ */
+export function limitPlan(plan: ServicePlan, changesMax: number): ServicePlan {
+  if (plan.create.length + plan.change.length <= changesMax) return plan;
+  const changesBySlot = new Map<number, number>();
+  for (const slot of [...plan.change.map(({ task }) => task.slot), ...plan.create.map((task) => task.slot)])
+    changesBySlot.set(slot, (changesBySlot.get(slot) ?? 0) + 1);
+  const chosen = new Set<number>();
+  let total = 0;
+  for (const [slot, count] of changesBySlot) {
+    if (chosen.size > 0 && total + count > changesMax) break;
+    chosen.add(slot);
+    total += count;
+  }
+  return {
+    ...plan,
+    create: plan.create.filter((task) => chosen.has(task.slot)),
+    change: plan.change.filter(({ task }) => chosen.has(task.slot)),
+  };
+}
+
 function replicasOf(context: ServiceContext): number {
   return context.service.spec.mode.replicated?.replicas ?? 0;
 }
@@ -89,7 +112,7 @@ function planScaleDown(slots: readonly Slot[], context: ServiceContext, draft: P
   const filled = slots.filter((slot) => isActive(slot) || isFinished(slot, context));
   const surplus = filled.length - replicasOf(context);
   if (surplus <= 0) return [...slots];
-  const going = new Set(orderForRemoval(filled).slice(0, surplus));
+  const going = new Set(chooseForRemoval(filled, surplus));
   // Slots that hold nothing but history of a higher number than wanted go with them.
   for (const slot of slots) if (!filled.includes(slot) && slot.number > replicasOf(context)) going.add(slot);
   for (const slot of going)
@@ -97,26 +120,26 @@ function planScaleDown(slots: readonly Slot[], context: ServiceContext, draft: P
   return slots.filter((slot) => !going.has(slot));
 }
 
-/** First those on the fullest nodes, then those that do not run, then the highest numbers: Swarm's order. */
-function orderForRemoval(slots: readonly Slot[]): Slot[] {
-  const remaining = [...slots];
-  const ordered: Slot[] = [];
-  const countByNode = new Map<string, number>();
-  const nodeOf = (slot: Slot) => slot.tasks.find(isWanted)?.nodeId ?? '';
-  for (const slot of slots) countByNode.set(nodeOf(slot), (countByNode.get(nodeOf(slot)) ?? 0) + 1);
+/** First those that do not run, then those on the fullest nodes, then the highest numbers: Swarm's order. */
+function chooseForRemoval(slots: readonly Slot[], count: number): Slot[] {
   const isRunning = (slot: Slot) =>
     slot.tasks.some((task) => isWanted(task) && task.status.state === 'running');
-  while (remaining.length > 0) {
-    const next = remaining.reduce((best, slot) => {
-      const byRunning = Number(isRunning(best)) - Number(isRunning(slot));
-      const byCount = (countByNode.get(nodeOf(slot)) ?? 0) - (countByNode.get(nodeOf(best)) ?? 0);
-      return (byRunning || byCount || slot.number - best.number) > 0 ? slot : best;
+  const candidates = slots
+    .map((slot) => ({ slot, isRunning: isRunning(slot), nodeId: slot.tasks.find(isWanted)?.nodeId ?? '' }))
+    .sort((a, b) => Number(b.isRunning) - Number(a.isRunning) || a.slot.number - b.slot.number);
+  // The last of each node is the first to go of those that it has.
+  const byNode = [...Map.groupBy(candidates, ({ nodeId }) => nodeId).values()];
+  return Array.from({ length: count }, () => {
+    const fullest = byNode.reduce((best, other) => {
+      const [mine, its] = [best.at(-1), other.at(-1)];
+      if (mine === undefined || its === undefined) return mine === undefined ? other : best;
+      const byRunning = Number(mine.isRunning) - Number(its.isRunning);
+      return (byRunning || other.length - best.length || its.slot.number - mine.slot.number) > 0
+        ? other
+        : best;
     });
-    ordered.push(next);
-    remaining.splice(remaining.indexOf(next), 1);
-    countByNode.set(nodeOf(next), (countByNode.get(nodeOf(next)) ?? 1) - 1);
-  }
-  return ordered;
+    return fullest.pop()?.slot;
+  }).filter((slot) => slot !== undefined);
 }
 
 function planRestarts(slot: Slot, context: ServiceContext, draft: PlanDraft): void {

@@ -157,8 +157,11 @@ function retireOld(slot: Slot, context: ServiceContext, draft: PlanDraft): void 
 }
 
 function shutDown(task: Task, draft: PlanDraft): void {
-  if (draft.change.some((change) => change.task === task)) return;
-  draft.change.push({ task, desiredState: 'shutdown' });
+  const planned = draft.change.findIndex((change) => change.task === task);
+  if (planned < 0) draft.change.push({ task, desiredState: 'shutdown' });
+  // Its time to start has come together with the update that replaces it.
+  else if (draft.change[planned]?.desiredState === 'running')
+    draft.change[planned] = { task, desiredState: 'shutdown' };
 }
 
 function lastStartMs(tasks: readonly Task[]): number {

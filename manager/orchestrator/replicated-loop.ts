@@ -7,7 +7,7 @@ import { earliest, runLoop } from '../loop.ts';
 import type { Commit, Store } from '../store/store.ts';
 import { revisionId } from '../store/tables.ts';
 import type { Transaction } from '../store/transaction.ts';
-import { planRemoval, planService, type ServicePlan } from './plan-service.ts';
+import { limitPlan, planRemoval, planService, type ServicePlan } from './plan-service.ts';
 import { serviceContext } from './slots.ts';
 
 export interface ReplicatedLoopOptions {
@@ -16,6 +16,9 @@ export interface ReplicatedLoopOptions {
   readonly randomBytes: RandomBytes;
   readonly onFailure?: (error: unknown) => void;
 }
+
+// A task with its status takes a few hundred bytes, so these stay far below the limit of one log entry.
+const CHANGES_PER_STEP_MAX = 1_000;
 
 /** Runs until the signal aborts. */
 export function runReplicatedLoop(options: ReplicatedLoopOptions, signal: AbortSignal): Promise<void> {
@@ -61,10 +64,12 @@ function step(
   { clock, randomBytes }: ReplicatedLoopOptions,
 ): void {
   const service = tx.view.service.get(serviceId);
-  const plan =
+  const whole =
     service === undefined
       ? planRemoval(tx.view.tasksOfService(serviceId))
       : planService(serviceContext(tx.view, service, clock.nowMs()));
+  // Its own commit brings the service back for the rest.
+  const plan = limitPlan(whole, CHANGES_PER_STEP_MAX);
   if (plan.wakeAtMs !== undefined) wakeTimes.set(serviceId, plan.wakeAtMs);
   for (const { task, desiredState } of plan.change) tx.update('task', { ...task, desiredState });
   if (service === undefined) return;

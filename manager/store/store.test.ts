@@ -190,3 +190,22 @@ test('a snapshot restores an equal store and does not see later changes', async 
   assert.deepEqual([...other.view.service.values()], [store.view.service.get('a')]);
   assert.equal(other.view.serviceByName('A')?.id, 'a');
 });
+
+test('a batch of big objects takes as many entries as it needs', async () => {
+  const { store } = await aStore();
+  const big = (id: string): Service => ({
+    ...aService(id),
+    spec: newServiceSpec(id, { image: 'busybox', args: ['x'.repeat(500_000)] }),
+  });
+
+  await store.batch(['a', 'b', 'c', 'd', 'e'].map((id) => (tx) => tx.create('service', big(id))));
+
+  assert.equal(store.view.service.size, 5);
+});
+
+test('what is too big by itself is refused, and named', async () => {
+  const { store } = await aStore();
+  const huge = { ...aService('a'), spec: newServiceSpec('a', { image: 'b', args: ['x'.repeat(2e6)] }) };
+
+  await assert.rejects(store.batch([(tx) => tx.create('service', huge)]), { code: 'resource-exhausted' });
+});

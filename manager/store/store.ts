@@ -3,7 +3,7 @@
 // and two writers of the same object find out when their entries are applied.
 
 import type { Clock } from '../../core/clock.ts';
-import { SwarmError } from '../../core/errors.ts';
+import { hasCode, SwarmError } from '../../core/errors.ts';
 import { type Change, ChangeCodec, emptyChange, LogEntryCodec } from '../../proto/generated/log.ts';
 import { decode, encode } from '../../proto/wire.ts';
 import { AsyncQueue } from '../../rpc/queue.ts';
@@ -85,12 +85,20 @@ export class Store implements StateMachine {
    */
   async batch(steps: readonly ((tx: Transaction) => void)[]): Promise<void> {
     const startedMs = performance.now();
+    let stepsMax = steps.length;
     for (let done = 0; done < steps.length; ) {
-      done = await this.update((tx) => {
-        let next = done;
-        while (next < steps.length && tx.size < CHANGES_PER_ENTRY_MAX) steps[next++]?.(tx);
-        return next;
-      });
+      let next = done;
+      try {
+        await this.update((tx) => {
+          const end = Math.min(steps.length, done + stepsMax);
+          for (next = done; next < end && tx.size < CHANGES_PER_ENTRY_MAX; ) steps[next++]?.(tx);
+        });
+        done = next;
+      } catch (error) {
+        // Few objects can be big as well: fewer steps share an entry then.
+        if (!hasCode(error, 'resource-exhausted') || next - done === 1) throw error;
+        stepsMax = Math.ceil((next - done) / 2);
+      }
     }
     this.#observe('batch', performance.now() - startedMs);
   }

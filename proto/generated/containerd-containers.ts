@@ -77,7 +77,7 @@ export const ContainerRecordCodec: Codec<ContainerRecord> = {
   },
   read(r, end) {
     let id: string = '';
-    const labels: Record<string, string> = {};
+    const labels: [string, string][] = [];
     let image: string = '';
     let runtime: RecordRuntime | undefined;
     let spec: AnyValue | undefined;
@@ -89,7 +89,7 @@ export const ContainerRecordCodec: Codec<ContainerRecord> = {
         case 1: id = r.string(); break;
         case 2: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
         while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
-        labels[key] = value; break; }
+        labels.push([key, value]); break; }
         case 3: image = r.string(); break;
         case 4: runtime = RecordRuntimeCodec.read(r, r.uint32() + r.pos); break;
         case 5: spec = AnyValueCodec.read(r, r.uint32() + r.pos); break;
@@ -98,7 +98,7 @@ export const ContainerRecordCodec: Codec<ContainerRecord> = {
         default: r.skipType(tag & 7);
       }
     }
-    return { id, labels, image, ...(runtime === undefined ? undefined : { runtime }), ...(spec === undefined ? undefined : { spec }), snapshotter, snapshotKey };
+    return { id, labels: Object.fromEntries(labels), image, ...(runtime === undefined ? undefined : { runtime }), ...(spec === undefined ? undefined : { spec }), snapshotter, snapshotKey };
   },
 };
 

@@ -101,7 +101,7 @@ export const BlobInfoCodec: Codec<BlobInfo> = {
   read(r, end) {
     let digest: string = '';
     let size: number = 0;
-    const labels: Record<string, string> = {};
+    const labels: [string, string][] = [];
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -109,11 +109,11 @@ export const BlobInfoCodec: Codec<BlobInfo> = {
         case 2: size = safeInteger(r.int64()); break;
         case 5: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
         while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
-        labels[key] = value; break; }
+        labels.push([key, value]); break; }
         default: r.skipType(tag & 7);
       }
     }
-    return { digest, size, labels };
+    return { digest, size, labels: Object.fromEntries(labels) };
   },
 };
 
@@ -318,7 +318,7 @@ export const WriteBlobRequestCodec: Codec<WriteBlobRequest> = {
     let expected: string = '';
     let offset: number = 0;
     let data: Uint8Array = NO_BYTES;
-    const labels: Record<string, string> = {};
+    const labels: [string, string][] = [];
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -330,11 +330,11 @@ export const WriteBlobRequestCodec: Codec<WriteBlobRequest> = {
         case 6: data = r.bytes(); break;
         case 7: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
         while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
-        labels[key] = value; break; }
+        labels.push([key, value]); break; }
         default: r.skipType(tag & 7);
       }
     }
-    return { action, ref, total, expected, offset, data, labels };
+    return { action, ref, total, expected, offset, data, labels: Object.fromEntries(labels) };
   },
 };
 

@@ -43,7 +43,7 @@ export const NamedImageCodec: Codec<NamedImage> = {
   },
   read(r, end) {
     let name: string = '';
-    const labels: Record<string, string> = {};
+    const labels: [string, string][] = [];
     let target: BlobDescriptor | undefined;
     while (r.pos < end) {
       const tag = r.uint32();
@@ -51,12 +51,12 @@ export const NamedImageCodec: Codec<NamedImage> = {
         case 1: name = r.string(); break;
         case 2: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
         while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
-        labels[key] = value; break; }
+        labels.push([key, value]); break; }
         case 3: target = BlobDescriptorCodec.read(r, r.uint32() + r.pos); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { name, labels, ...(target === undefined ? undefined : { target }) };
+    return { name, labels: Object.fromEntries(labels), ...(target === undefined ? undefined : { target }) };
   },
 };
 

@@ -38,18 +38,18 @@ export const CreateLeaseRequestCodec: Codec<CreateLeaseRequest> = {
   },
   read(r, end) {
     let id: string = '';
-    const labels: Record<string, string> = {};
+    const labels: [string, string][] = [];
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: id = r.string(); break;
         case 3: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
         while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
-        labels[key] = value; break; }
+        labels.push([key, value]); break; }
         default: r.skipType(tag & 7);
       }
     }
-    return { id, labels };
+    return { id, labels: Object.fromEntries(labels) };
   },
 };
 

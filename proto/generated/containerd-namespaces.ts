@@ -24,18 +24,18 @@ export const EngineNamespaceCodec: Codec<EngineNamespace> = {
   },
   read(r, end) {
     let name: string = '';
-    const labels: Record<string, string> = {};
+    const labels: [string, string][] = [];
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: name = r.string(); break;
         case 2: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
         while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
-        labels[key] = value; break; }
+        labels.push([key, value]); break; }
         default: r.skipType(tag & 7);
       }
     }
-    return { name, labels };
+    return { name, labels: Object.fromEntries(labels) };
   },
 };
 

@@ -51,7 +51,7 @@ export const PrepareSnapshotRequestCodec: Codec<PrepareSnapshotRequest> = {
     let snapshotter: string = '';
     let key: string = '';
     let parent: string = '';
-    const labels: Record<string, string> = {};
+    const labels: [string, string][] = [];
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -60,11 +60,11 @@ export const PrepareSnapshotRequestCodec: Codec<PrepareSnapshotRequest> = {
         case 3: parent = r.string(); break;
         case 4: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
         while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
-        labels[key] = value; break; }
+        labels.push([key, value]); break; }
         default: r.skipType(tag & 7);
       }
     }
-    return { snapshotter, key, parent, labels };
+    return { snapshotter, key, parent, labels: Object.fromEntries(labels) };
   },
 };
 
@@ -119,7 +119,7 @@ export const CommitSnapshotRequestCodec: Codec<CommitSnapshotRequest> = {
     let snapshotter: string = '';
     let name: string = '';
     let key: string = '';
-    const labels: Record<string, string> = {};
+    const labels: [string, string][] = [];
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -128,11 +128,11 @@ export const CommitSnapshotRequestCodec: Codec<CommitSnapshotRequest> = {
         case 3: key = r.string(); break;
         case 4: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
         while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
-        labels[key] = value; break; }
+        labels.push([key, value]); break; }
         default: r.skipType(tag & 7);
       }
     }
-    return { snapshotter, name, key, labels };
+    return { snapshotter, name, key, labels: Object.fromEntries(labels) };
   },
 };
 

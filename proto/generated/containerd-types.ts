@@ -160,7 +160,7 @@ export const BlobDescriptorCodec: Codec<BlobDescriptor> = {
     let mediaType: string = '';
     let digest: string = '';
     let size: number = 0;
-    const annotations: Record<string, string> = {};
+    const annotations: [string, string][] = [];
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -169,10 +169,10 @@ export const BlobDescriptorCodec: Codec<BlobDescriptor> = {
         case 3: size = safeInteger(r.int64()); break;
         case 5: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
         while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
-        annotations[key] = value; break; }
+        annotations.push([key, value]); break; }
         default: r.skipType(tag & 7);
       }
     }
-    return { mediaType, digest, size, annotations };
+    return { mediaType, digest, size, annotations: Object.fromEntries(annotations) };
   },
 };

@@ -345,7 +345,7 @@ export const ImageSummaryCodec: Codec<ImageSummary> = {
     const digests: string[] = [];
     let createdAtMs: number = 0;
     let sizeBytes: number = 0;
-    const labels: Record<string, string> = {};
+    const labels: [string, string][] = [];
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -357,11 +357,11 @@ export const ImageSummaryCodec: Codec<ImageSummary> = {
         case 6: sizeBytes = safeInteger(r.int64()); break;
         case 7: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
         while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
-        labels[key] = value; break; }
+        labels.push([key, value]); break; }
         default: r.skipType(tag & 7);
       }
     }
-    return { digest, id, tags, digests, createdAtMs, sizeBytes, labels };
+    return { digest, id, tags, digests, createdAtMs, sizeBytes, labels: Object.fromEntries(labels) };
   },
 };
 

@@ -59,7 +59,7 @@ export const ClusterSpecCodec: Codec<ClusterSpec> = {
   },
   read(r, end) {
     let name: string = '';
-    const labels: Record<string, string> = {};
+    const labels: [string, string][] = [];
     let taskHistoryLimit: number = 0;
     let heartbeatPeriodMs: number = 0;
     let snapshotInterval: number = 0;
@@ -69,14 +69,14 @@ export const ClusterSpecCodec: Codec<ClusterSpec> = {
         case 1: name = r.string(); break;
         case 2: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
         while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
-        labels[key] = value; break; }
+        labels.push([key, value]); break; }
         case 3: taskHistoryLimit = r.int32(); break;
         case 4: heartbeatPeriodMs = safeInteger(r.int64()); break;
         case 5: snapshotInterval = safeInteger(r.int64()); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { name, labels, taskHistoryLimit, heartbeatPeriodMs, snapshotInterval };
+    return { name, labels: Object.fromEntries(labels), taskHistoryLimit, heartbeatPeriodMs, snapshotInterval };
   },
 };
 
@@ -163,7 +163,7 @@ export const NodeDescriptionCodec: Codec<NodeDescription> = {
     let platform: Platform = emptyPlatform;
     let resources: Resources = emptyResources;
     let engineVersion: string = '';
-    const engineLabels: Record<string, string> = {};
+    const engineLabels: [string, string][] = [];
     let runtime: string = '';
     let kernel: string = '';
     let operatingSystem: string = '';
@@ -176,14 +176,14 @@ export const NodeDescriptionCodec: Codec<NodeDescription> = {
         case 4: engineVersion = r.string(); break;
         case 5: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
         while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
-        engineLabels[key] = value; break; }
+        engineLabels.push([key, value]); break; }
         case 6: runtime = r.string(); break;
         case 7: kernel = r.string(); break;
         case 8: operatingSystem = r.string(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { hostname, platform, resources, engineVersion, engineLabels, runtime, kernel, operatingSystem };
+    return { hostname, platform, resources, engineVersion, engineLabels: Object.fromEntries(engineLabels), runtime, kernel, operatingSystem };
   },
 };
 
@@ -197,7 +197,7 @@ export const NodeSpecCodec: Codec<NodeSpec> = {
   },
   read(r, end) {
     let name: string = '';
-    const labels: Record<string, string> = {};
+    const labels: [string, string][] = [];
     let availability: NodeAvailability = "active";
     let desiredRole: NodeRole = "worker";
     while (r.pos < end) {
@@ -206,13 +206,13 @@ export const NodeSpecCodec: Codec<NodeSpec> = {
         case 1: name = r.string(); break;
         case 2: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
         while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
-        labels[key] = value; break; }
+        labels.push([key, value]); break; }
         case 3: availability = (nodeAvailabilityNames.get(r.int32()) ?? "active"); break;
         case 4: desiredRole = (nodeRoleNames.get(r.int32()) ?? "worker"); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { name, labels, availability, desiredRole };
+    return { name, labels: Object.fromEntries(labels), availability, desiredRole };
   },
 };
 
@@ -366,7 +366,7 @@ export const ContainerSpecCodec: Codec<ContainerSpec> = {
     let user: string = '';
     const groups: string[] = [];
     let hostname: string = '';
-    const labels: Record<string, string> = {};
+    const labels: [string, string][] = [];
     let stopSignal: string = '';
     let stopGracePeriodMs: number | undefined;
     const mounts: Mount[] = [];
@@ -385,7 +385,7 @@ export const ContainerSpecCodec: Codec<ContainerSpec> = {
         case 8: hostname = r.string(); break;
         case 9: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
         while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
-        labels[key] = value; break; }
+        labels.push([key, value]); break; }
         case 10: stopSignal = r.string(); break;
         case 11: stopGracePeriodMs = safeInteger(r.int64()); break;
         case 12: mounts.push(MountCodec.read(r, r.uint32() + r.pos)); break;
@@ -394,7 +394,7 @@ export const ContainerSpecCodec: Codec<ContainerSpec> = {
         default: r.skipType(tag & 7);
       }
     }
-    return { image, command, args, env, workdir, user, groups, hostname, labels, stopSignal, ...(stopGracePeriodMs === undefined ? undefined : { stopGracePeriodMs }), mounts, readOnly, tty };
+    return { image, command, args, env, workdir, user, groups, hostname, labels: Object.fromEntries(labels), stopSignal, ...(stopGracePeriodMs === undefined ? undefined : { stopGracePeriodMs }), mounts, readOnly, tty };
   },
 };
 
@@ -502,18 +502,18 @@ export const LogDriverCodec: Codec<LogDriver> = {
   },
   read(r, end) {
     let name: string = '';
-    const options: Record<string, string> = {};
+    const options: [string, string][] = [];
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: name = r.string(); break;
         case 2: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
         while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
-        options[key] = value; break; }
+        options.push([key, value]); break; }
         default: r.skipType(tag & 7);
       }
     }
-    return { name, options };
+    return { name, options: Object.fromEntries(options) };
   },
 };
 
@@ -677,7 +677,7 @@ export const ServiceSpecCodec: Codec<ServiceSpec> = {
   },
   read(r, end) {
     let name: string = '';
-    const labels: Record<string, string> = {};
+    const labels: [string, string][] = [];
     let task: TaskSpec = emptyTaskSpec;
     let mode: ServiceMode = emptyServiceMode;
     let update: UpdateConfig = emptyUpdateConfig;
@@ -689,7 +689,7 @@ export const ServiceSpecCodec: Codec<ServiceSpec> = {
         case 1: name = r.string(); break;
         case 2: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
         while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
-        labels[key] = value; break; }
+        labels.push([key, value]); break; }
         case 3: task = TaskSpecCodec.read(r, r.uint32() + r.pos); break;
         case 4: mode = ServiceModeCodec.read(r, r.uint32() + r.pos); break;
         case 5: update = UpdateConfigCodec.read(r, r.uint32() + r.pos); break;
@@ -698,7 +698,7 @@ export const ServiceSpecCodec: Codec<ServiceSpec> = {
         default: r.skipType(tag & 7);
       }
     }
-    return { name, labels, task, mode, update, rollback, endpoint };
+    return { name, labels: Object.fromEntries(labels), task, mode, update, rollback, endpoint };
   },
 };
 

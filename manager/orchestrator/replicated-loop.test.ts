@@ -1,0 +1,59 @@
+// The orchestrator's loop on a store: what a plan becomes.
+
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { test } from 'node:test';
+import { FakeClock } from '../../core/clock.ts';
+import { emptyMeta } from '../../core/generated/objects.ts';
+import { isWanted } from '../../core/task-state.ts';
+import { setLogLevel } from '../../rpc/logger.ts';
+import { aServiceObject } from '../../test/support/builders.ts';
+import { eventually } from '../../test/support/eventually.ts';
+import { MemoryLog } from '../../test/support/memory-log.ts';
+import { Store } from '../store/store.ts';
+import { revisionId } from '../store/tables.ts';
+import { runReaperLoop } from './reaper-loop.ts';
+import { runReplicatedLoop } from './replicated-loop.ts';
+
+setLogLevel('silent');
+// More than fit into one entry of the log.
+const MANY = 20_000;
+
+test('a service of very many replicas is created, scaled down and removed, and holds up no other', async (t) => {
+  const clock = new FakeClock();
+  const store = new Store(new MemoryLog(), clock);
+  await store.open();
+  const stop = new AbortController();
+  t.after(() => stop.abort());
+  void runReplicatedLoop({ store, clock, randomBytes }, stop.signal);
+  void runReaperLoop({ store, clock }, stop.signal);
+  const [big, small] = [aServiceObject('big', MANY), aServiceObject('small', 2)];
+  const wanted = (id: string) => store.view.tasksOfService(id).filter(isWanted).length;
+
+  for (const service of [big, small])
+    await store.update((tx) => {
+      tx.create('service', service);
+      const { id, specVersion, spec } = service;
+      tx.create('revision', {
+        id: revisionId(id, specVersion),
+        meta: emptyMeta,
+        serviceId: id,
+        specVersion,
+        spec,
+      });
+    });
+  await eventually(() => wanted('big') === MANY && wanted('small') === 2);
+  const slots = new Set(store.view.tasksOfService('big').map(({ slot }) => slot));
+  assert.equal(slots.size, MANY);
+
+  await store.update((tx) => {
+    const spec = { ...big.spec, mode: { replicated: { replicas: 1_000 } } };
+    tx.update('service', { ...big, spec });
+  });
+  await eventually(() => wanted('big') === 1_000 && store.view.tasksOfService('big').length === 1_000);
+
+  await store.update((tx) => tx.delete('service', 'big'));
+  await eventually(() => store.view.tasksOfService('big').length === 0);
+  assert.equal(store.view.revisionsOfService('big').length, 0);
+  assert.equal(wanted('small'), 2);
+});
