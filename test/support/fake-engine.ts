@@ -65,11 +65,13 @@ export class FakeEngine implements Engine {
       if (container.status.state === 'created') container.status = { state: 'running', pid };
       return pid;
     },
-    wait: (id, signal) =>
-      Promise.race([
-        this.#get(id).ended.promise,
-        new Promise<never>((_, reject) => signal?.addEventListener('abort', () => reject(signal.reason))),
-      ]),
+    wait: async (id, signal) => {
+      signal?.throwIfAborted();
+      const aborted = new Promise<never>((_, reject) =>
+        signal?.addEventListener('abort', () => reject(signal.reason), { once: true }),
+      );
+      return Promise.race([this.#get(id).ended.promise, aborted]);
+    },
     stop: async (id) => this.exit(id, 143),
     kill: async (id) => this.exit(id, 137),
     remove: async (id) => {
