@@ -17,7 +17,10 @@ interface Watched {
   ticksAtRelease: number;
 }
 
-/** Looks after this process and `others` (pids, asked for anew each time) until the signal aborts. */
+/**
+ * Looks after this process and `others` (pids, asked for anew each time) until the signal aborts. Another process's pages
+ * can only be given back by dropping them from the page cache as well, so that is done once, after its start.
+ */
 export function keepIdleMemoryLow(others: () => readonly number[], signal: AbortSignal): void {
   const watched = new Map<number, Watched>();
   const timer = setInterval(() => {
@@ -42,7 +45,7 @@ function look(pid: number, watched: Map<number, Watched>): void {
   const isQuiet = ticks - known.ticks < QUIET_TICKS;
   known.ticks = ticks;
   if (!isQuiet || ticks - known.ticksAtRelease < BUSY_TICKS) return;
-  known.ticksAtRelease = ticks;
+  known.ticksAtRelease = pid === process.pid ? ticks : Number.POSITIVE_INFINITY;
   if (pid === process.pid) releaseOwnProgram();
   else releaseProgramPages(pid);
 }

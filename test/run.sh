@@ -16,6 +16,7 @@ node_modules/.bin/biome check . >/dev/null 2>&1 || { node_modules/.bin/biome che
   [ ! -d .git ] || fail "generated code differs from proto/: npm run generate, then commit"
 
 say "running the tests"
-exec "$NODE" --test --test-concurrency=2 --test-timeout=300000 --test-reporter=spec \
+# A test file that hangs must not hang the run: the whole takes a few minutes.
+exec timeout --kill-after=10 840 "$NODE" --test --test-concurrency=2 --test-timeout=300000 --test-reporter=spec \
   'core/**/*.test.ts' 'proto/**/*.test.ts' 'rpc/**/*.test.ts' 'manager/**/*.test.ts' 'agent/**/*.test.ts' \
   'node/**/*.test.ts' 'cli/**/*.test.ts' 'deploy/**/*.test.ts' 'bench/**/*.test.ts' 'test/**/*.test.ts'

@@ -8,6 +8,7 @@ import { messageOf, SwarmError } from '../../core/errors.ts';
 import type { Revision, Task, TaskState, TaskStatus } from '../../core/generated/objects.ts';
 import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
 import type { ContainerExit, Engine } from '../engine/engine.ts';
+import type { Limiter } from '../engine/limiter.ts';
 import { workerLog } from '../log.ts';
 import type { Network } from '../network/network.ts';
 import { containerConfig } from './container-config.ts';
@@ -21,6 +22,8 @@ export interface RunnerContext {
   readonly puller: ImagePuller;
   readonly journal: Journal;
   readonly clock: Clock;
+  /** Few at a time, so that the first tasks of many are started while the others are still being prepared. */
+  readonly preparations: Limiter;
   readonly report: (taskId: string, status: TaskStatus) => void;
 }
 
@@ -147,9 +150,12 @@ export class TaskRunner {
     const { engine, network, puller } = this.#context;
     const { spec } = this.#revision;
     await Promise.race([puller.ensure(spec.task.container.image, this.#revision.id), abortion(signal)]);
-    const endpoint = await network.attach({ id: this.#task.id, ports: spec.endpoint.ports });
-    await engine.containers.create(containerConfig(this.#task, this.#revision, endpoint));
-    await this.#set('ready', 'prepared', { ports: endpoint.ports });
+    await this.#context.preparations.run(async () => {
+      signal.throwIfAborted();
+      const endpoint = await network.attach({ id: this.#task.id, ports: spec.endpoint.ports });
+      await engine.containers.create(containerConfig(this.#task, this.#revision, endpoint));
+      await this.#set('ready', 'prepared', { ports: endpoint.ports });
+    });
   }
 
   async #start(): Promise<void> {

@@ -8,6 +8,7 @@ import type { Revision, Task, TaskStatus } from '../../core/generated/objects.ts
 import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
 import type { Assignments, LogOptions } from '../../proto/generated/dispatcher.ts';
 import type { ContainerSummary, Engine, LogRecord } from '../engine/engine.ts';
+import { Limiter } from '../engine/limiter.ts';
 import { workerLog } from '../log.ts';
 import type { Network } from '../network/network.ts';
 import { ImagePuller } from './image-puller.ts';
@@ -20,6 +21,9 @@ export interface WorkerOptions {
   readonly clock: Clock;
   readonly stateDirectory: string;
 }
+
+// Wiring and recording take this process's own time; starting takes containerd's. Few at once keep both busy.
+const PARALLEL_PREPARATIONS = 4;
 
 export type StatusListener = (taskId: string, status: TaskStatus) => void;
 
@@ -38,7 +42,14 @@ export class Worker {
   /** Adopts what a previous run has left. */
   static async open({ engine, network, clock, stateDirectory }: WorkerOptions): Promise<Worker> {
     const journal = new Journal(stateDirectory);
-    const worker = new Worker({ engine, network, clock, journal, puller: new ImagePuller(engine.images) });
+    const worker = new Worker({
+      engine,
+      network,
+      clock,
+      journal,
+      puller: new ImagePuller(engine.images),
+      preparations: new Limiter(PARALLEL_PREPARATIONS),
+    });
     await worker.#adopt(await journal.load());
     return worker;
   }

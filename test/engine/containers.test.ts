@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import type { EngineContainers } from '../../agent/engine/containers/containers.ts';
 import { hasCode } from '../../core/errors.ts';
 import {
   aContainer,
   collectLogs,
-  eventually,
   hasCrun,
   importDemoImage,
   missingForEngine,
@@ -14,6 +14,7 @@ import {
   runToEnd,
   type TestEngine,
 } from '../support/engine.ts';
+import { eventually } from '../support/eventually.ts';
 
 for (const runtime of ['runc', 'crun'] as const) {
   const skip = missingForEngine || (runtime === 'crun' && !hasCrun ? 'needs crun' : false);
@@ -172,7 +173,7 @@ for (const runtime of ['runc', 'crun'] as const) {
       for (const config of [polite, deaf]) {
         await containers().create(config);
         await containers().start(config.id);
-        await eventually('trap is set', async () => (await collectLogs(own.engine, config.id)).length > 0);
+        await eventually(async () => (await collectLogs(own.engine, config.id)).length > 0);
       }
 
       await containers().stop(polite.id, 10_000);
@@ -239,6 +240,28 @@ for (const runtime of ['runc', 'crun'] as const) {
       const { stdout } = await shell('touch /x 2>&1; touch /dev/shm/y && echo fine', { readOnly: true });
 
       assert.equal(stdout, 'touch: /x: Read-only file system\nfine\n');
+    });
+
+    test('a full look in the middle of starts takes no container for lost', async () => {
+      const all = containers() as EngineContainers;
+      const configs = Array.from({ length: 24 }, () => aContainer());
+      let isStarting = true;
+      const looking = (async () => {
+        while (isStarting) await all.reconcile();
+      })();
+
+      await Promise.all(
+        configs.map(async (config) => {
+          await all.create(config);
+          await all.start(config.id);
+        }),
+      );
+      isStarting = false;
+      await looking;
+
+      const states = await Promise.all(configs.map(async ({ id }) => (await all.inspect(id))?.status.state));
+      assert.deepEqual(new Set(states), new Set(['running']));
+      await Promise.all(configs.map(({ id }) => all.remove(id)));
     });
 
     test('operations that find their work done succeed', async () => {

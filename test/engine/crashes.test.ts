@@ -13,13 +13,13 @@ import {
   collectLogs,
   endEngine,
   engineOptions,
-  eventually,
   hasCrun,
   importDemoImage,
   missingForEngine,
   openTestEngine,
   testLog,
 } from '../support/engine.ts';
+import { eventually } from '../support/eventually.ts';
 
 const counting = (until: number, pause: string) =>
   `i=0; while [ $i -lt ${until} ]; do echo $i; i=$((i+1)); ${pause} done; exit 5`;
@@ -72,13 +72,10 @@ for (const runtime of ['runc', 'crun'] as const) {
 
       assert.equal(exit.exitCode, 5);
       assertCounted(lines, 20);
-      await eventually(
-        'containerd is back',
-        () => engine.containerdPid !== undefined && engine.containerdPid !== killed,
-      );
+      await eventually(() => engine.containerdPid !== undefined && engine.containerdPid !== killed);
       assert.deepEqual(await engine.containers.inspect(steady.id), before);
       const later = aContainer();
-      await eventually('containers start again', async () => {
+      await eventually(async () => {
         await engine.containers.create(later);
         return (await engine.containers.start(later.id)) > 0;
       });
@@ -101,10 +98,7 @@ for (const runtime of ['runc', 'crun'] as const) {
           const child = await spawnEngine(options, [steady, gone, talking, counted]);
           await killHard(child);
           if (isContainerdKilled) process.kill(pid as number, 'SIGKILL');
-          await eventually(
-            'a container ended while no daemon was there',
-            () => countSpoolBytes(options, gone.id) >= 11,
-          );
+          await eventually(() => countSpoolBytes(options, gone.id) >= 11);
           engine = await openEngine(options);
 
           assert.equal(engine.containerdPid === pid, !isContainerdKilled);
@@ -224,11 +218,8 @@ for (const runtime of ['runc', 'crun'] as const) {
         const before = await look();
         const killed = engine.containerdPid as number;
         process.kill(killed, 'SIGKILL');
-        await eventually(
-          'containerd is back',
-          () => engine.containerdPid !== undefined && engine.containerdPid !== killed,
-        );
-        const after = await eventually('containers start again', () => look().catch(() => undefined));
+        await eventually(() => engine.containerdPid !== undefined && engine.containerdPid !== killed);
+        const after = await eventually(() => look().catch(() => undefined));
 
         assert.match(before, /10\.99\.0\.1\/32.*nameserver 127\.0\.0\.11\n.*10\.0\.0\.7\tbox-/s);
         assert.match(after, /10\.99\.0\.1\/32/);

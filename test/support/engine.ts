@@ -3,7 +3,6 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import type { ContainerConfig, LogQuery, LogRecord } from '../../agent/engine/engine.ts';
 import { type OpenEngineOptions, type OwnedEngine, openEngine } from '../../agent/engine/open.ts';
 import { findExecutable } from '../../agent/engine/runtime/runtime.ts';
@@ -144,22 +143,5 @@ export async function runToEnd(
     return { exitCode, stdout: text('stdout'), stderr: text('stderr') };
   } finally {
     await engine.containers.remove(config.id);
-  }
-}
-
-const POLL_MS = 20;
-
-/** Resolves with the first value that is neither undefined nor false; fails after `timeoutMs`. */
-export async function eventually<T>(
-  what: string,
-  probe: () => T | undefined | false | Promise<T | undefined | false>,
-  timeoutMs = 10_000,
-): Promise<T> {
-  const deadline = Date.now() + timeoutMs;
-  for (;;) {
-    const value = await probe();
-    if (value !== undefined && value !== false) return value;
-    if (Date.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${what}`);
-    await delay(POLL_MS);
   }
 }

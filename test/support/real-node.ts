@@ -146,11 +146,15 @@ export class RealNode {
   }
 
   /** Until neither container nor task is left of a removed service. */
-  async untilEmpty(limitMs = CONTAINER_GONE_MS): Promise<void> {
-    await eventually(async () => {
-      const { containersRunning, containersStopped } = await this.node.info({});
-      return containersRunning + containersStopped === 0;
-    }, limitMs);
+  async untilEmpty(limitMs = CONTAINER_GONE_MS, pollMs?: number): Promise<void> {
+    await eventually(
+      async () => {
+        const { containersRunning, containersStopped } = await this.node.info({});
+        return containersRunning + containersStopped === 0;
+      },
+      limitMs,
+      pollMs,
+    );
   }
 
   /** Takes everything off the machine, whatever state the node is in. */

@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { findExecutable } from '../../agent/engine/runtime/runtime.ts';
 import type { DemoImage } from '../../deploy/demo-image.ts';
-import { eventually } from './engine.ts';
+import { eventually } from './eventually.ts';
 
 export const missingForRegistry: string | false =
   findExecutable('docker-registry') === undefined ? 'needs docker-registry' : false;
@@ -40,7 +40,7 @@ export async function startRegistry(): Promise<RealRegistry> {
   );
   const child = spawn('docker-registry', ['serve', config], { stdio: 'ignore' });
   const url = `http://${host}/v2/`;
-  await eventually('registry answers', () =>
+  await eventually(() =>
     fetch(url).then(
       ({ ok }) => ok,
       () => false,

@@ -61,13 +61,14 @@ export class EngineContainers implements Containers {
     const { containerd, lifecycle } = this.#options;
     if (!this.#isLoaded) await this.#load();
     this.#isLoaded = true;
-    const known = new Set(this.#entries.keys());
+    // What is created, started or ended while the list is made may be missing from it: only what stays as it was counts.
+    const before = [...this.#entries.values()].filter(({ isStarting }) => !isStarting);
+    const states = new Map(before.map((entry) => [entry, entry.state]));
     const { tasks } = await containerd.tasks.list({});
     const byId = new Map(tasks.map((task) => [task.id || task.containerId, task]));
-    // What was created while the list was made is not in it.
-    for (const id of known) {
-      const entry = this.#entries.get(id);
-      if (entry !== undefined) lifecycle.reconcile(entry, byId.get(id));
+    for (const [entry, state] of states) {
+      if (entry.state === state && this.#entries.get(entry.id) === entry)
+        lifecycle.reconcile(entry, byId.get(entry.id));
     }
     for (const id of byId.keys()) if (!this.#entries.has(id)) await this.#tryRemoveOrphan(id);
   }

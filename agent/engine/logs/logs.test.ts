@@ -15,7 +15,8 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { eventually, testLog } from '../../../test/support/engine.ts';
+import { testLog } from '../../../test/support/engine.ts';
+import { eventually } from '../../../test/support/eventually.ts';
 import type { LogQuery, LogSettings } from '../engine.ts';
 import { LogService } from './log-service.ts';
 import { readLog } from './reader.ts';
@@ -217,7 +218,7 @@ test('the service stores what is written without being asked', async () => {
   service.open('c1', bench.directory, bench.settings);
   appendFileSync(service.spoolPaths('c1').stderr, 'seen\n');
 
-  const lines = await eventually('line is stored', async () => {
+  const lines = await eventually(async () => {
     const found = await bench.read();
     return found.length > 0 && found;
   });
