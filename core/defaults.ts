@@ -13,7 +13,6 @@ import {
 } from './generated/objects.ts';
 
 export const DEFAULT_STOP_GRACE_PERIOD_MS = 10_000;
-export const DEFAULT_STOP_SIGNAL = 'SIGTERM';
 
 export const defaultRestartPolicy: RestartPolicy = Object.freeze({
   condition: 'any',

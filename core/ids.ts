@@ -5,15 +5,10 @@ export type RandomBytes = (size: number) => Uint8Array;
 
 const ID_LENGTH = 25;
 const ID_BYTES = 17;
-const ID_PATTERN = /^[0-9a-z]{25}$/;
 
 /** A new identifier. The first character may be any of 0–9a–z. */
 export function newId(randomBytes: RandomBytes): string {
   let value = 0n;
   for (const byte of randomBytes(ID_BYTES)) value = (value << 8n) | BigInt(byte);
   return value.toString(36).padStart(ID_LENGTH, '0').slice(-ID_LENGTH);
-}
-
-export function isId(text: string): boolean {
-  return ID_PATTERN.test(text);
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 import { containerdPlaces } from '../../agent/engine/containerd/configuration.ts';
@@ -178,9 +178,9 @@ for (const runtime of ['runc', 'crun'] as const) {
       for (const config of [killed, rebooted]) await own.engine.containers.create(config);
       const bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
       const mark = (id: string, boot: string) =>
-        writeFileSync(
-          path.join(own.options.dataRoot, 'containers', id, 'started'),
-          JSON.stringify({ bootId: boot }),
+        appendFileSync(
+          path.join(own.options.dataRoot, 'containers', id, 'container.jsonl'),
+          `${JSON.stringify({ bootId: boot })}\n`,
         );
       mark(killed.id, bootId);
       mark(rebooted.id, 'another boot');

@@ -1,12 +1,12 @@
-// What the engine keeps on disk of one container, in a directory of its own: `config.json` from its creation, `started`
-// when its process runs, `exit.json` when it has ended; the log and the files bound into /etc lie beside them.
+// What the engine keeps on disk of one container, in a directory of its own. `container.jsonl` gets a line at each step
+// of its life: what it is, that it was started, how it ended; the log and the files bound into /etc lie beside it.
 
 import {
+  appendFileSync,
   existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
-  renameSync,
   rmdirSync,
   rmSync,
   writeFileSync,
@@ -26,6 +26,8 @@ export interface ContainerRecordFile {
   readonly stopSignal: string;
   readonly logs: LogSettings;
 }
+
+const STEPS_FILE = 'container.jsonl';
 
 // Docker's, byte for byte.
 const HOSTS = `127.0.0.1\tlocalhost
@@ -61,28 +63,28 @@ export class ContainerDirectory {
   }
 
   writeRecord(record: ContainerRecordFile): void {
-    this.#write('config.json', record);
+    this.#append({ record });
   }
 
   readRecord(): ContainerRecordFile | undefined {
-    return this.#read('config.json') as ContainerRecordFile | undefined;
+    return this.#read().record;
   }
 
   /** `bootId` tells a container that a reboot has ended from one that was killed. */
   markStarted(bootId: string): void {
-    this.#write('started', { bootId });
+    this.#append({ bootId });
   }
 
   startedInBoot(): string | undefined {
-    return (this.#read('started') as { bootId?: string } | undefined)?.bootId;
+    return this.#read().bootId;
   }
 
   writeExit(exit: ContainerExit): void {
-    this.#write('exit.json', exit);
+    this.#append({ exit });
   }
 
   readExit(): ContainerExit | undefined {
-    return this.#read('exit.json') as ContainerExit | undefined;
+    return this.#read().exit;
   }
 
   /** Removes everything, or all but the log. */
@@ -97,18 +99,30 @@ export class ContainerDirectory {
     if (readdirSync(this.path).length === 0) rmdirSync(this.path);
   }
 
-  #write(name: string, value: unknown): void {
-    const file = this.file(name);
-    writeFileSync(`${file}.new`, JSON.stringify(value), { mode: 0o600 });
-    renameSync(`${file}.new`, file);
+  #append(step: Steps): void {
+    appendFileSync(this.file(STEPS_FILE), `${JSON.stringify(step)}\n`, { mode: 0o600 });
   }
 
-  #read(name: string): unknown {
-    try {
-      return JSON.parse(readFileSync(this.file(name), 'utf8'));
-    } catch {
-      // Absent, or torn by a power failure, after which nothing of it is running.
-      return undefined;
-    }
+  /** The latest of each. */
+  #read(): Steps {
+    const file = this.file(STEPS_FILE);
+    if (!existsSync(file)) return {};
+    return Object.assign({}, ...readFileSync(file, 'utf8').split('\n').map(parseStep));
+  }
+}
+
+/** What the lines of the file say, together. */
+interface Steps {
+  readonly record?: ContainerRecordFile;
+  readonly bootId?: string;
+  readonly exit?: ContainerExit;
+}
+
+function parseStep(line: string): Steps {
+  try {
+    return JSON.parse(line) as Steps;
+  } catch {
+    // Torn by a power failure, after which nothing of it is running; or the empty end of the file.
+    return {};
   }
 }

@@ -44,7 +44,8 @@ export function formatLine(stream: LogStream, line: string, time: string): strin
 export class JsonLog {
   readonly #directory: string;
   readonly #settings: LogSettings;
-  #fd: number;
+  /** The file is made with its first line: many containers say nothing. */
+  #fd: number | undefined;
   #sizeBytes: number;
   #generation = 0;
 
@@ -54,9 +55,10 @@ export class JsonLog {
     this.#settings = settings;
     const file = logPath(directory, 0);
     // A rotation was cut off right after its rename: the known size belongs to the renamed file.
-    const known = existsSync(file) ? knownBytes : 0;
+    this.#sizeBytes = 0;
+    if (!existsSync(file)) return;
     this.#fd = openSync(file, 'a', 0o640);
-    this.#sizeBytes = Math.min(known, fstatSync(this.#fd).size);
+    this.#sizeBytes = Math.min(knownBytes, fstatSync(this.#fd).size);
     ftruncateSync(this.#fd, this.#sizeBytes);
   }
 
@@ -82,11 +84,13 @@ export class JsonLog {
 
   append(text: string): void {
     const bytes = Buffer.from(text);
+    const fd = this.#fd ?? openSync(logPath(this.#directory, 0), 'a', 0o640);
+    this.#fd = fd;
     try {
-      for (let at = 0; at < bytes.length; ) at += writeSync(this.#fd, bytes, at);
+      for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
     } catch (error) {
       // Half a line on a full disk must not stay.
-      ftruncateSync(this.#fd, this.#sizeBytes);
+      ftruncateSync(fd, this.#sizeBytes);
       throw error;
     }
     this.#sizeBytes += bytes.length;
@@ -94,7 +98,7 @@ export class JsonLog {
 
   /** Starts a new file. `onEmpty` must note the size 0 before anything is written to it. */
   rotate(onEmpty: () => void): void {
-    closeSync(this.#fd);
+    this.close();
     const kept = Math.max(1, this.#settings.maxFiles);
     for (let index = kept - 1; index >= 1; index -= 1) {
       const from = logPath(this.#directory, index - 1);
@@ -104,10 +108,10 @@ export class JsonLog {
     this.#sizeBytes = 0;
     this.#generation += 1;
     onEmpty();
-    this.#fd = openSync(logPath(this.#directory, 0), 'a', 0o640);
   }
 
   close(): void {
-    closeSync(this.#fd);
+    if (this.#fd !== undefined) closeSync(this.#fd);
+    this.#fd = undefined;
   }
 }

@@ -1,7 +1,16 @@
 // Moves what a container writes from its spool files into its log, exactly once. The shim appends to the spool whether
 // or not this process lives; what has been read is noted after every write and punched out of the spool.
 
-import { closeSync, fstatSync, openSync, readFileSync, readSync, rmSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
 import path from 'node:path';
 import { messageOf } from '../../../core/errors.ts';
 import type { Logger } from '../../../rpc/logger.ts';
@@ -68,13 +77,14 @@ export class LogTailer {
   readonly #options: TailerOptions;
   readonly #readers: SpoolReader[];
   readonly #json: JsonLog;
-  readonly #stateFd: number;
+  #stateFd: number | undefined;
   readonly #listeners = new Set<() => void>();
   #isOpen = true;
 
   constructor(options: TailerOptions) {
     this.#options = options;
-    const state = readState(options.directory) ?? { stdout: 0, stderr: 0, sizeBytes: 0 };
+    const known = readState(options.directory);
+    const state = known ?? { stdout: 0, stderr: 0, sizeBytes: 0 };
     this.#readers = (['stdout', 'stderr'] as const).map((stream) => ({
       stream,
       fd: openSync(options.spool[stream], 'r+'),
@@ -82,10 +92,7 @@ export class LogTailer {
       punched: state[stream],
     }));
     this.#json = new JsonLog(options.directory, options.settings, state.sizeBytes);
-    this.#stateFd = openSync(stateFile(options.directory), 'a+');
-    closeSync(this.#stateFd);
-    this.#stateFd = openSync(stateFile(options.directory), 'r+');
-    this.#save();
+    if (known !== undefined) this.#save();
   }
 
   get isOpen(): boolean {
@@ -137,7 +144,7 @@ export class LogTailer {
     this.#isOpen = false;
     for (const { fd } of this.#readers) closeSync(fd);
     this.#json.close();
-    closeSync(this.#stateFd);
+    if (this.#stateFd !== undefined) closeSync(this.#stateFd);
     this.#notify();
   }
 
@@ -213,6 +220,7 @@ export class LogTailer {
   #save(): void {
     const [stdout, stderr] = this.#readers.map(({ offset }) => offset);
     const state = JSON.stringify({ stdout, stderr, sizeBytes: this.#json.sizeBytes });
+    this.#stateFd ??= openSync(stateFile(this.#options.directory), constants.O_RDWR | constants.O_CREAT);
     writeSync(this.#stateFd, state.padEnd(STATE_LENGTH), 0);
   }
 }
