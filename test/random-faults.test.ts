@@ -230,6 +230,7 @@ test('whatever happens, in the end everything is as it was asked for', async (t)
     await eventually(async () => {
       await mendPaused(cluster);
       await checkPromises(cluster);
+      return true;
     }, CONVERGE_LIMIT_MS);
   } catch (error) {
     throw new Error(`seed ${seed}: ${messageOf(error)}\n${chaos.story}`, { cause: error });

@@ -37,7 +37,7 @@ test('every replacement gets the port of the task before it', { skip }, async ()
     ).service;
     await eventually(async () => {
       const [running] = await untilRunning(node, service.id, 1);
-      assert.equal(running?.specVersion, service.specVersion);
+      return running?.specVersion === service.specVersion;
     });
   }
 
