@@ -73,7 +73,7 @@ async function runSession(
     () => send({ heartbeat: {} }),
     () => ended.abort(),
   );
-  const session = new SessionState(options.worker, send);
+  const session = new SessionState(options, send);
   try {
     send({ register: { nodeId: options.nodeId, description: options.describe() } });
     for await (const message of call) {
@@ -88,7 +88,7 @@ async function runSession(
   } finally {
     heart.stop();
     publisher.close();
-    options.worker.onStatus(() => {});
+    session.close();
     ended.abort();
   }
 }
@@ -96,12 +96,14 @@ async function runSession(
 /** Assignments and statuses of one session. */
 class SessionState {
   readonly #worker: Worker;
+  readonly #clock: Clock;
   readonly #send: (message: AgentMessage) => void;
   #reporter: StatusReporter | undefined;
   #sequence = 0;
 
-  constructor(worker: Worker, send: (message: AgentMessage) => void) {
+  constructor({ worker, clock }: SessionOptions, send: (message: AgentMessage) => void) {
     this.#worker = worker;
+    this.#clock = clock;
     this.#send = send;
   }
 
@@ -121,9 +123,15 @@ class SessionState {
     }
   }
 
+  close(): void {
+    this.#worker.onStatus(() => {});
+    this.#reporter?.close();
+  }
+
   /** Only now does the worker know which of its tasks the manager still has. */
   #startReporting(): void {
-    const reporter = new StatusReporter(this.#worker.statuses(), (statuses) => this.#send({ statuses }));
+    const statuses = this.#worker.statuses();
+    const reporter = new StatusReporter(this.#clock, statuses, (batch) => this.#send({ statuses: batch }));
     this.#reporter = reporter;
     this.#worker.onStatus((taskId, status) => reporter.report(taskId, status));
   }
