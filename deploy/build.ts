@@ -17,7 +17,7 @@ const BANNER =
  */
 const COMMANDS: Record<string, string> = {
   tsswarm: `exec ${process.execPath}`,
-  tsswarmd: `MALLOC_ARENA_MAX=1 exec ${process.execPath} --max-semi-space-size=4`,
+  tsswarmd: `MALLOC_ARENA_MAX=1 exec ${process.execPath} --max-semi-space-size=1`,
 };
 
 rmSync(dist, { recursive: true, force: true });

@@ -27,7 +27,7 @@ const STABLE_MS = 30_000;
 const STOP_LIMIT_MS = 10_000;
 const FAILURE_LENGTH_MAX = 2_000;
 // The manager's heap is small and young: bigger half-spaces only raise what an idle node holds.
-const V8_FLAGS = ['--max-semi-space-size=4'];
+const V8_FLAGS = ['--max-semi-space-size=1'];
 
 export interface ManagerSupervisorOptions {
   readonly program: string;
