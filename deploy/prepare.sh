@@ -53,7 +53,8 @@ install_npm() {
   if [ ! -x node_modules/.bin/node ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
     say "installing npm packages"
     npm_log=$(mktemp)
-    npm ci --no-audit --no-fund --ignore-scripts >"$npm_log" 2>&1 || { tail -n 20 "$npm_log" >&2; fail "npm could not install the packages"; }
+    # Not "npm ci": it insists on lock entries for the optional packages of platforms that a registry may not have.
+    npm install --no-save --no-audit --no-fund --ignore-scripts >"$npm_log" 2>&1 || { tail -n 20 "$npm_log" >&2; fail "npm could not install the packages"; }
     rm -f "$npm_log"
   fi
   NODE="$PWD/node_modules/.bin/node"
