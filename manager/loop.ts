@@ -19,6 +19,8 @@ export interface LoopOptions {
 
 // A failed pass is repeated after this; the planner starts from the store again, so nothing is lost.
 const RETRY_MS = 1_000;
+// Timers take 32 bits; a loop that is woken too early just looks again.
+const SLEEP_MAX_MS = 24 * 3_600_000;
 
 /** Runs until the signal aborts. A pass that fails is logged, counted and repeated. */
 export async function runLoop(options: LoopOptions, signal: AbortSignal): Promise<void> {
@@ -39,7 +41,9 @@ export async function runLoop(options: LoopOptions, signal: AbortSignal): Promis
       if (isDirty || signal.aborted) continue;
       await new Promise<void>((resolve) => {
         const cancel =
-          wakeAtMs === undefined ? () => {} : clock.after(Math.max(0, wakeAtMs - clock.nowMs()), resolve);
+          wakeAtMs === undefined
+            ? () => {}
+            : clock.after(Math.min(Math.max(0, wakeAtMs - clock.nowMs()), SLEEP_MAX_MS), resolve);
         wake = () => {
           cancel();
           resolve();

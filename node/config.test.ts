@@ -39,11 +39,14 @@ test('a bad value names the option, where it stood and what would be right', () 
     () => load({}, { TSSWARM_DATA_ROOT: 'here' }),
     /data-root \(environment\): "here" must be an absolute path/,
   );
-  assert.throws(() => load({ 'metrics-addr': 'nine' }), /metrics-addr \(flag\): "nine" must be HOST:PORT/);
+  for (const wrong of ['nine', '127.0.0.1:70000'])
+    assert.throws(() => load({ 'metrics-addr': wrong }), /metrics-addr \(flag\): ".*" must be HOST:PORT/);
 });
 
 test('an unknown option is refused, and so is a file that is no list of options', () => {
   assert.throws(() => load({ colour: 'red' }), /colour \(flag\): unknown option/);
+  assert.throws(() => load({ constructor: 'x' }), /constructor \(flag\): unknown option/);
+  assert.equal(load({}, {}, 'subnet:\n').sources.subnet, 'default');
   assert.throws(() => load({}, {}, 'colour: red\n'), /unknown option/);
   assert.throws(() => load({}, {}, '- just\n- a list\n'), /must hold "option: value" lines/);
   assert.throws(() => load({}, {}, 'a: [\n'), { code: 'invalid-argument' });

@@ -25,8 +25,8 @@ const absolutePath = (value: string, field: string) => {
   return value;
 };
 const address = (value: string, field: string) => {
-  if (!/^(\[[0-9a-f:]+\]|[^:\s]*):\d{1,5}$/i.test(value))
-    throw invalidField(field, `"${value}" must be HOST:PORT`);
+  const port = Number(/^(?:\[[0-9a-f:]+\]|[^:\s]*):(\d{1,5})$/i.exec(value)?.[1] ?? Number.NaN);
+  if (!(port <= 65_535)) throw invalidField(field, `"${value}" must be HOST:PORT`);
   return value;
 };
 const option = <T>(value: T, parse: Option<T>['parse'], help: string): Option<T> => ({
@@ -67,7 +67,7 @@ export type ConfigSources = Readonly<Record<OptionName, string>>;
 export const DEFAULT_CONFIG_FILE = '/etc/tsswarm/config.yaml';
 
 export interface ConfigInput {
-  /** `--name value` pairs, last one wins; lists add up. */
+  /** `--name value` pairs, the last of a name wins; lists are comma-separated. */
   readonly flags: ReadonlyMap<string, string>;
   readonly environment: Readonly<Record<string, string | undefined>>;
   readonly configFile: string;
@@ -108,7 +108,7 @@ export function describeOptions(): string {
 }
 
 function requireKnown(name: string, source: string): void {
-  if (!(name in OPTIONS))
+  if (!Object.hasOwn(OPTIONS, name))
     throw invalidField(`${name} (${source})`, `unknown option; known are ${Object.keys(OPTIONS).join(', ')}`);
 }
 
@@ -118,7 +118,9 @@ function readConfigFile(file: string): Map<string, string> {
     const content: unknown = parseYaml(readFileSync(file, 'utf8')) ?? {};
     if (typeof content !== 'object' || Array.isArray(content))
       throw invalidField(file, 'must hold "option: value" lines');
-    return new Map(Object.entries(content as object).map(([name, value]) => [name, String(value)]));
+    // "option:" without a value says nothing.
+    const said = Object.entries(content as object).filter(([, value]) => value !== null);
+    return new Map(said.map(([name, value]) => [name, String(value)]));
   } catch (error) {
     throw invalidField(file, messageOf(error));
   }

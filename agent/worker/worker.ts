@@ -3,7 +3,7 @@
 
 import { assert } from '../../core/assert.ts';
 import type { Clock } from '../../core/clock.ts';
-import { messageOf, SwarmError } from '../../core/errors.ts';
+import { messageOf } from '../../core/errors.ts';
 import type { Revision, Task, TaskStatus } from '../../core/generated/objects.ts';
 import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
 import type { Assignments, LogOptions } from '../../proto/generated/dispatcher.ts';
@@ -133,16 +133,14 @@ export class Worker {
     workerLog.info({ tasks: entries.length, containers: containers.size }, 'adopted what was here');
   }
 
+  /** One container that cannot be removed must not keep the node's other tasks from being looked after. */
   async #discard(id: string): Promise<void> {
     try {
       await this.#context.engine.containers.remove(id);
     } catch (error) {
-      throw new SwarmError(
-        'internal',
-        `cannot remove container ${id} of no known task: ${messageOf(error)}`,
-        {
-          cause: error,
-        },
+      workerLog.error(
+        { 'container.id': id, error: messageOf(error) },
+        'container of no known task cannot be removed; the next start tries again',
       );
     }
   }
