@@ -8,6 +8,7 @@ import type { Logger } from '../../rpc/logger.ts';
 import { engineLog } from '../log.ts';
 import { containerdPlaces } from './containerd/configuration.ts';
 import { type Containerd, connectContainerd } from './containerd/connection.ts';
+import { endIdleShims } from './containerd/idle-shims.ts';
 import { followContainerd } from './containerd/link.ts';
 import { shareDirectory, unshareDirectory } from './containerd/mounts.ts';
 import { ContainerdSupervisor } from './containerd/supervisor.ts';
@@ -103,7 +104,12 @@ export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngin
     },
     async shutdownContainerd() {
       await close();
+      const remaining = await containers.list();
       await supervisor.shutdown();
+      if (remaining.length === 0) {
+        const pids = endIdleShims(`tsswarm-${engineId}`);
+        if (pids.length > 0) log.warn({ pids }, 'shims without containers ended');
+      }
       unshareDirectory(runDir);
       try {
         removeCgroup(machine, engineCgroup(engineId));
