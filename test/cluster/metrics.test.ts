@@ -5,25 +5,17 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
-import { type AddressInfo, createServer } from 'node:net';
 import path from 'node:path';
 import { test } from 'node:test';
 import { buildDemoImage } from '../../deploy/demo-image.ts';
 import { eventually } from '../support/eventually.ts';
 import { RealNode, whyNoRealNode } from '../support/real-node.ts';
+import { freePort } from '../support/real-registry.ts';
 import { createService, untilRunning } from '../support/services.ts';
 
 const PROMETHEUS = '/usr/bin/prometheus';
 const skip = whyNoRealNode() ?? (existsSync(PROMETHEUS) ? false : 'needs prometheus');
 const image = 'localhost/bb:1';
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  return port;
-}
 
 test('Prometheus scrapes a node and answers questions about services, tasks and latencies', {
   skip,

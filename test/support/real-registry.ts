@@ -21,7 +21,8 @@ export interface RealRegistry extends AsyncDisposable {
   pushManifest(repository: string, tag: string, bytes: Buffer, type: string): Promise<string>;
 }
 
-async function freePort(): Promise<number> {
+/** A loopback port that nothing listens on at the moment. */
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
