@@ -19,12 +19,16 @@ import { RpcServer } from '../rpc/server.ts';
 import { runAllocatorLoop } from './allocator/allocator-loop.ts';
 import { controlHandlers } from './control/control-api.ts';
 import { Dispatcher } from './dispatcher/dispatcher.ts';
+import { runWhileLeading } from './lead.ts';
 import { managerLog } from './log.ts';
 import { LogBroker } from './log-broker.ts';
 import { ManagerMetrics } from './metrics.ts';
 import { runReaperLoop } from './orchestrator/reaper-loop.ts';
 import { runReplicatedLoop } from './orchestrator/replicated-loop.ts';
-import { SingleLog } from './raft-host/single-log.ts';
+import { newMemberId } from './raft-host/member-id.ts';
+import { noPeers } from './raft-host/peers.ts';
+import { RaftHost } from './raft-host/raft-host.ts';
+import { RealDisk } from './raft-host/real-disk.ts';
 import { runSchedulerLoop } from './scheduler/scheduler-loop.ts';
 import { Store } from './store/store.ts';
 
@@ -52,13 +56,28 @@ export async function runManager(options: ManagerOptions, signal: AbortSignal): 
   const stop = AbortSignal.any([signal, failed.signal]);
   let metrics: ManagerMetrics | undefined;
   const observe = (name: string, durationMs: number) => metrics?.observe(name, durationMs);
-  await using log = new SingleLog({
-    directory: path.join(options.stateDirectory, 'log'),
-    snapshotInterval: options.clusterSpec?.snapshotInterval || defaultClusterSpec.snapshotInterval,
-    onFatal: (error) => {
-      managerLog.fatal({ error: messageOf(error) }, 'the log cannot be written; the manager ends');
-      failed.abort(error);
+  const self = {
+    id: newMemberId(randomBytes),
+    nodeId: options.nodeId,
+    address: `${options.advertiseAddress}:2377`,
+  };
+  await using log = new RaftHost({
+    log: {
+      disk: await RealDisk.open(path.join(options.stateDirectory, 'log')),
+      randomBytes,
+      onFatal: (error) => {
+        managerLog.fatal({ error: messageOf(error) }, 'the log cannot be written; the manager ends');
+        failed.abort(error);
+      },
     },
+    clusterId: options.clusterId,
+    self,
+    founders: [self],
+    openNetwork: noPeers,
+    clock,
+    random,
+    defer: setImmediate,
+    snapshotInterval: options.clusterSpec?.snapshotInterval || defaultClusterSpec.snapshotInterval,
     observe: (operation, durationMs) =>
       observe(
         operation === 'fsync'
@@ -71,7 +90,6 @@ export async function runManager(options: ManagerOptions, signal: AbortSignal): 
     observe(`swarm_store_${operation.replace('-', '_')}_latency_seconds`, durationMs),
   );
   await store.open();
-  await bootstrap(store, options);
 
   const logBroker = new LogBroker(randomBytes);
   const dispatcher = new Dispatcher({ store, clock, random, randomBytes, logBroker });
@@ -83,20 +101,24 @@ export async function runManager(options: ManagerOptions, signal: AbortSignal): 
   const servers = await listen(options, store, logBroker, dispatcher, metrics);
   const counted = (loop: string) => ({ store, clock, onFailure: () => metrics?.countLoopFailure(loop) });
   managerLog.info({ 'node.id': options.nodeId, 'cluster.id': options.clusterId }, 'manager is ready');
-  try {
+  const lead = async (leading: AbortSignal) => {
+    await bootstrap(store, options);
     await Promise.all([
-      dispatcher.run(stop),
-      runAllocatorLoop(counted('allocator'), stop),
+      dispatcher.run(leading),
+      runAllocatorLoop(counted('allocator'), leading),
       runSchedulerLoop(
         {
           ...counted('scheduler'),
           onScheduled: (delayMs) => observe('swarm_dispatcher_scheduling_delay_seconds', delayMs),
         },
-        stop,
+        leading,
       ),
-      runReplicatedLoop({ ...counted('replicated'), randomBytes }, stop),
-      runReaperLoop(counted('reaper'), stop),
+      runReplicatedLoop({ ...counted('replicated'), randomBytes }, leading),
+      runReaperLoop(counted('reaper'), leading),
     ]);
+  };
+  try {
+    await runWhileLeading(log, lead, stop);
   } finally {
     for (const server of servers) server.stop();
   }

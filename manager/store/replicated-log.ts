@@ -1,5 +1,22 @@
-// The log that makes all managers agree. The store sees only this interface; a single-member log on disk stands
-// behind it now, and drivers that replicate fit in the same place.
+// The log that makes all managers agree. The store sees only this interface; two drivers stand behind it: embedded Raft
+// (`manager/raft-host/`) and etcd (`manager/etcd-log/`).
+
+import { SwarmError } from '../../core/errors.ts';
+
+/** Only the leader does this, and this manager is not it. Nothing was stored: the leader can be asked the same. */
+export class NotLeaderError extends SwarmError {
+  readonly leaderAddress: string | undefined;
+
+  constructor(leaderAddress: string | undefined) {
+    super(
+      'unavailable',
+      leaderAddress === undefined
+        ? 'the cluster has no leader at the moment'
+        : `this manager does not lead the cluster; ${leaderAddress} does`,
+    );
+    this.leaderAddress = leaderAddress;
+  }
+}
 
 /** What the log feeds: the store's tables. */
 export interface StateMachine {
@@ -7,8 +24,8 @@ export interface StateMachine {
   apply(index: number, payload: Uint8Array): ApplyResult;
   /** The records of a snapshot of the state as it is now; later changes must not show in it. */
   snapshot(): Iterable<Uint8Array>;
-  /** Replaces the whole state by the records of a snapshot taken after entry `index`. */
-  restore(index: number, records: Iterable<Uint8Array>): void;
+  /** Replaces the whole state by the records of a snapshot taken after entry `index`, all at once in the end. */
+  restore(index: number, records: AsyncIterable<readonly Uint8Array[]>): Promise<void>;
 }
 
 export type ApplyResult =
@@ -16,11 +33,30 @@ export type ApplyResult =
   /** A guard of the entry did not hold: nothing of it was applied. */
   | { readonly applied: false; readonly index: number; readonly reason: string };
 
+/** Who may write. */
+export interface Leadership {
+  readonly isLeader: boolean;
+  /** host:port of the leader, undefined when nobody is known to lead. */
+  readonly leaderAddress: string | undefined;
+  /** Grows with every new leader. */
+  readonly term: number;
+}
+
 export interface ReplicatedLog extends AsyncDisposable {
   /** Restores and replays what was committed before; afterwards `propose` may be called. */
   open(machine: StateMachine): Promise<void>;
-  /** Resolves when the entry is durable, committed and applied. Many may be in flight; they keep their order. */
+  /**
+   * Resolves when the entry is durable, committed and applied. Many may be in flight; they keep their order. Rejects
+   * with NotLeaderError when the entry was certainly not stored, with `unavailable` when nobody knows.
+   */
   propose(payload: Uint8Array): Promise<ApplyResult>;
+  /** Resolves when the state contains everything that was committed anywhere before the call. */
+  readBarrier(): Promise<void>;
+  readonly leadership: Leadership;
+  /** Calls back at every change of leadership. */
+  onLeadership(listener: (leadership: Leadership) => void): () => void;
+  /** Hands leadership to another manager; resolves when it has it. */
+  transferLeadership(): Promise<void>;
   /** Index of the last applied entry; 0 before the first. */
   readonly appliedIndex: number;
 }

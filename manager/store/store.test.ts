@@ -3,41 +3,18 @@ import { test } from 'node:test';
 import { FakeClock } from '../../core/clock.ts';
 import { newServiceSpec } from '../../core/defaults.ts';
 import { emptyMeta, type Service } from '../../core/generated/objects.ts';
-import { ChangeCodec } from '../../proto/generated/log.ts';
-import { decode, encode } from '../../proto/wire.ts';
-import type { ApplyResult, ReplicatedLog, StateMachine } from './replicated-log.ts';
+import { MemoryLog } from '../../test/support/memory-log.ts';
 import { type Commit, Store } from './store.ts';
 
-/** A log that commits when told to, so that proposals can overlap. */
-class ManualLog implements ReplicatedLog {
-  appliedIndex = 0;
-  isAutomatic = true;
-  #machine: StateMachine | undefined;
-  #waiting: (() => void)[] = [];
-
-  async open(machine: StateMachine): Promise<void> {
-    this.#machine = machine;
-  }
-
-  propose(payload: Uint8Array): Promise<ApplyResult> {
-    return new Promise((resolve) => {
-      this.#waiting.push(() => resolve((this.#machine as StateMachine).apply(++this.appliedIndex, payload)));
-      if (this.isAutomatic) this.commitAll();
-    });
-  }
-
-  commitAll(): void {
-    for (const commit of this.#waiting.splice(0)) commit();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {}
-}
-
-async function aStore(): Promise<{ store: Store; log: ManualLog }> {
-  const log = new ManualLog();
+async function aStore(): Promise<{ store: Store; log: MemoryLog }> {
+  const log = new MemoryLog();
   const store = new Store(log, new FakeClock());
   await store.open();
   return { store, log };
+}
+
+async function* inChunks(records: readonly Uint8Array[]): AsyncIterable<Uint8Array[]> {
+  for (const record of records) yield [Buffer.from(record)];
 }
 
 function aService(id: string, name = id): Service {
@@ -77,7 +54,7 @@ test('a transaction that throws stores nothing', async () => {
 test('two writers of one object both succeed, the second on top of the first', async () => {
   const { store, log } = await aStore();
   await store.update((tx) => tx.create('service', aService('a')));
-  log.isAutomatic = false;
+  log.isHeld = true;
   const bump = () =>
     store.update((tx) => {
       const service = tx.view.service.get('a') as Service;
@@ -85,8 +62,8 @@ test('two writers of one object both succeed, the second on top of the first', a
     });
 
   const both = Promise.all([bump(), bump()]);
-  log.isAutomatic = true;
-  log.commitAll();
+  log.isHeld = false;
+  log.release();
   await both;
 
   assert.equal(store.view.service.get('a')?.specVersion, 3);
@@ -105,7 +82,7 @@ test('a writer that names an old version is refused as out of sequence', async (
 
 test('of two services created at once under one name only one is stored', async () => {
   const { store, log } = await aStore();
-  log.isAutomatic = false;
+  log.isHeld = true;
   const create = (id: string) =>
     store.update((tx) => {
       if (tx.view.serviceByName('web') !== undefined) throw new Error('name is taken');
@@ -113,8 +90,8 @@ test('of two services created at once under one name only one is stored', async 
     });
 
   const outcomes = Promise.allSettled([create('a'), create('b')]);
-  log.isAutomatic = true;
-  log.commitAll();
+  log.isHeld = false;
+  log.release();
 
   assert.deepEqual(
     (await outcomes).map(({ status }) => status),
@@ -174,18 +151,11 @@ test('an entry above the size limit is refused with its size', async () => {
 test('a snapshot restores an equal store and does not see later changes', async () => {
   const { store } = await aStore();
   await store.update((tx) => tx.create('service', aService('a')));
-  const snapshot = store.snapshot()[Symbol.iterator]();
-  const first = snapshot.next();
+  const snapshot = store.snapshot();
   await store.update((tx) => tx.create('service', aService('b')));
-  const records = [first.value, ...{ [Symbol.iterator]: () => snapshot }].filter(
-    (record) => record !== undefined,
-  ) as Uint8Array[];
 
   const { store: other } = await aStore();
-  other.restore(
-    1,
-    records.map((record) => encode(ChangeCodec, decode(ChangeCodec, record))),
-  );
+  await other.restore(1, inChunks([...snapshot]));
 
   assert.deepEqual([...other.view.service.values()], [store.view.service.get('a')]);
   assert.equal(other.view.serviceByName('A')?.id, 'a');

@@ -31,11 +31,12 @@ const ATTEMPTS_MAX = 20;
 const WATCH_BACKLOG_MAX = 10_000;
 
 export class Store implements StateMachine {
-  readonly #tables = new Tables();
+  #tables = new Tables();
   readonly #log: ReplicatedLog;
   readonly #clock: Clock;
   readonly #observe: StoreObserver;
   readonly #listeners = new Set<(commit: Commit) => void>();
+  readonly #watches = new Set<(failure?: unknown) => void>();
 
   constructor(log: ReplicatedLog, clock: Clock, observe: StoreObserver = () => {}) {
     this.#log = log;
@@ -124,8 +125,10 @@ export class Store implements StateMachine {
     });
     const stop = (failure?: unknown) => {
       unsubscribe();
+      this.#watches.delete(stop);
       queue.end(failure);
     };
+    this.#watches.add(stop);
     if (signal.aborted) stop();
     else signal.addEventListener('abort', () => stop(), { once: true });
     return queue;
@@ -138,19 +141,27 @@ export class Store implements StateMachine {
     return { applied: true, index };
   }
 
-  *snapshot(): Iterable<Uint8Array> {
+  snapshot(): Iterable<Uint8Array> {
     // Copies of the references, taken at once: objects never change, so the snapshot is of this moment.
-    const objects = KINDS.map((kind) => [kind, [...this.#tables[kind].values()]] as const);
-    yield* encodeObjects(objects);
+    const tables = this.#tables;
+    return encodeObjects(KINDS.map((kind) => [kind, [...tables[kind].values()]] as const));
   }
 
-  restore(_index: number, records: Iterable<Uint8Array>): void {
-    this.#tables.clear();
-    for (const record of records) {
-      const change = decode(ChangeCodec, record);
-      const object = objectOf(change);
-      if (object !== undefined) this.#tables.put(change.kind as Kind, object as Kinds[Kind]);
-    }
+  async restore(_index: number, records: AsyncIterable<readonly Uint8Array[]>): Promise<void> {
+    // Readers keep the old state until all of the new one is there.
+    const tables = new Tables();
+    for await (const chunk of records)
+      for (const record of chunk) {
+        const change = decode(ChangeCodec, record);
+        const object = objectOf(change);
+        if (object !== undefined) tables.put(change.kind as Kind, object as Kinds[Kind]);
+      }
+    this.#tables = tables;
+    const reason = new SwarmError(
+      'resource-exhausted',
+      'the manager took over a snapshot: watch again from a new one',
+    );
+    for (const stop of this.#watches) stop(reason);
   }
 
   #propose(changes: readonly Change[]): Promise<ApplyResult> {

@@ -116,10 +116,6 @@ export class Tables implements TablesView {
     this[kind].delete(id);
   }
 
-  clear(): void {
-    for (const kind of KINDS) for (const id of [...this[kind].keys()]) this.delete(kind, id);
-  }
-
   #unindex(kind: Kind, id: string): void {
     if (kind === 'service') {
       const service = this.service.get(id);

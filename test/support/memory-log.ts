@@ -19,6 +19,16 @@ export class MemoryLog implements ReplicatedLog {
     });
   }
 
+  async readBarrier(): Promise<void> {}
+
+  readonly leadership = { isLeader: true, leaderAddress: 'localhost:2377', term: 1 };
+
+  onLeadership(): () => void {
+    return () => {};
+  }
+
+  async transferLeadership(): Promise<void> {}
+
   release(): void {
     this.isHeld = false;
     for (const commit of this.#waiting.splice(0)) commit();

@@ -1,0 +1,56 @@
+// What a member's host is given, and what it shows of the group.
+
+import type { Clock, Random } from '../../core/clock.ts';
+import type { Configuration, Member } from '../../proto/generated/raft.ts';
+import type { Role } from '../raft/contract.ts';
+import type { MemberId } from '../raft/message.ts';
+import type { LogOptions } from './log-on-disk.ts';
+import type { OpenPeerNetwork } from './peers.ts';
+
+export interface RaftHostOptions {
+  readonly log: LogOptions;
+  readonly clusterId: string;
+  /** This member, under a fresh id where the directory is empty; else only its address counts. */
+  readonly self: Member;
+  /** Of a fresh directory: the cluster's first members. Without them the leader of an existing cluster adds this one. */
+  readonly founders?: readonly Member[];
+  /** Goes on alone with what is on this disk: the other members are removed for good. */
+  readonly forceNewCluster?: boolean;
+  readonly openNetwork: OpenPeerNetwork;
+  readonly clock: Clock;
+  readonly random: Random;
+  /** Runs a callback soon, after what is happening now: proposals of one moment go together. */
+  readonly defer: (callback: () => void) => void;
+  /** Entries between two snapshots. */
+  readonly snapshotInterval: number;
+  readonly timing?: RaftTiming;
+  readonly observe?: (operation: 'transaction' | 'fsync' | 'snapshot', durationMs: number) => void;
+}
+
+export interface RaftTiming {
+  readonly tickMs: number;
+  readonly heartbeatTicks: number;
+  readonly electionTicks: number;
+}
+
+/** What operators and metrics see of the group. */
+export interface RaftStatus {
+  readonly self: Member;
+  readonly role: Role;
+  readonly term: number;
+  readonly leaderId: MemberId;
+  readonly committedIndex: number;
+  readonly appliedIndex: number;
+  readonly snapshotIndex: number;
+  readonly configuration: Configuration;
+  readonly isDiskFull: boolean;
+  readonly peers: readonly PeerStatus[];
+}
+
+export interface PeerStatus {
+  readonly member: Member;
+  readonly isConnected: boolean;
+  /** What the leader knows of it. */
+  readonly match: number | undefined;
+  readonly state: 'probe' | 'replicate' | 'snapshot' | undefined;
+}

@@ -1,0 +1,495 @@
+// Runs one member of the consensus group: gives the core its time, disk and peers, carries out what it wants, and is the
+// replicated log that the store sees. It decides nothing about consensus; that is manager/raft/.
+
+import { assert, defined } from '../../core/assert.ts';
+import { sleep } from '../../core/clock.ts';
+import { SwarmError } from '../../core/errors.ts';
+import type {
+  Configuration,
+  ConfigurationChange,
+  Entry,
+  Member,
+  RaftMessage,
+  SnapshotMark,
+} from '../../proto/generated/raft.ts';
+import { logLog } from '../log.ts';
+import { participants } from '../raft/configuration.ts';
+import type { Append, RaftStart, Ready } from '../raft/contract.ts';
+import type { MemberId } from '../raft/message.ts';
+import { Raft } from '../raft/raft.ts';
+import {
+  type ApplyResult,
+  type Leadership,
+  NotLeaderError,
+  type ReplicatedLog,
+  type StateMachine,
+} from '../store/replicated-log.ts';
+import { DiskWriter } from './disk-writer.ts';
+import type { RaftHostOptions, RaftStatus, RaftTiming } from './host-options.ts';
+import { LogOnDisk, type LogOptions } from './log-on-disk.ts';
+import type { PeerNetwork } from './peers.ts';
+import { Proposals } from './proposals.ts';
+import { forceNewCluster, foundCluster } from './recovery.ts';
+import { SnapshotExchange } from './snapshot-exchange.ts';
+import { SnapshotTaker } from './snapshot-taker.ts';
+import { Waiters } from './waiters.ts';
+
+// 100 ms heartbeats; an election after one to two seconds of silence. Where a leader's process dies its connections
+// break, and the election starts within FAST_ELECTION_MS.
+const TIMING: RaftTiming = { tickMs: 50, heartbeatTicks: 2, electionTicks: 20 };
+const FAST_ELECTION_MS = 30;
+// Peers notice the leader's end at slightly different times: ask again until they all have.
+const FAST_ELECTION_ATTEMPTS = 20;
+const LIMITS = { appendBytesMax: 512 * 1024, window: { messagesMax: 64, bytesMax: 8 * 2 ** 20 } };
+const APPLY_BYTES_MAX = 4 * 2 ** 20;
+const UNCOMMITTED_BYTES_MAX = 64 * 2 ** 20;
+const PROPOSAL_BYTES_MAX = 512 * 1024;
+
+export class RaftHost implements ReplicatedLog {
+  readonly #options: RaftHostOptions;
+  readonly #timing: RaftTiming;
+  readonly #observe: NonNullable<RaftHostOptions['observe']>;
+  readonly #proposals = new Proposals();
+  readonly #listeners = new Set<(leadership: Leadership) => void>();
+  readonly #stop = new AbortController();
+  #self: Member;
+  #disk!: LogOnDisk;
+  #writer!: DiskWriter;
+  #snapshots!: SnapshotExchange;
+  #taker!: SnapshotTaker;
+  #raft!: Raft;
+  #network!: PeerNetwork;
+  #machine!: StateMachine;
+  #configuration: Configuration | undefined;
+  #leadership: Leadership = { isLeader: false, leaderAddress: undefined, term: 0 };
+  #appliedIndex = 0;
+  /** Set while the state machine takes in a snapshot; entries wait. */
+  #isRestoring = false;
+  #toApply: Entry[] = [];
+  readonly #waiters = new Waiters();
+  #isFlushPlanned = false;
+  #lostLeadership: (() => void) | undefined;
+
+  constructor(options: RaftHostOptions) {
+    this.#options = options;
+    this.#self = options.self;
+    this.#timing = options.timing ?? TIMING;
+    this.#observe = options.observe ?? (() => {});
+  }
+
+  get appliedIndex(): number {
+    return this.#appliedIndex;
+  }
+
+  get leadership(): Leadership {
+    return this.#leadership;
+  }
+
+  get status(): RaftStatus {
+    const { role, term, leaderId, log, configuration } = this.#raft;
+    return {
+      self: this.#self,
+      role,
+      term,
+      leaderId,
+      committedIndex: log.committedIndex,
+      appliedIndex: this.#appliedIndex,
+      snapshotIndex: this.#taker.index,
+      configuration,
+      isDiskFull: this.#writer.isFull,
+      peers: configuration.members
+        .filter(({ id }) => id !== this.#self.id)
+        .map((member) => ({
+          member,
+          isConnected: this.#network.isConnected(member.id),
+          match: this.#raft.progressOf(member.id)?.match,
+          state: this.#raft.progressOf(member.id)?.state,
+        })),
+    };
+  }
+
+  async open(machine: StateMachine): Promise<void> {
+    const { random, openNetwork } = this.#options;
+    this.#machine = machine;
+    const start = await this.#openDisk();
+    this.#raft = new Raft(
+      {
+        id: this.#self.id,
+        electionTicks: this.#timing.electionTicks,
+        heartbeatTicks: this.#timing.heartbeatTicks,
+        random,
+        limits: LIMITS,
+        applyBytesMax: APPLY_BYTES_MAX,
+        uncommittedBytesMax: UNCOMMITTED_BYTES_MAX,
+      },
+      start,
+    );
+    this.#writer = new DiskWriter({
+      disk: this.#disk,
+      clock: this.#options.clock,
+      signal: this.#stop.signal,
+      onDurable: (append) => this.#onDurable(append),
+      install: (append) => this.#snapshots.install(append),
+      onFull: () => this.#onDiskFull(),
+      onFatal: (error) => this.#fail(error),
+    });
+    this.#snapshots = new SnapshotExchange({
+      disk: this.#disk,
+      self: this.#self.id,
+      network: () => this.#network,
+      step: (message) => this.#receive(message),
+      onSent: (peer, succeeded) => {
+        this.#raft.reportSnapshot(peer, succeeded);
+        this.#drain();
+      },
+    });
+    this.#taker = new SnapshotTaker({
+      disk: this.#disk,
+      interval: this.#options.snapshotInterval,
+      capture: () => this.#capture(),
+      onCompacted: (index) => this.#raft.compact(Math.min(index, this.#raft.log.handedOutIndex)),
+      defer: this.#options.defer,
+      signal: this.#stop.signal,
+    });
+    if (start.snapshot !== undefined) await this.#restore();
+    this.#network = openNetwork(this.#self, {
+      onMessage: (message) => this.#receive(message),
+      onSnapshot: (head, records) => this.#snapshots.receive(head, records),
+      onLost: (peer) => this.#onLost(peer),
+    });
+    this.#drain();
+    this.#scheduleTick();
+    const { voters } = this.#raft.configuration;
+    if (voters.length === 1 && voters[0] === this.#self.id) await this.#leadAlone();
+  }
+
+  propose(payload: Uint8Array): Promise<ApplyResult> {
+    if (this.#stop.signal.aborted) return Promise.reject(this.#stop.signal.reason);
+    if (this.#raft.role !== 'leader') return Promise.reject(this.#notLeader());
+    if (this.#writer.isFull) return Promise.reject(diskFull());
+    return new Promise((resolve, reject) => {
+      this.#proposals.add({ payload, startedMs: performance.now(), resolve, reject });
+      this.#planFlush();
+    });
+  }
+
+  async readBarrier(): Promise<void> {
+    this.#stop.signal.throwIfAborted();
+    const read = this.#raft.readIndex();
+    if (read === 'not-leader') throw this.#notLeader();
+    const confirmed = this.#waiters.confirmed(read);
+    this.#planFlush();
+    await this.#waiters.applied(await confirmed);
+  }
+
+  onLeadership(listener: (leadership: Leadership) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** Hands leadership to the voter that has most of the log, or to the one given. */
+  async transferLeadership(to?: MemberId): Promise<void> {
+    if (this.#raft.role !== 'leader') throw this.#notLeader();
+    const target = to ?? this.#bestSuccessor();
+    if (target === undefined)
+      throw new SwarmError('failed-precondition', 'no other manager could take over the leadership');
+    this.#raft.transferLeadership(target);
+    const lost = new Promise<void>((resolve) => {
+      this.#lostLeadership = resolve;
+    });
+    this.#drain();
+    const { tickMs, electionTicks } = this.#timing;
+    const patience = new AbortController();
+    const limit = sleep(this.#options.clock, tickMs * electionTicks * 2, patience.signal).then(
+      () => 'late' as const,
+      () => 'done' as const,
+    );
+    const outcome = await Promise.race([lost, limit]);
+    patience.abort();
+    if (outcome === 'late')
+      throw new SwarmError('deadline-exceeded', `member ${target} did not take over the leadership in time`);
+  }
+
+  /** Changes who takes part; resolves when the change is committed and applied here. */
+  async changeMembers(change: ConfigurationChange): Promise<void> {
+    const at = this.#raft.proposeChange(change);
+    if (at === 'not-leader') throw this.#notLeader();
+    if (typeof at === 'string')
+      throw new SwarmError('unavailable', 'another change of members is under way', {
+        hint: 'Try again in a moment.',
+      });
+    this.#drain();
+    await this.#waiters.applied(at.index);
+  }
+
+  /** The disk under the log: snapshots for backups, keys. */
+  get disk(): LogOnDisk {
+    return this.#disk;
+  }
+
+  /** Writes a snapshot now, unless one is being written: that one counts. */
+  async takeSnapshot(): Promise<void> {
+    if (this.#appliedIndex > this.#taker.index) this.#taker.start();
+    await this.#taker.settled();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#stop.signal.aborted) return;
+    const reason = new SwarmError('unavailable', 'the manager is stopping');
+    this.#stop.abort(reason);
+    this.#giveUp(reason);
+    await this.#taker?.settled();
+    await this.#disk?.[Symbol.asyncDispose]();
+  }
+
+  async #openDisk(): Promise<RaftStart> {
+    const { log: options, clusterId, self, founders } = this.#options;
+    const logOptions: LogOptions = {
+      ...options,
+      observe: (operation, durationMs) => this.#observe(operation, durationMs),
+      onFatal: (error) => this.#fail(error),
+      onSnapshotWanted: () => this.#taker.start(),
+    };
+    const existing = await LogOnDisk.open(logOptions);
+    if (existing !== undefined) {
+      const { log, recovered } = existing;
+      this.#disk = log;
+      this.#self = { ...self, id: recovered.member.memberId };
+      if (recovered.member.clusterId !== clusterId)
+        throw new SwarmError(
+          'failed-precondition',
+          `the log belongs to cluster ${recovered.member.clusterId}, not to ${clusterId}`,
+        );
+      return this.#options.forceNewCluster ? forceNewCluster(log, recovered, this.#self) : recovered;
+    }
+    this.#disk = await LogOnDisk.create(logOptions, { clusterId, memberId: self.id });
+    const hardState = { term: 0, vote: 0, commit: 0 };
+    if (founders === undefined) return { hardState, snapshot: undefined, entries: [] };
+    const founded = foundCluster(founders);
+    await this.#disk.append(founded);
+    return { ...founded, snapshot: undefined };
+  }
+
+  /** The only voter need not wait for anybody: it leads when its own vote is on the disk. */
+  async #leadAlone(): Promise<void> {
+    this.#raft.campaign();
+    this.#drain();
+    await this.#waiters.applied(this.#raft.log.lastIndex + 1);
+  }
+
+  #scheduleTick(): void {
+    const tick = () => {
+      if (this.#stop.signal.aborted) return;
+      this.#options.clock.after(this.#timing.tickMs, tick);
+      this.#raft.tick();
+      this.#drain();
+    };
+    this.#options.clock.after(this.#timing.tickMs, tick);
+  }
+
+  #planFlush(): void {
+    if (this.#isFlushPlanned) return;
+    this.#isFlushPlanned = true;
+    this.#options.defer(() => {
+      this.#isFlushPlanned = false;
+      if (!this.#stop.signal.aborted) this.#drain();
+    });
+  }
+
+  /** Brings waiting proposals into the log. During a transfer and at the limits they wait. */
+  #enterProposals(): void {
+    while (this.#proposals.waitingCount > 0) {
+      const proposals = this.#proposals.takeWaiting(PROPOSAL_BYTES_MAX);
+      const at = this.#raft.propose(proposals.map(({ payload }) => payload));
+      if (typeof at === 'object') this.#proposals.place(proposals, at.firstIndex, at.term);
+      else {
+        this.#proposals.putBack(proposals);
+        if (at === 'not-leader') this.#proposals.rejectWaiting(this.#notLeader());
+        return;
+      }
+    }
+  }
+
+  #drain(): void {
+    this.#enterProposals();
+    for (let ready = this.#raft.takeReady(); ready !== undefined; ready = this.#raft.takeReady()) {
+      this.#carryOut(ready);
+      this.#enterProposals();
+    }
+    this.#followConfiguration();
+    this.#followLeadership();
+  }
+
+  #carryOut({ append, messages, committed, reads }: Ready): void {
+    for (const message of messages) {
+      if (message.type === 'snapshot') void this.#snapshots.send(message);
+      else this.#network.send(message);
+    }
+    if (append?.snapshot !== undefined) {
+      this.#snapshots.take();
+      this.#isRestoring = true;
+    }
+    if (append !== undefined) this.#writer.write(append);
+    for (const entry of committed) this.#toApply.push(entry);
+    this.#applyAll();
+    for (const { read, index } of reads) this.#waiters.confirm(read, index);
+  }
+
+  #applyAll(): void {
+    if (this.#isRestoring || this.#toApply.length === 0) return;
+    const entries = this.#toApply;
+    let bytes = 0;
+    this.#toApply = [];
+    for (const entry of entries) {
+      assert(entry.index === this.#appliedIndex + 1, `entry ${entry.index} after ${this.#appliedIndex}`);
+      this.#appliedIndex = entry.index;
+      bytes += entry.payload.length;
+      const result = entry.kind === 'normal' ? this.#machine.apply(entry.index, entry.payload) : undefined;
+      const proposal = this.#proposals.takeApplied(entry.index, entry.term);
+      if (proposal === undefined) continue;
+      this.#observe('transaction', performance.now() - proposal.startedMs);
+      proposal.resolve(defined(result, 'a proposal is a normal entry'));
+    }
+    this.#waiters.advance(this.#appliedIndex);
+    this.#taker.applied(this.#appliedIndex, bytes);
+  }
+
+  #receive(message: RaftMessage): void {
+    if (this.#stop.signal.aborted || message.to !== this.#self.id) return;
+    // Who was removed has no say, also not about terms.
+    if (this.#raft.configuration.removed.includes(message.from)) return;
+    this.#raft.step(message);
+    this.#drain();
+  }
+
+  #onDurable(append: Append): void {
+    if (this.#stop.signal.aborted) return;
+    this.#raft.persisted(append);
+    if (append.snapshot !== undefined) this.#restore().catch((error) => this.#fail(error));
+    this.#drain();
+  }
+
+  /** Gives the state machine the newest snapshot on the disk; entries that follow it wait meanwhile. */
+  async #restore(): Promise<void> {
+    this.#isRestoring = true;
+    const snapshot = defined(await this.#disk.openSnapshot(), 'no snapshot to restore from');
+    try {
+      await this.#machine.restore(snapshot.mark.index, snapshot.records());
+      this.#appliedIndex = snapshot.mark.index;
+      this.#taker.replaced(snapshot.mark.index);
+    } finally {
+      await snapshot.close();
+    }
+    this.#proposals.skip(this.#appliedIndex);
+    this.#isRestoring = false;
+    this.#applyAll();
+    this.#waiters.advance(this.#appliedIndex);
+  }
+
+  /** The state machine as it is now, if what is applied and what the configuration says belong together. */
+  #capture(): { mark: SnapshotMark; records: Iterable<Uint8Array> } | undefined {
+    const index = this.#appliedIndex;
+    const { log, configuration } = this.#raft;
+    const term = log.termOf(index);
+    if (this.#isRestoring || index === 0 || index !== log.handedOutIndex || term === undefined)
+      return undefined;
+    return { mark: { index, term, configuration }, records: this.#machine.snapshot() };
+  }
+
+  #followConfiguration(): void {
+    const { configuration } = this.#raft;
+    if (configuration === this.#configuration) return;
+    this.#configuration = configuration;
+    const known = participants(configuration);
+    this.#network.setPeers(
+      configuration.members.filter(({ id }) => id !== this.#self.id && known.includes(id)),
+    );
+  }
+
+  #followLeadership(): void {
+    const { role, leaderId, term, configuration } = this.#raft;
+    const isLeader = role === 'leader';
+    const leaderAddress = configuration.members.find(({ id }) => id === leaderId)?.address;
+    const before = this.#leadership;
+    if (before.isLeader === isLeader && before.leaderAddress === leaderAddress && before.term === term)
+      return;
+    this.#leadership = { isLeader, leaderAddress, term };
+    if (before.isLeader && !isLeader) this.#onLeadershipLost();
+    if (isLeader !== before.isLeader || leaderAddress !== before.leaderAddress)
+      logLog.info({ 'raft.term': term, 'raft.role': role, 'raft.leader': leaderAddress }, 'leadership');
+    for (const listener of this.#listeners) listener(this.#leadership);
+  }
+
+  #onLeadershipLost(): void {
+    this.#waiters.rejectReads(this.#notLeader());
+    this.#proposals.rejectWaiting(this.#notLeader());
+    this.#lostLeadership?.();
+    this.#lostLeadership = undefined;
+    // What is in the log is usually decided by the next leader in a moment.
+    const { tickMs, electionTicks } = this.#timing;
+    this.#options.clock.after(tickMs * electionTicks * 2, () => {
+      if (this.#raft.role !== 'leader') this.#proposals.abandon();
+    });
+  }
+
+  #onLost(peer: MemberId): void {
+    if (this.#stop.signal.aborted) return;
+    this.#raft.reportUnreachable(peer);
+    if (this.#raft.leaderId === peer) {
+      this.#raft.forgetLeader();
+      this.#electSoon(FAST_ELECTION_ATTEMPTS);
+    }
+    this.#drain();
+  }
+
+  /** The leader's connection broke: asks for votes at once, again and again while others still believe in it. */
+  #electSoon(attempts: number): void {
+    this.#options.clock.after(this.#options.random() * FAST_ELECTION_MS, () => {
+      if (this.#stop.signal.aborted || this.#raft.leaderId !== 0 || attempts === 0) return;
+      if (this.#raft.role !== 'candidate') this.#raft.campaign();
+      this.#drain();
+      this.#electSoon(attempts - 1);
+    });
+  }
+
+  #onDiskFull(): void {
+    logLog.error('the disk of the log is full: no change can be stored here until there is room');
+    this.#proposals.rejectWaiting(diskFull());
+    const target = this.#bestSuccessor();
+    if (this.#raft.role !== 'leader' || target === undefined) return;
+    this.#raft.transferLeadership(target);
+    this.#drain();
+  }
+
+  /** The connected voter with most of the log. */
+  #bestSuccessor(): MemberId | undefined {
+    const { voters } = this.#raft.configuration;
+    const matchOf = (id: MemberId) => this.#raft.progressOf(id)?.match ?? 0;
+    return voters
+      .filter((id) => id !== this.#self.id && this.#network.isConnected(id))
+      .sort((a, b) => matchOf(b) - matchOf(a))[0];
+  }
+
+  #notLeader(): NotLeaderError {
+    return new NotLeaderError(this.#leadership.isLeader ? undefined : this.#leadership.leaderAddress);
+  }
+
+  #fail(error: unknown): void {
+    if (this.#stop.signal.aborted) return;
+    this.#stop.abort(error);
+    this.#giveUp(error);
+    this.#options.log.onFatal(error);
+  }
+
+  #giveUp(reason: unknown): void {
+    this.#proposals.rejectWaiting(reason);
+    this.#proposals.abandon();
+    this.#waiters.rejectReads(reason);
+  }
+}
+
+function diskFull(): SwarmError {
+  return new SwarmError('resource-exhausted', 'the disk of this manager is full: changes cannot be stored', {
+    hint: 'Make room in its state directory; it goes on by itself.',
+  });
+}

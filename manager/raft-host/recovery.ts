@@ -1,0 +1,67 @@
+// How a log begins, and how it goes on alone after a majority is lost.
+
+import {
+  type Configuration,
+  type ConfigurationChange,
+  ConfigurationChangeCodec,
+  type Entry,
+  emptyConfiguration,
+  type HardState,
+  type Member,
+} from '../../proto/generated/raft.ts';
+import { decode, encode } from '../../proto/wire.ts';
+import { logLog } from '../log.ts';
+import { applyChange, isJoint, isVoter } from '../raft/configuration.ts';
+import type { RaftStart } from '../raft/contract.ts';
+import type { LogOnDisk, Recovered } from './log-on-disk.ts';
+
+/** The first entry of every founder's log: who they are. It is committed by being there. */
+export function foundCluster(founders: readonly Member[]): { hardState: HardState; entries: Entry[] } {
+  const change = { steps: founders.map((member) => ({ kind: 'add-voter' as const, member })) };
+  return {
+    hardState: { term: 1, vote: 0, commit: 1 },
+    entries: [configurationEntry(change, { index: 1, term: 1 })],
+  };
+}
+
+/**
+ * Makes this member the only one: everybody else is removed, and all that is in its log counts as committed, so that
+ * nothing which was ever acknowledged and reached this disk is lost. Durable when it resolves.
+ */
+export async function forceNewCluster(
+  log: LogOnDisk,
+  recovered: Recovered,
+  self: Member,
+): Promise<RaftStart> {
+  const term = recovered.hardState.term + 1;
+  const entries = [...recovered.entries];
+  let configuration = recovered.snapshot?.configuration ?? emptyConfiguration;
+  for (const { kind, payload } of entries)
+    if (kind === 'configuration')
+      configuration = applyChange(configuration, decode(ConfigurationChangeCodec, payload));
+  const first = (entries.at(-1)?.index ?? recovered.snapshot?.index ?? 0) + 1;
+  const changes = changesToBeAlone(configuration, self);
+  const added = changes.map((change, position) =>
+    configurationEntry(change, { index: first + position, term }),
+  );
+  const commit = first + added.length - 1;
+  const hardState = { term, vote: 0, commit };
+  await log.append({ hardState, entries: added });
+  const removed = configuration.members.filter(({ id }) => id !== self.id).map(({ nodeId }) => nodeId);
+  logLog.warn({ 'raft.removed': removed }, 'a new cluster is forced: this manager goes on alone');
+  return { hardState, snapshot: recovered.snapshot, entries: [...entries, ...added] };
+}
+
+/** One simple change at a time: this member votes, then the others go. */
+function changesToBeAlone(configuration: Configuration, self: Member): ConfigurationChange[] {
+  const changes: ConfigurationChange[] = isJoint(configuration) ? [{ steps: [] }] : [];
+  const kind = isVoter(configuration, self.id) ? ('move' as const) : ('add-voter' as const);
+  changes.push({ steps: [{ kind, member: self }] });
+  for (const member of configuration.members)
+    if (member.id !== self.id) changes.push({ steps: [{ kind: 'remove', member }] });
+  return changes;
+}
+
+function configurationEntry(change: ConfigurationChange, at: { index: number; term: number }): Entry {
+  return { ...at, kind: 'configuration', payload: encode(ConfigurationChangeCodec, change) };
+}

@@ -1,0 +1,90 @@
+// Takes snapshots of this member's own state when the log has grown enough, and lets the log before them go.
+
+import { messageOf } from '../../core/errors.ts';
+import type { SnapshotMark } from '../../proto/generated/raft.ts';
+import { logLog } from '../log.ts';
+import type { LogOnDisk } from './log-on-disk.ts';
+
+export interface SnapshotTakerOptions {
+  readonly disk: LogOnDisk;
+  /** Entries between two snapshots. */
+  readonly interval: number;
+  /** The state as it is now, and where that is in the log; undefined while it is in flux. */
+  readonly capture: () => { mark: SnapshotMark; records: Iterable<Uint8Array> } | undefined;
+  /** Entries up to this index are not needed in memory any more. */
+  readonly onCompacted: (index: number) => void;
+  readonly defer: (callback: () => void) => void;
+  readonly signal: AbortSignal;
+}
+
+// Swarm keeps this many entries for slow followers beside a snapshot.
+const ENTRIES_KEPT = 500;
+// A snapshot sooner than the interval says when the log since the last has grown to this.
+const LOG_BYTES_MAX = 64 * 2 ** 20;
+// Objects that are encoded at a time: some tenths of a millisecond.
+const SLICE = 32;
+
+export class SnapshotTaker {
+  readonly #options: SnapshotTakerOptions;
+  #running: Promise<void> | undefined;
+  #bytes = 0;
+  /** Of the newest snapshot, also while it is being written. */
+  index = 0;
+
+  constructor(options: SnapshotTakerOptions) {
+    this.#options = options;
+  }
+
+  /** Entries have been applied up to `appliedIndex`, so many bytes more. */
+  applied(appliedIndex: number, bytes: number): void {
+    this.#bytes += bytes;
+    if (appliedIndex - this.index >= this.#options.interval || this.#bytes >= LOG_BYTES_MAX) this.start();
+  }
+
+  /** A snapshot of the leader took the place of all that. */
+  replaced(index: number): void {
+    this.index = index;
+    this.#bytes = 0;
+  }
+
+  start(): void {
+    if (this.#running !== undefined) return;
+    const captured = this.#options.capture();
+    if (captured === undefined) return;
+    this.index = captured.mark.index;
+    this.#bytes = 0;
+    this.#running = this.#write(captured)
+      .catch((error) => {
+        if (this.#options.signal.aborted) return;
+        logLog.error({ error: messageOf(error) }, 'snapshot failed, the next will be tried in time');
+      })
+      .finally(() => {
+        this.#running = undefined;
+      });
+  }
+
+  /** Resolves when no snapshot is being written. */
+  async settled(): Promise<void> {
+    await this.#running;
+  }
+
+  async #write({ mark, records }: { mark: SnapshotMark; records: Iterable<Uint8Array> }): Promise<void> {
+    const { disk, signal, onCompacted } = this.#options;
+    await disk.writeSnapshot(mark, this.#paced(records));
+    if (signal.aborted) return;
+    const index = Math.max(0, mark.index - ENTRIES_KEPT);
+    onCompacted(index);
+    await disk.compact(index);
+  }
+
+  /** Lets everything else run between slices. */
+  async *#paced(records: Iterable<Uint8Array>): AsyncIterable<Uint8Array> {
+    let count = 0;
+    for (const record of records) {
+      yield record;
+      if (++count % SLICE !== 0) continue;
+      await new Promise<void>((resolve) => this.#options.defer(resolve));
+      this.#options.signal.throwIfAborted();
+    }
+  }
+}
