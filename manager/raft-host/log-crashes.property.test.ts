@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { hasCode } from '../../core/errors.ts';
 import type { Entry, HardState } from '../../proto/generated/raft.ts';
 import { emptyHardState } from '../../proto/generated/raft.ts';
 import { setLogLevel } from '../../rpc/logger.ts';
@@ -31,6 +32,8 @@ type Step =
   | { readonly kind: 'compact'; readonly behind: number }
   | { readonly kind: 'receive'; readonly ahead: number }
   | { readonly kind: 'rotate' }
+  /** How much room there is from here on; Infinity for enough. */
+  | { readonly kind: 'room'; readonly bytes: number }
   | { readonly kind: 'crash'; readonly calls: number; readonly crash: CrashKind; readonly again: number };
 
 const step: fc.Arbitrary<Step> = fc.oneof(
@@ -52,6 +55,13 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     arbitrary: fc.record({ kind: fc.constant('receive' as const), ahead: fc.integer({ min: -3, max: 5 }) }),
   },
   { weight: 1, arbitrary: fc.constant({ kind: 'rotate' as const }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      kind: fc.constant('room' as const),
+      bytes: fc.oneof(fc.nat(30_000), fc.constant(Number.POSITIVE_INFINITY)),
+    }),
+  },
   {
     weight: 4,
     arbitrary: fc.record({
@@ -84,6 +94,8 @@ class World {
   /** Indexes of snapshots that may be the newest, with their terms. */
   #marks: Mark[] = [{ index: 0, term: 0 }];
   #term = 1;
+  /** What was refused has to come again before anything after it. */
+  #refusedFrom = Number.POSITIVE_INFINITY;
   #outstanding: Promise<unknown>[] = [];
   readonly #randomBytes: (size: number) => Buffer;
 
@@ -125,10 +137,9 @@ class World {
       case 'append':
         return this.#append(next);
       case 'hard-state':
-        this.#remember({ ...this.#now, hardState: aState(this.#term, newest.index, 1) }, (state) =>
+        return this.#remember({ ...this.#now, hardState: aState(this.#term, newest.index, 1) }, (state) =>
           log.append({ hardState: state.hardState, entries: [] }),
         );
-        return;
       case 'wait':
         return this.#wait();
       case 'snapshot': {
@@ -137,8 +148,9 @@ class World {
         if (index <= newest.index) return;
         const mark = aMark(index, this.#now.entries[index - 1]?.term ?? newest.term);
         this.#marks.push(mark);
-        await log.writeSnapshot(mark, this.#records(index));
-        this.#marks = this.#marks.slice(-1);
+        if (await this.#hasRoom(log.writeSnapshot(mark, this.#records(index))))
+          this.#marks = this.#marks.slice(-1);
+        else this.#marks.pop();
         return;
       }
       case 'compact':
@@ -146,13 +158,31 @@ class World {
       case 'receive':
         return this.#receive(Math.max(newest.index + 1, last + next.ahead));
       case 'rotate':
-        return log.rotateKey();
+        await this.#hasRoom(log.rotateKey());
+        return;
+      case 'room':
+        await this.#wait();
+        this.disk.capacityBytes = this.disk.usedBytes + next.bytes;
+        if (next.bytes === Number.POSITIVE_INFINITY) await log.reviewSpace();
+        return;
+    }
+  }
+
+  /** False when there was no room for it. */
+  async #hasRoom(work: Promise<unknown>): Promise<boolean> {
+    try {
+      await work;
+      return true;
+    } catch (error) {
+      if (!hasCode(error, 'resource-exhausted')) throw error;
+      assert.ok(this.disk.capacityBytes < Number.POSITIVE_INFINITY, 'refused with plenty of room');
+      return false;
     }
   }
 
   async #append({ count, back, bytes }: Extract<Step, { kind: 'append' }>): Promise<void> {
     const newest = this.#marks.at(-1)?.index ?? 0;
-    const kept = Math.max(newest, this.#now.entries.length - back);
+    const kept = Math.max(newest, Math.min(this.#now.entries.length - back, this.#refusedFrom - 1));
     if (kept < this.#now.entries.length) this.#term++;
     const term = this.#term;
     const entries = Array.from({ length: count }, (_, offset) =>
@@ -160,9 +190,11 @@ class World {
     );
     const isWithState = count % 2 === 0;
     const hardState = isWithState ? aState(term, newest, 2) : this.#now.hardState;
-    this.#remember({ entries: [...this.#now.entries.slice(0, kept), ...entries], hardState }, () =>
+    await this.#remember({ entries: [...this.#now.entries.slice(0, kept), ...entries], hardState }, () =>
       (this.log as LogOnDisk).append(isWithState ? { hardState, entries } : { entries }),
     );
+    if (this.disk.capacityBytes === Number.POSITIVE_INFINITY) this.#refusedFrom = Number.POSITIVE_INFINITY;
+    else this.#refusedFrom = this.#now.entries.includes(entries[0]) ? Number.POSITIVE_INFINITY : kept + 1;
   }
 
   async #receive(index: number): Promise<void> {
@@ -175,14 +207,19 @@ class World {
     await peer.writeSnapshot(mark, this.#records(index));
     const snapshot = await peer.openSnapshot();
     assert.ok(snapshot);
-    const receiver = await log.receiveSnapshot(mark, snapshot.rootHash);
-    for await (const chunk of snapshot.records()) await receiver.write(chunk);
-    const since = { entries: Array(index).fill(undefined), hardState: this.#now.hardState };
-    this.#states.push(since);
-    this.#marks.push({ ...mark, since });
-    await receiver.finish();
-    this.#states = this.#states.slice(-1);
-    this.#marks = this.#marks.slice(-1);
+    const [states, marks] = [this.#states, this.#marks];
+    const install = async () => {
+      const receiver = await log.receiveSnapshot(mark, snapshot.rootHash);
+      for await (const chunk of snapshot.records()) await receiver.write(chunk);
+      const since = { entries: Array(index).fill(undefined), hardState: this.#now.hardState };
+      this.#states = [...states, since];
+      this.#marks = [...marks, { ...mark, since }];
+      await receiver.finish();
+    };
+    const isInstalled = await this.#hasRoom(install());
+    if (isInstalled) this.#refusedFrom = Number.POSITIVE_INFINITY;
+    this.#states = isInstalled ? this.#states.slice(-1) : states;
+    this.#marks = isInstalled ? this.#marks.slice(-1) : marks;
   }
 
   *#records(index: number): Iterable<Buffer> {
@@ -190,13 +227,17 @@ class World {
   }
 
   /** The state may be this one from now on, and has to be when `write` was acknowledged. */
-  #remember(state: Memory, write: (state: Memory) => Promise<void>): void {
+  #remember(state: Memory, write: (state: Memory) => Promise<void>): Promise<void> {
     this.#states.push(state);
     this.#outstanding.push(
-      write(state).then(() => {
-        this.#states = this.#states.slice(this.#states.indexOf(state));
+      this.#hasRoom(write(state)).then((isWritten) => {
+        const position = this.#states.indexOf(state);
+        if (isWritten) this.#states = this.#states.slice(position);
+        else if (position >= 0) this.#states = this.#states.slice(0, position);
       }),
     );
+    // Whoever does not wait would not know what to build on.
+    return this.disk.capacityBytes < Number.POSITIVE_INFINITY ? this.#wait() : Promise.resolve();
   }
 
   async #wait(): Promise<void> {
@@ -218,13 +259,21 @@ class World {
 
   async #start(): Promise<void> {
     const options = logOptions(this.disk, { randomBytes: this.#randomBytes });
-    const opened = await LogOnDisk.open(options);
+    const opened = await LogOnDisk.open(options).catch((error) => {
+      assert.ok(
+        hasCode(error, 'resource-exhausted') && this.disk.capacityBytes < Number.POSITIVE_INFINITY,
+        error,
+      );
+      this.disk.capacityBytes = Number.POSITIVE_INFINITY;
+      return LogOnDisk.open(options);
+    });
     if (opened === undefined) {
       assert.deepEqual(this.#states[0]?.entries, [], 'acknowledged entries are gone with the whole log');
       this.log = await LogOnDisk.create(options, MEMBER);
       return;
     }
     this.log = opened.log;
+    this.#refusedFrom = Number.POSITIVE_INFINITY;
     const { recovered } = opened;
     const mark = this.#marks.find(({ index }) => index === (recovered.snapshot?.index ?? 0));
     assert.ok(
