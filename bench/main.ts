@@ -1,6 +1,7 @@
 // `npm run bench -- NAME [--quick] [--json]`: side by side with a peer, in one run, as ratios.
 
 import { deployBench } from './deploy.ts';
+import { logBench } from './log.ts';
 import { printReport, type Row } from './report.ts';
 
 export interface BenchOptions {
@@ -8,7 +9,10 @@ export interface BenchOptions {
   readonly isQuick: boolean;
 }
 
-const BENCHES: Record<string, (options: BenchOptions) => Promise<Row[]>> = { deploy: deployBench };
+const BENCHES: Record<string, (options: BenchOptions) => Promise<Row[]>> = {
+  deploy: deployBench,
+  log: logBench,
+};
 
 const names = process.argv.slice(2).filter((word) => !word.startsWith('--'));
 const flags = new Set(process.argv.slice(2).filter((word) => word.startsWith('--')));

@@ -39,6 +39,19 @@ export function againstLimit(what: string, unit: string, value: number, max: num
   };
 }
 
+/** A row judged by itself: at least `min`. */
+export function againstFloor(what: string, unit: string, value: number, min: number, peer: number): Row {
+  return {
+    what,
+    value: round(value),
+    unit,
+    peer: round(peer),
+    ratio: round(value / peer),
+    target: `≥ ${min} ${unit}`,
+    ok: value >= min,
+  };
+}
+
 export function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
   const middle = sorted.length >> 1;

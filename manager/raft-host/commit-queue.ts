@@ -1,13 +1,13 @@
 // Group commit: one write is in flight, everything that arrives meanwhile is the next block. A write that fails ends the
 // log, since what the disk holds is unknown from then on; a disk that is full refuses blocks before they are written.
 
-import { assert } from '../../core/assert.ts';
+import { assert, defined } from '../../core/assert.ts';
 import { messageOf, SwarmError } from '../../core/errors.ts';
 import type { Entry, HardState } from '../../proto/generated/raft.ts';
 import { BLOCK_BYTES_MAX, BlockBuilder, entryBytes, type LogPosition, type LogRecord } from './block.ts';
 import type { DataKey } from './data-key.ts';
 import type { SegmentRecord } from './log-reader.ts';
-import type { SegmentWriter } from './segment-writer.ts';
+import type { SegmentWriter, WritePosition } from './segment-writer.ts';
 
 /** What a member has to remember before it says a word about it. */
 export interface LogWrite {
@@ -59,7 +59,8 @@ export class CommitQueue {
   #draining: Promise<void> | undefined;
   #sealed: SegmentRecord[];
   #current: { keyId: number; lastIndex: number } = { keyId: 0, lastIndex: 0 };
-  #isFull = false;
+  /** The first entry that was refused: until it comes again, what comes builds on something that is not there. */
+  #refusedFrom = Number.POSITIVE_INFINITY;
   #failure: SwarmError | undefined;
 
   constructor(
@@ -95,17 +96,17 @@ export class CommitQueue {
   append({ hardState, entries }: LogWrite): Promise<void> {
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     const first = entries[0];
-    if (first !== undefined && first.index > this.#queued + 1) {
-      // The entries before were refused, and the caller does not know it yet.
-      assert(this.#isFull, `entry ${first.index} follows entry ${this.#queued}`);
-      return Promise.reject(noRoom());
-    }
+    if (first !== undefined && first.index > this.#refusedFrom) return Promise.reject(noRoom());
     let bytes = 0;
     for (const entry of entries) bytes += entryBytes(entry);
     if (bytes > WRITE_BYTES_MAX)
       return Promise.reject(
         new SwarmError('invalid-argument', `${bytes} bytes are too many for one write of the log`),
       );
+    if (first !== undefined) {
+      assert(first.index <= this.#queued + 1, `entry ${first.index} follows entry ${this.#queued}`);
+      this.#refusedFrom = Number.POSITIVE_INFINITY;
+    }
     const batch = this.#openBatch();
     for (const entry of entries) batch.entries.push(entry);
     batch.bytes += bytes;
@@ -123,17 +124,32 @@ export class CommitQueue {
   restart(mark: LogPosition, beforeWrite: () => Promise<void>): Promise<void> {
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     this.#queued = mark.index;
+    this.#refusedFrom = Number.POSITIVE_INFINITY;
     return this.#push({ isFirst: true, mark, beforeWrite });
   }
 
-  /** The first block of a process, with what it recovered. False when there is no room. */
-  async begin(records: readonly LogRecord[], last: LogPosition): Promise<boolean> {
+  /**
+   * The first block of a process, with what it recovered: all of it (`isWhole`), or what may have been lost from
+   * `position` on. False when there is no room.
+   */
+  async begin(
+    records: readonly LogRecord[],
+    { last, position, isWhole }: { last: LogPosition; position: WritePosition; isWhole: boolean },
+  ): Promise<boolean> {
     this.#builder.reset();
     for (const record of records) this.#builder.add(record);
     const key = this.#options.key();
+    this.#writer.moveTo(position);
     if (!(await this.#writer.begin(this.#builder, { key, last }))) return false;
+    if (isWhole) this.#outdateSealed();
     this.#current = { keyId: key.id, lastIndex: this.#durable.last.index };
     return true;
+  }
+
+  /** There is no room to begin with: the last segment stays the last until there is. */
+  adopt(position: WritePosition): void {
+    this.#writer.moveTo(position);
+    this.#current = defined(this.#sealed.pop(), 'a log without segments');
   }
 
   /** Resolves when everything that was appended has been written or refused. */
@@ -197,7 +213,6 @@ export class CommitQueue {
     const isWritten = isFirst
       ? await this.#writer.begin(this.#builder, { key, last, ...(beforeWrite && { beforeWrite }) })
       : await this.#writer.write(this.#builder);
-    this.#isFull = !isWritten;
     if (!isWritten) return false;
     if (isFirst) this.#seal(key);
     this.#remember(batch);
@@ -220,7 +235,7 @@ export class CommitQueue {
   }
 
   #seal(key: DataKey): void {
-    this.#sealed.push({ sequence: this.#writer.segment - 1, ...this.#current });
+    this.#sealed.push({ ...this.#current, sequence: this.#writer.segment - 1 });
     this.#current = { keyId: key.id, lastIndex: 0 };
   }
 
@@ -228,7 +243,7 @@ export class CommitQueue {
     let { last } = this.#durable;
     if (mark !== undefined) {
       last = { index: mark.index, term: mark.term };
-      this.#sealed = this.#sealed.map((segment) => ({ ...segment, lastIndex: 0 }));
+      this.#outdateSealed();
     }
     const entry = entries.at(-1);
     if (entry !== undefined) last = { index: entry.index, term: entry.term };
@@ -236,11 +251,19 @@ export class CommitQueue {
     this.#durable = { last, hardState };
   }
 
+  /** A newer segment says all that these do. */
+  #outdateSealed(): void {
+    this.#sealed = this.#sealed.map((segment) => ({ ...segment, lastIndex: 0 }));
+  }
+
   /** Nothing of this batch and of those behind it is written: each builds on the one before. */
   #refuse(batch: Batch): void {
     this.#queued = this.#durable.last.index;
     const error = noRoom();
-    for (const { done } of [batch, ...this.#batches.splice(0)]) done.reject(error);
+    for (const { done, entries } of [batch, ...this.#batches.splice(0)]) {
+      for (const { index } of entries) this.#refusedFrom = Math.min(this.#refusedFrom, index);
+      done.reject(error);
+    }
   }
 }
 

@@ -12,6 +12,7 @@ import { type Disk, isNoSpace } from './disk.ts';
 import { KEY_FILE, type KeyRing, loadKeyFile, newDataKey, storeKeyFile } from './key-file.ts';
 import { type LogImage, listDirectory, readLog, type SegmentRecord } from './log-reader.ts';
 import { type LogMember, segmentName } from './segment-header.ts';
+import type { ReadBlock } from './segment-reader.ts';
 import { SegmentSupply, type SpaceState } from './segment-supply.ts';
 import { FIRST_POSITION, SegmentWriter, type WritePosition } from './segment-writer.ts';
 import { SnapshotReader, SnapshotWriter, snapshotName } from './snapshot-file.ts';
@@ -167,7 +168,8 @@ export class LogOnDisk implements AsyncDisposable {
       segments: [],
       snapshot: undefined,
     });
-    await log.#begin([{ kind: 'mark', mark: none }], none);
+    const start = { last: none, position: FIRST_POSITION, isWhole: true };
+    if (!(await log.#queue.begin([{ kind: 'mark', mark: none }], start))) throw noRoomToOpen();
     return log;
   }
 
@@ -191,8 +193,9 @@ export class LogOnDisk implements AsyncDisposable {
 
   /**
    * Durable when it resolves; calls keep their order. An entry whose index is not after the last one replaces that one
-   * and those behind it. Rejects with `resource-exhausted` when the disk is full: nothing is written then, nor of what
-   * was appended after it, and the same may be tried again. Any other rejection is the end of this log.
+   * and those behind it. Rejects with `resource-exhausted` when the disk is full: nothing is written then, nor anything
+   * that was appended after it, until the first entry that was refused (or one before it) is appended again. Any other
+   * rejection is the end of this log.
    */
   append(write: LogWrite): Promise<void> {
     return this.#queue.append(write);
@@ -304,31 +307,37 @@ export class LogOnDisk implements AsyncDisposable {
   static async #resume(options: LogOptions, ring: KeyRing, image: LogImage): Promise<LogOnDisk> {
     const { member, hardState, entries, snapshot, segments, tail, lastBlock } = image;
     const base = { index: snapshot?.index ?? 0, term: snapshot?.term ?? 0 };
-    const isCopied = image.entriesBytes <= COPY_BYTES_MAX;
     const last = entries.at(-1) ?? base;
-    const end = { segment: defined(segments.at(-1), 'a log without segments').sequence, ...positionOf(tail) };
+    const { sequence } = defined(segments.at(-1), 'a log without segments');
+    const end = { segment: sequence, end: tail.end, nextBlock: tail.nextSequence, chain: tail.chain };
     const log = new LogOnDisk(options, member, ring, {
-      // The last block may be in the page cache and not on the disk. It is written again, in its place.
-      position: isCopied || lastBlock === undefined ? end : { ...end, ...positionBefore(lastBlock) },
+      position: end,
       last: { index: last.index, term: last.term },
       hardState,
-      segments: isCopied ? segments.map((segment) => ({ ...segment, lastIndex: 0 })) : segments,
+      segments,
       snapshot: snapshot && { mark: snapshot, keyId: await snapshotKey(options.disk, ring, snapshot) },
     });
+    await log.#supply.open(await log.#disk.list());
     const state: LogRecord = { kind: 'hard-state', hardState };
-    if (isCopied) {
+    if (image.entriesBytes <= COPY_BYTES_MAX) {
       const copies = entries.map((entry): LogRecord => ({ kind: 'entry', entry }));
-      await log.#begin([{ kind: 'mark', mark: base }, state, ...copies], base);
-    } else await log.#begin([...(lastBlock?.records ?? []), state], last);
+      const whole = [{ kind: 'mark', mark: base } as const, state, ...copies];
+      if (await log.#queue.begin(whole, { last: base, position: end, isWhole: true })) return log;
+    }
+    // Without a mark what was superseded would be back.
+    if (image.isSuperseded || lastBlock === undefined) throw noRoomToOpen();
+    // The last block may be in the page cache and not on the disk. It is written again, in its place.
+    const before = {
+      segment: sequence,
+      end: lastBlock.offset,
+      nextBlock: lastBlock.sequence,
+      chain: lastBlock.chain,
+    };
+    const repeated = [...lastBlock.records, state];
+    if (await log.#queue.begin(repeated, { last, position: before, isWhole: false })) return log;
+    await rewrite(options.disk, segmentName(sequence), lastBlock);
+    log.#queue.adopt(end);
     return log;
-  }
-
-  async #begin(records: readonly LogRecord[], last: LogPosition): Promise<void> {
-    await this.#supply.open(await this.#disk.list());
-    if (await this.#queue.begin(records, last)) return;
-    throw new SwarmError('resource-exhausted', 'the disk of the log is full: it cannot be opened', {
-      hint: 'Make room in the directory of the manager and start it again.',
-    });
   }
 
   get #key(): DataKey {
@@ -449,17 +458,26 @@ async function snapshotKey(disk: Disk, { keys }: KeyRing, { index }: SnapshotMar
   return reader.keyId;
 }
 
-function positionOf({ end, nextSequence, chain }: LogImage['tail']): Omit<WritePosition, 'segment'> {
-  return { end, nextBlock: nextSequence, chain };
+/** Makes a block durable that is there, without any more room. */
+async function rewrite(disk: Disk, name: string, { offset, bytes }: ReadBlock): Promise<void> {
+  const file = await disk.open(name, { sync: true });
+  try {
+    await file.write(await file.read(offset, bytes), offset);
+  } finally {
+    await file.close();
+  }
+  await disk.syncDirectory();
 }
 
-function positionBefore(block: NonNullable<LogImage['lastBlock']>): Omit<WritePosition, 'segment'> {
-  return { end: block.offset, nextBlock: block.sequence, chain: block.chain };
+function noRoomToOpen(): SwarmError {
+  return new SwarmError('resource-exhausted', 'the disk of the log is full: it cannot be opened', {
+    hint: 'Make room in the directory of the manager and start it again.',
+  });
 }
 
 function explainNoSpace(error: unknown): unknown {
   if (!isNoSpace(error)) return error;
-  return new SwarmError('resource-exhausted', `there is no room for a snapshot: ${messageOf(error)}`, {
+  return new SwarmError('resource-exhausted', `there is no room: ${messageOf(error)}`, {
     hint: 'Make room in the directory of the manager.',
     cause: error,
   });

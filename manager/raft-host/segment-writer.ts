@@ -52,6 +52,12 @@ export class SegmentWriter {
     return this.#position.segment;
   }
 
+  /** What is written next comes after this place, in a new segment. */
+  moveTo(position: WritePosition): void {
+    assert(this.#open === undefined, 'a segment is in use');
+    this.#position = position;
+  }
+
   fits(recordBytes: number): boolean {
     return this.#open !== undefined && this.#position.end + blockBytes(recordBytes) <= this.#open.capacity;
   }
