@@ -55,7 +55,7 @@ export class Proposals {
     this.#placed.delete(index);
     if (placed.term === term) return placed;
     // Another leader's entry took the place.
-    placed.reject(unknownOutcome('it was not stored: another manager became leader'));
+    placed.reject(leadershipLost('it was not stored'));
     return undefined;
   }
 
@@ -64,7 +64,7 @@ export class Proposals {
     for (const [at, { reject }] of this.#placed)
       if (at <= index) {
         this.#placed.delete(at);
-        reject(unknownOutcome('it may have been stored'));
+        reject(leadershipLost());
       }
   }
 
@@ -72,14 +72,15 @@ export class Proposals {
     for (const { reject } of this.#waiting.splice(0)) reject(error);
   }
 
-  /** Nobody can say any more what becomes of them. */
-  abandon(): void {
-    for (const { reject } of this.#placed.values()) reject(unknownOutcome('it may have been stored'));
+  /** Nobody can say any more what becomes of those in the log. */
+  abandon(reason: unknown): void {
+    for (const { reject } of this.#placed.values()) reject(reason);
     this.#placed.clear();
   }
 }
 
-function unknownOutcome(what: string): SwarmError {
+/** The answer to a proposal that is in the log of a manager which does not lead any more. */
+export function leadershipLost(what = 'it may have been stored'): SwarmError {
   return new SwarmError('unavailable', `leadership was lost while a change was under way: ${what}`, {
     hint: 'Look at the object before you repeat the change.',
   });

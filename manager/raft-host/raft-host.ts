@@ -28,7 +28,7 @@ import { DiskWriter } from './disk-writer.ts';
 import type { RaftHostOptions, RaftStatus, RaftTiming } from './host-options.ts';
 import { LogOnDisk, type LogOptions } from './log-on-disk.ts';
 import type { PeerNetwork } from './peers.ts';
-import { Proposals } from './proposals.ts';
+import { leadershipLost, Proposals } from './proposals.ts';
 import { forceNewCluster, foundCluster } from './recovery.ts';
 import { SnapshotExchange } from './snapshot-exchange.ts';
 import { SnapshotTaker } from './snapshot-taker.ts';
@@ -425,10 +425,15 @@ export class RaftHost implements ReplicatedLog {
     this.#proposals.rejectWaiting(this.#notLeader());
     this.#lostLeadership?.();
     this.#lostLeadership = undefined;
-    // What is in the log is usually decided by the next leader in a moment.
+    this.#abandonLater(() => (this.#raft.role === 'leader' ? undefined : leadershipLost()));
+  }
+
+  /** What is in the log is usually decided by the next leader in a moment. If not, whoever waits is told `reason`. */
+  #abandonLater(reason: () => SwarmError | undefined): void {
     const { tickMs, electionTicks } = this.#timing;
     this.#options.clock.after(tickMs * electionTicks * 2, () => {
-      if (this.#raft.role !== 'leader') this.#proposals.abandon();
+      const error = reason();
+      if (error !== undefined) this.#proposals.abandon(error);
     });
   }
 
@@ -455,6 +460,7 @@ export class RaftHost implements ReplicatedLog {
   #onDiskFull(): void {
     logLog.error('the disk of the log is full: no change can be stored here until there is room');
     this.#proposals.rejectWaiting(diskFull());
+    this.#abandonLater(() => (this.#writer.isFull ? diskFull() : undefined));
     const target = this.#bestSuccessor();
     if (this.#raft.role !== 'leader' || target === undefined) return;
     this.#raft.transferLeadership(target);
@@ -483,7 +489,7 @@ export class RaftHost implements ReplicatedLog {
 
   #giveUp(reason: unknown): void {
     this.#proposals.rejectWaiting(reason);
-    this.#proposals.abandon();
+    this.#proposals.abandon(leadershipLost());
     this.#waiters.rejectReads(reason);
   }
 }
