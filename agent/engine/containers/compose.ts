@@ -97,6 +97,7 @@ export class ContainerComposer {
       mounts,
       filesDirectory: directory.path,
       machine: this.#options.machine,
+      seccompFilter: this.#options.runtime.seccompFilter,
       ...(config.network && { networkNamespacePath: config.network.namespacePath }),
     });
     const record = {
