@@ -1,15 +1,26 @@
 // Mount propagation between this process and containerd. Where crun is used on a hybrid cgroup machine, containerd
 // runs in a mount namespace of its own; only what is mounted under the shared run directory afterwards reaches it.
 
-import { existsSync, mkdirSync, readFileSync, realpathSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  realpathSync,
+  statfsSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { check, libcFunctions } from '../../linux/libc.ts';
 
 const MS_RDONLY = 1;
+const MS_NOSUID = 2;
+const MS_NODEV = 4;
 const MS_REMOUNT = 0x20;
 const MS_BIND = 0x1000;
 const MS_REC = 0x4000;
 const MS_SHARED = 1 << 20;
 const MNT_DETACH = 2;
+const TMPFS_MAGIC = 0x01021994;
 
 interface MountPoint {
   readonly path: string;
@@ -43,13 +54,19 @@ function mountAt(directory: string): MountPoint | undefined {
   );
 }
 
-/** Makes the directory a shared mount point of its own. Does nothing when it is one. */
+/**
+ * Makes the directory a shared mount point of its own, in memory: where /run is on a disk, a new tmpfs. Does nothing
+ * when it is one.
+ */
 export function shareDirectory(directory: string): void {
   mkdirSync(directory, { recursive: true });
   const real = realpathSync(directory);
   if (mountAt(real)?.isShared) return;
-  // Recursive, so that what is mounted below already stays visible.
-  check(libcFunctions.mount(real, real, 'none', MS_BIND | MS_REC, null), `bind mount ${real}`);
+  if (statfsSync(real).type === TMPFS_MAGIC) {
+    // Recursive, so that what is mounted below already stays visible.
+    check(libcFunctions.mount(real, real, 'none', MS_BIND | MS_REC, null), `bind mount ${real}`);
+  } else
+    check(libcFunctions.mount('tmpfs', real, 'tmpfs', MS_NOSUID | MS_NODEV, 'mode=711'), `mount ${real}`);
   check(libcFunctions.mount('none', real, 'none', MS_SHARED, null), `share mount ${real}`);
 }
 
