@@ -95,7 +95,7 @@ export class ContainerComposer {
       hostname,
       user: resolveUser(config.user || image.configuration.user, config.groups, files),
       mounts,
-      filesDirectory: directory.path,
+      filesDirectory: directory.filesPath,
       machine: this.#options.machine,
       seccompFilter: this.#options.runtime.seccompFilter,
       ...(config.network && { networkNamespacePath: config.network.namespacePath }),
