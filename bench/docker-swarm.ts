@@ -4,7 +4,7 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createWriteStream, existsSync, readdirSync, readFileSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { request } from 'node:http';
 import os from 'node:os';
 import path from 'node:path';
@@ -100,9 +100,13 @@ export class DockerSwarm {
   async #startDaemon(): Promise<void> {
     const log = createWriteStream(path.join(this.directory, 'dockerd.log'));
     await once(log, 'open');
+    // In memory, where /run/docker is as a rule: as our own run directory always is.
+    const execRoot = path.join(this.directory, 'exec');
+    await mkdir(execRoot);
+    await run('mount', ['-t', 'tmpfs', 'tmpfs', execRoot]);
     const flags = [
       `--data-root=${this.directory}/data`,
-      `--exec-root=${this.directory}/exec`,
+      `--exec-root=${execRoot}`,
       `--pidfile=${this.directory}/docker.pid`,
       `--host=unix://${this.#socket}`,
       '--storage-driver=overlay2',

@@ -176,7 +176,7 @@ function buildParts(options: OpenEngineOptions, { machine, runtime, log }: Surro
     composer,
     lifecycle: new ContainerLifecycle({ containerd, engineId, machine, logs, log }),
     logs,
-    root: path.join(dataRoot, 'containers'),
+    places: { root: path.join(dataRoot, 'containers'), filesRoot: path.join(runDir, 'etc') },
     findImage: (reference) => images.findStored(reference),
     measure,
     log,

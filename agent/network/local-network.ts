@@ -92,7 +92,7 @@ function placesOf(location: LocalNetworkLocation): Places {
     networkPin: join(namespacesDir, NETWORK_PIN),
     uplinkName: UPLINK_PREFIX + location.engineId,
     hostTable: hostTableName(location.engineId),
-    records: new Records(location.stateDir),
+    records: new Records(location.stateDir, location.runDir),
   };
 }
 

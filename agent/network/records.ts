@@ -1,7 +1,7 @@
 // What must outlive this process, as small JSON files: how the network was laid out, and one file per endpoint.
 // An endpoint's file is its commit mark: what the kernel holds without one is half-made and is taken down.
-// Files are renamed into place but not synced to disk: after a power failure the kernel has forgotten everything
-// that they describe, so a lost or broken file counts as absent.
+// Endpoints' files lie in the run directory: at the end of the boot the kernel forgets what they describe. The network's
+// is renamed into place but not synced to disk; lost or broken it counts as absent.
 
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -32,12 +32,13 @@ export class Records {
   readonly #stateDir: string;
   readonly #endpointsDir: string;
 
-  constructor(stateDir: string) {
+  constructor(stateDir: string, runDir: string) {
     this.#stateDir = stateDir;
-    this.#endpointsDir = join(stateDir, ENDPOINTS_FOLDER);
+    this.#endpointsDir = join(runDir, ENDPOINTS_FOLDER);
   }
 
   createFolders(): void {
+    mkdirSync(this.#stateDir, { recursive: true, mode: 0o700 });
     mkdirSync(this.#endpointsDir, { recursive: true, mode: 0o700 });
   }
 

@@ -1,7 +1,7 @@
 // What the worker must know after a crash and containerd does not hold: which tasks it was given, and how those ended
-// whose containers are gone. One small file a task, replaced as a whole.
+// whose containers are gone. One small file a task; each state it must remember is a line, and the last one counts.
 
-import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { messageOf, SwarmError } from '../../core/errors.ts';
 import type { Revision, Task, TaskStatus } from '../../core/generated/objects.ts';
@@ -46,10 +46,9 @@ export class Journal {
   }
 
   save(entry: JournalEntry): Promise<void> {
-    return this.#enqueue(entry.task.id, async (file) => {
-      await writeFile(`${file}.tmp`, JSON.stringify(entry), { mode: 0o600 });
-      await rename(`${file}.tmp`, file);
-    });
+    // What an interrupted write has left ends where the line begins.
+    const line = `\n${JSON.stringify(entry)}`;
+    return this.#enqueue(entry.task.id, (file) => appendFile(file, line, { mode: 0o600 }));
   }
 
   delete(taskId: string): Promise<void> {
@@ -68,9 +67,21 @@ export class Journal {
   }
 }
 
-/** Throws unless the text is the entry that the file is named after: a power cut leaves files empty or half. */
+/** The last whole line. Throws unless it is an entry of the task that the file is named after. */
 function parseEntry(text: string, name: string): JournalEntry {
-  const entry = JSON.parse(text) as JournalEntry | null;
+  const entry = text
+    .split('\n')
+    .map(parseLine)
+    .findLast((parsed) => parsed !== undefined);
   if (`${entry?.task?.id}.json` !== name) throw new SwarmError('internal', 'it holds no task of this name');
   return entry as JournalEntry;
+}
+
+function parseLine(line: string): JournalEntry | undefined {
+  try {
+    return (JSON.parse(line) as JournalEntry | null) ?? undefined;
+  } catch {
+    // A power cut or a full disk leaves files empty and lines half.
+    return undefined;
+  }
 }

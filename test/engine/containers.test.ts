@@ -53,6 +53,19 @@ for (const runtime of ['runc', 'crun'] as const) {
       assert.match(stdout, /^box\n\/tmp\nred \/bin\nbox\n127\.0\.0\.1\tlocalhost\n/);
     });
 
+    test('containers that come and go at once, the first and the last of their shims too, all run', async () => {
+      for (let round = 0; round < 3; round++) {
+        const configs = Array.from({ length: 12 }, () => aContainer());
+        await Promise.all(configs.map((config) => containers().create(config)));
+        await Promise.all(configs.map(({ id }) => containers().start(id)));
+
+        const states = (await containers().list()).map(({ status }) => status.state);
+        assert.deepEqual(new Set(states), new Set(['running']));
+
+        await Promise.all(configs.map(({ id }) => containers().remove(id)));
+      }
+    });
+
     test('a command replaces the entry point and drops the default arguments', async () => {
       const result = await runToEnd(own.engine, { command: ['echo', 'hi'], args: ['you'] });
 

@@ -95,8 +95,9 @@ export class ContainerComposer {
       hostname,
       user: resolveUser(config.user || image.configuration.user, config.groups, files),
       mounts,
-      filesDirectory: directory.path,
+      filesDirectory: directory.filesPath,
       machine: this.#options.machine,
+      seccompFilter: this.#options.runtime.seccompFilter,
       ...(config.network && { networkNamespacePath: config.network.namespacePath }),
     });
     const record = {

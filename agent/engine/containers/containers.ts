@@ -22,7 +22,7 @@ import type { Measure } from '../measure.ts';
 import { type ContainerComposer, checkContainerId } from './compose.ts';
 import { ContainerEntry } from './entry.ts';
 import type { ContainerLifecycle } from './lifecycle.ts';
-import { ContainerDirectory, type ContainerRecordFile } from './record.ts';
+import { ContainerDirectory, type ContainerPlaces, type ContainerRecordFile } from './record.ts';
 import { signalNumber } from './signals.ts';
 
 export interface ContainersOptions {
@@ -30,15 +30,14 @@ export interface ContainersOptions {
   readonly composer: ContainerComposer;
   readonly lifecycle: ContainerLifecycle;
   readonly logs: LogService;
-  /** One directory per container. */
-  readonly root: string;
+  readonly places: ContainerPlaces;
   readonly findImage: (reference: string) => StoredImage | undefined;
   readonly measure: Measure;
   readonly log: Logger;
 }
 
 // More at once only lengthens the queue inside containerd.
-const PARALLEL_STARTS = 4;
+const PARALLEL_STARTS = 6;
 const PARALLEL_REMOVALS = 4;
 const SIGKILL = 9;
 // A process that outlives SIGKILL this long hangs in the kernel.
@@ -53,7 +52,8 @@ export class EngineContainers implements Containers {
 
   constructor(options: ContainersOptions) {
     this.#options = options;
-    mkdirSync(options.root, { recursive: true, mode: 0o711 });
+    const { root, filesRoot } = options.places;
+    for (const directory of [root, filesRoot]) mkdirSync(directory, { recursive: true, mode: 0o711 });
   }
 
   /** Looks at everything: on the first call it adopts what is there, later it catches up with missed events. */
@@ -74,10 +74,10 @@ export class EngineContainers implements Containers {
   }
 
   async #load(): Promise<void> {
-    const { containerd, root, logs } = this.#options;
+    const { containerd, places, logs } = this.#options;
     const { containers } = await containerd.containers.list({ filters: [] });
     for (const { id } of containers) {
-      const directory = new ContainerDirectory(root, id);
+      const directory = new ContainerDirectory(places, id);
       const entry = new ContainerEntry(directory, directory.readRecord() ?? lostRecord(id));
       this.#entries.set(id, entry);
       const exit = directory.readExit();
@@ -85,10 +85,10 @@ export class EngineContainers implements Containers {
         if (directory.startedInBoot() !== undefined) logs.open(id, directory.path, entry.record.logs);
       } else entry.markExited(exit);
     }
-    for (const id of readdirSync(root)) {
-      const directory = new ContainerDirectory(root, id);
+    for (const id of [...readdirSync(places.root), ...readdirSync(places.filesRoot)]) {
+      const directory = new ContainerDirectory(places, id);
       // Its creation was cut off, or its removal.
-      if (!this.#entries.has(id) && directory.readRecord() !== undefined) directory.remove(true);
+      if (!this.#entries.has(id) && directory.isMoreThanLog()) directory.remove(true);
     }
   }
 
@@ -143,8 +143,8 @@ export class EngineContainers implements Containers {
   }
 
   async #create(config: ContainerConfig, image: StoredImage): Promise<void> {
-    const { composer, containerd, root } = this.#options;
-    const directory = new ContainerDirectory(root, config.id);
+    const { composer, containerd, places } = this.#options;
+    const directory = new ContainerDirectory(places, config.id);
     try {
       const composition = await composer.compose(config, image, directory);
       directory.create(config, composition.hostname);
@@ -217,7 +217,7 @@ export class EngineContainers implements Containers {
     const keepLogs = options.keepLogs === true;
     const entry = this.#entries.get(id);
     if (entry === undefined) {
-      new ContainerDirectory(this.#options.root, id).remove(keepLogs);
+      new ContainerDirectory(this.#options.places, id).remove(keepLogs);
       return;
     }
     await entry.turns.run(async () => {
@@ -252,7 +252,7 @@ export class EngineContainers implements Containers {
 
   async *logs(id: string, query: LogQuery = {}): AsyncIterable<LogRecord> {
     checkContainerId(id);
-    const { path } = new ContainerDirectory(this.#options.root, id);
+    const { path } = new ContainerDirectory(this.#options.places, id);
     yield* this.#options.logs.read(id, path, query);
   }
 

@@ -16,7 +16,7 @@ import type { LogService } from '../logs/log-service.ts';
 import type { Machine } from '../machine.ts';
 import type { ContainerEntry } from './entry.ts';
 import { startFailure } from './failure.ts';
-import { cgroupsPath } from './spec.ts';
+import { cgroupsPath, shimGroup } from './spec.ts';
 
 export interface LifecycleOptions {
   readonly containerd: Containerd;
@@ -40,6 +40,7 @@ export class ContainerLifecycle {
   readonly #options: LifecycleOptions;
   readonly #deletions = new Limiter(PARALLEL_DELETIONS);
   readonly #deletionFlights = new SingleFlight<void>();
+  readonly #shims = new Map<string, Limiter>();
   readonly #bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
 
   constructor(options: LifecycleOptions) {
@@ -71,18 +72,16 @@ export class ContainerLifecycle {
     const { containerd, logs } = this.#options;
     const { stdout, stderr } = logs.spoolPaths(entry.id);
     const call = { timeoutMs: TASK_TIMEOUT_MS };
+    const request = {
+      containerId: entry.id,
+      rootfs: entry.mounts ?? (await this.#snapshotMounts(entry)),
+      stdin: '',
+      stdout,
+      stderr: entry.record.tty ? '' : stderr,
+      terminal: entry.record.tty,
+    };
     try {
-      await containerd.tasks.create(
-        {
-          containerId: entry.id,
-          rootfs: entry.mounts ?? (await this.#snapshotMounts(entry)),
-          stdin: '',
-          stdout,
-          stderr: entry.record.tty ? '' : stderr,
-          terminal: entry.record.tty,
-        },
-        call,
-      );
+      await this.#alone(entry.id, () => containerd.tasks.create(request, call));
     } catch (error) {
       // An earlier start was cut off after it had created the task.
       if (!hasCode(error, 'already-exists')) throw error;
@@ -131,14 +130,25 @@ export class ContainerLifecycle {
   async #deleteTask(id: string): Promise<void> {
     const { tasks } = this.#options.containerd;
     try {
-      await tasks.delete({ containerId: id }, { timeoutMs: TASK_TIMEOUT_MS });
+      await this.#alone(id, () => tasks.delete({ containerId: id }, { timeoutMs: TASK_TIMEOUT_MS }));
     } catch (error) {
       if (!hasCode(error, 'failed-precondition') && !hasCode(error, 'internal')) throw error;
       // It still runs or was only created.
       await tasks.kill({ containerId: id, signal: SIGKILL, all: true }).catch(() => {});
       await this.#untilStopped(id);
-      await tasks.delete({ containerId: id }, { timeoutMs: TASK_TIMEOUT_MS });
+      await this.#alone(id, () => tasks.delete({ containerId: id }, { timeoutMs: TASK_TIMEOUT_MS }));
     }
+  }
+
+  /**
+   * Creations and deletions in one shim take turns. Its first container brings the shim with it, the last one takes it
+   * away: two that come at once would start it twice and break both, and one must not come while the last one goes.
+   */
+  #alone<T>(id: string, call: () => Promise<T>): Promise<T> {
+    const group = shimGroup(id);
+    const turns = this.#shims.get(group) ?? new Limiter(1);
+    this.#shims.set(group, turns);
+    return turns.run(call);
   }
 
   async #untilStopped(id: string): Promise<void> {

@@ -1,5 +1,6 @@
-// What the engine keeps on disk of one container, in a directory of its own. `container.jsonl` gets a line at each step
-// of its life: what it is, that it was started, how it ended; the log and the files bound into /etc lie beside it.
+// What the engine keeps of one container, in a directory of its own. `container.jsonl` gets a line at each step of its
+// life: what it is, that it was started, how it ended; the log lies beside it. The files bound into /etc end with the
+// boot, as its network does.
 
 import {
   appendFileSync,
@@ -27,6 +28,13 @@ export interface ContainerRecordFile {
   readonly logs: LogSettings;
 }
 
+export interface ContainerPlaces {
+  /** One directory per container, lasting. */
+  readonly root: string;
+  /** One directory per container with its files for /etc. In memory: files on a disk cost 1 ms of each start. */
+  readonly filesRoot: string;
+}
+
 const STEPS_FILE = 'container.jsonl';
 
 // Docker's, byte for byte.
@@ -40,9 +48,12 @@ ff02::2\tip6-allrouters
 
 export class ContainerDirectory {
   readonly path: string;
+  /** Has hostname, hosts and resolv.conf. */
+  readonly filesPath: string;
 
-  constructor(root: string, id: string) {
+  constructor({ root, filesRoot }: ContainerPlaces, id: string) {
     this.path = path.join(root, id);
+    this.filesPath = path.join(filesRoot, id);
   }
 
   file(name: string): string {
@@ -55,11 +66,14 @@ export class ContainerDirectory {
   }
 
   create(config: ContainerConfig, hostname: string): void {
-    mkdirSync(this.path, { recursive: true, mode: 0o711 });
+    for (const directory of [this.path, this.filesPath])
+      mkdirSync(directory, { recursive: true, mode: 0o711 });
+    const write = (name: string, text: string) =>
+      writeFileSync(path.join(this.filesPath, name), text, { mode: 0o644 });
     const ownLine = config.network?.address ? `${config.network.address}\t${hostname}\n` : '';
-    writeFileSync(this.file('hostname'), `${hostname}\n`, { mode: 0o644 });
-    writeFileSync(this.file('hosts'), HOSTS + ownLine, { mode: 0o644 });
-    writeFileSync(this.file('resolv.conf'), config.network?.resolvConf ?? '', { mode: 0o644 });
+    write('hostname', `${hostname}\n`);
+    write('hosts', HOSTS + ownLine);
+    write('resolv.conf', config.network?.resolvConf ?? '');
   }
 
   writeRecord(record: ContainerRecordFile): void {
@@ -87,8 +101,13 @@ export class ContainerDirectory {
     return this.#read().exit;
   }
 
+  isMoreThanLog(): boolean {
+    return existsSync(this.filesPath) || this.readRecord() !== undefined;
+  }
+
   /** Removes everything, or all but the log. */
   remove(keepLog: boolean): void {
+    rmSync(this.filesPath, { recursive: true, force: true });
     if (!existsSync(this.path)) return;
     if (!keepLog) {
       rmSync(this.path, { recursive: true, force: true });

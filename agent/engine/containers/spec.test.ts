@@ -166,3 +166,11 @@ test('containers spread over four shims', () => {
 
   assert.equal(groups.size, 4);
 });
+
+test('a compiled seccomp profile goes beside the profile, which stays for runtimes that do not know it', () => {
+  const [without, compiled] = [specOf(), specOf({ seccompFilter: 'AAAA' })];
+
+  assert.deepEqual(Object.keys(without.annotations), ['io.containerd.runc.v2.group']);
+  assert.equal(compiled.annotations['run.oci.seccomp_bpf_data'], 'AAAA');
+  assert.deepEqual(compiled.linux.seccomp, without.linux.seccomp);
+});

@@ -86,6 +86,8 @@ export interface SpecInput {
   readonly networkNamespacePath?: string;
   /** Directory with the container's hostname, hosts and resolv.conf. */
   readonly filesDirectory: string;
+  /** The seccomp profile in the form that crun has compiled it to. */
+  readonly seccompFilter?: string | undefined;
   readonly machine: Machine;
 }
 
@@ -141,7 +143,11 @@ export function composeSpec(input: SpecInput): Readonly<Record<string, unknown>>
     ociVersion: '1.0.2-dev',
     hostname: input.hostname,
     root: { path: 'rootfs', readonly: input.readOnly },
-    annotations: { 'io.containerd.runc.v2.group': shimGroup(input.id) },
+    annotations: {
+      'io.containerd.runc.v2.group': shimGroup(input.id),
+      // A crun that does not know it, and runc, compile linux.seccomp.
+      ...(input.seccompFilter !== undefined && { 'run.oci.seccomp_bpf_data': input.seccompFilter }),
+    },
     process: {
       terminal: input.tty,
       user: input.user,
