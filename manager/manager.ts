@@ -56,35 +56,9 @@ export async function runManager(options: ManagerOptions, signal: AbortSignal): 
   const stop = AbortSignal.any([signal, failed.signal]);
   let metrics: ManagerMetrics | undefined;
   const observe = (name: string, durationMs: number) => metrics?.observe(name, durationMs);
-  const self = {
-    id: newMemberId(randomBytes),
-    nodeId: options.nodeId,
-    address: `${options.advertiseAddress}:2377`,
-  };
-  await using log = new RaftHost({
-    log: {
-      disk: await RealDisk.open(path.join(options.stateDirectory, 'log')),
-      randomBytes,
-      onFatal: (error) => {
-        managerLog.fatal({ error: messageOf(error) }, 'the log cannot be written; the manager ends');
-        failed.abort(error);
-      },
-    },
-    clusterId: options.clusterId,
-    self,
-    founders: [self],
-    openNetwork: noPeers,
-    clock,
-    random,
-    defer: setImmediate,
-    snapshotInterval: options.clusterSpec?.snapshotInterval || defaultClusterSpec.snapshotInterval,
-    observe: (operation, durationMs) =>
-      observe(
-        operation === 'fsync'
-          ? 'tsswarm_log_fsync_latency_seconds'
-          : `swarm_raft_${operation}_latency_seconds`,
-        durationMs,
-      ),
+  await using log = await createLog(options, observe, (error) => {
+    managerLog.fatal({ error: messageOf(error) }, 'the log cannot be written; the manager ends');
+    failed.abort(error);
   });
   const store = new Store(log, clock, (operation, durationMs) =>
     observe(`swarm_store_${operation.replace('-', '_')}_latency_seconds`, durationMs),
@@ -123,6 +97,34 @@ export async function runManager(options: ManagerOptions, signal: AbortSignal): 
     for (const server of servers) server.stop();
   }
   if (failed.signal.aborted) throw failed.signal.reason;
+}
+
+/** The replicated log on this manager's disk. `onFatal` is told when that has failed. */
+async function createLog(
+  options: ManagerOptions,
+  observe: (name: string, durationMs: number) => void,
+  onFatal: (error: unknown) => void,
+): Promise<RaftHost> {
+  const { clock, random, nodeId, clusterId, advertiseAddress, clusterSpec } = options;
+  const self = { id: newMemberId(randomBytes), nodeId, address: `${advertiseAddress}:2377` };
+  return new RaftHost({
+    log: { disk: await RealDisk.open(path.join(options.stateDirectory, 'log')), randomBytes, onFatal },
+    clusterId,
+    self,
+    founders: [self],
+    openNetwork: noPeers,
+    clock,
+    random,
+    defer: setImmediate,
+    snapshotInterval: clusterSpec?.snapshotInterval || defaultClusterSpec.snapshotInterval,
+    observe: (operation, durationMs) =>
+      observe(
+        operation === 'fsync'
+          ? 'tsswarm_log_fsync_latency_seconds'
+          : `swarm_raft_${operation}_latency_seconds`,
+        durationMs,
+      ),
+  });
 }
 
 async function listen(

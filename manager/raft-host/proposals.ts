@@ -85,3 +85,10 @@ export function leadershipLost(what = 'it may have been stored'): SwarmError {
     hint: 'Look at the object before you repeat the change.',
   });
 }
+
+/** The answer to a proposal that this disk has no room for. */
+export function diskFull(): SwarmError {
+  return new SwarmError('resource-exhausted', 'the disk of this manager is full: changes cannot be stored', {
+    hint: 'Make room in its state directory; it goes on by itself.',
+  });
+}

@@ -28,7 +28,7 @@ import { DiskWriter } from './disk-writer.ts';
 import type { RaftHostOptions, RaftStatus, RaftTiming } from './host-options.ts';
 import { LogOnDisk, type LogOptions } from './log-on-disk.ts';
 import type { PeerNetwork } from './peers.ts';
-import { leadershipLost, Proposals } from './proposals.ts';
+import { diskFull, leadershipLost, Proposals } from './proposals.ts';
 import { forceNewCluster, foundCluster } from './recovery.ts';
 import { SnapshotExchange } from './snapshot-exchange.ts';
 import { SnapshotTaker } from './snapshot-taker.ts';
@@ -369,7 +369,7 @@ export class RaftHost implements ReplicatedLog {
     this.#drain();
   }
 
-  /** Gives the state machine the newest snapshot on the disk; entries that follow it wait meanwhile. */
+  /** Gives the state machine the newest snapshot; entries that follow it wait meanwhile. */
   async #restore(): Promise<void> {
     this.#isRestoring = true;
     const snapshot = defined(await this.#disk.openSnapshot(), 'no snapshot to restore from');
@@ -492,10 +492,4 @@ export class RaftHost implements ReplicatedLog {
     this.#proposals.abandon(leadershipLost());
     this.#waiters.rejectReads(reason);
   }
-}
-
-function diskFull(): SwarmError {
-  return new SwarmError('resource-exhausted', 'the disk of this manager is full: changes cannot be stored', {
-    hint: 'Make room in its state directory; it goes on by itself.',
-  });
 }

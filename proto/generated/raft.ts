@@ -91,6 +91,40 @@ export interface RaftMessage {
   readonly snapshot?: SnapshotMark;
 }
 export const emptyRaftMessage: RaftMessage = Object.freeze({ type: "append", from: 0, to: 0, term: 0, logIndex: 0, logTerm: 0, commit: 0, rejected: false, hintIndex: 0, hintTerm: 0, context: 0, entries: [] });
+
+/** A peer's snapshot in pieces: the head first, then records. */
+export interface SnapshotPiece {
+  readonly head?: SnapshotPieceHead;
+  readonly records: readonly Uint8Array[];
+}
+export const emptySnapshotPiece: SnapshotPiece = Object.freeze({ records: [] });
+
+export interface SnapshotPieceHead {
+  readonly from: number;
+  readonly term: number;
+  readonly mark: SnapshotMark;
+  readonly rootHash: Uint8Array;
+}
+export const emptySnapshotPieceHead: SnapshotPieceHead = Object.freeze({ from: 0, term: 0, mark: emptySnapshotMark, rootHash: NO_BYTES });
+
+export interface PeerHello {
+  /** Who sends on this stream, and in which cluster. */
+  readonly from: number;
+  readonly clusterId: string;
+}
+export const emptyPeerHello: PeerHello = Object.freeze({ from: 0, clusterId: '' });
+
+export interface PeerMessage {
+  /** Of the first message only. */
+  readonly hello?: PeerHello;
+  readonly messages: readonly RaftMessage[];
+}
+export const emptyPeerMessage: PeerMessage = Object.freeze({ messages: [] });
+
+export interface PeerAnswer {
+
+}
+export const emptyPeerAnswer: PeerAnswer = Object.freeze({  });
 const entryKindNames = new Map<number, EntryKind>(Object.entries(entryKindNumbers).map(([key, value]) => [value, key as EntryKind]));
 
 const configurationStepKindNames = new Map<number, ConfigurationStepKind>(Object.entries(configurationStepKindNumbers).map(([key, value]) => [value, key as ConfigurationStepKind]));
@@ -321,3 +355,117 @@ export const RaftMessageCodec: Codec<RaftMessage> = {
     return { type, from, to, term, logIndex, logTerm, commit, rejected, hintIndex, hintTerm, context, entries, ...(snapshot === undefined ? undefined : { snapshot }) };
   },
 };
+
+export const SnapshotPieceCodec: Codec<SnapshotPiece> = {
+  write(m, w) {
+    if (m.head !== undefined) SnapshotPieceHeadCodec.write(m.head, w.uint32(10).fork()).ldelim();
+    for (const value of m.records) w.uint32(18).bytes(value);
+    return w;
+  },
+  read(r, end) {
+    let head: SnapshotPieceHead | undefined;
+    const records: Uint8Array[] = [];
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: head = SnapshotPieceHeadCodec.read(r, r.uint32() + r.pos); break;
+        case 2: records.push(r.bytes()); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { ...(head === undefined ? undefined : { head }), records };
+  },
+};
+
+export const SnapshotPieceHeadCodec: Codec<SnapshotPieceHead> = {
+  write(m, w) {
+    if (m.from !== 0) w.uint32(8).uint64(safeInteger(m.from));
+    if (m.term !== 0) w.uint32(16).uint64(safeInteger(m.term));
+    SnapshotMarkCodec.write(m.mark, w.uint32(26).fork()).ldelim();
+    if (m.rootHash.length > 0) w.uint32(34).bytes(m.rootHash);
+    return w;
+  },
+  read(r, end) {
+    let from: number = 0;
+    let term: number = 0;
+    let mark: SnapshotMark = emptySnapshotMark;
+    let rootHash: Uint8Array = NO_BYTES;
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: from = safeInteger(r.uint64()); break;
+        case 2: term = safeInteger(r.uint64()); break;
+        case 3: mark = SnapshotMarkCodec.read(r, r.uint32() + r.pos); break;
+        case 4: rootHash = r.bytes(); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { from, term, mark, rootHash };
+  },
+};
+
+export const PeerHelloCodec: Codec<PeerHello> = {
+  write(m, w) {
+    if (m.from !== 0) w.uint32(8).uint64(safeInteger(m.from));
+    if (m.clusterId !== '') w.uint32(18).string(m.clusterId);
+    return w;
+  },
+  read(r, end) {
+    let from: number = 0;
+    let clusterId: string = '';
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: from = safeInteger(r.uint64()); break;
+        case 2: clusterId = r.string(); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { from, clusterId };
+  },
+};
+
+export const PeerMessageCodec: Codec<PeerMessage> = {
+  write(m, w) {
+    if (m.hello !== undefined) PeerHelloCodec.write(m.hello, w.uint32(10).fork()).ldelim();
+    for (const value of m.messages) RaftMessageCodec.write(value, w.uint32(18).fork()).ldelim();
+    return w;
+  },
+  read(r, end) {
+    let hello: PeerHello | undefined;
+    const messages: RaftMessage[] = [];
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: hello = PeerHelloCodec.read(r, r.uint32() + r.pos); break;
+        case 2: messages.push(RaftMessageCodec.read(r, r.uint32() + r.pos)); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { ...(hello === undefined ? undefined : { hello }), messages };
+  },
+};
+
+export const PeerAnswerCodec: Codec<PeerAnswer> = {
+  write(_m, w) {
+    
+    return w;
+  },
+  read(r, end) {
+    
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        
+        default: r.skipType(tag & 7);
+      }
+    }
+    return {  };
+  },
+};
+
+/** Between managers only. */
+export const PeerService = {
+  exchange: { path: '/tsswarm.v1.Peer/Exchange', shape: 'client-stream', request: PeerMessageCodec, response: PeerAnswerCodec },
+  installSnapshot: { path: '/tsswarm.v1.Peer/InstallSnapshot', shape: 'client-stream', request: SnapshotPieceCodec, response: PeerAnswerCodec },
+} as const;

@@ -17,7 +17,7 @@ test('a manager whose log is damaged is reported with the file and the way out',
   await node.init();
   await node.stopDaemon();
   const directory = path.join(node.dataRoot, 'manager', 'log');
-  const [name = ''] = (await readdir(directory)).filter((file) => file.endsWith('.log'));
+  const [name = ''] = (await readdir(directory)).filter((file) => file.endsWith('.seg'));
   const file = path.join(directory, name);
   const log = await readFile(file);
   log[30] = (log[30] ?? 0) ^ 0xff;
@@ -31,7 +31,7 @@ test('a manager whose log is damaged is reported with the file and the way out',
     return info;
   });
   assert.equal(state, 'error');
-  assert.match(error, /segment-\d+\.log is damaged at byte 0.*Restore the directory from a backup/);
+  assert.match(error, /log-\d+\.seg is damaged at byte \d+.*Restore the directory from a backup/);
   assert.match(await node.daemonLog(), /"msg":"manager ended, will be started again"/);
   // An operator gives the cluster up from here.
   await node.node.leave({ force: true });
@@ -73,7 +73,7 @@ test('a new cluster begins empty, whatever an interrupted leave has left', { ski
   await using node = await RealNode.start();
   const leftover = path.join(node.dataRoot, 'manager', 'log');
   await mkdir(leftover, { recursive: true });
-  await writeFile(path.join(leftover, 'segment-0000000000000001.log'), Buffer.alloc(100, 1));
+  await writeFile(path.join(leftover, 'log-0000000000000001.seg'), Buffer.alloc(100, 1));
 
   await node.init();
 
