@@ -2,6 +2,7 @@
 
 import { once } from 'node:events';
 import {
+  type ChannelCredentials,
   type ChannelOptions,
   type ClientDuplexStream,
   type ClientReadableStream,
@@ -62,8 +63,12 @@ export interface Channel {
 const MESSAGE_BYTES_MAX = 64 * 2 ** 20;
 
 /** Connects lazily to `unix:///path` (or any gRPC target). A lost connection is retried for ever, at most 1 s apart. */
-export function openChannel(target: string, options: ChannelOptions = {}): Channel {
-  const grpc = new GrpcClient(target, credentials.createInsecure(), {
+export function openChannel(
+  target: string,
+  options: ChannelOptions = {},
+  security: ChannelCredentials = credentials.createInsecure(),
+): Channel {
+  const grpc = new GrpcClient(target, security, {
     'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
     'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
     'grpc.initial_reconnect_backoff_ms': 50,

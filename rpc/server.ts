@@ -15,10 +15,13 @@ import {
 import { SwarmError } from '../core/errors.ts';
 import { type Codec, decode, encode, type Method, type MethodShape, type Service } from '../proto/wire.ts';
 import { toServiceError } from './status.ts';
+import { nodeIdOf, serverCredentials, type TlsIdentity } from './tls.ts';
 
 export interface CallContext {
   /** Aborts when the client goes away or the server stops. */
   readonly signal: AbortSignal;
+  /** The node id in the client's certificate; empty on sockets of this machine. */
+  readonly nodeId: string;
 }
 
 type HandlerOf<Request, Response, Shape extends MethodShape> = Shape extends 'unary'
@@ -73,18 +76,13 @@ export class RpcServer {
   /** Listens on a unix socket; a stale one is replaced. `mode` are its permission bits. */
   async listen(socketPath: string, mode: number): Promise<void> {
     rmSync(socketPath, { force: true });
-    await new Promise<void>((resolve, reject) =>
-      this.#server.bindAsync(`unix://${socketPath}`, ServerCredentials.createInsecure(), (error) =>
-        error
-          ? reject(
-              new SwarmError('unavailable', `cannot listen on ${socketPath}: ${error.message}`, {
-                cause: error,
-              }),
-            )
-          : resolve(),
-      ),
-    );
+    await this.#bind(`unix://${socketPath}`, ServerCredentials.createInsecure());
     chmodSync(socketPath, mode);
+  }
+
+  /** Listens on host:port for nodes with a certificate. Returns the port. */
+  listenTls(address: string, identity: TlsIdentity): Promise<number> {
+    return this.#bind(address, serverCredentials(identity));
   }
 
   /** Ends every call and closes the socket. */
@@ -93,15 +91,29 @@ export class RpcServer {
     this.#server.forceShutdown();
   }
 
+  #bind(address: string, security: ServerCredentials): Promise<number> {
+    return new Promise((resolve, reject) =>
+      this.#server.bindAsync(address, security, (error, port) => {
+        if (error === null) resolve(port);
+        else {
+          const problem = `cannot listen on ${address.replace(/^unix:\/\//, '')}: ${error.message}`;
+          reject(new SwarmError('unavailable', problem, { cause: error }));
+        }
+      }),
+    );
+  }
+
   #implement(method: Service[string], handler: AnyHandler): UntypedHandleCall {
-    const run = async <T>(call: AnyCall, body: (signal: AbortSignal) => Promise<T>): Promise<T> => {
+    const run = async <T>(call: AnyCall, body: (context: CallContext) => Promise<T>): Promise<T> => {
       const startedMs = performance.now();
       const gone = new AbortController();
       (call as EventEmitter).on('cancelled', () =>
         gone.abort(new SwarmError('cancelled', 'the client went away')),
       );
       try {
-        const result = await body(AbortSignal.any([gone.signal, this.#stopping.signal]));
+        const signal = AbortSignal.any([gone.signal, this.#stopping.signal]);
+        const certificate = call.getAuthContext().sslPeerCertificate;
+        const result = await body({ signal, nodeId: certificate === undefined ? '' : nodeIdOf(certificate) });
         this.#observe(method.path, performance.now() - startedMs, undefined);
         return result;
       } catch (error) {
@@ -112,7 +124,7 @@ export class RpcServer {
     switch (method.shape) {
       case 'unary':
         return ((call, callback) => {
-          run(call, async (signal) => handler(call.request as never, { signal })).then(
+          run(call, async (context) => handler(call.request as never, context)).then(
             (value) => callback(null, value),
             (error) => callback(toServiceError(error)),
           );
@@ -122,20 +134,22 @@ export class RpcServer {
           call: ServerReadableStream<unknown, unknown>,
           callback: (error: object | null, value?: unknown) => void,
         ) => {
-          run(call, async (signal) => handler(call as never, { signal })).then(
+          run(call, async (context) => handler(call as never, context)).then(
             (value) => callback(null, value),
             (error) => callback(toServiceError(error)),
           );
         };
       case 'server-stream':
         return (call: ServerWritableStream<unknown, unknown>) => {
-          run(call, (signal) => pump(() => handler(call.request as never, { signal }), call, signal)).catch(
-            () => {},
-          );
+          run(call, (context) =>
+            pump(() => handler(call.request as never, context), call, context.signal),
+          ).catch(() => {});
         };
       case 'bidi':
         return (call: ServerDuplexStream<unknown, unknown>) => {
-          run(call, (signal) => pump(() => handler(call as never, { signal }), call, signal)).catch(() => {});
+          run(call, (context) => pump(() => handler(call as never, context), call, context.signal)).catch(
+            () => {},
+          );
         };
     }
   }

@@ -34,7 +34,7 @@ class Agent {
   readonly ended: Promise<unknown>;
 
   constructor(dispatcher: Dispatcher, nodeId = 'n1') {
-    const messages = dispatcher.handlers.session(this.requests, { signal: this.gone.signal });
+    const messages = dispatcher.handlers.session(this.requests, { signal: this.gone.signal, nodeId: '' });
     const read = async () => {
       for await (const message of messages) this.received.push(message);
     };

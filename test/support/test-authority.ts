@@ -1,0 +1,52 @@
+// Certificates for tests and benchmarks of several managers: an authority, and identities whose common name is a node.
+
+import 'reflect-metadata';
+import { webcrypto } from 'node:crypto';
+import * as x509 from '@peculiar/x509';
+import type { TlsIdentity } from '../../rpc/tls.ts';
+
+const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
+const LIFE_MS = 24 * 3_600_000;
+
+/** Identities of nodes that believe each other. */
+export async function newIdentities(nodeIds: readonly string[]): Promise<Map<string, TlsIdentity>> {
+  x509.cryptoProvider.set(webcrypto as never);
+  const notBefore = new Date(Date.now() - 60_000);
+  const notAfter = new Date(Date.now() + LIFE_MS);
+  const keys = await newKeys();
+  const authority = await x509.X509CertificateGenerator.createSelfSigned({
+    name: 'CN=test authority',
+    keys,
+    notBefore,
+    notAfter,
+    signingAlgorithm: ALGORITHM,
+    extensions: [new x509.BasicConstraintsExtension(true)],
+  });
+  const identities = new Map<string, TlsIdentity>();
+  for (const nodeId of nodeIds) {
+    const own = await newKeys();
+    const certificate = await x509.X509CertificateGenerator.create({
+      subject: `CN=${nodeId}`,
+      issuer: authority.subject,
+      publicKey: own.publicKey,
+      signingKey: keys.privateKey,
+      notBefore,
+      notAfter,
+      signingAlgorithm: ALGORITHM,
+    });
+    const key = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', own.privateKey)).toString('base64');
+    identities.set(nodeId, {
+      certificate: Buffer.from(certificate.toString('pem')),
+      key: Buffer.from(`-----BEGIN PRIVATE KEY-----\n${key}\n-----END PRIVATE KEY-----\n`),
+      authority: Buffer.from(authority.toString('pem')),
+    });
+  }
+  return identities;
+}
+
+function newKeys(): Promise<webcrypto.CryptoKeyPair> {
+  return webcrypto.subtle.generateKey(ALGORITHM, true, [
+    'sign',
+    'verify',
+  ]) as Promise<webcrypto.CryptoKeyPair>;
+}
