@@ -449,12 +449,16 @@ export class RaftHost implements ReplicatedLog {
 
   /** The leader's connection broke: asks for votes at once, again and again while others still believe in it. */
   #electSoon(attempts: number): void {
-    this.#options.clock.after(this.#options.random() * FAST_ELECTION_MS, () => {
-      if (this.#stop.signal.aborted || this.#raft.leaderId !== 0 || attempts === 0) return;
-      if (this.#raft.role !== 'candidate') this.#raft.campaign();
-      this.#drain();
-      this.#electSoon(attempts - 1);
-    });
+    this.#options.clock.after(
+      (attempts < FAST_ELECTION_ATTEMPTS ? FAST_ELECTION_MS : 0) + this.#options.random() * FAST_ELECTION_MS,
+      () => {
+        if (this.#stop.signal.aborted || this.#raft.leaderId !== 0 || attempts === 0) return;
+        // Also as a candidate: votes that were split are not won by waiting.
+        this.#raft.campaign();
+        this.#drain();
+        this.#electSoon(attempts - 1);
+      },
+    );
   }
 
   #onDiskFull(): void {
