@@ -73,6 +73,25 @@ test('everything queued behind a refused append is refused with it, and may be t
   assert.equal((await recover(disk)).entries.length, last + 5);
 });
 
+test('a block that would find room is refused when the one before it was', async () => {
+  const disk = aDisk();
+  const log = await createLog(disk);
+  disk.capacityBytes = disk.usedBytes;
+
+  // More than a megabyte: the next append has a block of its own.
+  const results = await Promise.allSettled([
+    log.append({ entries: [anEntry(1, 1, 'x'.repeat(1_100_000))] }),
+    log.append({ entries: [anEntry(2)] }),
+  ]);
+
+  assert.deepEqual(
+    results.map(({ status }) => status),
+    ['rejected', 'rejected'],
+  );
+  await log[Symbol.asyncDispose]();
+  assert.deepEqual((await recover(disk)).entries, []);
+});
+
 test('what builds on a refused replacement is refused, until the replacement comes again', async () => {
   const disk = aDisk();
   const log = await createLog(disk);
