@@ -1,7 +1,7 @@
 // Authenticated encryption of the log's files: AES-256-GCM under a data key. A nonce is the salt of a file and a counter
 // within it. Every file has a salt of its own and is never appended to by a second process, so no nonce comes twice.
 
-import { createCipheriv, createDecipheriv } from 'node:crypto';
+import { createCipheriv, createDecipheriv, type KeyObject } from 'node:crypto';
 import { assert } from '../../core/assert.ts';
 import { SwarmError } from '../../core/errors.ts';
 
@@ -16,7 +16,8 @@ const COUNTER_MAX = 2 ** 32 - 1;
 
 export interface DataKey {
   readonly id: number;
-  readonly secret: Buffer;
+  /** An object of the crypto library: making one of bytes for every block costs more than to encrypt it. */
+  readonly secret: KeyObject;
 }
 
 export type RandomBytes = (size: number) => Buffer;
@@ -34,7 +35,7 @@ export function nonceOf(salt: Uint8Array, counter: number): Buffer {
   return nonce;
 }
 
-export function seal(secret: Buffer, nonce: Buffer, associated: Uint8Array, plain: Uint8Array): Sealed {
+export function seal(secret: KeyObject, nonce: Buffer, associated: Uint8Array, plain: Uint8Array): Sealed {
   const cipher = createCipheriv(CIPHER, secret, nonce);
   cipher.setAAD(associated);
   const ciphertext = cipher.update(plain);
@@ -45,7 +46,7 @@ export function seal(secret: Buffer, nonce: Buffer, associated: Uint8Array, plai
 
 /** The plain bytes; undefined when key, nonce, associated data, ciphertext and tag do not belong together. */
 export function unseal(
-  secret: Buffer,
+  secret: KeyObject,
   nonce: Buffer,
   associated: Uint8Array,
   { ciphertext, tag }: Sealed,

@@ -2,7 +2,7 @@
 // before it, until no file needs them. With an unlock key they are wrapped; without one they stand there plainly, and
 // the file's mode is all that protects them.
 
-import { createHash } from 'node:crypto';
+import { createHash, createSecretKey, type KeyObject } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import { SwarmError } from '../../core/errors.ts';
 import { type DataKey, damaged, KEY_BYTES, NONCE_BYTES, type RandomBytes, seal, unseal } from './data-key.ts';
@@ -32,7 +32,7 @@ export function formatUnlockKey(secret: Buffer): string {
 }
 
 export function newDataKey(ring: KeyRing | undefined, randomBytes: RandomBytes): DataKey {
-  return { id: (ring?.keys.at(-1)?.id ?? 0) + 1, secret: randomBytes(KEY_BYTES) };
+  return { id: (ring?.keys.at(-1)?.id ?? 0) + 1, secret: createSecretKey(randomBytes(KEY_BYTES)) };
 }
 
 /** Undefined when there is no such file. Refuses with words that tell a missing unlock key from a wrong one. */
@@ -99,9 +99,9 @@ function crcOf(keys: readonly StoredKey[]): number {
 }
 
 function storedKey(key: DataKey, wrapping: Buffer | undefined, randomBytes: RandomBytes): StoredKey {
-  if (wrapping === undefined) return { id: key.id, key: key.secret.toString('base64') };
+  if (wrapping === undefined) return { id: key.id, key: key.secret.export().toString('base64') };
   const nonce = randomBytes(NONCE_BYTES);
-  const { ciphertext, tag } = seal(wrappingKey(wrapping), nonce, associatedOf(key.id), key.secret);
+  const { ciphertext, tag } = seal(wrappingKey(wrapping), nonce, associatedOf(key.id), key.secret.export());
   return {
     id: key.id,
     key: ciphertext.toString('base64'),
@@ -112,7 +112,8 @@ function storedKey(key: DataKey, wrapping: Buffer | undefined, randomBytes: Rand
 
 function readKey(stored: StoredKey, wrapping: Buffer | undefined): DataKey {
   const bytes = Buffer.from(stored.key, 'base64');
-  if (wrapping === undefined || stored.nonce === undefined) return { id: stored.id, secret: bytes };
+  if (wrapping === undefined || stored.nonce === undefined)
+    return { id: stored.id, secret: createSecretKey(bytes) };
   const secret = unseal(wrappingKey(wrapping), Buffer.from(stored.nonce, 'base64'), associatedOf(stored.id), {
     ciphertext: bytes,
     tag: Buffer.from(stored.tag ?? '', 'base64'),
@@ -121,7 +122,7 @@ function readKey(stored: StoredKey, wrapping: Buffer | undefined): DataKey {
     throw new SwarmError('permission-denied', 'this is not the unlock key of this manager', {
       hint: 'A manager that was down while the key was changed still has the one before.',
     });
-  return { id: stored.id, secret };
+  return { id: stored.id, secret: createSecretKey(secret) };
 }
 
 function associatedOf(keyId: number): Buffer {
@@ -129,6 +130,6 @@ function associatedOf(keyId: number): Buffer {
 }
 
 // The unlock key may serve other purposes; what wraps data keys is derived from it.
-function wrappingKey(unlockKey: Buffer): Buffer {
-  return createHash('sha256').update('tsswarm data keys\0').update(unlockKey).digest();
+function wrappingKey(unlockKey: Buffer): KeyObject {
+  return createSecretKey(createHash('sha256').update('tsswarm data keys\0').update(unlockKey).digest());
 }

@@ -142,6 +142,35 @@ test('a torn write of many sectors is dropped, whichever of them are missing', a
   }
 });
 
+test('something behind a torn write is damage', async () => {
+  const disk = await aLog([...ENTRIES, anEntry(7, 1, 'x'.repeat(2000))]);
+  const [start, end] = blockOffsets(disk).slice(-2) as [number, number];
+  const bytes = disk.content(FIRST);
+  bytes.fill(0, Math.ceil(start / 512) * 512 + 512, end);
+  assert.deepEqual(await outcome(disk), textOf(ENTRIES));
+
+  bytes.fill(1, end + 100, end + 110);
+
+  const found = await outcome(disk);
+  assert.ok(found instanceof SwarmError && /behind the last block/.test(found.message));
+});
+
+test('what a crash left beside the log is removed by the next start', async () => {
+  const disk = await aLog();
+  const first = Buffer.from(disk.content(FIRST));
+  for (let start = 1; start <= 2; start++) await (await openLog(disk)).log[Symbol.asyncDispose]();
+  assert.ok(disk.names.includes(segmentName(3)) && !disk.names.includes(segmentName(2)));
+  disk.replace('snapshot-3.tmp', Buffer.alloc(10));
+  // A power loss undid that it was deleted.
+  disk.replace(FIRST, first);
+
+  const { log, recovered } = await openLog(disk);
+
+  assert.deepEqual(textOf(recovered.entries), textOf(ENTRIES));
+  assert.ok(!disk.names.includes('snapshot-3.tmp') && !disk.names.includes(FIRST));
+  await log[Symbol.asyncDispose]();
+});
+
 test('an older segment that misses its last block is refused', async () => {
   const disk = aDisk();
   const log = await createLog(disk);

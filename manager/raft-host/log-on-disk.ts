@@ -31,6 +31,8 @@ export interface LogOptions {
   readonly segmentBytes?: { readonly first: number; readonly max: number };
   readonly ballastBytes?: number;
   readonly lowWatermarkBytes?: number;
+  /** A log whose entries take no more is copied when it is opened, so that restarts do not pile up segments. */
+  readonly copyBytesMax?: number;
   /** Runs a callback after what is happening now; a simulator has its own. */
   readonly defer?: (callback: () => void) => void;
 }
@@ -67,7 +69,7 @@ const SEGMENT_BYTES = { first: 2 ** 20, max: 64 * 2 ** 20 };
 const BALLAST_BYTES = 2 ** 20;
 // Two of the largest segments.
 const LOW_WATERMARK_BYTES = 128 * 2 ** 20;
-// A log that is this short is copied when it is opened, so that restarts do not pile up segments.
+// Milliseconds of writing, and one block.
 const COPY_BYTES_MAX = 2 ** 20;
 
 interface NewestSnapshot {
@@ -143,6 +145,8 @@ export class LogOnDisk implements AsyncDisposable {
         { offset: image.tail.end },
         'a block that was never whole is dropped from the end of the log',
       );
+    // What is seen here may be in the cache only, and is about to be built on.
+    await disk.syncDirectory();
     for (const name of names.temporary) await disk.unlink(name);
     const log = await LogOnDisk.#resume(options, ring, image);
     for (const name of names.strays) await disk.unlink(name);
@@ -309,9 +313,8 @@ export class LogOnDisk implements AsyncDisposable {
     const base = { index: snapshot?.index ?? 0, term: snapshot?.term ?? 0 };
     const last = entries.at(-1) ?? base;
     const { sequence } = defined(segments.at(-1), 'a log without segments');
-    const end = { segment: sequence, end: tail.end, nextBlock: tail.nextSequence, chain: tail.chain };
     const log = new LogOnDisk(options, member, ring, {
-      position: end,
+      position: FIRST_POSITION,
       last: { index: last.index, term: last.term },
       hardState,
       segments,
@@ -319,24 +322,24 @@ export class LogOnDisk implements AsyncDisposable {
     });
     await log.#supply.open(await log.#disk.list());
     const state: LogRecord = { kind: 'hard-state', hardState };
-    if (image.entriesBytes <= COPY_BYTES_MAX) {
-      const copies = entries.map((entry): LogRecord => ({ kind: 'entry', entry }));
-      const whole = [{ kind: 'mark', mark: base } as const, state, ...copies];
-      if (await log.#queue.begin(whole, { last: base, position: end, isWhole: true })) return log;
-    }
-    // Without a mark what was superseded would be back.
-    if (image.isSuperseded || lastBlock === undefined) throw noRoomToOpen();
-    // The last block may be in the page cache and not on the disk. It is written again, in its place.
-    const before = {
+    // The last block may be in the page cache and not on the disk. The new segment takes its place.
+    const position = {
       segment: sequence,
       end: lastBlock.offset,
       nextBlock: lastBlock.sequence,
       chain: lastBlock.chain,
     };
+    if (image.entriesBytes <= (options.copyBytesMax ?? COPY_BYTES_MAX) || image.isSuperseded) {
+      const copies = entries.map((entry): LogRecord => ({ kind: 'entry', entry }));
+      const whole = [{ kind: 'mark', mark: base } as const, state, ...copies];
+      if (await log.#queue.begin(whole, { last: base, position, isWhole: true })) return log;
+      // Without a mark what was superseded would be back.
+      if (image.isSuperseded) throw noRoomToOpen();
+    }
     const repeated = [...lastBlock.records, state];
-    if (await log.#queue.begin(repeated, { last, position: before, isWhole: false })) return log;
+    if (await log.#queue.begin(repeated, { last: image.lastBefore, position, isWhole: false })) return log;
     await rewrite(options.disk, segmentName(sequence), lastBlock);
-    log.#queue.adopt(end);
+    log.#queue.adopt({ segment: sequence, end: tail.end, nextBlock: tail.nextSequence, chain: tail.chain });
     return log;
   }
 

@@ -1,6 +1,7 @@
 // Reads a whole directory of the log, and changes nothing: what a member knows after any crash. The newest snapshot and
 // the run of segments that ends with the last one have to fit each other without a gap.
 
+import { defined } from '../../core/assert.ts';
 import { SwarmError } from '../../core/errors.ts';
 import { type Entry, emptyHardState, type HardState, type SnapshotMark } from '../../proto/generated/raft.ts';
 import { CHAIN_BYTES, entryBytes, type LogPosition, type LogRecord } from './block.ts';
@@ -36,7 +37,9 @@ export interface LogImage {
   /** Where the log goes on. */
   readonly tail: SegmentTail;
   /** The last block, which may be in the page cache only. */
-  readonly lastBlock: ReadBlock | undefined;
+  readonly lastBlock: ReadBlock;
+  /** The last entry before that block. */
+  readonly lastBefore: LogPosition;
   /** Another member's snapshot was put in place, and the crash came before the log restarted after it. */
   readonly isSuperseded: boolean;
 }
@@ -69,15 +72,19 @@ export async function readLog(
   const segments: SegmentRecord[] = [];
   let tail: SegmentTail | undefined;
   let lastBlock: ReadBlock | undefined;
+  let lastBefore: LogPosition = { index: 0, term: 0 };
   for (const [position, header] of headers.entries()) {
     const next = headers[position + 1];
     history.beginSegment(segmentName(header.sequence), header, position === 0);
     lastBlock = undefined;
     tail = await readOne(disk, keys, { header, next, previous: tail }, (block) => {
       lastBlock = block;
+      lastBefore = history.last;
       for (const record of block.records) history.apply(record, block.offset);
       onBlock(header, block);
     });
+    if (lastBlock === undefined && next === undefined)
+      throw damaged(segmentName(header.sequence), SEGMENT_HEADER_BYTES, 'its first block is missing');
     segments.push({ sequence: header.sequence, keyId: header.keyId, lastIndex: history.segmentLastIndex });
   }
   const member = (headers[0] as SegmentHeader).member;
@@ -88,7 +95,8 @@ export async function readLog(
     snapshot: snapshot?.mark,
     segments,
     tail: tail as SegmentTail,
-    lastBlock,
+    lastBefore,
+    lastBlock: defined(lastBlock, 'a segment without blocks'),
   };
 }
 
@@ -184,6 +192,11 @@ class History {
   constructor(snapshot: SnapshotMark | undefined) {
     this.#snapshot = snapshot;
     this.#floor = snapshot?.index ?? 0;
+  }
+
+  get last(): LogPosition {
+    const { index, term } = this.#entries.at(-1) ?? this.#base;
+    return { index, term };
   }
 
   get segmentLastIndex(): number {
