@@ -65,9 +65,7 @@ export class GrpcPeers implements PeerNetwork {
       link.close();
       this.#links.delete(id);
     }
-    for (const member of peers)
-      if (!this.#links.has(member.id))
-        this.#links.set(member.id, new Link(this.#options, this.#self, member, this.#events));
+    for (const member of peers) this.#link(member);
   }
 
   send(message: RaftMessage): void {
@@ -119,14 +117,21 @@ export class GrpcPeers implements PeerNetwork {
     },
   };
 
+  #link(member: Member): void {
+    if (this.#links.has(member.id)) return;
+    this.#links.set(member.id, new Link(this.#options, this.#self, member, this.#events));
+  }
+
   #greet({ from, clusterId }: NonNullable<PeerMessage['hello']>, context: CallContext): MemberId {
     if (clusterId !== this.#options.clusterId)
       throw new SwarmError('permission-denied', `this manager belongs to another cluster than ${clusterId}`);
-    this.#options.authorize(context, from, this.#members);
-    this.#heard.set(from, (this.#heard.get(from) ?? 0) + 1);
+    this.#options.authorize(context, from.id, this.#members);
+    this.#heard.set(from.id, (this.#heard.get(from.id) ?? 0) + 1);
+    // A new member learns who the others are from what the leader sends, and has to answer that.
+    if (this.#members.length === 0) this.#link(from);
     // It is there: do not wait with an answer until the next attempt is due.
-    this.#links.get(from)?.retryNow();
-    return from;
+    this.#links.get(from.id)?.retryNow();
+    return from.id;
   }
 
   #partFrom(from: MemberId): void {
@@ -158,7 +163,7 @@ class Link {
     this.#events = events;
     this.#channel = options.connect(member);
     this.peer = createClient(PeerService, this.#channel);
-    this.#hello = { ...emptyPeerMessage, hello: { from: self.id, clusterId: options.clusterId } };
+    this.#hello = { ...emptyPeerMessage, hello: { from: self, clusterId: options.clusterId } };
     this.#run().catch((error) => {
       assert(this.#stop.signal.aborted, `the connection to member ${member.id} ended: ${messageOf(error)}`);
     });

@@ -108,11 +108,11 @@ export interface SnapshotPieceHead {
 export const emptySnapshotPieceHead: SnapshotPieceHead = Object.freeze({ from: 0, term: 0, mark: emptySnapshotMark, rootHash: NO_BYTES });
 
 export interface PeerHello {
-  /** Who sends on this stream, and in which cluster. */
-  readonly from: number;
+  /** Who sends on this stream, and where it is reached: a new member knows nobody yet. */
+  readonly from: Member;
   readonly clusterId: string;
 }
-export const emptyPeerHello: PeerHello = Object.freeze({ from: 0, clusterId: '' });
+export const emptyPeerHello: PeerHello = Object.freeze({ from: emptyMember, clusterId: '' });
 
 export interface PeerMessage {
   /** Of the first message only. */
@@ -406,17 +406,17 @@ export const SnapshotPieceHeadCodec: Codec<SnapshotPieceHead> = {
 
 export const PeerHelloCodec: Codec<PeerHello> = {
   write(m, w) {
-    if (m.from !== 0) w.uint32(8).uint64(safeInteger(m.from));
+    MemberCodec.write(m.from, w.uint32(10).fork()).ldelim();
     if (m.clusterId !== '') w.uint32(18).string(m.clusterId);
     return w;
   },
   read(r, end) {
-    let from: number = 0;
+    let from: Member = emptyMember;
     let clusterId: string = '';
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
-        case 1: from = safeInteger(r.uint64()); break;
+        case 1: from = MemberCodec.read(r, r.uint32() + r.pos); break;
         case 2: clusterId = r.string(); break;
         default: r.skipType(tag & 7);
       }

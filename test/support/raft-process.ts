@@ -29,7 +29,7 @@ export type RaftRequest =
   | { readonly op: 'write'; readonly register: number; readonly value: number; readonly padding?: number }
   | { readonly op: 'read'; readonly register: number }
   | { readonly op: 'status' }
-  | { readonly op: 'transfer' }
+  | { readonly op: 'transfer'; readonly to?: number }
   | { readonly op: 'add'; readonly kind: 'add-voter' | 'add-learner'; readonly member: Member }
   | { readonly op: 'remove' | 'move'; readonly member: Member }
   | { readonly op: 'load'; readonly inFlight: number; readonly bytes: number; readonly seconds: number };
@@ -142,7 +142,7 @@ async function answer(host: RaftHost, registers: Registers, request: RaftRequest
     case 'status':
       return { ...host.status, registers: [...registers.values] };
     case 'transfer':
-      return host.transferLeadership();
+      return host.transferLeadership(request.to);
     case 'add':
       return host.changeMembers({ steps: [{ kind: request.kind, member: request.member }] });
     case 'remove':

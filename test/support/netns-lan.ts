@@ -1,0 +1,87 @@
+// Hosts as network namespaces on one bridge, which has a namespace of its own: nothing of this machine is touched.
+
+import { execFileSync } from 'node:child_process';
+
+const SUBNET = '10.99.0';
+
+function ip(...args: string[]): void {
+  execFileSync('ip', args, { stdio: ['ignore', 'ignore', 'pipe'] });
+}
+
+export class NetnsLan implements Disposable {
+  /** Names for `ip netns exec`. */
+  readonly hosts: readonly string[];
+  readonly #bridge: string;
+
+  /** Needs root. `name` must be unique on the machine and short. */
+  constructor(name: string, count: number) {
+    this.#bridge = `${name}-lan`;
+    this.hosts = Array.from({ length: count }, (_, position) => `${name}-${position + 1}`);
+    try {
+      ip('netns', 'add', this.#bridge);
+      ip('-n', this.#bridge, 'link', 'add', 'br0', 'type', 'bridge');
+      ip('-n', this.#bridge, 'link', 'set', 'br0', 'up');
+      for (const [position, host] of this.hosts.entries()) this.#addHost(host, position + 1);
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** The address of a host, counted from 0. */
+  addressOf(position: number): string {
+    return `${SUBNET}.${position + 1}`;
+  }
+
+  /** From now on `host` hears nothing of `others`; with `bothWays` they hear nothing of it either. */
+  cut(host: number, others: readonly number[], bothWays = true): void {
+    this.#drop(host, others);
+    if (bothWays) for (const other of others) this.#drop(other, [host]);
+  }
+
+  /** Everybody hears everybody again. */
+  heal(): void {
+    for (const host of this.hosts)
+      execFileSync('ip', ['netns', 'exec', host, 'nft', 'flush', 'ruleset'], { stdio: 'pipe' });
+  }
+
+  [Symbol.dispose](): void {
+    for (const name of [...this.hosts, this.#bridge])
+      try {
+        ip('netns', 'del', name);
+      } catch {
+        // It was not made.
+      }
+  }
+
+  #addHost(host: string, number: number): void {
+    ip('netns', 'add', host);
+    ip(
+      '-n',
+      this.#bridge,
+      'link',
+      'add',
+      `p${number}`,
+      'type',
+      'veth',
+      'peer',
+      'name',
+      'eth0',
+      'netns',
+      host,
+    );
+    ip('-n', this.#bridge, 'link', 'set', `p${number}`, 'master', 'br0', 'up');
+    ip('-n', host, 'address', 'add', `${SUBNET}.${number}/24`, 'dev', 'eth0');
+    ip('-n', host, 'link', 'set', 'eth0', 'up');
+    ip('-n', host, 'link', 'set', 'lo', 'up');
+  }
+
+  #drop(host: number, others: readonly number[]): void {
+    const rules = others.map((other) => `ip saddr ${this.addressOf(other)} drop;`).join(' ');
+    const ruleset = `table inet cut { chain in { type filter hook input priority 0; ${rules} }; }`;
+    execFileSync('ip', ['netns', 'exec', this.hosts[host] ?? '', 'nft', '-f', '-'], {
+      input: ruleset,
+      stdio: ['pipe', 'ignore', 'pipe'],
+    });
+  }
+}
