@@ -54,3 +54,21 @@ export interface PeerStatus {
   readonly match: number | undefined;
   readonly state: 'probe' | 'replicate' | 'snapshot' | undefined;
 }
+
+// 100 ms heartbeats; an election after one to two seconds of silence.
+export const TIMING: RaftTiming = { tickMs: 50, heartbeatTicks: 2, electionTicks: 20 };
+// Where a leader's process dies its connections break, and the election starts within this time.
+export const FAST_ELECTION_MS = 30;
+// Peers notice the leader's end at slightly different times: ask again until they all have.
+export const FAST_ELECTION_ATTEMPTS = 20;
+// One proposal of the core: what one append message carries.
+export const PROPOSAL_BYTES_MAX = 512 * 1024;
+/** Bounds of the core: messages of half a megabyte, of which so many are ahead of their answers. */
+export const CORE_LIMITS = {
+  limits: {
+    appendBytesMax: PROPOSAL_BYTES_MAX,
+    window: { messagesMax: 64, bytesMax: 8 * 2 ** 20 },
+  },
+  applyBytesMax: 4 * 2 ** 20,
+  uncommittedBytesMax: 64 * 2 ** 20,
+};

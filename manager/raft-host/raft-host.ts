@@ -25,7 +25,16 @@ import {
   type StateMachine,
 } from '../store/replicated-log.ts';
 import { DiskWriter } from './disk-writer.ts';
-import type { RaftHostOptions, RaftStatus, RaftTiming } from './host-options.ts';
+import {
+  CORE_LIMITS,
+  FAST_ELECTION_ATTEMPTS,
+  FAST_ELECTION_MS,
+  PROPOSAL_BYTES_MAX,
+  type RaftHostOptions,
+  type RaftStatus,
+  type RaftTiming,
+  TIMING,
+} from './host-options.ts';
 import { LogOnDisk, type LogOptions } from './log-on-disk.ts';
 import type { PeerNetwork } from './peers.ts';
 import { diskFull, leadershipLost, Proposals } from './proposals.ts';
@@ -33,17 +42,6 @@ import { forceNewCluster, foundCluster } from './recovery.ts';
 import { SnapshotExchange } from './snapshot-exchange.ts';
 import { SnapshotTaker } from './snapshot-taker.ts';
 import { Waiters } from './waiters.ts';
-
-// 100 ms heartbeats; an election after one to two seconds of silence. Where a leader's process dies its connections
-// break, and the election starts within FAST_ELECTION_MS.
-const TIMING: RaftTiming = { tickMs: 50, heartbeatTicks: 2, electionTicks: 20 };
-const FAST_ELECTION_MS = 30;
-// Peers notice the leader's end at slightly different times: ask again until they all have.
-const FAST_ELECTION_ATTEMPTS = 20;
-const LIMITS = { appendBytesMax: 512 * 1024, window: { messagesMax: 64, bytesMax: 8 * 2 ** 20 } };
-const APPLY_BYTES_MAX = 4 * 2 ** 20;
-const UNCOMMITTED_BYTES_MAX = 64 * 2 ** 20;
-const PROPOSAL_BYTES_MAX = 512 * 1024;
 
 export class RaftHost implements ReplicatedLog {
   readonly #options: RaftHostOptions;
@@ -118,9 +116,7 @@ export class RaftHost implements ReplicatedLog {
         electionTicks: this.#timing.electionTicks,
         heartbeatTicks: this.#timing.heartbeatTicks,
         random,
-        limits: LIMITS,
-        applyBytesMax: APPLY_BYTES_MAX,
-        uncommittedBytesMax: UNCOMMITTED_BYTES_MAX,
+        ...CORE_LIMITS,
       },
       start,
     );
@@ -210,16 +206,23 @@ export class RaftHost implements ReplicatedLog {
       throw new SwarmError('deadline-exceeded', `member ${target} did not take over the leadership in time`);
   }
 
-  /** Changes who takes part; resolves when the change is committed and applied here. */
+  /** Changes who takes part; resolves when the change is committed and applied here. Waits for one before it. */
   async changeMembers(change: ConfigurationChange): Promise<void> {
-    const at = this.#raft.proposeChange(change);
-    if (at === 'not-leader') throw this.#notLeader();
-    if (typeof at === 'string')
-      throw new SwarmError('unavailable', 'another change of members is under way', {
-        hint: 'Try again in a moment.',
-      });
-    this.#drain();
-    await this.#waiters.applied(at.index);
+    const { tickMs, electionTicks } = this.#timing;
+    for (let waitedTicks = 0; ; waitedTicks++) {
+      const at = this.#raft.proposeChange(change);
+      if (at === 'not-leader') throw this.#notLeader();
+      if (typeof at === 'object') {
+        this.#drain();
+        await this.#waiters.applied(at.index);
+        return;
+      }
+      if (waitedTicks > 2 * electionTicks)
+        throw new SwarmError('unavailable', 'another change of the managers is under way', {
+          hint: 'It needs a majority of them: see that they are up, and try again.',
+        });
+      await sleep(this.#options.clock, tickMs, this.#stop.signal);
+    }
   }
 
   /** The disk under the log: snapshots for backups, keys. */
