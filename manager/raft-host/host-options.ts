@@ -4,8 +4,9 @@ import type { Clock, Random } from '../../core/clock.ts';
 import type { Configuration, Member } from '../../proto/generated/raft.ts';
 import type { Role } from '../raft/contract.ts';
 import type { MemberId } from '../raft/message.ts';
+import type { Raft } from '../raft/raft.ts';
 import type { LogOptions } from './log-on-disk.ts';
-import type { OpenPeerNetwork } from './peers.ts';
+import type { OpenPeerNetwork, PeerNetwork } from './peers.ts';
 
 export interface RaftHostOptions {
   readonly log: LogOptions;
@@ -57,10 +58,8 @@ export interface PeerStatus {
 
 // 100 ms heartbeats; an election after one to two seconds of silence.
 export const TIMING: RaftTiming = { tickMs: 50, heartbeatTicks: 2, electionTicks: 20 };
-// Where a leader's process dies its connections break, and the election starts within this time.
-export const FAST_ELECTION_MS = 30;
-// Peers notice the leader's end at slightly different times: ask again until they all have.
-export const FAST_ELECTION_ATTEMPTS = 20;
+// Followers apply at most this much later than the leader.
+export const ANNOUNCE_MS = 4;
 // One proposal of the core: what one append message carries.
 export const PROPOSAL_BYTES_MAX = 512 * 1024;
 /** Bounds of the core: messages of half a megabyte, of which so many are ahead of their answers. */
@@ -72,3 +71,20 @@ export const CORE_LIMITS = {
   applyBytesMax: 4 * 2 ** 20,
   uncommittedBytesMax: 64 * 2 ** 20,
 };
+
+/** What the core and its connections say of the group. */
+export function statusOf(
+  raft: Raft,
+  network: PeerNetwork,
+): Omit<RaftStatus, 'self' | 'appliedIndex' | 'snapshotIndex' | 'isDiskFull'> {
+  const { role, term, leaderId, log, configuration } = raft;
+  const peers = configuration.members
+    .filter(({ id }) => id !== raft.id)
+    .map((member) => ({
+      member,
+      isConnected: network.isConnected(member.id),
+      match: raft.progressOf(member.id)?.match,
+      state: raft.progressOf(member.id)?.state,
+    }));
+  return { role, term, leaderId, committedIndex: log.committedIndex, configuration, peers };
+}

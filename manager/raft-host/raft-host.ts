@@ -26,18 +26,19 @@ import {
 } from '../store/replicated-log.ts';
 import { DiskWriter } from './disk-writer.ts';
 import {
+  ANNOUNCE_MS,
   CORE_LIMITS,
-  FAST_ELECTION_ATTEMPTS,
-  FAST_ELECTION_MS,
   PROPOSAL_BYTES_MAX,
   type RaftHostOptions,
   type RaftStatus,
   type RaftTiming,
+  statusOf,
   TIMING,
 } from './host-options.ts';
 import { LogOnDisk, type LogOptions } from './log-on-disk.ts';
 import type { PeerNetwork } from './peers.ts';
 import { diskFull, leadershipLost, Proposals } from './proposals.ts';
+import { QuickElection } from './quick-election.ts';
 import { forceNewCluster, foundCluster } from './recovery.ts';
 import { SnapshotExchange } from './snapshot-exchange.ts';
 import { SnapshotTaker } from './snapshot-taker.ts';
@@ -55,6 +56,7 @@ export class RaftHost implements ReplicatedLog {
   #writer!: DiskWriter;
   #snapshots!: SnapshotExchange;
   #taker!: SnapshotTaker;
+  #election!: QuickElection;
   #raft!: Raft;
   #network!: PeerNetwork;
   #machine!: StateMachine;
@@ -66,6 +68,8 @@ export class RaftHost implements ReplicatedLog {
   #toApply: Entry[] = [];
   readonly #waiters = new Waiters();
   #isFlushPlanned = false;
+  /** Commits up to here were announced; infinite while an announcement is planned. */
+  #announcedIndex = 0;
   #lostLeadership: (() => void) | undefined;
 
   constructor(options: RaftHostOptions) {
@@ -84,30 +88,17 @@ export class RaftHost implements ReplicatedLog {
   }
 
   get status(): RaftStatus {
-    const { role, term, leaderId, log, configuration } = this.#raft;
     return {
+      ...statusOf(this.#raft, this.#network),
       self: this.#self,
-      role,
-      term,
-      leaderId,
-      committedIndex: log.committedIndex,
       appliedIndex: this.#appliedIndex,
       snapshotIndex: this.#taker.index,
-      configuration,
       isDiskFull: this.#writer.isFull,
-      peers: configuration.members
-        .filter(({ id }) => id !== this.#self.id)
-        .map((member) => ({
-          member,
-          isConnected: this.#network.isConnected(member.id),
-          match: this.#raft.progressOf(member.id)?.match,
-          state: this.#raft.progressOf(member.id)?.state,
-        })),
     };
   }
 
   async open(machine: StateMachine): Promise<void> {
-    const { random, openNetwork } = this.#options;
+    const { clock, random, openNetwork } = this.#options;
     this.#machine = machine;
     const start = await this.#openDisk();
     this.#raft = new Raft(
@@ -120,10 +111,18 @@ export class RaftHost implements ReplicatedLog {
       },
       start,
     );
+    const signal = this.#stop.signal;
+    this.#election = new QuickElection({
+      clock,
+      random,
+      signal,
+      raft: this.#raft,
+      drain: () => this.#drain(),
+    });
     this.#writer = new DiskWriter({
       disk: this.#disk,
-      clock: this.#options.clock,
-      signal: this.#stop.signal,
+      clock,
+      signal,
       onDurable: (append) => this.#onDurable(append),
       install: (append) => this.#snapshots.install(append),
       onFull: () => this.#onDiskFull(),
@@ -321,6 +320,18 @@ export class RaftHost implements ReplicatedLog {
     }
     this.#followConfiguration();
     this.#followLeadership();
+    if (this.#raft.log.committedIndex > this.#announcedIndex) this.#announceSoon();
+  }
+
+  /** Followers hear of commits in groups: one message for each would cost as much as the entries. */
+  #announceSoon(): void {
+    this.#announcedIndex = Number.POSITIVE_INFINITY;
+    this.#options.clock.after(ANNOUNCE_MS, () => {
+      this.#announcedIndex = this.#raft.log.committedIndex;
+      if (this.#stop.signal.aborted) return;
+      this.#raft.announceCommit();
+      this.#drain();
+    });
   }
 
   #carryOut({ append, messages, committed, reads }: Ready): void {
@@ -443,25 +454,8 @@ export class RaftHost implements ReplicatedLog {
   #onLost(peer: MemberId): void {
     if (this.#stop.signal.aborted) return;
     this.#raft.reportUnreachable(peer);
-    if (this.#raft.leaderId === peer) {
-      this.#raft.forgetLeader();
-      this.#electSoon(FAST_ELECTION_ATTEMPTS);
-    }
+    if (this.#raft.leaderId === peer) this.#election.begin();
     this.#drain();
-  }
-
-  /** The leader's connection broke: asks for votes at once, again and again while others still believe in it. */
-  #electSoon(attempts: number): void {
-    this.#options.clock.after(
-      (attempts < FAST_ELECTION_ATTEMPTS ? FAST_ELECTION_MS : 0) + this.#options.random() * FAST_ELECTION_MS,
-      () => {
-        if (this.#stop.signal.aborted || this.#raft.leaderId !== 0 || attempts === 0) return;
-        // Also as a candidate: votes that were split are not won by waiting.
-        this.#raft.campaign();
-        this.#drain();
-        this.#electSoon(attempts - 1);
-      },
-    );
   }
 
   #onDiskFull(): void {

@@ -65,16 +65,22 @@ export class Leader {
     if (this.transferTarget !== undefined && !isVoter(configuration, this.transferTarget)) this.endTransfer();
   }
 
-  /** Commits what a quorum has durable, and tells everybody. Counts only entries of this term (thesis §3.6.2). */
-  maybeCommit(): boolean {
+  /**
+   * Commits what a quorum has durable. Counts only entries of this term (thesis §3.6.2). The peers learn of it with the
+   * next entries, or from `announceCommit`: a message for each commit would double the messages of a lone write.
+   */
+  maybeCommit(): void {
     const { configuration, id, log, term } = this.#context;
     const index = quorumIndex(configuration, (voter) =>
       voter === id ? log.stableIndex : (this.#progress.get(voter)?.match ?? 0),
     );
-    if (index <= log.committedIndex || log.termOf(index) !== term) return false;
-    log.commitTo(index);
-    this.broadcastAppend();
-    return true;
+    if (index > log.committedIndex && log.termOf(index) === term) log.commitTo(index);
+  }
+
+  /** Tells the peers what is committed, those that do not know it yet. */
+  announceCommit(): void {
+    for (const [peer, { match, sentCommit }] of this.#progress)
+      if (sentCommit < Math.min(match, this.#context.log.committedIndex)) this.#sendHeartbeat(peer);
   }
 
   broadcastAppend(): void {
@@ -179,7 +185,7 @@ export class Leader {
         progress.becomeReplicate();
       }
     } else progress.release(logIndex);
-    if (!this.maybeCommit() && progress.sentCommit < log.committedIndex) this.#sendAppend(from, true);
+    this.maybeCommit();
     while (this.#sendAppend(from, false));
     this.#continueTransfer(from);
   }

@@ -142,6 +142,11 @@ export class Raft implements LeaderContext {
     return { index: this.log.lastIndex, term: this.term };
   }
 
+  /** Tells the peers what is committed now, instead of with the next entries or heartbeat. */
+  announceCommit(): void {
+    this.#leader?.announceCommit();
+  }
+
   /** Asks for a linearizable read; its number appears in `reads` of a later Ready, unless leadership is lost. */
   readIndex(): number | 'not-leader' {
     return this.#leader?.askRead() ?? 'not-leader';
@@ -457,12 +462,15 @@ export class Raft implements LeaderContext {
     // A restart must not begin with an older configuration than this one acted on.
     this.#outbox.rememberCommit();
     if (this.#leader === undefined) return;
+    // Whoever goes with this change, or is led by somebody else after it, should know that it is committed.
+    this.#leader.announceCommit();
     this.#leader.followConfiguration();
     if (!isVoter(this.configuration, this.id)) {
       this.#becomeFollower(this.term, 0);
       return;
     }
-    if (!this.#leader.maybeCommit()) this.#leader.broadcastAppend();
+    this.#leader.maybeCommit();
+    this.#leader.broadcastAppend();
   }
 
   #voters(): MemberId[] {
