@@ -14,7 +14,7 @@ import {
   type RaftMessage,
   type SnapshotPiece,
 } from '../../proto/generated/raft.ts';
-import { type Channel, createClient } from '../../rpc/client.ts';
+import { type Channel, type Client, createClient } from '../../rpc/client.ts';
 import type { CallContext, Handlers } from '../../rpc/server.ts';
 import { logLog } from '../log.ts';
 import type { MemberId } from '../raft/message.ts';
@@ -37,8 +37,8 @@ export const PEER_CHANNEL_OPTIONS = {
   'grpc.keepalive_time_ms': 1_000,
   'grpc.keepalive_timeout_ms': 1_500,
   'grpc.keepalive_permit_without_calls': 1,
-  'grpc.initial_reconnect_backoff_ms': RETRY_MIN_MS,
-  'grpc.min_reconnect_backoff_ms': RETRY_MIN_MS,
+  // Each attempt is a new channel: the waiting between attempts is ours, and ends when the peer greets us.
+  'grpc.use_local_subchannel_pool': 1,
 };
 // Messages that wait for a slow connection. Entries are sent again by the core, votes are useless by then.
 const WAITING_MAX = 256;
@@ -147,9 +147,8 @@ async function* recordsOf(pieces: AsyncIterator<SnapshotPiece>): AsyncIterable<r
 /** The connection to one peer. */
 class Link {
   readonly member: Member;
-  readonly peer: ReturnType<typeof createClient<typeof PeerService>>;
   readonly #options: GrpcPeersOptions;
-  readonly #channel: Channel;
+  #channel: Channel;
   readonly #events: PeerEvents;
   readonly #hello: PeerMessage;
   readonly #stop = new AbortController();
@@ -162,11 +161,15 @@ class Link {
     this.#options = options;
     this.#events = events;
     this.#channel = options.connect(member);
-    this.peer = createClient(PeerService, this.#channel);
     this.#hello = { ...emptyPeerMessage, hello: { from: self, clusterId: options.clusterId } };
     this.#run().catch((error) => {
       assert(this.#stop.signal.aborted, `the connection to member ${member.id} ended: ${messageOf(error)}`);
     });
+  }
+
+  /** For calls beside the stream, over the same connection. */
+  get peer(): Client<typeof PeerService> {
+    return createClient(PeerService, this.#channel);
   }
 
   send(message: RaftMessage): void {
@@ -195,6 +198,9 @@ class Link {
       retryMs = sent > 0 ? RETRY_MIN_MS : Math.min(RETRY_MAX_MS, retryMs * 2);
       this.#retry = new AbortController();
       await sleep(this.#options.clock, retryMs, this.#retry.signal).catch(() => {});
+      if (this.#stop.signal.aborted) return;
+      this.#channel.close();
+      this.#channel = this.#options.connect(this.member);
     }
   }
 

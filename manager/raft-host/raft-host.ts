@@ -428,18 +428,20 @@ export class RaftHost implements ReplicatedLog {
     if (before.isLeader === isLeader && before.leaderAddress === leaderAddress && before.term === term)
       return;
     this.#leadership = { isLeader, leaderAddress, term };
-    if (before.isLeader && !isLeader) this.#onLeadershipLost();
+    if (before.isLeader && !isLeader) this.#onLeadershipLost(term > before.term);
     if (isLeader !== before.isLeader || leaderAddress !== before.leaderAddress)
       logLog.info({ 'raft.term': term, 'raft.role': role, 'raft.leader': leaderAddress }, 'leadership');
     for (const listener of this.#listeners) listener(this.#leadership);
   }
 
-  #onLeadershipLost(): void {
+  #onLeadershipLost(isReplaced: boolean): void {
     this.#waiters.rejectReads(this.#notLeader());
     this.#proposals.rejectWaiting(this.#notLeader());
     this.#lostLeadership?.();
     this.#lostLeadership = undefined;
-    this.#abandonLater(() => (this.#raft.role === 'leader' ? undefined : leadershipLost()));
+    // Without a majority nobody decides it.
+    if (!isReplaced) this.#proposals.abandon(leadershipLost());
+    else this.#abandonLater(() => (this.#raft.role === 'leader' ? undefined : leadershipLost()));
   }
 
   /** What is in the log is usually decided by the next leader in a moment. If not, whoever waits is told `reason`. */
