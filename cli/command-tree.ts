@@ -57,6 +57,24 @@ const node: CommandGroup = {
   ],
 };
 
+const cluster: CommandGroup = {
+  name: 'cluster',
+  summary: 'Back up and restore what the swarm knows',
+  unsupported: [],
+  children: [
+    {
+      name: 'backup',
+      summary: 'Write everything the swarm knows to a file',
+      load: () => import('./commands/cluster/backup.ts'),
+    },
+    {
+      name: 'restore',
+      summary: 'Make this node the first of a swarm from a backup',
+      load: () => import('./commands/cluster/restore.ts'),
+    },
+  ],
+};
+
 const service: CommandGroup = {
   name: 'service',
   summary: 'Manage Swarm services',
@@ -169,6 +187,7 @@ export const commandTree: CommandGroup = {
   children: [
     init,
     leave,
+    cluster,
     {
       name: 'info',
       summary: 'Show this node and the swarm it is part of',

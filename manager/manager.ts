@@ -45,6 +45,8 @@ export interface ManagerOptions {
   /** What `init` asked for; used once, when there is no cluster in the log yet. */
   readonly clusterSpec?: Partial<ClusterSpec>;
   readonly availability?: NodeAvailability;
+  /** The other managers are gone for good: goes on alone, once. */
+  readonly forceNewCluster?: boolean;
   readonly clock: Clock;
   readonly random: Random;
 }
@@ -69,10 +71,10 @@ export async function runManager(options: ManagerOptions, signal: AbortSignal): 
   const dispatcher = new Dispatcher({ store, clock, random, randomBytes, logBroker });
   metrics = new ManagerMetrics({
     view: () => store.view,
-    logIndex: () => store.index,
+    raft: () => log.status,
     sessions: () => dispatcher.sessionCount,
   });
-  const servers = await listen(options, store, logBroker, dispatcher, metrics);
+  const servers = await listen(options, { store, log, logBroker, dispatcher, metrics });
   const counted = (loop: string) => ({ store, clock, onFailure: () => metrics?.countLoopFailure(loop) });
   managerLog.info({ 'node.id': options.nodeId, 'cluster.id': options.clusterId }, 'manager is ready');
   const lead = async (leading: AbortSignal) => {
@@ -112,6 +114,7 @@ async function createLog(
     clusterId,
     self,
     founders: [self],
+    forceNewCluster: options.forceNewCluster ?? false,
     openNetwork: noPeers,
     clock,
     random,
@@ -127,21 +130,29 @@ async function createLog(
   });
 }
 
+interface Parts {
+  readonly store: Store;
+  readonly log: RaftHost;
+  readonly logBroker: LogBroker;
+  readonly dispatcher: Dispatcher;
+  readonly metrics: ManagerMetrics;
+}
+
 async function listen(
   options: ManagerOptions,
-  store: Store,
-  logBroker: LogBroker,
-  dispatcher: Dispatcher,
-  metrics: ManagerMetrics,
+  { store, log, logBroker, dispatcher, metrics }: Parts,
 ): Promise<RpcServer[]> {
   const observeCall = (method: string, durationMs: number, error: unknown) =>
     metrics.observeCall(method, durationMs, error === undefined ? 'ok' : toSwarmError(error).code);
   const control = new RpcServer(observeCall);
-  control.add(ControlService, controlHandlers({ store, clock: options.clock, randomBytes, logBroker }));
+  control.add(
+    ControlService,
+    controlHandlers({ store, clock: options.clock, randomBytes, logBroker, backup: () => log.backup() }),
+  );
   const internal = new RpcServer(observeCall);
   internal.add(DispatcherService, dispatcher.handlers);
   internal.add(ManagerHealthService, {
-    check: () => ({ leader: true }),
+    check: () => ({ leader: log.leadership.isLeader }),
     metrics: async () => ({ text: await metrics.text() }),
   });
   const servers = [control, internal];

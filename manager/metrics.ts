@@ -3,6 +3,7 @@
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import { nodeStateNumbers } from '../core/generated/objects.ts';
 import { isWanted, TASK_STATES } from '../core/task-state.ts';
+import type { RaftStatus } from './raft-host/host-options.ts';
 import type { TablesView } from './store/tables.ts';
 
 const LATENCY_BUCKETS_S = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
@@ -10,7 +11,7 @@ const LATENCY_BUCKETS_S = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
 /** What is read at the moment of a scrape. */
 export interface MetricSources {
   readonly view: () => TablesView;
-  readonly logIndex: () => number;
+  readonly raft: () => RaftStatus;
   readonly sessions: () => number;
 }
 
@@ -44,6 +45,7 @@ export class ManagerMetrics {
       labelNames: ['loop'],
       registers,
     });
+    addRaftGauges(sources, this.#registry);
     addObjectGauges(sources, this.#registry);
     addServiceGauges(sources, this.#registry);
   }
@@ -86,8 +88,7 @@ function gauge(
   });
 }
 
-function addObjectGauges({ view, logIndex, sessions }: MetricSources, registry: Registry): void {
-  gauge(registry, 'swarm_manager_leader', 'Whether this manager is the leader.', [], (g) => g.set(1));
+function addObjectGauges({ view, sessions }: MetricSources, registry: Registry): void {
   gauge(registry, 'swarm_manager_nodes', 'Nodes by state.', ['state'], (g) => {
     for (const state of Object.keys(nodeStateNumbers)) g.set({ state }, 0);
     for (const node of view().node.values()) g.inc({ state: node.status.state });
@@ -97,8 +98,30 @@ function addObjectGauges({ view, logIndex, sessions }: MetricSources, registry: 
     for (const task of view().task.values()) g.inc({ state: task.status.state });
   });
   gauge(registry, 'swarm_manager_services_total', 'Services.', [], (g) => g.set(view().service.size));
-  gauge(registry, 'tsswarm_log_index', 'Index of the last applied log entry.', [], (g) => g.set(logIndex()));
   gauge(registry, 'tsswarm_dispatcher_sessions', 'Agents connected.', [], (g) => g.set(sessions()));
+}
+
+function addRaftGauges({ raft }: MetricSources, registry: Registry): void {
+  const number = (name: string, help: string, read: (status: RaftStatus) => number) =>
+    gauge(registry, name, help, [], (g) => g.set(read(raft())));
+  number('swarm_manager_leader', 'Whether this manager is the leader.', ({ role }) =>
+    Number(role === 'leader'),
+  );
+  number('tsswarm_log_index', 'Index of the last applied log entry.', ({ appliedIndex }) => appliedIndex);
+  number('tsswarm_raft_term', 'Term of the consensus group.', ({ term }) => term);
+  number('tsswarm_raft_commit_index', 'Last committed entry known.', ({ committedIndex }) => committedIndex);
+  number('tsswarm_raft_snapshot_index', 'Last entry in a snapshot.', ({ snapshotIndex }) => snapshotIndex);
+  number('tsswarm_log_disk_full', 'Whether the disk of the log has no room.', ({ isDiskFull }) =>
+    Number(isDiskFull),
+  );
+  gauge(registry, 'tsswarm_raft_peer_connected', 'Whether a manager is reached.', ['peer'], (g) => {
+    for (const { member, isConnected } of raft().peers) g.set({ peer: member.nodeId }, Number(isConnected));
+  });
+  gauge(registry, 'tsswarm_raft_peer_lag', 'Entries a manager lacks; on the leader.', ['peer'], (g) => {
+    const { peers, committedIndex } = raft();
+    for (const { member, match } of peers)
+      if (match !== undefined) g.set({ peer: member.nodeId }, Math.max(0, committedIndex - match));
+  });
 }
 
 function addServiceGauges({ view }: MetricSources, registry: Registry): void {

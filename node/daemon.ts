@@ -13,13 +13,21 @@ import { emptyClusterSpec, type NodeDescription } from '../core/generated/object
 import { newId } from '../core/ids.ts';
 import { VERSION } from '../core/version.ts';
 import { ControlService, ManagerHealthService } from '../proto/generated/control.ts';
-import type { InfoResponse, InitRequest, InitResponse, LocalNodeState } from '../proto/generated/node.ts';
+import {
+  emptyInitRequest,
+  type InfoResponse,
+  type InitRequest,
+  type InitResponse,
+  type LocalNodeState,
+  type RestoreRequest,
+} from '../proto/generated/node.ts';
 import { createClient, openChannel } from '../rpc/client.ts';
 import type { DaemonConfig } from './config.ts';
 import { deleteIdentity, type Identity, readIdentity, writeIdentity } from './identity.ts';
 import { nodeLog } from './log.ts';
 import { chooseAdvertiseAddress, describeMachine } from './machine.ts';
 import { superviseManager } from './manager-process.ts';
+import { restoreManager } from './restore-manager.ts';
 import { systemClock } from './system-clock.ts';
 
 export interface DaemonOptions {
@@ -85,24 +93,71 @@ export class Daemon {
   /** Makes this machine the first node of a new cluster. */
   init(request: InitRequest): Promise<InitResponse> {
     return this.#serialized(async () => {
-      if (this.#membership !== undefined)
-        throw new SwarmError('failed-precondition', 'this node is already part of a cluster', {
-          hint: 'Use "tsswarm leave --force" to leave it first.',
-        });
+      if (request.forceNewCluster) return this.#forceNewCluster();
+      this.#requireNoMembership();
       const identity = this.#newIdentity(request);
       // What a daemon left that died while it left: a new manager must not replay an old cluster.
       this.#eraseState();
-      writeIdentity(this.#dataRoot, identity);
+      return this.#begin(identity);
+    });
+  }
+
+  /** Makes this machine the first node of a cluster that is restored from the bytes of a backup file. */
+  restore(
+    { advertiseAddress, unlockKey }: RestoreRequest,
+    file: AsyncIterable<Uint8Array>,
+  ): Promise<InitResponse> {
+    return this.#serialized(async () => {
+      this.#requireNoMembership();
+      const fresh = this.#newIdentity({ ...emptyInitRequest, advertiseAddress });
+      this.#eraseState();
       try {
-        const membership = await this.#join(identity);
-        this.#membership = membership;
-        await this.#untilReady(identity.nodeId);
+        const directory = path.join(this.#dataRoot, 'manager');
+        const clusterId = await restoreManager({ ...fresh, directory, unlockKey }, file);
+        return await this.#begin({ ...fresh, clusterId });
       } catch (error) {
-        await this.#endMembership();
+        this.#eraseState();
         throw error;
       }
-      return { nodeId: identity.nodeId };
     });
+  }
+
+  #requireNoMembership(): void {
+    if (this.#membership !== undefined)
+      throw new SwarmError('failed-precondition', 'this node is already part of a cluster', {
+        hint: 'Use "tsswarm leave --force" to leave it first.',
+      });
+  }
+
+  /** Starts what a member runs; undone as a whole when that fails. */
+  async #begin(identity: Identity): Promise<InitResponse> {
+    writeIdentity(this.#dataRoot, identity);
+    try {
+      this.#membership = await this.#join(identity);
+      await this.#untilReady(identity.nodeId);
+    } catch (error) {
+      await this.#endMembership();
+      throw error;
+    }
+    return { nodeId: identity.nodeId };
+  }
+
+  /** This manager goes on alone with what is on its disk. Its containers are not touched. */
+  async #forceNewCluster(): Promise<InitResponse> {
+    const membership = this.#membership;
+    if (membership === undefined)
+      throw new SwarmError(
+        'failed-precondition',
+        'this node is not part of a cluster: there is nothing to go on with',
+        {
+          hint: 'Use "tsswarm init" without --force-new-cluster, or "tsswarm cluster restore".',
+        },
+      );
+    await membership.agent.stop();
+    await membership.stopManager();
+    this.#membership = await this.#join(membership.identity, { forceNewCluster: true });
+    await this.#untilReady(membership.identity.nodeId);
+    return { nodeId: membership.identity.nodeId };
   }
 
   /** Leaves the cluster and forgets it; tasks of this node are stopped and removed. */
@@ -219,7 +274,7 @@ export class Daemon {
     };
   }
 
-  async #join(identity: Identity): Promise<Membership> {
+  async #join(identity: Identity, { forceNewCluster = false } = {}): Promise<Membership> {
     const { config, program, engine, network } = this.#options;
     const stopping = new AbortController();
     const manager = superviseManager(
@@ -227,6 +282,7 @@ export class Daemon {
         program,
         manager: {
           ...identity,
+          forceNewCluster,
           stateDirectory: path.join(this.#dataRoot, 'manager'),
           controlSocket: this.#socket('control'),
           managerSocket: this.#socket('manager'),

@@ -42,9 +42,13 @@ export async function superviseManager(
   signal: AbortSignal,
 ): Promise<void> {
   let backoffMs = BACKOFF_MIN_MS;
+  let { manager } = options;
   while (!signal.aborted) {
     const startedMs = Date.now();
-    const reason = await runChild(options, signal);
+    const reason = await runChild({ ...options, manager }, signal);
+    // Forced once: after that it is the cluster that it is.
+    const { forceNewCluster: _, ...again } = manager;
+    manager = again;
     if (signal.aborted) return;
     if (Date.now() - startedMs > STABLE_MS) backoffMs = BACKOFF_MIN_MS;
     nodeLog.error({ reason, 'retry.ms': backoffMs }, 'manager ended, will be started again');

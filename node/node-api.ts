@@ -2,7 +2,13 @@
 
 import type { Engine, LocalImage, PullProgress } from '../agent/engine/engine.ts';
 import { SwarmError } from '../core/errors.ts';
-import type { ImageProgress, ImportImagesRequest, NodeControlService } from '../proto/generated/node.ts';
+import type {
+  ImageProgress,
+  ImportImagesRequest,
+  InitResponse,
+  NodeControlService,
+  RestoreRequest,
+} from '../proto/generated/node.ts';
 import { AsyncQueue } from '../rpc/queue.ts';
 import type { Handlers } from '../rpc/server.ts';
 import type { Daemon } from './daemon.ts';
@@ -12,6 +18,7 @@ export function nodeHandlers(daemon: Daemon): Handlers<typeof NodeControlService
   return {
     info: () => daemon.info(),
     init: (request) => daemon.init(request),
+    restore: (requests) => restore(daemon, requests),
     leave: async ({ force }) => {
       await daemon.leave(force);
       return {};
@@ -32,6 +39,26 @@ export function nodeHandlers(daemon: Daemon): Handlers<typeof NodeControlService
       return { digest, platforms: [...platforms] };
     },
   };
+}
+
+async function restore(daemon: Daemon, requests: AsyncIterable<RestoreRequest>): Promise<InitResponse> {
+  const { first, rest } = await splitFirst(requests);
+  return daemon.restore(first, rest);
+}
+
+/** The first message of an upload, which has the options, and the bytes of all. */
+async function splitFirst<T extends { readonly data: Uint8Array }>(
+  requests: AsyncIterable<T>,
+): Promise<{ first: T; rest: AsyncIterable<Uint8Array> }> {
+  const iterator = requests[Symbol.asyncIterator]();
+  const head = await iterator.next();
+  if (head.done) throw new SwarmError('invalid-argument', 'the upload is empty');
+  const first = head.value;
+  async function* rest(): AsyncIterable<Uint8Array> {
+    if (first.data.length > 0) yield first.data;
+    for (let next = await iterator.next(); !next.done; next = await iterator.next()) yield next.value.data;
+  }
+  return { first, rest: rest() };
 }
 
 function toSummary(image: LocalImage) {
@@ -69,13 +96,6 @@ async function* pullImage(
 }
 
 async function importImages(engine: Engine, requests: AsyncIterable<ImportImagesRequest>): Promise<string[]> {
-  const iterator = requests[Symbol.asyncIterator]();
-  const first = await iterator.next();
-  if (first.done) throw new SwarmError('invalid-argument', 'the archive is empty');
-  const { reference, data } = first.value;
-  async function* archive(): AsyncIterable<Uint8Array> {
-    if (data.length > 0) yield data;
-    for (let next = await iterator.next(); !next.done; next = await iterator.next()) yield next.value.data;
-  }
-  return engine.images.import(archive(), reference === '' ? undefined : reference);
+  const { first, rest } = await splitFirst(requests);
+  return engine.images.import(rest, first.reference === '' ? undefined : first.reference);
 }

@@ -6,6 +6,7 @@ import {
   countFlag,
   durationFlag,
   integerFlag,
+  switchFlag,
   textFlag,
   unsupportedFlags,
   valueFlag,
@@ -37,6 +38,7 @@ export const command = defineCommand({
     'snapshot-interval': countFlag('Number of log entries between snapshots', {
       defaultText: String(defaultClusterSpec.snapshotInterval),
     }),
+    'force-new-cluster': switchFlag('Go on alone with the state of this manager; the others are removed'),
     ...unsupportedFlags([
       'autolock',
       'cert-expiry',
@@ -45,7 +47,6 @@ export const command = defineCommand({
       'default-addr-pool',
       'default-addr-pool-mask-length',
       'external-ca',
-      'force-new-cluster',
       'listen-addr',
       'max-snapshots',
     ]),
@@ -58,6 +59,7 @@ export const command = defineCommand({
       taskHistoryLimit: flags['task-history-limit'] ?? defaultClusterSpec.taskHistoryLimit,
       heartbeatPeriodMs: flags['dispatcher-heartbeat'] ?? defaultClusterSpec.heartbeatPeriodMs,
       snapshotInterval: flags['snapshot-interval'] ?? defaultClusterSpec.snapshotInterval,
+      forceNewCluster: flags['force-new-cluster'] ?? false,
     });
     await io.out(`Swarm initialized: current node (${nodeId}) is now a manager.\n`);
   },

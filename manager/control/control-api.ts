@@ -25,6 +25,8 @@ export interface ControlOptions {
   readonly clock: Clock;
   readonly randomBytes: RandomBytes;
   readonly logBroker: LogBroker;
+  /** The bytes of a backup file. */
+  readonly backup: () => AsyncIterable<Uint8Array>;
 }
 
 export function controlHandlers({
@@ -32,6 +34,7 @@ export function controlHandlers({
   clock,
   randomBytes,
   logBroker,
+  backup,
 }: ControlOptions): Handlers<typeof ControlService> {
   return {
     getCluster: () => {
@@ -56,6 +59,9 @@ export function controlHandlers({
     },
     watchService: ({ serviceId }, { signal }) => watchService(store, serviceId, signal),
     serviceLogs: (request, { signal }) => serviceLogs(store, logBroker, request, signal),
+    async *backup() {
+      for await (const data of backup()) yield { data };
+    },
     explain: ({ target }) => explain(store.view, target, clock.nowMs()),
   };
 }

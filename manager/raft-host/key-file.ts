@@ -69,7 +69,7 @@ export async function storeKeyFile(
   await disk.syncDirectory();
 }
 
-function parseUnlockKey(text: string): Buffer {
+export function parseUnlockKey(text: string): Buffer {
   const encoded = UNLOCK_KEY.exec(text)?.[1];
   if (encoded === undefined)
     throw new SwarmError('permission-denied', 'this is no unlock key: it does not begin with SWMKEY-1-', {

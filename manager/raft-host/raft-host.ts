@@ -24,6 +24,7 @@ import {
   type ReplicatedLog,
   type StateMachine,
 } from '../store/replicated-log.ts';
+import { backupNewest } from './backup.ts';
 import { DiskWriter } from './disk-writer.ts';
 import {
   ANNOUNCE_MS,
@@ -39,6 +40,7 @@ import { LogOnDisk, type LogOptions } from './log-on-disk.ts';
 import type { PeerNetwork } from './peers.ts';
 import { diskFull, leadershipLost, Proposals } from './proposals.ts';
 import { QuickElection } from './quick-election.ts';
+import { explainQuorum } from './quorum.ts';
 import { forceNewCluster, foundCluster } from './recovery.ts';
 import { SnapshotExchange } from './snapshot-exchange.ts';
 import { SnapshotTaker } from './snapshot-taker.ts';
@@ -224,15 +226,12 @@ export class RaftHost implements ReplicatedLog {
     }
   }
 
-  /** The disk under the log: snapshots for backups, keys. */
-  get disk(): LogOnDisk {
-    return this.#disk;
-  }
-
-  /** Writes a snapshot now, unless one is being written: that one counts. */
-  async takeSnapshot(): Promise<void> {
+  /** The state of now, as the bytes of a backup file. */
+  async *backup(): AsyncIterable<Uint8Array> {
+    await this.#taker.settled();
     if (this.#appliedIndex > this.#taker.index) this.#taker.start();
     await this.#taker.settled();
+    yield* backupNewest(this.#disk, this.#options.log, this.#options.clock.nowMs());
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -480,7 +479,8 @@ export class RaftHost implements ReplicatedLog {
   }
 
   #notLeader(): NotLeaderError {
-    return new NotLeaderError(this.#leadership.isLeader ? undefined : this.#leadership.leaderAddress);
+    const { isLeader, leaderAddress } = this.#leadership;
+    return new NotLeaderError(isLeader ? undefined : leaderAddress, explainQuorum(this.status));
   }
 
   #fail(error: unknown): void {

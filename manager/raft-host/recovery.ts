@@ -1,4 +1,4 @@
-// How a log begins, and how it goes on alone after a majority is lost.
+// How a log begins, how it goes on alone after a majority is lost, and how it comes back from a backup.
 
 import {
   type Configuration,
@@ -11,9 +11,10 @@ import {
 } from '../../proto/generated/raft.ts';
 import { decode, encode } from '../../proto/wire.ts';
 import { logLog } from '../log.ts';
-import { applyChange, isJoint, isVoter } from '../raft/configuration.ts';
+import { applyChange, initialConfiguration, isJoint, isVoter } from '../raft/configuration.ts';
 import type { RaftStart } from '../raft/contract.ts';
-import type { LogOnDisk, Recovered } from './log-on-disk.ts';
+import type { Backup } from './backup.ts';
+import { LogOnDisk, type LogOptions, type Recovered } from './log-on-disk.ts';
 
 /** The first entry of every founder's log: who they are. It is committed by being there. */
 export function foundCluster(founders: readonly Member[]): { hardState: HardState; entries: Entry[] } {
@@ -50,6 +51,30 @@ export async function forceNewCluster(
   const removed = configuration.members.filter(({ id }) => id !== self.id).map(({ nodeId }) => nodeId);
   logLog.warn({ 'raft.removed': removed }, 'a new cluster is forced: this manager goes on alone');
   return { hardState, snapshot: recovered.snapshot, entries: [...entries, ...added] };
+}
+
+/**
+ * Makes the log of a new cluster of one from a backup: the same state, and `self` as the only member. Nothing is there
+ * under the log's names before all of the file was read and checked. Returns the cluster's id.
+ */
+export async function restoreBackup(options: LogOptions, backup: Backup, self: Member): Promise<string> {
+  const { clusterId, index, term, rootHash, members } = backup.head;
+  const log = await LogOnDisk.create(options, { clusterId, memberId: self.id });
+  try {
+    const configuration = { ...initialConfiguration([self]), removed: [...members] };
+    const receiver = await log.receiveSnapshot({ index, term, configuration }, rootHash);
+    try {
+      for await (const records of backup.records) await receiver.write(records);
+    } catch (error) {
+      await receiver.abort();
+      throw error;
+    }
+    await log.append({ hardState: { term, vote: 0, commit: 0 }, entries: [] });
+    await receiver.finish();
+  } finally {
+    await log[Symbol.asyncDispose]();
+  }
+  return clusterId;
 }
 
 /** One simple change at a time: this member votes, then the others go. */

@@ -7,12 +7,13 @@ import { SwarmError } from '../../core/errors.ts';
 export class NotLeaderError extends SwarmError {
   readonly leaderAddress: string | undefined;
 
-  constructor(leaderAddress: string | undefined) {
+  constructor(leaderAddress: string | undefined, hint?: string) {
     super(
       'unavailable',
       leaderAddress === undefined
         ? 'the cluster has no leader at the moment'
         : `this manager does not lead the cluster; ${leaderAddress} does`,
+      hint === undefined ? {} : { hint },
     );
     this.leaderAddress = leaderAddress;
   }

@@ -4,6 +4,8 @@ import { type Cluster, emptyCluster, type NodeSpec, emptyNodeSpec, type Node, em
 import { ClusterCodec, NodeSpecCodec, NodeCodec, ServiceSpecCodec, ServiceCodec, RevisionCodec, TaskCodec } from './objects.ts';
 import { type LogOptions, emptyLogOptions, LogOptionsCodec, type LogLine, LogLineCodec } from './dispatcher.ts';
 
+const NO_BYTES = new Uint8Array(0);
+
 export interface HealthRequest {
 
 }
@@ -23,6 +25,16 @@ export interface MetricsResponse {
   readonly text: string;
 }
 export const emptyMetricsResponse: MetricsResponse = Object.freeze({ text: '' });
+
+export interface BackupRequest {
+
+}
+export const emptyBackupRequest: BackupRequest = Object.freeze({  });
+
+export interface BackupResponse {
+  readonly data: Uint8Array;
+}
+export const emptyBackupResponse: BackupResponse = Object.freeze({ data: NO_BYTES });
 
 export interface GetClusterRequest {
 
@@ -260,6 +272,42 @@ export const MetricsResponseCodec: Codec<MetricsResponse> = {
       }
     }
     return { text };
+  },
+};
+
+export const BackupRequestCodec: Codec<BackupRequest> = {
+  write(_m, w) {
+    
+    return w;
+  },
+  read(r, end) {
+    
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        
+        default: r.skipType(tag & 7);
+      }
+    }
+    return {  };
+  },
+};
+
+export const BackupResponseCodec: Codec<BackupResponse> = {
+  write(m, w) {
+    if (m.data.length > 0) w.uint32(10).bytes(m.data);
+    return w;
+  },
+  read(r, end) {
+    let data: Uint8Array = NO_BYTES;
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: data = r.bytes(); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { data };
   },
 };
 
@@ -810,6 +858,7 @@ export const ControlService = {
   watchService: { path: '/tsswarm.v1.Control/WatchService', shape: 'server-stream', request: WatchServiceRequestCodec, response: WatchServiceResponseCodec },
   serviceLogs: { path: '/tsswarm.v1.Control/ServiceLogs', shape: 'server-stream', request: ServiceLogsRequestCodec, response: ServiceLogsResponseCodec },
   explain: { path: '/tsswarm.v1.Control/Explain', shape: 'unary', request: ExplainRequestCodec, response: ExplainResponseCodec },
+  backup: { path: '/tsswarm.v1.Control/Backup', shape: 'server-stream', request: BackupRequestCodec, response: BackupResponseCodec },
 } as const;
 
 /** For the node process only: its own socket, never an operator's. */

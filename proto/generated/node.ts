@@ -41,8 +41,17 @@ export interface InitRequest {
   readonly taskHistoryLimit: number;
   readonly heartbeatPeriodMs: number;
   readonly snapshotInterval: number;
+  /** On a manager: goes on alone with what it has; the other managers are removed for good. */
+  readonly forceNewCluster: boolean;
 }
-export const emptyInitRequest: InitRequest = Object.freeze({ advertiseAddress: '', availability: "active", taskHistoryLimit: 0, heartbeatPeriodMs: 0, snapshotInterval: 0 });
+export const emptyInitRequest: InitRequest = Object.freeze({ advertiseAddress: '', availability: "active", taskHistoryLimit: 0, heartbeatPeriodMs: 0, snapshotInterval: 0, forceNewCluster: false });
+
+export interface RestoreRequest {
+  readonly advertiseAddress: string;
+  readonly unlockKey: string;
+  readonly data: Uint8Array;
+}
+export const emptyRestoreRequest: RestoreRequest = Object.freeze({ advertiseAddress: '', unlockKey: '', data: NO_BYTES });
 
 export interface InitResponse {
   readonly nodeId: string;
@@ -250,6 +259,7 @@ export const InitRequestCodec: Codec<InitRequest> = {
     if (m.taskHistoryLimit !== 0) w.uint32(24).int32(m.taskHistoryLimit);
     if (m.heartbeatPeriodMs !== 0) w.uint32(32).int64(safeInteger(m.heartbeatPeriodMs));
     if (m.snapshotInterval !== 0) w.uint32(40).int64(safeInteger(m.snapshotInterval));
+    if (m.forceNewCluster !== false) w.uint32(48).bool(m.forceNewCluster);
     return w;
   },
   read(r, end) {
@@ -258,6 +268,7 @@ export const InitRequestCodec: Codec<InitRequest> = {
     let taskHistoryLimit: number = 0;
     let heartbeatPeriodMs: number = 0;
     let snapshotInterval: number = 0;
+    let forceNewCluster: boolean = false;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -266,10 +277,35 @@ export const InitRequestCodec: Codec<InitRequest> = {
         case 3: taskHistoryLimit = r.int32(); break;
         case 4: heartbeatPeriodMs = safeInteger(r.int64()); break;
         case 5: snapshotInterval = safeInteger(r.int64()); break;
+        case 6: forceNewCluster = r.bool(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { advertiseAddress, availability, taskHistoryLimit, heartbeatPeriodMs, snapshotInterval };
+    return { advertiseAddress, availability, taskHistoryLimit, heartbeatPeriodMs, snapshotInterval, forceNewCluster };
+  },
+};
+
+export const RestoreRequestCodec: Codec<RestoreRequest> = {
+  write(m, w) {
+    if (m.advertiseAddress !== '') w.uint32(10).string(m.advertiseAddress);
+    if (m.unlockKey !== '') w.uint32(18).string(m.unlockKey);
+    if (m.data.length > 0) w.uint32(26).bytes(m.data);
+    return w;
+  },
+  read(r, end) {
+    let advertiseAddress: string = '';
+    let unlockKey: string = '';
+    let data: Uint8Array = NO_BYTES;
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: advertiseAddress = r.string(); break;
+        case 2: unlockKey = r.string(); break;
+        case 3: data = r.bytes(); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { advertiseAddress, unlockKey, data };
   },
 };
 
@@ -638,6 +674,7 @@ export const ResolveImageResponseCodec: Codec<ResolveImageResponse> = {
 export const NodeControlService = {
   info: { path: '/tsswarm.v1.NodeControl/Info', shape: 'unary', request: InfoRequestCodec, response: InfoResponseCodec },
   init: { path: '/tsswarm.v1.NodeControl/Init', shape: 'unary', request: InitRequestCodec, response: InitResponseCodec },
+  restore: { path: '/tsswarm.v1.NodeControl/Restore', shape: 'client-stream', request: RestoreRequestCodec, response: InitResponseCodec },
   leave: { path: '/tsswarm.v1.NodeControl/Leave', shape: 'unary', request: LeaveRequestCodec, response: LeaveResponseCodec },
   listImages: { path: '/tsswarm.v1.NodeControl/ListImages', shape: 'unary', request: ListImagesRequestCodec, response: ListImagesResponseCodec },
   pullImage: { path: '/tsswarm.v1.NodeControl/PullImage', shape: 'server-stream', request: PullImageRequestCodec, response: ImageProgressCodec },

@@ -125,6 +125,27 @@ export interface PeerAnswer {
 
 }
 export const emptyPeerAnswer: PeerAnswer = Object.freeze({  });
+
+/** What stands at the beginning of a backup file. */
+export interface BackupHead {
+  readonly clusterId: string;
+  /** Where in the log the state was taken. */
+  readonly index: number;
+  readonly term: number;
+  readonly createdAtMs: number;
+  /** Of all records. */
+  readonly rootHash: Uint8Array;
+  /** With it and the unlock key the rest is encrypted; empty: it is not. */
+  readonly salt: Uint8Array;
+  /** Ids that took part in that cluster, and may not return. */
+  readonly members: readonly number[];
+}
+export const emptyBackupHead: BackupHead = Object.freeze({ clusterId: '', index: 0, term: 0, createdAtMs: 0, rootHash: NO_BYTES, salt: NO_BYTES, members: [] });
+
+export interface BackupFrame {
+  readonly records: readonly Uint8Array[];
+}
+export const emptyBackupFrame: BackupFrame = Object.freeze({ records: [] });
 const entryKindNames = new Map<number, EntryKind>(Object.entries(entryKindNumbers).map(([key, value]) => [value, key as EntryKind]));
 
 const configurationStepKindNames = new Map<number, ConfigurationStepKind>(Object.entries(configurationStepKindNumbers).map(([key, value]) => [value, key as ConfigurationStepKind]));
@@ -461,6 +482,60 @@ export const PeerAnswerCodec: Codec<PeerAnswer> = {
       }
     }
     return {  };
+  },
+};
+
+export const BackupHeadCodec: Codec<BackupHead> = {
+  write(m, w) {
+    if (m.clusterId !== '') w.uint32(10).string(m.clusterId);
+    if (m.index !== 0) w.uint32(16).uint64(safeInteger(m.index));
+    if (m.term !== 0) w.uint32(24).uint64(safeInteger(m.term));
+    if (m.createdAtMs !== 0) w.uint32(32).int64(safeInteger(m.createdAtMs));
+    if (m.rootHash.length > 0) w.uint32(42).bytes(m.rootHash);
+    if (m.salt.length > 0) w.uint32(50).bytes(m.salt);
+    for (const value of m.members) w.uint32(56).uint64(safeInteger(value));
+    return w;
+  },
+  read(r, end) {
+    let clusterId: string = '';
+    let index: number = 0;
+    let term: number = 0;
+    let createdAtMs: number = 0;
+    let rootHash: Uint8Array = NO_BYTES;
+    let salt: Uint8Array = NO_BYTES;
+    const members: number[] = [];
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: clusterId = r.string(); break;
+        case 2: index = safeInteger(r.uint64()); break;
+        case 3: term = safeInteger(r.uint64()); break;
+        case 4: createdAtMs = safeInteger(r.int64()); break;
+        case 5: rootHash = r.bytes(); break;
+        case 6: salt = r.bytes(); break;
+        case 7: if ((tag & 7) === 2) { const stop = r.uint32() + r.pos; while (r.pos < stop) members.push(safeInteger(r.uint64())); } else members.push(safeInteger(r.uint64())); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { clusterId, index, term, createdAtMs, rootHash, salt, members };
+  },
+};
+
+export const BackupFrameCodec: Codec<BackupFrame> = {
+  write(m, w) {
+    for (const value of m.records) w.uint32(10).bytes(value);
+    return w;
+  },
+  read(r, end) {
+    const records: Uint8Array[] = [];
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: records.push(r.bytes()); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { records };
   },
 };
 

@@ -132,6 +132,7 @@ export class RealNode {
       taskHistoryLimit: 5,
       heartbeatPeriodMs: 1_000,
       snapshotInterval: 0,
+      forceNewCluster: false,
     });
   }
 

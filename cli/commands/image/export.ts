@@ -1,11 +1,8 @@
 // `image export`: writes images of this node to an archive that `image import` and `docker load` read.
 
-import { createWriteStream } from 'node:fs';
-import { rename, rm } from 'node:fs/promises';
-import { pipeline } from 'node:stream/promises';
-import { invalidField, messageOf, SwarmError } from '../../../core/errors.ts';
 import { defineCommand } from '../../command.ts';
 import { textFlag, unsupportedFlags } from '../../flags/flag.ts';
+import { writeWhole } from '../../output/whole-file.ts';
 import { UsageError } from '../../usage-error.ts';
 
 export const command = defineCommand({
@@ -24,23 +21,6 @@ export const command = defineCommand({
       for await (const { data } of messages) await io.out(data);
       return;
     }
-    await writeWhole(flags.output, messages);
+    await writeWhole(flags.output, messages, { field: 'output' });
   },
 });
-
-/** The file appears under its name only when all of it is there. */
-async function writeWhole(
-  file: string,
-  messages: AsyncIterable<{ readonly data: Uint8Array }>,
-): Promise<void> {
-  const partial = `${file}.partial`;
-  try {
-    await pipeline(async function* () {
-      for await (const { data } of messages) yield data;
-    }, createWriteStream(partial));
-    await rename(partial, file);
-  } catch (error) {
-    await rm(partial, { force: true });
-    throw error instanceof SwarmError ? error : invalidField('output', messageOf(error));
-  }
-}

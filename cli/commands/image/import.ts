@@ -1,14 +1,11 @@
 // `image import`: reads an archive of images into this node.
 
-import { createReadStream } from 'node:fs';
 import { invalidField, messageOf } from '../../../core/errors.ts';
 import { parseImageReference } from '../../../core/image-reference.ts';
 import { defineCommand } from '../../command.ts';
 import { switchFlag, textFlag, unsupportedFlags } from '../../flags/flag.ts';
-import type { Io } from '../../io.ts';
+import { openSource, readChunks } from '../../output/source-file.ts';
 import { UsageError } from '../../usage-error.ts';
-
-const CHUNK_BYTES_MAX = 2 ** 20;
 
 export const command = defineCommand({
   usage: '[OPTIONS] FILE|-',
@@ -26,7 +23,7 @@ export const command = defineCommand({
     const file = flags.input ?? word;
     if (file === undefined) throw new UsageError('requires FILE, or "-" for standard input');
     if (flags.tag !== undefined) requireReference(flags.tag);
-    const source = openSource(file, io);
+    const source = openSource(file, io, 'input');
     const call = (await connection.node()).importImages();
     try {
       await call.send({ reference: flags.tag ?? '', data: new Uint8Array() });
@@ -45,22 +42,4 @@ function requireReference(name: string): void {
   } catch (error) {
     throw invalidField('tag', messageOf(error));
   }
-}
-
-async function* openSource(file: string, io: Io): AsyncIterable<Uint8Array> {
-  if (file === '-') {
-    yield* io.stdin;
-    return;
-  }
-  try {
-    yield* createReadStream(file, { highWaterMark: CHUNK_BYTES_MAX });
-  } catch (error) {
-    throw invalidField('input', messageOf(error));
-  }
-}
-
-async function* readChunks(source: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
-  for await (const data of source)
-    for (let start = 0; start < data.length; start += CHUNK_BYTES_MAX)
-      yield data.subarray(start, start + CHUNK_BYTES_MAX);
 }
