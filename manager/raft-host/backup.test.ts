@@ -7,7 +7,13 @@ import { type BackupHead, emptyBackupHead } from '../../proto/generated/raft.ts'
 import { readBackup, writeBackup } from './backup.ts';
 import { formatUnlockKey } from './key-file.ts';
 
-const HEAD: Omit<BackupHead, 'salt'> = { ...emptyBackupHead, clusterId: 'c1', index: 7, term: 2, members: [3] };
+const HEAD: Omit<BackupHead, 'salt'> = {
+  ...emptyBackupHead,
+  clusterId: 'c1',
+  index: 7,
+  term: 2,
+  members: [3],
+};
 const SECRET = 'the planted value';
 
 async function* chunks(): AsyncIterable<Uint8Array[]> {

@@ -406,8 +406,10 @@ export class Raft implements LeaderContext {
   #countVote({ from, rejected }: RaftMessage): void {
     this.#votes.set(from, !rejected);
     if (hasQuorum(this.configuration, (id) => this.#votes.get(id) === true)) {
-      if (this.#role === 'pre-candidate') this.#becomeCandidate(0);
-      else this.#becomeLeader();
+      if (this.#role === 'candidate') this.#becomeLeader();
+      // A refusal may have told of a committed change meanwhile, which has to be applied first.
+      else if (this.#mayCampaign()) this.#becomeCandidate(0);
+      else this.#becomeFollower(this.term, 0);
       return;
     }
     const mayStillWin = hasQuorum(this.configuration, (id) => this.#votes.get(id) !== false);
@@ -461,14 +463,15 @@ export class Raft implements LeaderContext {
     this.configuration = applyChange(this.configuration, decode(ConfigurationChangeCodec, payload));
     // A restart must not begin with an older configuration than this one acted on.
     this.#outbox.rememberCommit();
-    if (this.#leader === undefined) return;
     // Whoever goes with this change, or is led by somebody else after it, should know that it is committed.
-    this.#leader.announceCommit();
-    this.#leader.followConfiguration();
-    if (!isVoter(this.configuration, this.id)) {
+    this.#leader?.announceCommit();
+    // Without a vote nobody leads, nor goes on asking for the votes of others.
+    if (this.#role !== 'follower' && !isVoter(this.configuration, this.id)) {
       this.#becomeFollower(this.term, 0);
       return;
     }
+    if (this.#leader === undefined) return;
+    this.#leader.followConfiguration();
     this.#leader.maybeCommit();
     this.#leader.broadcastAppend();
   }

@@ -5,22 +5,13 @@
 import type { Entry } from '../../proto/generated/raft.ts';
 import { type CoreChecks, check } from './core-checks.ts';
 import { type CoreMember, REGISTERS } from './core-member.ts';
+import { beginningOf, type Operation, unexplainedRegister } from './linearizability.ts';
 
 const CLIENTS = 5;
 /** Calls after which a client stops waiting: the effect of its call remains unknown. */
 const PATIENCE = 60;
-
-/** One call as the client saw it. Times count the world's client actions. */
-export interface Operation {
-  readonly client: number;
-  readonly kind: 'write' | 'read';
-  readonly register: number;
-  /** Written, or read once it has returned. */
-  value: number;
-  readonly invoked: number;
-  /** Undefined: never answered. */
-  returned: number | undefined;
-}
+/** Calls of a run that the linearizability checker is given. */
+const CHECKED_MAX = 400;
 
 interface Call {
   readonly operation: Operation;
@@ -64,21 +55,32 @@ export class Clients {
     if (call !== undefined && this.#now - call.operation.invoked > PATIENCE) this.#calls[client] = undefined;
     if (member?.raft?.role !== 'leader' || this.#calls[client] !== undefined) return;
     if (this.#chance() < 0.6) this.write(member, client);
-    else this.#read(member, client);
-    member.drain();
+    else this.read(member, client);
   }
 
   write(member: CoreMember, client: number): void {
     const value = ++this.#values;
     const register = Math.floor(this.#chance() * REGISTERS);
     const payload = Uint8Array.of(register, value % 256, (value >> 8) % 256, value >> 16);
+    const target = member.raft?.transferTarget;
     const at = member.raft?.propose([payload]);
     if (at === undefined || typeof at === 'string') return;
+    check(target === undefined, 'T1', `member ${member.id} takes a proposal while it hands leadership over`);
     this.#calls[client] = {
       ...this.#newCall(member, client, 'write', register, value),
       index: at.firstIndex,
       term: at.term,
     };
+    member.drain();
+  }
+
+  read(member: CoreMember, client: number): void {
+    const read = member.raft?.readIndex();
+    if (read === undefined || read === 'not-leader') return;
+    const register = Math.floor(this.#chance() * REGISTERS);
+    // Everything that anybody had committed by now: more than what any client has seen.
+    const floor = this.#checks.committedIndex;
+    this.#calls[client] = { ...this.#newCall(member, client, 'read', register, 0), read, floor };
     member.drain();
   }
 
@@ -98,6 +100,11 @@ export class Clients {
     for (const [client, call] of this.#calls.entries()) {
       if (call?.member !== member || call.incarnation !== member.incarnation) continue;
       if (call.operation.kind !== 'read' || call.read !== read || call.term !== member.raft?.term) continue;
+      check(
+        index >= call.floor,
+        'R8',
+        `a read may take effect at ${index}, ${call.floor} was committed before`,
+      );
       call.readIndex = index;
       this.#tryRead(client, call);
     }
@@ -108,16 +115,19 @@ export class Clients {
       if (call?.member === member) this.#calls[client] = undefined;
   }
 
+  /** The same once more, without knowing log indexes: only what clients saw and when. */
+  checkHistory(): void {
+    const register = unexplainedRegister(beginningOf(this.history, CHECKED_MAX));
+    check(
+      register === undefined,
+      'R8',
+      `no order of its reads and writes explains what register ${register} held`,
+    );
+  }
+
   giveUp(): void {
     this.#calls.fill(undefined);
     this.doneSinceHeal = 0;
-  }
-
-  #read(member: CoreMember, client: number): void {
-    const read = member.raft?.readIndex();
-    if (read === undefined || read === 'not-leader') return;
-    const register = Math.floor(this.#chance() * REGISTERS);
-    this.#calls[client] = { ...this.#newCall(member, client, 'read', register, 0), read };
   }
 
   #newCall(
@@ -153,11 +163,10 @@ export class Clients {
     check(
       index >= floor,
       'R8',
-      `a ${what} took effect at ${index}; ${floor} had been answered before it began`,
+      `a ${what} took effect at ${index}; ${floor} had been committed before it began`,
     );
     operation.returned = ++this.#now;
     this.#seenIndex = Math.max(this.#seenIndex, index);
-    this.#checks.acknowledgedIndex = this.#seenIndex;
     this.#calls[client] = undefined;
     this.doneSinceHeal++;
   }

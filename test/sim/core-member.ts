@@ -2,12 +2,14 @@
 // The disk keeps what was handed to it in order; a crash loses a suffix of what was not yet reported as durable.
 
 import type { Append, Ready } from '../../manager/raft/contract.ts';
+import type { ReplicationLimits } from '../../manager/raft/leader.ts';
 import { newMessage } from '../../manager/raft/message.ts';
 import { Raft } from '../../manager/raft/raft.ts';
 import {
   type Entry,
   emptyHardState,
   type HardState,
+  type Member,
   type RaftMessage,
   type SnapshotMark,
 } from '../../proto/generated/raft.ts';
@@ -27,12 +29,14 @@ export interface DiskImage {
 }
 
 export const REGISTERS = 4;
-const ELECTION_TICKS = 10;
 
 /** What members of one world share. */
 export interface MemberWorld {
   readonly chance: () => number;
   readonly checks: CoreChecks;
+  readonly limits: ReplicationLimits;
+  readonly applyBytesMax: number;
+  readonly electionTicks: number;
   /** Puts a message on the wire. */
   send(message: RaftMessage, snapshot: SimSnapshot | undefined): void;
   /** The proposer has applied its entry. */
@@ -54,6 +58,10 @@ export class CoreMember {
   appliedIndex = 0;
   registers: number[] = new Array<number>(REGISTERS).fill(0);
   incarnation = 0;
+  /** Until this step of the world the process stands still, or its clock, or its disk. */
+  pausedUntil = 0;
+  slowUntil = 0;
+  stalledUntil = 0;
   #pending: Pending[] = [];
   /** Snapshots that arrived and wait for the core to take them. */
   #received: SimSnapshot | undefined;
@@ -83,11 +91,11 @@ export class CoreMember {
     this.raft = new Raft(
       {
         id: this.id,
-        electionTicks: ELECTION_TICKS,
+        electionTicks: this.#world.electionTicks,
         heartbeatTicks: 2,
         random: this.#world.chance,
-        limits: { appendBytesMax: 100, window: { messagesMax: 4, bytesMax: 300 } },
-        applyBytesMax: 120,
+        limits: this.#world.limits,
+        applyBytesMax: this.#world.applyBytesMax,
         uncommittedBytesMax: 2_000,
       },
       { hardState, snapshot: snapshot?.mark, entries },
@@ -124,7 +132,8 @@ export class CoreMember {
 
   /** Begins a snapshot, or ends the one that was begun. */
   snapshotStep(keep: number): void {
-    if (this.raft === undefined) return;
+    // Nobody makes a snapshot of a state whose own snapshot is still on its way to the disk.
+    if (this.raft === undefined || this.#pending.some(({ snapshot }) => snapshot !== undefined)) return;
     const ready = this.#snapshotting;
     if (ready !== undefined) {
       this.#snapshotting = undefined;
@@ -174,6 +183,7 @@ export class CoreMember {
   }
 
   #send(message: RaftMessage): void {
+    this.#world.checks.sending(this, message);
     if (message.type !== 'snapshot') {
       this.#world.send(message, undefined);
       return;
@@ -218,4 +228,8 @@ export function snapshotArrival(message: RaftMessage): RaftMessage {
     term: message.term,
     snapshot: message.snapshot as SnapshotMark,
   };
+}
+
+export function aMember(id: number): Member {
+  return { id, nodeId: `node-${id}`, address: `10.0.0.${id}:2377` };
 }

@@ -2,42 +2,26 @@
 // it, one action at a time, so that a run is repeated exactly by its seed. After every action all properties of
 // manager/raft/SPEC.md are checked; in the end the faults stop and the cluster has to make progress.
 
-import { initialConfiguration, isJoint, participants } from '../../manager/raft/configuration.ts';
-import type { Raft } from '../../manager/raft/raft.ts';
-import type {
-  ConfigurationStep,
-  ConfigurationStepKind,
-  Entry,
-  Member,
-  RaftMessage,
-} from '../../proto/generated/raft.ts';
+import { initialConfiguration } from '../../manager/raft/configuration.ts';
+import type { ReplicationLimits } from '../../manager/raft/leader.ts';
+import type { Entry, RaftMessage } from '../../proto/generated/raft.ts';
 import { seededChance } from '../support/faults.ts';
-import { CoreChecks, check } from './core-checks.ts';
+import { CoreChecks } from './core-checks.ts';
 import { Clients } from './core-clients.ts';
-import { CoreMember, type MemberWorld, REGISTERS, type SimSnapshot, snapshotArrival } from './core-member.ts';
+import { drawMix, type FaultMix, injectFault } from './core-faults.ts';
+import { checkHealed, checkQuorumCore } from './core-liveness.ts';
+import {
+  aMember,
+  CoreMember,
+  type MemberWorld,
+  REGISTERS,
+  type SimSnapshot,
+  snapshotArrival,
+} from './core-member.ts';
+import { Network, type Posted } from './core-network.ts';
+import { describeMember, describeMessage } from './describe.ts';
 
-const IDS_MAX = 16;
 const MESSAGES_MAX = 60;
-/** Rounds of fair delivery in which a healed cluster has to commit: some election timeouts. */
-const HEAL_ROUNDS_MAX = 400;
-
-/** How often things go wrong in one run: each seed draws its own mix. */
-interface FaultMix {
-  readonly loss: number;
-  readonly duplication: number;
-  readonly crash: number;
-  readonly restart: number;
-  readonly partition: number;
-  readonly heal: number;
-  readonly jump: number;
-  readonly members: number;
-  readonly transfer: number;
-  readonly snapshot: number;
-  readonly unreachable: number;
-  /** Weight of one disk write against one delivery. */
-  readonly disk: number;
-  readonly tick: number;
-}
 
 export class CoreWorld implements MemberWorld {
   readonly seed: number;
@@ -45,39 +29,57 @@ export class CoreWorld implements MemberWorld {
   readonly checks = new CoreChecks();
   readonly clients: Clients;
   readonly members: CoreMember[] = [];
+  readonly network = new Network();
+  readonly mix: FaultMix;
+  readonly limits: ReplicationLimits;
+  readonly applyBytesMax: number;
+  readonly electionTicks: number;
+  /** Random actions taken; what happens after the faults have ended is counted apart. */
   steps = 0;
-  #mix: FaultMix;
-  #messages: RaftMessage[] = [];
-  #contents: (SimSnapshot | undefined)[] = [];
-  #isBlocked = new Uint8Array((IDS_MAX + 1) * (IDS_MAX + 1));
+  calmSteps = 0;
+  /** Who was told to leave, or to give up its vote, last. */
+  leavingId = 0;
+  #isCalm = false;
+  readonly #trace: ((line: string) => void) | undefined;
+  readonly #told = new Map<number, string>();
 
-  constructor(seed: number) {
+  constructor(seed: number, trace?: (line: string) => void) {
     this.seed = seed;
+    this.#trace = trace;
     this.chance = seededChance(seed);
-    this.#mix = drawMix(this.chance);
+    this.mix = drawMix(this.chance);
+    this.limits = {
+      appendBytesMax: this.pick([20, 20, 40, 100, 400]),
+      window: { messagesMax: this.pick([1, 2, 4, 4, 8]), bytesMax: this.pick([50, 300, 1000]) },
+    };
+    this.electionTicks = this.pick([4, 6, 10, 10]);
+    this.applyBytesMax = this.pick([20, 120, 120, 1000]);
     this.clients = new Clients(this.checks, this.chance);
     const size = [1, 2, 3, 3, 3, 4, 5, 5, 7][Math.floor(this.chance() * 9)] ?? 3;
     const founders = Array.from({ length: size }, (_, position) => aMember(position + 1));
     const mark = { index: 1, term: 1, configuration: initialConfiguration(founders) };
-    this.checks.committed[1] = { index: 1, term: 1, kind: 'noop', payload: new Uint8Array(0) };
+    this.checks.founded({ index: 1, term: 1, kind: 'noop', payload: new Uint8Array(0) });
     const snapshot = { mark, registers: new Array<number>(REGISTERS).fill(0) };
-    for (const { id } of founders) this.#addMember(id, snapshot);
+    for (const { id } of founders) this.addMember(id, snapshot);
   }
 
-  /** Takes `steps` random actions, then heals the cluster and demands progress. Throws a Violation. */
+  /** Takes `steps` random actions, then ends the faults and demands progress. Throws a Violation. */
   run(steps: number): void {
     const end = this.steps + steps;
+    this.#isCalm = false;
     while (this.steps < end) this.#act();
-    this.heal();
+    this.#isCalm = true;
+    if (this.chance() < 0.5) checkQuorumCore(this);
+    checkHealed(this);
+    if (this.chance() < 0.25) this.clients.checkHistory();
   }
 
   send(message: RaftMessage, content: SimSnapshot | undefined): void {
-    if (this.#isBlocked[message.from * (IDS_MAX + 1) + message.to] === 1) {
-      if (content !== undefined) this.#memberOf(message.from)?.raft?.reportSnapshot(message.to, false);
-      return;
-    }
-    this.#messages.push(message);
-    this.#contents.push(content);
+    const posted = { message, content };
+    if (this.network.isBlocked(message.from, message.to)) this.#lose(posted);
+    else if (!this.#isCalm && this.chance() < (content === undefined ? this.mix.delay : 0.2))
+      this.network.hold(posted);
+    else this.network.post(posted);
   }
 
   applied(member: CoreMember, entry: Entry): void {
@@ -92,250 +94,161 @@ export class CoreWorld implements MemberWorld {
     this.clients.stopped(member);
   }
 
-  /** Ends all faults; then a write must be committed and everybody must have everything, within a bound. */
-  heal(): void {
-    this.#isBlocked.fill(0);
-    for (const member of this.members) if (!member.isUp) member.start();
-    this.clients.giveUp();
-    for (let round = 0; round < HEAL_ROUNDS_MAX; round++) {
-      this.#fairRound();
-      const leader = this.#currentLeader();
-      if (leader?.raft === undefined) continue;
-      if (!this.clients.isBusy && this.clients.doneSinceHeal === 0) this.clients.write(leader, 0);
-      if (this.clients.doneSinceHeal > 0 && this.#isSettled(leader.raft)) {
-        for (const member of this.members)
-          this.checks.stateAt(member.id, member.appliedIndex, member.registers);
-        return;
-      }
-    }
-    check(false, 'L1', `no progress within ${HEAL_ROUNDS_MAX} rounds after all faults ended`);
-  }
-
-  #act(): void {
-    this.steps++;
-    const mix = this.#mix;
-    const { length } = this.#messages;
-    if (length > MESSAGES_MAX || (length > 0 && this.chance() < 0.6)) {
-      this.#deliver();
-      return;
-    }
-    const draw = this.chance();
-    if (draw < mix.disk) this.#pickUp()?.completeWrite();
-    else if (draw < mix.disk + mix.tick) this.#tick();
-    else if (this.chance() < 0.7) this.clients.act(this.#pickUp());
-    else this.#fault();
-  }
-
-  #fault(): void {
-    const mix = this.#mix;
-    let draw = this.chance();
-    const is = (weight: number) => {
-      draw -= weight;
-      return draw < 0;
-    };
-    if (is(mix.crash)) this.#crash();
-    else if (is(mix.restart)) this.members.find((member) => !member.isUp && this.chance() < 0.5)?.start();
-    else if (is(mix.partition)) this.#partition();
-    else if (is(mix.heal)) this.#isBlocked.fill(0);
-    else if (is(mix.jump)) this.#jump();
-    else if (is(mix.members)) this.#changeMembers();
-    else if (is(mix.transfer)) this.#transfer();
-    else if (is(mix.snapshot)) this.#pickUp()?.snapshotStep(Math.floor(this.chance() * 6));
-    else if (is(mix.unreachable)) this.#loseConnection();
-  }
-
-  #deliver(): void {
-    const at = Math.floor(this.chance() * this.#messages.length);
-    const message = this.#messages[at] as RaftMessage;
-    const content = this.#contents[at];
-    const isLost = this.chance() < this.#mix.loss;
-    if (isLost || this.chance() >= this.#mix.duplication) this.#forget(at);
-    if (isLost) {
-      if (content !== undefined) this.#memberOf(message.from)?.raft?.reportSnapshot(message.to, false);
-      return;
-    }
-    this.#hand(message, content);
-  }
-
-  #hand(message: RaftMessage, content: SimSnapshot | undefined): void {
-    const receiver = this.#memberOf(message.to);
-    const sender = this.#memberOf(message.from);
-    if (content === undefined) receiver?.receive(message, undefined);
-    else {
-      receiver?.receive(snapshotArrival(message), content);
-      if (sender?.raft !== undefined) {
-        sender.raft.reportSnapshot(message.to, receiver?.isUp === true);
-        sender.drain();
-      }
-    }
-  }
-
-  #forget(at: number): void {
-    const lastMessage = this.#messages.pop() as RaftMessage;
-    const lastContent = this.#contents.pop();
-    if (at === this.#messages.length) return;
-    this.#messages[at] = lastMessage;
-    this.#contents[at] = lastContent;
-  }
-
-  #tick(): void {
-    const member = this.#pickUp();
-    member?.raft?.tick();
-    member?.drain();
-  }
-
-  /** A stopped clock goes on, or time leaps: many ticks at once. */
-  #jump(): void {
-    const member = this.#pickUp();
-    for (let ticks = 1 + this.chance() * 30; ticks > 0; ticks--) member?.raft?.tick();
-    member?.drain();
-  }
-
-  #crash(): void {
-    const member = this.#pickUp();
-    if (member === undefined) return;
-    member.crash(Math.floor(this.chance() * (member.pendingCount + 1)));
-    if (this.chance() < 0.5) member.start();
-  }
-
-  #partition(): void {
-    const side = new Map(this.members.map(({ id }) => [id, this.chance() < 0.5]));
-    const isOneWay = this.chance() < 0.3;
-    for (const from of this.members)
-      for (const to of this.members)
-        if (side.get(from.id) !== side.get(to.id) && (!isOneWay || side.get(from.id) === true))
-          this.#isBlocked[from.id * (IDS_MAX + 1) + to.id] = 1;
-  }
-
-  /** The transport closes: a follower knows at once that its leader is gone, a leader that a peer is. */
-  #loseConnection(): void {
-    const member = this.#pickUp();
-    if (member?.raft === undefined) return;
-    if (member.raft.role === 'leader') member.raft.reportUnreachable(this.#pick(this.members).id);
-    else {
-      member.raft.forgetLeader();
-      if (this.chance() < 0.5) member.raft.campaign();
-    }
-    member.drain();
-  }
-
-  #transfer(): void {
-    const leader = this.members.find(({ raft }) => raft?.role === 'leader');
-    const voters = leader?.raft?.configuration.voters.filter((id) => id !== leader.id) ?? [];
-    if (leader?.raft === undefined || voters.length === 0) return;
-    leader.raft.transferLeadership(this.#pick(voters));
-    leader.drain();
-  }
-
-  #changeMembers(): void {
-    const leader = this.members.find(({ raft }) => raft?.role === 'leader');
-    if (leader?.raft === undefined || isJoint(leader.raft.configuration)) return;
-    const count = this.chance() < 0.7 ? 1 : 2;
-    const steps = Array.from({ length: count }, () => this.#drawStep(leader.raft as Raft));
-    const ids = new Set(steps.map((step) => step?.member.id));
-    if (steps.includes(undefined) || ids.size < count) return;
-    for (const step of steps) {
-      const id = step?.member.id ?? 0;
-      if (this.#memberOf(id) === undefined) this.#addMember(id, undefined);
-    }
-    const { voters } = leader.raft.configuration;
-    const leaving = steps.filter(
-      (step) => step?.kind !== 'add-voter' && voters.includes(step?.member.id ?? 0),
-    );
-    if (leaving.length >= voters.length) return;
-    leader.raft.proposeChange({ steps: steps as ConfigurationStep[] });
-    leader.drain();
-  }
-
-  #drawStep({ configuration }: Raft): ConfigurationStep | undefined {
-    const { voters, learners } = configuration;
-    const fresh = this.members.length + 1 + Math.floor(this.chance() * 2);
-    const draw = this.chance();
-    const canGrow = fresh <= IDS_MAX && participants(configuration).length < 7;
-    const step = (kind: ConfigurationStepKind, id: number) => ({ kind, member: aMember(id) });
-    if (draw < 0.3 && canGrow) return step('add-learner', this.members.length + 1);
-    if (draw < 0.45 && canGrow) return step('add-voter', this.members.length + 1);
-    if (draw < 0.65 && learners.length > 0) return step('add-voter', this.#pick(learners));
-    if (draw < 0.75 && voters.length > 2) return step('add-learner', this.#pick(voters));
-    if (participants(configuration).length > 2)
-      return step('remove', this.#pick(participants(configuration)));
-    return undefined;
-  }
-
-  #fairRound(): void {
-    for (const member of this.members) {
-      this.steps++;
-      member.raft?.tick();
-      member.drain();
-    }
-    for (let turn = 0; turn < 30; turn++) {
-      for (const member of this.members) while (member.pendingCount > 0) member.completeWrite();
-      const messages = this.#messages;
-      const contents = this.#contents;
-      if (messages.length === 0) break;
-      this.#messages = [];
-      this.#contents = [];
-      for (const [at, message] of messages.entries()) {
-        this.steps++;
-        this.#hand(message, contents[at]);
-      }
-    }
-  }
-
-  #currentLeader(): CoreMember | undefined {
-    return this.members
-      .filter(({ raft }) => raft?.role === 'leader')
-      .sort((a, b) => (b.raft?.term ?? 0) - (a.raft?.term ?? 0))[0];
-  }
-
-  /** Everybody who takes part has everything, and no change of members is half done. */
-  #isSettled({ configuration, log }: Raft): boolean {
-    return (
-      !isJoint(configuration) &&
-      participants(configuration).every((id) => this.#memberOf(id)?.appliedIndex === log.lastIndex)
-    );
-  }
-
-  #addMember(id: number, snapshot: SimSnapshot | undefined): void {
+  addMember(id: number, snapshot: SimSnapshot | undefined): void {
     const member = new CoreMember(id, this, snapshot);
     this.members.push(member);
     this.members.sort((a, b) => a.id - b.id);
     member.start();
   }
 
-  #memberOf(id: number): CoreMember | undefined {
-    return this.members.find((member) => member.id === id);
+  memberOf(id: number): CoreMember | undefined {
+    for (const member of this.members) if (member.id === id) return member;
+    return undefined;
   }
 
-  #pickUp(): CoreMember | undefined {
-    const member = this.#pick(this.members);
-    return member.isUp ? member : undefined;
+  /** Somebody whose process runs: often nobody. */
+  pickRunning(): CoreMember | undefined {
+    const member = this.pick(this.members);
+    return member.isUp && member.pausedUntil <= this.steps ? member : undefined;
   }
 
-  #pick<T>(values: readonly T[]): T {
+  pick<T>(values: readonly T[]): T {
     return values[Math.floor(this.chance() * values.length)] as T;
   }
-}
 
-function drawMix(chance: () => number): FaultMix {
-  const often = (most: number) => (chance() < 0.4 ? 0 : chance() * most);
-  return {
-    loss: often(0.3),
-    duplication: often(0.1),
-    crash: often(0.25),
-    restart: 0.1 + chance() * 0.2,
-    partition: often(0.15),
-    heal: 0.05 + chance() * 0.15,
-    jump: often(0.1),
-    members: often(0.2),
-    transfer: often(0.15),
-    snapshot: 0.05 + often(0.3),
-    unreachable: often(0.1),
-    disk: 0.25 + chance() * 0.35,
-    tick: 0.05 + chance() * 0.15,
-  };
-}
+  /** Of those who believe that they lead, the one of the youngest term. */
+  leader(): CoreMember | undefined {
+    let leader: CoreMember | undefined;
+    for (const member of this.members)
+      if (member.raft?.role === 'leader' && member.raft.term > (leader?.raft?.term ?? 0)) leader = member;
+    return leader;
+  }
 
-function aMember(id: number): Member {
-  return { id, nodeId: `node-${id}`, address: `10.0.0.${id}:2377` };
+  /** Delivers a message of this kind, out of turn. Returns false when there is none. */
+  deliverFirst(fits: (message: RaftMessage) => boolean): boolean {
+    const at = this.network.find(fits);
+    if (at < 0) return false;
+    this.steps++;
+    const posted = this.network.at(at);
+    this.network.remove(at);
+    this.#hand(posted);
+    return true;
+  }
+
+  /** A unit of time in which nothing is slow: everybody ticks once, all is written and delivered. */
+  fairRound(): void {
+    for (const member of this.members) {
+      this.calmSteps++;
+      member.raft?.tick();
+      member.drain();
+    }
+    for (let turn = 0; turn < 30; turn++) {
+      for (const member of this.members) while (member.pendingCount > 0) member.completeWrite();
+      if (this.network.length === 0) break;
+      for (const posted of this.network.takeAll()) {
+        this.calmSteps++;
+        this.#hand(posted);
+      }
+    }
+    if (this.#trace !== undefined) this.#traceMembers();
+  }
+
+  /** A line for whoever reads the run. */
+  tell(line: () => string): void {
+    this.#trace?.(`${this.steps}${this.calmSteps > 0 ? `+${this.calmSteps}` : ''} ${line()}`);
+  }
+
+  #act(): void {
+    this.steps++;
+    const { mix, network } = this;
+    const { length } = network;
+    if (length > MESSAGES_MAX || (length > 0 && this.chance() < 0.6)) this.#deliver();
+    else {
+      const draw = this.chance();
+      if (draw < mix.disk) this.#write() || this.#call();
+      else if (draw < mix.disk + mix.tick) this.#tick();
+      else if (this.chance() < mix.calls) this.#call();
+      else injectFault(this);
+    }
+    if (this.#trace !== undefined) this.#traceMembers();
+  }
+
+  #deliver(): void {
+    const { network, mix } = this;
+    const at = Math.floor(this.chance() * network.length);
+    const posted = network.at(at);
+    if ((this.memberOf(posted.message.to)?.pausedUntil ?? 0) > this.steps) {
+      network.remove(at);
+      network.hold(posted);
+      return;
+    }
+    const isLost = this.chance() < mix.loss;
+    if (isLost || this.chance() >= mix.duplication) network.remove(at);
+    if (isLost) this.#lose(posted);
+    else this.#hand(posted);
+  }
+
+  #lose({ message, content }: Posted): void {
+    this.tell(() => `lost ${describeMessage(message)}`);
+    if (content !== undefined) this.memberOf(message.from)?.raft?.reportSnapshot(message.to, false);
+  }
+
+  #hand({ message, content }: Posted): void {
+    this.tell(() => `arrives ${describeMessage(message)}`);
+    const receiver = this.memberOf(message.to);
+    if (content === undefined) {
+      receiver?.receive(message, undefined);
+      return;
+    }
+    const sender = this.memberOf(message.from);
+    receiver?.receive(snapshotArrival(message), content);
+    sender?.raft?.reportSnapshot(message.to, receiver?.isUp === true);
+    sender?.drain();
+  }
+
+  /** Somebody with something to write, looked for from anywhere. */
+  #write(): boolean {
+    const { members } = this;
+    let at = Math.floor(this.chance() * members.length);
+    for (let tried = 0; tried < members.length; tried++, at++) {
+      const member = members[at % members.length] as CoreMember;
+      if (member.pendingCount === 0 || member.stalledUntil > this.steps) continue;
+      member.completeWrite();
+      return true;
+    }
+    return false;
+  }
+
+  /** Somebody who believes to lead, old leaders as well; looked for from anywhere. */
+  #pickLeader(): CoreMember | undefined {
+    const { members } = this;
+    let at = Math.floor(this.chance() * members.length);
+    for (let tried = 0; tried < members.length; tried++, at++) {
+      const member = members[at % members.length] as CoreMember;
+      if (member.raft?.role === 'leader' && member.pausedUntil <= this.steps) return member;
+    }
+    return undefined;
+  }
+
+  /** A client calls somebody who leads; where nobody does, time passes. */
+  #call(): void {
+    const leader = this.#pickLeader();
+    if (leader === undefined) this.#tick();
+    else this.clients.act(leader);
+  }
+
+  #tick(): void {
+    const member = this.pickRunning();
+    if (member === undefined || member.slowUntil > this.steps) return;
+    member.raft?.tick();
+    member.drain();
+  }
+
+  #traceMembers(): void {
+    for (const { id, raft, pendingCount } of this.members) {
+      const line = raft === undefined ? `${id} is down` : `${describeMember(raft)} | writing ${pendingCount}`;
+      if (this.#told.get(id) !== line) this.tell(() => `  ${line}`);
+      this.#told.set(id, line);
+    }
+  }
 }

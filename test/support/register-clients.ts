@@ -2,7 +2,7 @@
 // linearizability checker. A call without an answer may or may not have happened; one that was refused has not.
 
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Operation } from '../sim/core-clients.ts';
+import type { Operation } from '../sim/linearizability.ts';
 import { type RaftProcess, RequestError } from './raft-cluster.ts';
 
 const PAUSE_MS = 2;
