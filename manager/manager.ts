@@ -19,6 +19,7 @@ import { RpcServer } from '../rpc/server.ts';
 import { runAllocatorLoop } from './allocator/allocator-loop.ts';
 import { controlHandlers } from './control/control-api.ts';
 import { Dispatcher } from './dispatcher/dispatcher.ts';
+import type { EtcdSettings } from './etcd-log/settings.ts';
 import { runWhileLeading } from './lead.ts';
 import { managerLog } from './log.ts';
 import { LogBroker } from './log-broker.ts';
@@ -30,6 +31,7 @@ import { noPeers } from './raft-host/peers.ts';
 import { RaftHost } from './raft-host/raft-host.ts';
 import { RealDisk } from './raft-host/real-disk.ts';
 import { runSchedulerLoop } from './scheduler/scheduler-loop.ts';
+import type { ReplicatedLog } from './store/replicated-log.ts';
 import { Store } from './store/store.ts';
 
 export interface ManagerOptions {
@@ -45,6 +47,8 @@ export interface ManagerOptions {
   /** What `init` asked for; used once, when there is no cluster in the log yet. */
   readonly clusterSpec?: Partial<ClusterSpec>;
   readonly availability?: NodeAvailability;
+  /** Where the state lies when it does not lie on this manager's disk. */
+  readonly etcd?: EtcdSettings;
   readonly clock: Clock;
   readonly random: Random;
 }
@@ -99,8 +103,28 @@ export async function runManager(options: ManagerOptions, signal: AbortSignal): 
   if (failed.signal.aborted) throw failed.signal.reason;
 }
 
-/** The replicated log on this manager's disk. `onFatal` is told when that has failed. */
+/** The replicated log: in etcd, or on this manager's disk. `onFatal` is told when that has failed. */
 async function createLog(
+  options: ManagerOptions,
+  observe: (name: string, durationMs: number) => void,
+  onFatal: (error: unknown) => void,
+): Promise<ReplicatedLog> {
+  const { etcd, clusterId, nodeId, advertiseAddress, clock } = options;
+  if (etcd === undefined) return createRaftLog(options, observe, onFatal);
+  // Who keeps the state on the disk need not load a client of etcd.
+  const { EtcdLog } = await import('./etcd-log/etcd-log.ts');
+  return new EtcdLog({
+    settings: etcd,
+    clusterId,
+    self: { nodeId, address: `${advertiseAddress}:2377` },
+    clock,
+    defer: setImmediate,
+    onFatal,
+    observe: (operation, durationMs) => observe(`swarm_raft_${operation}_latency_seconds`, durationMs),
+  });
+}
+
+async function createRaftLog(
   options: ManagerOptions,
   observe: (name: string, durationMs: number) => void,
   onFatal: (error: unknown) => void,

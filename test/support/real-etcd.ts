@@ -4,6 +4,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createWriteStream, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Etcd3, type IOptions } from 'etcd3';
@@ -113,6 +114,7 @@ export class RealEtcd {
     await eventually(async () => {
       const dead = this.#members.find(({ process }) => process !== undefined && process.exitCode !== null);
       if (dead !== undefined) throw new Error(this.log(dead.name));
+      await connectionTo(this.hosts);
       await this.client.put('ready').value('yes');
       return true;
     }, START_LIMIT_MS);
@@ -173,6 +175,15 @@ export class RealEtcd {
     );
     member.process.stdout?.pipe(log, { end: false });
     member.process.stderr?.pipe(log, { end: false });
+  }
+}
+
+/** Before the client tries: it gives a member that refuses it a long rest. */
+async function connectionTo(hosts: readonly string[]): Promise<void> {
+  for (const host of hosts) {
+    const socket = connect(Number(new URL(host).port), '127.0.0.1');
+    await once(socket, 'connect');
+    socket.destroy();
   }
 }
 
