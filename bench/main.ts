@@ -1,6 +1,7 @@
 // `npm run bench -- NAME [--quick] [--json]`: side by side with a peer, in one run, as ratios.
 
 import { deployBench } from './deploy.ts';
+import { etcdStoreBench } from './etcd-store.ts';
 import { logBench } from './log.ts';
 import { printReport, type Row } from './report.ts';
 
@@ -11,6 +12,7 @@ export interface BenchOptions {
 
 const BENCHES: Record<string, (options: BenchOptions) => Promise<Row[]>> = {
   deploy: deployBench,
+  'etcd-store': etcdStoreBench,
   log: logBench,
 };
 

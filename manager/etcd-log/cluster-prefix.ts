@@ -1,7 +1,7 @@
 // Founding a cluster in etcd, and removing it: what `init` and the end of the last manager do, outside any leadership.
 
 import type { Clock } from '../../core/clock.ts';
-import { SwarmError } from '../../core/errors.ts';
+import { hasCode, SwarmError } from '../../core/errors.ts';
 import { EtcdCommitCodec, emptyEtcdCommit } from '../../proto/generated/etcd.ts';
 import { encode } from '../../proto/wire.ts';
 import { EtcdClient } from './etcd-client.ts';
@@ -12,7 +12,7 @@ import type { EtcdSettings } from './settings.ts';
 export async function foundInEtcd(settings: EtcdSettings, clusterId: string, clock: Clock): Promise<void> {
   const { keys, client } = open(settings, clock);
   try {
-    const { succeeded, responses } = await client.call('found the cluster', (member, options) =>
+    const request = client.call('begin a cluster', (member, options) =>
       member.kv.txn(
         {
           compare: [{ ...keys.all, target: 'Create', result: 'Equal', create_revision: 0 }],
@@ -25,6 +25,11 @@ export async function foundInEtcd(settings: EtcdSettings, clusterId: string, clo
         options,
       ),
     );
+    const { succeeded, responses } = await request.catch((error: unknown) => {
+      // "unavailable" would mean this node's own daemon to whoever asked it.
+      if (!hasCode(error, 'unavailable')) throw error;
+      throw new SwarmError('failed-precondition', error.message, { ...(error.hint && { hint: error.hint }) });
+    });
     const owner = succeeded ? clusterId : found(responses[0])?.value.toString();
     if (owner === clusterId) return;
     const holder = owner === undefined ? 'keys of something else' : `cluster ${owner}`;

@@ -95,7 +95,7 @@ export class EtcdClient {
 
   #unreachable(what: string, cause: unknown): SwarmError {
     const hosts = this.#hosts.join(', ');
-    return new SwarmError('unavailable', `etcd did not ${what} in time: ${messageOf(cause)}`, {
+    return new SwarmError('unavailable', `etcd does not answer (${what}): ${messageOf(cause)}`, {
       hint: `Is etcd running, and can this node reach ${hosts}?`,
       cause,
     });

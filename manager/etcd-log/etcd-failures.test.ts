@@ -216,7 +216,7 @@ describe('managers over an etcd in trouble', { skip: missingForEtcd }, () => {
     const wrong = etcd.settings({ user: 'root', passwordFile: path.join(directory, 'wrong') });
     await assert.rejects(foundInEtcd(wrong, 'cluster', systemClock), { code: 'permission-denied' });
     const naked = etcd.settings({ certFile: '', keyFile: '', prefix: '/other' });
-    await assert.rejects(foundInEtcd(naked, 'cluster', systemClock), { code: 'unavailable' });
+    await assert.rejects(foundInEtcd(naked, 'cluster', systemClock), /does not answer/);
   });
 
   test('a prefix belongs to one cluster, and is free again when that has been erased', async (t) => {
