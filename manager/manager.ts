@@ -60,10 +60,11 @@ export async function runManager(options: ManagerOptions, signal: AbortSignal): 
   const stop = AbortSignal.any([signal, failed.signal]);
   let metrics: ManagerMetrics | undefined;
   const observe = (name: string, durationMs: number) => metrics?.observe(name, durationMs);
-  await using log = await createLog(options, observe, (error) => {
+  const onFatal = (error: unknown) => {
     managerLog.fatal({ error: messageOf(error) }, 'the log cannot be written; the manager ends');
     failed.abort(error);
-  });
+  };
+  await using log = await createLog(options, observe, onFatal, signal);
   const store = new Store(log, clock, (operation, durationMs) =>
     observe(`swarm_store_${operation.replace('-', '_')}_latency_seconds`, durationMs),
   );
@@ -108,6 +109,7 @@ async function createLog(
   options: ManagerOptions,
   observe: (name: string, durationMs: number) => void,
   onFatal: (error: unknown) => void,
+  signal: AbortSignal,
 ): Promise<ReplicatedLog> {
   const { etcd, clusterId, nodeId, advertiseAddress, clock } = options;
   if (etcd === undefined) return createRaftLog(options, observe, onFatal);
@@ -121,6 +123,7 @@ async function createLog(
     defer: setImmediate,
     onFatal,
     observe: (operation, durationMs) => observe(`swarm_raft_${operation}_latency_seconds`, durationMs),
+    signal,
   });
 }
 

@@ -68,23 +68,23 @@ export class EtcdClient {
     run: (member: Etcd3, options: { deadline: number }) => Promise<T>,
     { limitMs = CALL_LIMIT_MS, signal }: CallLimits = {},
   ): Promise<T> {
-    const stop = signal === undefined ? this.#closed.signal : AbortSignal.any([signal, this.#closed.signal]);
+    const stops = signal === undefined ? [this.#closed.signal] : [signal, this.#closed.signal];
     const giveUpMs = performance.now() + limitMs;
     for (let pauseMs = PAUSE_MIN_MS; ; pauseMs = Math.min(pauseMs * 2, PAUSE_MAX_MS)) {
-      stop.throwIfAborted();
+      for (const stop of stops) stop.throwIfAborted();
       const member = this.member;
       const leftMs = giveUpMs - performance.now();
       const attemptMs = Math.max(1, Math.min(ATTEMPT_LIMIT_MS, leftMs));
       try {
-        return await unlessAborted(run(member, { deadline: this.#clock.nowMs() + attemptMs }), stop);
+        return await unlessAborted(run(member, { deadline: this.#clock.nowMs() + attemptMs }), stops);
       } catch (error) {
-        stop.throwIfAborted();
+        for (const stop of stops) stop.throwIfAborted();
         if (!isTransient(error)) throw this.#translate(what, error);
         logLog.debug({ what, error: messageOf(error) }, 'etcd did not answer, asking again');
         this.avoid(member);
         if (giveUpMs - performance.now() <= pauseMs) throw this.#unreachable(what, error);
       }
-      await sleep(this.#clock, pauseMs, stop);
+      await sleep(this.#clock, pauseMs, AbortSignal.any(stops));
     }
   }
 
@@ -158,10 +158,12 @@ function isTransient(error: unknown): boolean {
   return isRecoverableError(error) || /too many requests|auth store is old/.test(error.message);
 }
 
-function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+function unlessAborted<T>(promise: Promise<T>, signals: readonly AbortSignal[]): Promise<T> {
   return new Promise((resolve, reject) => {
-    const onAbort = () => reject(signal.reason);
-    signal.addEventListener('abort', onAbort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+    const onAbort = () => reject(signals.find(({ aborted }) => aborted)?.reason);
+    for (const signal of signals) signal.addEventListener('abort', onAbort, { once: true });
+    promise.then(resolve, reject).finally(() => {
+      for (const signal of signals) signal.removeEventListener('abort', onAbort);
+    });
   });
 }

@@ -13,13 +13,14 @@ import { promisify } from 'node:util';
 import { hasCode } from '../../core/errors.ts';
 import { systemClock } from '../../node/system-clock.ts';
 import { setLogLevel } from '../../rpc/logger.ts';
-import { LEASE_SECONDS, newEtcdLog, startEtcdManager } from '../../test/support/etcd-cluster.ts';
+import { aManager, LEASE_SECONDS, newEtcdLog, startEtcdManager } from '../../test/support/etcd-cluster.ts';
 import { eventually } from '../../test/support/eventually.ts';
 import { type EtcdOptions, missingForEtcd, RealEtcd } from '../../test/support/real-etcd.ts';
 import { aService } from '../../test/support/store-contract.ts';
 import { newIdentities } from '../../test/support/test-authority.ts';
 import { Store } from '../store/store.ts';
 import { eraseFromEtcd, foundInEtcd } from './cluster-prefix.ts';
+import { EtcdLog } from './etcd-log.ts';
 
 setLogLevel('silent');
 
@@ -247,12 +248,19 @@ describe('managers over an etcd in trouble', { skip: missingForEtcd }, () => {
     const log = await newEtcdLog(settings);
     await etcd.kill();
 
-    const startedMs = performance.now();
     await assert.rejects(new Store(log, systemClock).open(), (error) => {
       return hasCode(error, 'unavailable') && error.hint?.includes(settings.hosts[0] ?? '') === true;
     });
     await log[Symbol.asyncDispose]();
-    assert.ok(performance.now() - startedMs < 15_000);
+
+    const stop = new AbortController();
+    const stopped = new EtcdLog({ ...aManager(settings), signal: stop.signal });
+    const opening = new Store(stopped, systemClock).open();
+    const startedMs = performance.now();
+    stop.abort();
+    await assert.rejects(opening, /stopping/);
+    await stopped[Symbol.asyncDispose]();
+    assert.ok(performance.now() - startedMs < 3_000);
   });
 });
 

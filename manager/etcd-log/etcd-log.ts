@@ -32,6 +32,8 @@ export interface EtcdLogOptions {
   readonly onFatal: (error: unknown) => void;
   readonly observe?: (operation: 'transaction', durationMs: number) => void;
   readonly timing?: EtcdTiming;
+  /** Ends it while it opens: an etcd that does not answer must not hold up a manager that is to stop. */
+  readonly signal?: AbortSignal;
 }
 
 export interface EtcdTiming {
@@ -113,11 +115,15 @@ export class EtcdLog implements ReplicatedLog {
       release: () => this.#follow(),
       announce: (leadership) => this.#announce(leadership),
     });
-    await this.#follower.restore(this.#stop.signal);
-    this.#follow();
-    const known = this.#leaderKnown();
-    this.#elected = this.#election.run(this.#stop.signal);
-    await known;
+    const { signal } = this.#options;
+    const onAbort = () => this.#stop.abort(stopping());
+    signal?.addEventListener('abort', onAbort, { once: true });
+    if (signal?.aborted) onAbort();
+    try {
+      await this.#begin();
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+    }
   }
 
   propose(payload: Uint8Array): Promise<ApplyResult> {
@@ -165,11 +171,19 @@ export class EtcdLog implements ReplicatedLog {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#stop.abort(new SwarmError('unavailable', 'the manager is stopping'));
+    this.#stop.abort(stopping());
     await this.#elected;
     this.#following.abort();
     await this.#followed;
     this.#client.close();
+  }
+
+  async #begin(): Promise<void> {
+    await this.#follower.restore(this.#stop.signal);
+    this.#follow();
+    const known = this.#leaderKnown();
+    this.#elected = this.#election.run(this.#stop.signal);
+    await known;
   }
 
   async #readBarrier(): Promise<void> {
@@ -279,4 +293,8 @@ export class EtcdLog implements ReplicatedLog {
     this.#stop.abort(error);
     onFatal(error);
   }
+}
+
+function stopping(): SwarmError {
+  return new SwarmError('unavailable', 'the manager is stopping');
 }

@@ -11,8 +11,6 @@ export interface WatchOptions {
   readonly fromRevision: number;
   /** All events of one revision. May throw: the watch ends with that. */
   readonly onRevision: (revision: number, events: readonly IEvent[]) => void;
-  /** Everything up to here has been handed out. */
-  readonly onProgress?: (revision: number) => void;
 }
 
 export type WatchEnd = 'compacted' | 'broken';
@@ -20,7 +18,7 @@ export type WatchEnd = 'compacted' | 'broken';
 /** Resolves when the stream has ended; rejects with what `onRevision` threw. The signal ends it as `broken`. */
 export async function watch(
   client: EtcdClient,
-  { range, fromRevision, onRevision, onProgress = () => {} }: WatchOptions,
+  { range, fromRevision, onRevision }: WatchOptions,
   signal: AbortSignal,
 ): Promise<WatchEnd> {
   const { member } = client;
@@ -43,7 +41,6 @@ export async function watch(
     if (response.canceled) return resolve(revisionOf(response.compact_revision) > 0 ? 'compacted' : 'broken');
     try {
       collector.add(response);
-      if (!response.created && !response.fragment) onProgress(revisionOf(response.header.revision));
     } catch (error) {
       reject(error);
     }
@@ -52,7 +49,7 @@ export async function watch(
   signal.addEventListener('abort', onAbort, { once: true });
   if (signal.aborted) onAbort();
   stream.write({
-    create_request: { ...range, start_revision: fromRevision, progress_notify: true, fragment: true },
+    create_request: { ...range, start_revision: fromRevision, fragment: true },
   });
   try {
     return await ended;

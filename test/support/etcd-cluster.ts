@@ -17,7 +17,11 @@ export async function newEtcdLog(
   options: Partial<EtcdLogOptions> = {},
 ): Promise<EtcdLog> {
   await foundInEtcd(settings, CLUSTER_ID, systemClock);
-  return new EtcdLog({
+  return new EtcdLog({ ...aManager(settings, nodeId), ...options });
+}
+
+export function aManager(settings: EtcdSettings, nodeId = 'n1'): EtcdLogOptions {
+  return {
     settings,
     clusterId: CLUSTER_ID,
     self: { nodeId, address: `${nodeId}:2377` },
@@ -27,8 +31,7 @@ export async function newEtcdLog(
       throw error;
     },
     timing: { leaseSeconds: LEASE_SECONDS, historyMs: 3_600_000 },
-    ...options,
-  });
+  };
 }
 
 export interface EtcdManagerUnderTest extends AsyncDisposable {
