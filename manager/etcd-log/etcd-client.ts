@@ -22,7 +22,8 @@ export interface CallLimits {
 
 type FaultPolicy = NonNullable<NonNullable<IOptions['faultHandling']>['global']>;
 
-const CALL_LIMIT_MS = 10_000;
+/** After this long a call is answered, one way or the other. */
+export const CALL_LIMIT_MS = 10_000;
 // One member gets this long before another is asked.
 const ATTEMPT_LIMIT_MS = 3_000;
 const PAUSE_MIN_MS = 20;
@@ -42,11 +43,13 @@ export class EtcdClient {
   readonly #members: readonly Etcd3[];
   readonly #hosts: readonly string[];
   readonly #clock: Clock;
+  readonly #callLimitMs: number;
   readonly #closed = new AbortController();
   #current = 0;
 
-  constructor(settings: EtcdSettings, clock: Clock) {
+  constructor(settings: EtcdSettings, clock: Clock, callLimitMs = CALL_LIMIT_MS) {
     this.#clock = clock;
+    this.#callLimitMs = callLimitMs;
     this.#hosts = settings.hosts;
     const options = clientOptions(settings);
     this.#members = settings.hosts.map((host) => new Etcd3({ ...options, hosts: host }));
@@ -66,7 +69,7 @@ export class EtcdClient {
   async call<T>(
     what: string,
     run: (member: Etcd3, options: { deadline: number }) => Promise<T>,
-    { limitMs = CALL_LIMIT_MS, signal }: CallLimits = {},
+    { limitMs = this.#callLimitMs, signal }: CallLimits = {},
   ): Promise<T> {
     const stops = signal === undefined ? [this.#closed.signal] : [signal, this.#closed.signal];
     const giveUpMs = performance.now() + limitMs;

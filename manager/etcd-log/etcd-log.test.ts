@@ -7,7 +7,7 @@ import { systemClock } from '../../node/system-clock.ts';
 import { ChangeCodec } from '../../proto/generated/log.ts';
 import { decode } from '../../proto/wire.ts';
 import { setLogLevel } from '../../rpc/logger.ts';
-import { LEASE_SECONDS, newEtcdLog, startEtcdManager } from '../../test/support/etcd-cluster.ts';
+import { LEASE_SECONDS, newEtcdLog, startEtcdManager, TEST_TIMING } from '../../test/support/etcd-cluster.ts';
 import { eventually } from '../../test/support/eventually.ts';
 import { missingForEtcd, RealEtcd } from '../../test/support/real-etcd.ts';
 import { aService } from '../../test/support/store-contract.ts';
@@ -269,7 +269,7 @@ describe('managers over etcd', { skip: missingForEtcd }, () => {
   test('the leader discards history after a while', async (t) => {
     const settings = { ...aPrefix(), compaction: 'on' as const };
     const { store } = await start(t, settings, 'n1', {
-      timing: { leaseSeconds: LEASE_SECONDS, historyMs: 100 },
+      timing: { ...TEST_TIMING, historyMs: 100 },
     });
     const { header } = await etcd.client.kv.range({ key: Buffer.from('x') });
     await store.update(create('a'));

@@ -14,7 +14,7 @@ import {
 } from '../store/replicated-log.ts';
 import { PAYLOAD_BYTES_MAX } from './commit-record.ts';
 import { Election } from './election.ts';
-import { EtcdClient } from './etcd-client.ts';
+import { CALL_LIMIT_MS, EtcdClient } from './etcd-client.ts';
 import { Follower } from './follower.ts';
 import { found, getRevision, isCreatedAt, Keys, revisionOf } from './keys.ts';
 import { Replica } from './replica.ts';
@@ -41,11 +41,12 @@ export interface EtcdTiming {
   readonly leaseSeconds: number;
   /** History younger than this stays, for managers that were away. */
   readonly historyMs: number;
+  /** After this long etcd counts as away. */
+  readonly callLimitMs: number;
 }
 
-const TIMING: EtcdTiming = { leaseSeconds: 5, historyMs: 10 * 60_000 };
+const TIMING: EtcdTiming = { leaseSeconds: 5, historyMs: 10 * 60_000, callLimitMs: CALL_LIMIT_MS };
 const CATCH_UP_LIMIT_MS = 60_000;
-const READ_LIMIT_MS = 10_000;
 
 export class EtcdLog implements ReplicatedLog {
   readonly payloadBytesMax = PAYLOAD_BYTES_MAX;
@@ -69,7 +70,7 @@ export class EtcdLog implements ReplicatedLog {
   constructor(options: EtcdLogOptions) {
     this.#options = options;
     this.#timing = options.timing ?? TIMING;
-    this.#client = new EtcdClient(options.settings, options.clock);
+    this.#client = new EtcdClient(options.settings, options.clock, this.#timing.callLimitMs);
     this.#keys = new Keys(options.settings.prefix);
   }
 
@@ -200,14 +201,14 @@ export class EtcdLog implements ReplicatedLog {
           },
           options,
         ),
-      { limitMs: READ_LIMIT_MS, signal: this.#stop.signal },
+      { signal: this.#stop.signal },
     );
     if (!succeeded) {
       this.#stepDown('another manager leads');
       throw this.#notLeader();
     }
     const commit = found(responses[0]);
-    await this.#replica.reached(revisionOf(commit?.mod_revision ?? '0'), READ_LIMIT_MS);
+    await this.#replica.reached(revisionOf(commit?.mod_revision ?? '0'), this.#timing.callLimitMs);
   }
 
   /** The key is ours: nobody else can write any more, so what has to be caught up with has an end. */

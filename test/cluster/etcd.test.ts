@@ -1,6 +1,8 @@
 // A node whose cluster lies in an operator's etcd: the daemon with --store, containers, and the daemon's ends.
 
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { buildDemoImage } from '../../deploy/demo-image.ts';
 import { missingForEtcd, RealEtcd } from '../support/real-etcd.ts';
@@ -68,5 +70,23 @@ describe('a node on etcd', { skip }, () => {
     assert.equal(code, 1);
     assert.match(stderr, /etcd does not answer \(begin a cluster\)/);
     assert.match(stderr, /can this node reach http:\/\/127\.0\.0\.1:1/);
+  });
+
+  test('a daemon that is told another store than its cluster began with does not start', async () => {
+    await using forgetful = await RealNode.start();
+    await forgetful.stopDaemon();
+    const identity = {
+      nodeId: 'n',
+      clusterId: 'c',
+      advertiseAddress: '127.0.0.1',
+      clusterSpec: {},
+      store: 'etcd',
+    };
+    writeFileSync(path.join(forgetful.dataRoot, 'node.json'), JSON.stringify(identity));
+
+    await assert.rejects(
+      forgetful.startDaemon(),
+      /keeps its state in etcd, but the daemon is told to use raft/,
+    );
   });
 });

@@ -1,13 +1,18 @@
 // Managers' logs over one etcd, several in this process.
 
 import { foundInEtcd } from '../../manager/etcd-log/cluster-prefix.ts';
-import { EtcdLog, type EtcdLogOptions } from '../../manager/etcd-log/etcd-log.ts';
+import { EtcdLog, type EtcdLogOptions, type EtcdTiming } from '../../manager/etcd-log/etcd-log.ts';
 import type { EtcdSettings } from '../../manager/etcd-log/settings.ts';
 import { Store } from '../../manager/store/store.ts';
 import { systemClock } from '../../node/system-clock.ts';
 
 /** Of the shortest lease that etcd grants: what waits for its end does not wait long. */
 export const LEASE_SECONDS = 2;
+export const TEST_TIMING: EtcdTiming = {
+  leaseSeconds: LEASE_SECONDS,
+  historyMs: 3_600_000,
+  callLimitMs: 4_000,
+};
 const CLUSTER_ID = 'cluster';
 
 /** The log of a manager in a cluster that begins with it, or exists already. */
@@ -30,7 +35,7 @@ export function aManager(settings: EtcdSettings, nodeId = 'n1'): EtcdLogOptions 
     onFatal: (error) => {
       throw error;
     },
-    timing: { leaseSeconds: LEASE_SECONDS, historyMs: 3_600_000 },
+    timing: TEST_TIMING,
   };
 }
 
