@@ -1,6 +1,7 @@
 // `npm run bench -- NAME [--quick] [--json]`: side by side with a peer, in one run, as ratios.
 
 import { deployBench } from './deploy.ts';
+import { etcdStoreBench } from './etcd-store.ts';
 import { failoverBench } from './failover.ts';
 import { logBench } from './log.ts';
 import { printReport, type Row } from './report.ts';
@@ -12,6 +13,7 @@ export interface BenchOptions {
 
 const BENCHES: Record<string, (options: BenchOptions) => Promise<Row[]>> = {
   deploy: deployBench,
+  'etcd-store': etcdStoreBench,
   failover: failoverBench,
   log: logBench,
 };

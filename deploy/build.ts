@@ -29,8 +29,8 @@ await build({
   target: 'node24',
   format: 'esm',
   splitting: true,
-  // koffi finds its native part beside its own files.
-  external: ['koffi'],
+  // koffi finds its native part, etcd3 its protocol, beside their own files.
+  external: ['koffi', 'etcd3'],
   banner: { js: BANNER },
   legalComments: 'none',
   minify: true,

@@ -6,7 +6,7 @@ import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import type { Clock, Random } from '../core/clock.ts';
 import { defaultClusterSpec } from '../core/defaults.ts';
-import { messageOf, toSwarmError } from '../core/errors.ts';
+import { messageOf, SwarmError, toSwarmError } from '../core/errors.ts';
 import {
   type ClusterSpec,
   emptyMeta,
@@ -19,6 +19,7 @@ import { RpcServer } from '../rpc/server.ts';
 import { runAllocatorLoop } from './allocator/allocator-loop.ts';
 import { controlHandlers } from './control/control-api.ts';
 import { Dispatcher } from './dispatcher/dispatcher.ts';
+import type { EtcdSettings } from './etcd-log/settings.ts';
 import { runWhileLeading } from './lead.ts';
 import { managerLog } from './log.ts';
 import { LogBroker } from './log-broker.ts';
@@ -30,6 +31,7 @@ import { noPeers } from './raft-host/peers.ts';
 import { RaftHost } from './raft-host/raft-host.ts';
 import { RealDisk } from './raft-host/real-disk.ts';
 import { runSchedulerLoop } from './scheduler/scheduler-loop.ts';
+import type { ReplicatedLog } from './store/replicated-log.ts';
 import { Store } from './store/store.ts';
 
 export interface ManagerOptions {
@@ -47,6 +49,8 @@ export interface ManagerOptions {
   readonly availability?: NodeAvailability;
   /** The other managers are gone for good: goes on alone, once. */
   readonly forceNewCluster?: boolean;
+  /** Where the state lies when it does not lie on this manager's disk. */
+  readonly etcd?: EtcdSettings;
   readonly clock: Clock;
   readonly random: Random;
 }
@@ -58,10 +62,11 @@ export async function runManager(options: ManagerOptions, signal: AbortSignal): 
   const stop = AbortSignal.any([signal, failed.signal]);
   let metrics: ManagerMetrics | undefined;
   const observe = (name: string, durationMs: number) => metrics?.observe(name, durationMs);
-  await using log = await createLog(options, observe, (error) => {
+  const onFatal = (error: unknown) => {
     managerLog.fatal({ error: messageOf(error) }, 'the log cannot be written; the manager ends');
     failed.abort(error);
-  });
+  };
+  await using log = await createLog(options, observe, onFatal, signal);
   const store = new Store(log, clock, (operation, durationMs) =>
     observe(`swarm_store_${operation.replace('-', '_')}_latency_seconds`, durationMs),
   );
@@ -71,7 +76,9 @@ export async function runManager(options: ManagerOptions, signal: AbortSignal): 
   const dispatcher = new Dispatcher({ store, clock, random, randomBytes, logBroker });
   metrics = new ManagerMetrics({
     view: () => store.view,
-    raft: () => log.status,
+    leadership: () => log.leadership,
+    appliedIndex: () => log.appliedIndex,
+    raft: () => (log instanceof RaftHost ? log.status : undefined),
     sessions: () => dispatcher.sessionCount,
   });
   const servers = await listen(options, { store, log, logBroker, dispatcher, metrics });
@@ -101,8 +108,30 @@ export async function runManager(options: ManagerOptions, signal: AbortSignal): 
   if (failed.signal.aborted) throw failed.signal.reason;
 }
 
-/** The replicated log on this manager's disk. `onFatal` is told when that has failed. */
+/** The replicated log: in etcd, or on this manager's disk. `onFatal` is told when that has failed. */
 async function createLog(
+  options: ManagerOptions,
+  observe: (name: string, durationMs: number) => void,
+  onFatal: (error: unknown) => void,
+  signal: AbortSignal,
+): Promise<ReplicatedLog> {
+  const { etcd, clusterId, nodeId, advertiseAddress, clock } = options;
+  if (etcd === undefined) return createRaftLog(options, observe, onFatal);
+  // Who keeps the state on the disk need not load a client of etcd.
+  const { EtcdLog } = await import('./etcd-log/etcd-log.ts');
+  return new EtcdLog({
+    settings: etcd,
+    clusterId,
+    self: { nodeId, address: `${advertiseAddress}:2377` },
+    clock,
+    defer: setImmediate,
+    onFatal,
+    observe: (operation, durationMs) => observe(`swarm_raft_${operation}_latency_seconds`, durationMs),
+    signal,
+  });
+}
+
+async function createRaftLog(
   options: ManagerOptions,
   observe: (name: string, durationMs: number) => void,
   onFatal: (error: unknown) => void,
@@ -132,7 +161,7 @@ async function createLog(
 
 interface Parts {
   readonly store: Store;
-  readonly log: RaftHost;
+  readonly log: ReplicatedLog;
   readonly logBroker: LogBroker;
   readonly dispatcher: Dispatcher;
   readonly metrics: ManagerMetrics;
@@ -147,7 +176,7 @@ async function listen(
   const control = new RpcServer(observeCall);
   control.add(
     ControlService,
-    controlHandlers({ store, clock: options.clock, randomBytes, logBroker, backup: () => log.backup() }),
+    controlHandlers({ store, clock: options.clock, randomBytes, logBroker, backup: () => backupOf(log) }),
   );
   const internal = new RpcServer(observeCall);
   internal.add(DispatcherService, dispatcher.handlers);
@@ -165,6 +194,13 @@ async function listen(
     throw error;
   }
   return servers;
+}
+
+function backupOf(log: ReplicatedLog): AsyncIterable<Uint8Array> {
+  if (log instanceof RaftHost) return log.backup();
+  throw new SwarmError('failed-precondition', "backup: the cluster's state is kept in etcd", {
+    hint: 'Back up etcd itself, for instance with "etcdctl snapshot save".',
+  });
 }
 
 /** The first start of a cluster: its own object and its first node. */

@@ -4,6 +4,7 @@ import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import { nodeStateNumbers } from '../core/generated/objects.ts';
 import { isWanted, TASK_STATES } from '../core/task-state.ts';
 import type { RaftStatus } from './raft-host/host-options.ts';
+import type { Leadership } from './store/replicated-log.ts';
 import type { TablesView } from './store/tables.ts';
 
 const LATENCY_BUCKETS_S = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
@@ -11,7 +12,10 @@ const LATENCY_BUCKETS_S = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
 /** What is read at the moment of a scrape. */
 export interface MetricSources {
   readonly view: () => TablesView;
-  readonly raft: () => RaftStatus;
+  readonly leadership: () => Leadership;
+  readonly appliedIndex: () => number;
+  /** Undefined when the log is not kept by Raft. */
+  readonly raft: () => RaftStatus | undefined;
   readonly sessions: () => number;
 }
 
@@ -45,7 +49,7 @@ export class ManagerMetrics {
       labelNames: ['loop'],
       registers,
     });
-    addRaftGauges(sources, this.#registry);
+    addLogGauges(sources, this.#registry);
     addObjectGauges(sources, this.#registry);
     addServiceGauges(sources, this.#registry);
   }
@@ -101,24 +105,38 @@ function addObjectGauges({ view, sessions }: MetricSources, registry: Registry):
   gauge(registry, 'tsswarm_dispatcher_sessions', 'Agents connected.', [], (g) => g.set(sessions()));
 }
 
-function addRaftGauges({ raft }: MetricSources, registry: Registry): void {
-  const number = (name: string, help: string, read: (status: RaftStatus) => number) =>
-    gauge(registry, name, help, [], (g) => g.set(read(raft())));
-  number('swarm_manager_leader', 'Whether this manager is the leader.', ({ role }) =>
-    Number(role === 'leader'),
+function addLogGauges({ leadership, appliedIndex, raft }: MetricSources, registry: Registry): void {
+  gauge(registry, 'swarm_manager_leader', 'Whether this manager is the leader.', [], (g) =>
+    g.set(Number(leadership().isLeader)),
   );
-  number('tsswarm_log_index', 'Index of the last applied log entry.', ({ appliedIndex }) => appliedIndex);
-  number('tsswarm_raft_term', 'Term of the consensus group.', ({ term }) => term);
-  number('tsswarm_raft_commit_index', 'Last committed entry known.', ({ committedIndex }) => committedIndex);
-  number('tsswarm_raft_snapshot_index', 'Last entry in a snapshot.', ({ snapshotIndex }) => snapshotIndex);
-  number('tsswarm_log_disk_full', 'Whether the disk of the log has no room.', ({ isDiskFull }) =>
-    Number(isDiskFull),
+  gauge(registry, 'tsswarm_log_index', 'Index of the last applied log entry.', [], (g) =>
+    g.set(appliedIndex()),
   );
-  gauge(registry, 'tsswarm_raft_peer_connected', 'Whether a manager is reached.', ['peer'], (g) => {
-    for (const { member, isConnected } of raft().peers) g.set({ peer: member.nodeId }, Number(isConnected));
+  const ofRaft = (
+    name: string,
+    help: string,
+    labels: string[],
+    read: (g: Gauge, status: RaftStatus) => void,
+  ) =>
+    gauge(registry, name, help, labels, (g) => {
+      const status = raft();
+      if (status !== undefined) read(g, status);
+    });
+  ofRaft('tsswarm_raft_term', 'Term of the consensus group.', [], (g, { term }) => g.set(term));
+  ofRaft('tsswarm_raft_commit_index', 'Last committed entry known.', [], (g, { committedIndex }) =>
+    g.set(committedIndex),
+  );
+  ofRaft('tsswarm_raft_snapshot_index', 'Last entry in a snapshot.', [], (g, { snapshotIndex }) =>
+    g.set(snapshotIndex),
+  );
+  ofRaft('tsswarm_log_disk_full', 'Whether the disk of the log has no room.', [], (g, { isDiskFull }) =>
+    g.set(Number(isDiskFull)),
+  );
+  ofRaft('tsswarm_raft_peer_connected', 'Whether a manager is reached.', ['peer'], (g, { peers }) => {
+    for (const { member, isConnected } of peers) g.set({ peer: member.nodeId }, Number(isConnected));
   });
-  gauge(registry, 'tsswarm_raft_peer_lag', 'Entries a manager lacks; on the leader.', ['peer'], (g) => {
-    const { peers, committedIndex } = raft();
+  const lagHelp = 'Entries a manager lacks; on the leader.';
+  ofRaft('tsswarm_raft_peer_lag', lagHelp, ['peer'], (g, { peers, committedIndex }) => {
     for (const { member, match } of peers)
       if (match !== undefined) g.set({ peer: member.nodeId }, Math.max(0, committedIndex - match));
   });

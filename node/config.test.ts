@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
-import { loadConfig } from './config.ts';
+import { etcdSettings, loadConfig } from './config.ts';
 
 function load(flags: Record<string, string>, environment: Record<string, string> = {}, file = '') {
   const directory = mkdtempSync(path.join(os.tmpdir(), 'tsw-config-'));
@@ -50,4 +50,30 @@ test('an unknown option is refused, and so is a file that is no list of options'
   assert.throws(() => load({}, {}, 'colour: red\n'), /unknown option/);
   assert.throws(() => load({}, {}, '- just\n- a list\n'), /must hold "option: value" lines/);
   assert.throws(() => load({}, {}, 'a: [\n'), { code: 'invalid-argument' });
+});
+
+test('a store in etcd is a list of members that are reached alike', () => {
+  const settings = (flags: Record<string, string>) => etcdSettings(load(flags).config);
+
+  assert.equal(settings({}), undefined);
+  assert.deepEqual(settings({ store: 'etcd=https://a:2379,b:2380' })?.hosts, [
+    'https://a:2379',
+    'https://b:2380',
+  ]);
+  assert.deepEqual(settings({ store: 'etcd=[::1]:2379' })?.hosts, ['http://[::1]:2379']);
+  assert.equal(settings({ store: 'etcd=a:1', 'store-prefix': '/one/two' })?.prefix, '/one/two');
+  for (const wrong of ['consul', 'etcd', 'etcd=', 'etcd=a', 'etcd=http://a:1,https://b:1'])
+    assert.throws(() => load({ store: wrong }), { code: 'invalid-argument' }, wrong);
+  for (const wrong of ['', 'name', '/', '/name/'])
+    assert.throws(() => load({ 'store-prefix': wrong }), /must look like/);
+});
+
+test('certificates without https, or half of a pair, are refused before anything starts', () => {
+  const settings = (flags: Record<string, string>) =>
+    etcdSettings(load({ store: 'etcd=https://a:1', ...flags }).config);
+
+  assert.equal(settings({ 'store-ca': '/ca.pem' })?.caFile, '/ca.pem');
+  assert.throws(() => settings({ store: 'etcd=a:1', 'store-ca': '/ca.pem' }), /certificates are for https/);
+  assert.throws(() => settings({ 'store-cert': '/cert.pem' }), /goes together with store-key/);
+  assert.throws(() => settings({ 'store-user': 'root' }), /goes together with store-password-file/);
 });

@@ -4,6 +4,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { parse as parseYaml } from 'yaml';
 import { invalidField, messageOf } from '../core/errors.ts';
+import type { EtcdSettings } from '../manager/etcd-log/settings.ts';
 
 interface Option<T> {
   readonly default: T;
@@ -29,6 +30,29 @@ const address = (value: string, field: string) => {
   if (!(port <= 65_535)) throw invalidField(field, `"${value}" must be HOST:PORT`);
   return value;
 };
+const storeKind = (value: string, field: string) => {
+  if (value !== 'raft') etcdHosts(value, field);
+  return value;
+};
+const keyPrefix = (value: string, field: string) => {
+  if (!/^(\/[^/\s]+)+$/.test(value))
+    throw invalidField(field, `"${value}" must look like /name or /name/name`);
+  return value;
+};
+const optionalPath = (value: string, field: string) => (value === '' ? value : absolutePath(value, field));
+
+/** "etcd=https://a:2379,b:2379" as URLs of one scheme. */
+function etcdHosts(value: string, field: string): string[] {
+  const [, hosts] = /^etcd=(.+)$/.exec(value) ?? [];
+  if (hosts === undefined) throw invalidField(field, `"${value}" must be raft or etcd=HOST:PORT,HOST:PORT`);
+  const scheme = /^https?:\/\//.exec(hosts)?.[0] ?? 'http://';
+  return list(hosts).map((host) => {
+    const url = host.includes('://') ? host : `${scheme}${host}`;
+    if (!url.startsWith(scheme))
+      throw invalidField(field, 'all members of etcd are reached by http, or all by https');
+    return `${scheme}${address(url.slice(scheme.length), field)}`;
+  });
+}
 const option = <T>(value: T, parse: Option<T>['parse'], help: string): Option<T> => ({
   default: value,
   parse,
@@ -47,6 +71,18 @@ const OPTIONS = {
     [],
     list,
     'Registries spoken to without TLS (comma-separated)',
+  ),
+  store: option('raft', storeKind, "Where managers keep the cluster's state: raft, or etcd=HOST:PORT,…"),
+  'store-prefix': option('/tsswarm', keyPrefix, 'Of all keys in etcd'),
+  'store-ca': option('', optionalPath, "etcd's authority, PEM (default: the system's)"),
+  'store-cert': option('', optionalPath, 'Certificate to show to etcd, PEM'),
+  'store-key': option('', optionalPath, 'Its private key, PEM'),
+  'store-user': option('', text, 'User of etcd'),
+  'store-password-file': option('', optionalPath, 'File with the password of that user'),
+  'store-compaction': option<'on' | 'off'>(
+    'on',
+    oneOf('on', 'off'),
+    "Whether the leader discards etcd's history after ten minutes",
   ),
   runtime: option<'auto' | 'crun' | 'runc'>('auto', oneOf('auto', 'crun', 'runc'), 'Container runtime'),
   containerd: option('containerd', text, 'containerd program to start'),
@@ -95,6 +131,28 @@ export function loadConfig({ flags, environment, configFile }: ConfigInput): {
       found === undefined ? fallback : (parse as Option<unknown>['parse'])(found[1], `${name} (${found[0]})`);
   }
   return { config: Object.freeze(config) as DaemonConfig, sources: sources as ConfigSources };
+}
+
+/** How to reach etcd, undefined when the managers keep the state themselves. Throws on options that contradict. */
+export function etcdSettings(config: DaemonConfig): EtcdSettings | undefined {
+  if (config.store === 'raft') return undefined;
+  const hosts = etcdHosts(config.store, 'store');
+  const files = { caFile: config['store-ca'], certFile: config['store-cert'], keyFile: config['store-key'] };
+  const hasFiles = Object.values(files).some((file) => file !== '');
+  if (hasFiles && !hosts[0]?.startsWith('https:'))
+    throw invalidField('store', 'certificates are for https: say etcd=https://HOST:PORT');
+  if ((files.certFile === '') !== (files.keyFile === ''))
+    throw invalidField('store-cert', 'goes together with store-key');
+  if ((config['store-user'] === '') !== (config['store-password-file'] === ''))
+    throw invalidField('store-user', 'goes together with store-password-file');
+  return {
+    hosts,
+    prefix: config['store-prefix'],
+    ...files,
+    user: config['store-user'],
+    passwordFile: config['store-password-file'],
+    compaction: config['store-compaction'],
+  };
 }
 
 /** The options for `--help`, a line each. */

@@ -12,6 +12,7 @@ import { messageOf, SwarmError } from '../core/errors.ts';
 import { emptyClusterSpec, type NodeDescription } from '../core/generated/objects.ts';
 import { newId } from '../core/ids.ts';
 import { VERSION } from '../core/version.ts';
+import type { EtcdSettings } from '../manager/etcd-log/settings.ts';
 import { ControlService, ManagerHealthService } from '../proto/generated/control.ts';
 import {
   emptyInitRequest,
@@ -22,7 +23,7 @@ import {
   type RestoreRequest,
 } from '../proto/generated/node.ts';
 import { createClient, openChannel } from '../rpc/client.ts';
-import type { DaemonConfig } from './config.ts';
+import { type DaemonConfig, etcdSettings } from './config.ts';
 import { deleteIdentity, type Identity, readIdentity, writeIdentity } from './identity.ts';
 import { nodeLog } from './log.ts';
 import { chooseAdvertiseAddress, describeMachine } from './machine.ts';
@@ -98,6 +99,7 @@ export class Daemon {
       const identity = this.#newIdentity(request);
       // What a daemon left that died while it left: a new manager must not replay an old cluster.
       this.#eraseState();
+      await this.#foundStore(identity);
       return this.#begin(identity);
     });
   }
@@ -108,6 +110,7 @@ export class Daemon {
     file: AsyncIterable<Uint8Array>,
   ): Promise<InitResponse> {
     return this.#serialized(async () => {
+      this.#requireOwnStore('cluster restore');
       this.#requireNoMembership();
       const fresh = this.#newIdentity({ ...emptyInitRequest, advertiseAddress });
       this.#eraseState();
@@ -120,6 +123,17 @@ export class Daemon {
         throw error;
       }
     });
+  }
+
+  #requireOwnStore(what: string): void {
+    if (this.#etcd !== undefined)
+      throw new SwarmError(
+        'failed-precondition',
+        `${what}: the state of this node's cluster is kept in etcd`,
+        {
+          hint: 'Back up and restore etcd itself, for instance with "etcdctl snapshot".',
+        },
+      );
   }
 
   #requireNoMembership(): void {
@@ -144,6 +158,7 @@ export class Daemon {
 
   /** This manager goes on alone with what is on its disk. Its containers are not touched. */
   async #forceNewCluster(): Promise<InitResponse> {
+    this.#requireOwnStore('force-new-cluster');
     const membership = this.#membership;
     if (membership === undefined)
       throw new SwarmError(
@@ -202,6 +217,7 @@ export class Daemon {
       warnings: [...this.#engineFacts.warnings, ...this.#options.network.warnings],
       containerdVersion: this.#engineFacts.containerdVersion,
       runtimeName: this.#engineFacts.runtime,
+      store: describeStore(this.#etcd),
     };
   }
 
@@ -271,11 +287,14 @@ export class Daemon {
       advertiseAddress: chooseAdvertiseAddress(request.advertiseAddress),
       clusterSpec,
       availability: request.availability,
+      store: this.#etcd === undefined ? 'raft' : 'etcd',
     };
   }
 
   async #join(identity: Identity, { forceNewCluster = false } = {}): Promise<Membership> {
     const { config, program, engine, network } = this.#options;
+    const etcd = this.#etcd;
+    requireSameStore(identity, etcd === undefined ? 'raft' : 'etcd');
     const stopping = new AbortController();
     const manager = superviseManager(
       {
@@ -287,6 +306,7 @@ export class Daemon {
           controlSocket: this.#socket('control'),
           managerSocket: this.#socket('manager'),
           logLevel: config['log-level'],
+          ...(etcd && { etcd }),
         },
         onExit: (reason) => {
           this.#managerError = `the manager ended (${reason}) and is started again`;
@@ -319,11 +339,39 @@ export class Daemon {
   async #endMembership(): Promise<void> {
     await this.#membership?.agent.removeAll();
     await this.#membership?.stopManager();
+    // After an `init` that failed there is no membership, but a cluster may have begun.
+    const identity = readIdentity(this.#dataRoot);
+    if (identity !== undefined) await this.#eraseStore(identity);
     this.#membership = undefined;
     this.#managerError = '';
     deleteIdentity(this.#dataRoot);
     this.#eraseState();
     nodeLog.info('left the cluster');
+  }
+
+  get #etcd(): EtcdSettings | undefined {
+    return etcdSettings(this.#options.config);
+  }
+
+  /** A cluster in etcd begins before its first manager does: what stands in the way is then the answer to `init`. */
+  async #foundStore({ clusterId }: Identity): Promise<void> {
+    if (this.#etcd === undefined) return;
+    const { foundInEtcd } = await import('../manager/etcd-log/cluster-prefix.ts');
+    await foundInEtcd(this.#etcd, clusterId, systemClock);
+  }
+
+  /** The last manager takes the cluster with it, also out of etcd. */
+  async #eraseStore({ clusterId }: Identity): Promise<void> {
+    if (this.#etcd === undefined) return;
+    try {
+      const { eraseFromEtcd } = await import('../manager/etcd-log/cluster-prefix.ts');
+      await eraseFromEtcd(this.#etcd, clusterId, systemClock);
+    } catch (error) {
+      nodeLog.error(
+        { error: messageOf(error), 'cluster.id': clusterId },
+        'the cluster could not be removed from etcd',
+      );
+    }
   }
 
   #eraseState(): void {
@@ -370,4 +418,20 @@ export class Daemon {
       channel.close();
     }
   }
+}
+
+/** A manager with the wrong store would begin an empty cluster, and this node's containers would be none of it. */
+function requireSameStore({ store = 'raft' }: Identity, configured: 'raft' | 'etcd'): void {
+  if (store === configured) return;
+  throw new SwarmError(
+    'failed-precondition',
+    `this node's cluster keeps its state in ${store}, but the daemon is told to use ${configured}`,
+    {
+      hint: `Start it with "--store ${store === 'raft' ? 'raft' : 'etcd=HOST:PORT'}", as when the cluster began.`,
+    },
+  );
+}
+
+function describeStore(etcd: EtcdSettings | undefined): string {
+  return etcd === undefined ? 'raft' : `etcd at ${etcd.hosts.join(', ')} under ${etcd.prefix}`;
 }

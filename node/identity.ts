@@ -13,6 +13,8 @@ export interface Identity {
   readonly advertiseAddress: string;
   readonly clusterSpec: Partial<ClusterSpec>;
   readonly availability: NodeAvailability;
+  /** Where its cluster's state lies; without it in the managers' own log. */
+  readonly store?: 'raft' | 'etcd';
 }
 
 const FILE = 'node.json';

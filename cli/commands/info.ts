@@ -91,6 +91,7 @@ function swarmLines(info: InfoResponse, cluster: ClusterFacts | undefined): stri
       ' Dispatcher:',
       `  Heartbeat Period: ${formatGoDuration(cluster.heartbeatPeriodMs)}`,
     );
+  if (info.store !== '') lines.push(` Store: ${info.store}`);
   lines.push(` Node Address: ${info.advertiseAddress}`);
   return lines;
 }
@@ -122,6 +123,7 @@ function infoObject(info: InfoResponse, cluster: ClusterFacts | undefined): obje
     DefaultRuntime: info.runtimeName,
     ContainerdVersion: info.containerdVersion,
     MetricsAddress: info.metricsAddress,
+    Store: info.store,
     Swarm: {
       NodeID: info.nodeId,
       NodeAddr: info.advertiseAddress,

@@ -2,8 +2,9 @@
 // equal on all managers at equal index.
 
 import { assert } from '../../core/assert.ts';
-import type { Change, LogEntry } from '../../proto/generated/log.ts';
-import { KINDS, type Kind, type Kinds, type StoredObject, type Tables } from './tables.ts';
+import { type Change, ChangeCodec, emptyChange, type LogEntry } from '../../proto/generated/log.ts';
+import { encode } from '../../proto/wire.ts';
+import { KINDS, type Kind, type Kinds, type StoredObject } from './tables.ts';
 
 /** One object's change, as watchers see it. `object` is the last state of a removed one. */
 export interface StoreEvent<K extends Kind = Kind> {
@@ -17,15 +18,23 @@ export type EntryOutcome =
   | { readonly applied: true; readonly events: readonly StoreEvent[] }
   | { readonly applied: false; readonly reason: string };
 
+/** What entries are applied to: the tables, or something that behaves like them. */
+export interface EntryTarget {
+  get(kind: Kind, id: string): StoredObject | undefined;
+  serviceByName(name: string): { readonly id: string } | undefined;
+  put<K extends Kind>(kind: K, object: Kinds[K]): void;
+  delete(kind: Kind, id: string): void;
+}
+
 /** Applies all changes of the entry, or none when a guard does not hold. */
-export function applyEntry(tables: Tables, index: number, entry: LogEntry): EntryOutcome {
+export function applyEntry(target: EntryTarget, index: number, entry: LogEntry): EntryOutcome {
   const reason = entry.changes
-    .map((change) => findConflict(tables, change))
+    .map((change) => findConflict(target, change))
     .find((conflict) => conflict !== undefined);
   if (reason !== undefined) return { applied: false, reason };
   return {
     applied: true,
-    events: entry.changes.map((change) => applyChange(tables, index, entry.timeMs, change)),
+    events: entry.changes.map((change) => applyChange(target, index, entry.timeMs, change)),
   };
 }
 
@@ -34,36 +43,41 @@ export function objectOf(change: Change): StoredObject | undefined {
   return change[kindOf(change)];
 }
 
+/** An object as snapshots have it. */
+export function snapshotRecord(kind: Kind, object: StoredObject): Uint8Array {
+  return encode(ChangeCodec, { ...emptyChange, kind, id: object.id, [kind]: object });
+}
+
 function kindOf(change: Change): Kind {
   assert(KINDS.includes(change.kind as Kind), `the log names an unknown kind "${change.kind}"`);
   return change.kind as Kind;
 }
 
-function findConflict(tables: Tables, change: Change): string | undefined {
+function findConflict(target: EntryTarget, change: Change): string | undefined {
   const kind = kindOf(change);
-  const stored = tables[kind].get(change.id);
+  const stored = target.get(kind, change.id);
   const version = stored?.meta.version ?? 0;
   if (version !== change.expectedVersion)
     return `${kind} ${change.id} is at version ${version}, not ${change.expectedVersion}`;
   if (kind !== 'service' || change.service === undefined) return undefined;
-  const holder = tables.serviceByName(change.service.spec.name);
+  const holder = target.serviceByName(change.service.spec.name);
   return holder === undefined || holder.id === change.id
     ? undefined
     : `name ${change.service.spec.name} is taken by service ${holder.id}`;
 }
 
-function applyChange(tables: Tables, index: number, timeMs: number, change: Change): StoreEvent {
+function applyChange(target: EntryTarget, index: number, timeMs: number, change: Change): StoreEvent {
   const kind = kindOf(change);
-  const previous = tables[kind].get(change.id);
+  const previous = target.get(kind, change.id) as Kinds[typeof kind] | undefined;
   const put = objectOf(change);
   if (put === undefined) {
     assert(previous !== undefined, `delete of ${kind} ${change.id} passed its guard`);
-    tables.delete(kind, change.id);
+    target.delete(kind, change.id);
     return { kind, action: 'removed', object: previous };
   }
   const meta = { version: index, createdAtMs: previous?.meta.createdAtMs ?? timeMs, updatedAtMs: timeMs };
   const object = { ...put, meta };
-  tables.put(kind, object as Kinds[typeof kind]);
+  target.put(kind, object as Kinds[typeof kind]);
   if (previous === undefined) return { kind, action: 'created', object };
   return { kind, action: 'updated', object, previous };
 }

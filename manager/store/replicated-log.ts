@@ -2,6 +2,7 @@
 // (`manager/raft-host/`) and etcd (`manager/etcd-log/`).
 
 import { SwarmError } from '../../core/errors.ts';
+import type { LogEntry } from '../../proto/generated/log.ts';
 
 /** Only the leader does this, and this manager is not it. Nothing was stored: the leader can be asked the same. */
 export class NotLeaderError extends SwarmError {
@@ -29,6 +30,33 @@ export interface StateMachine {
   restore(index: number, records: AsyncIterable<readonly Uint8Array[]>): Promise<void>;
 }
 
+/** A state machine made of objects, for a log that keeps those instead of entries. */
+export interface ObjectStateMachine extends StateMachine {
+  /** Begins to try entries on top of the state as it is now, which they leave alone. */
+  rehearse(): Rehearsal;
+}
+
+/** What entries would do if they were applied one after another; the next entry sees those before it. */
+export interface Rehearsal {
+  /** What applying the entry will answer. */
+  add(index: number, payload: Uint8Array): RehearsedEntry;
+  /** What all entries together leave of each object that they touch: its snapshot record, undefined when it is gone. */
+  objects(): Iterable<RehearsedObject>;
+}
+
+export interface RehearsedEntry {
+  readonly entry: LogEntry;
+  readonly result: ApplyResult;
+}
+
+export interface RehearsedObject {
+  readonly kind: string;
+  readonly id: string;
+  /** The entry that touched it last. */
+  readonly index: number;
+  readonly record: Uint8Array | undefined;
+}
+
 export type ApplyResult =
   | { readonly applied: true; readonly index: number }
   /** A guard of the entry did not hold: nothing of it was applied. */
@@ -45,7 +73,7 @@ export interface Leadership {
 
 export interface ReplicatedLog extends AsyncDisposable {
   /** Restores and replays what was committed before; afterwards `propose` may be called. */
-  open(machine: StateMachine): Promise<void>;
+  open(machine: ObjectStateMachine): Promise<void>;
   /**
    * Resolves when the entry is durable, committed and applied. Many may be in flight; they keep their order. Rejects
    * with NotLeaderError when the entry was certainly not stored, with `unavailable` when nobody knows.
@@ -58,6 +86,8 @@ export interface ReplicatedLog extends AsyncDisposable {
   onLeadership(listener: (leadership: Leadership) => void): () => void;
   /** Hands leadership to another manager; resolves when it has it. */
   transferLeadership(): Promise<void>;
+  /** Bytes of the largest payload that this log takes, where it sets the limit. */
+  readonly payloadBytesMax?: number;
   /** Index of the last applied entry; 0 before the first. */
   readonly appliedIndex: number;
 }

@@ -4,12 +4,13 @@
 
 import type { Clock } from '../../core/clock.ts';
 import { hasCode, SwarmError } from '../../core/errors.ts';
-import { type Change, ChangeCodec, emptyChange, LogEntryCodec } from '../../proto/generated/log.ts';
+import { type Change, ChangeCodec, LogEntryCodec } from '../../proto/generated/log.ts';
 import { decode, encode } from '../../proto/wire.ts';
 import { AsyncQueue } from '../../rpc/queue.ts';
 import { storeLog } from '../log.ts';
-import { applyEntry, objectOf, type StoreEvent } from './apply-entry.ts';
-import type { ApplyResult, ReplicatedLog, StateMachine } from './replicated-log.ts';
+import { applyEntry, objectOf, type StoreEvent, snapshotRecord } from './apply-entry.ts';
+import { TablesRehearsal } from './rehearsal.ts';
+import type { ApplyResult, ObjectStateMachine, Rehearsal, ReplicatedLog } from './replicated-log.ts';
 import { KINDS, type Kind, type Kinds, Tables, type TablesView } from './tables.ts';
 import { Transaction } from './transaction.ts';
 
@@ -30,7 +31,7 @@ const ATTEMPTS_MAX = 20;
 // A watcher this many commits behind is told to start again rather than kept in memory.
 const WATCH_BACKLOG_MAX = 10_000;
 
-export class Store implements StateMachine {
+export class Store implements ObjectStateMachine {
   #tables = new Tables();
   readonly #log: ReplicatedLog;
   readonly #clock: Clock;
@@ -141,6 +142,10 @@ export class Store implements StateMachine {
     return { applied: true, index };
   }
 
+  rehearse(): Rehearsal {
+    return new TablesRehearsal(this.#tables);
+  }
+
   snapshot(): Iterable<Uint8Array> {
     // Copies of the references, taken at once: objects never change, so the snapshot is of this moment.
     const tables = this.#tables;
@@ -166,17 +171,16 @@ export class Store implements StateMachine {
 
   #propose(changes: readonly Change[]): Promise<ApplyResult> {
     const payload = encode(LogEntryCodec, { timeMs: this.#clock.nowMs(), changes });
-    if (payload.length > ENTRY_BYTES_MAX)
+    const bytesMax = Math.min(ENTRY_BYTES_MAX, this.#log.payloadBytesMax ?? ENTRY_BYTES_MAX);
+    if (payload.length > bytesMax)
       throw new SwarmError(
         'resource-exhausted',
-        `the change has ${payload.length} bytes, more than the ${ENTRY_BYTES_MAX} of one log entry`,
+        `the change has ${payload.length} bytes, more than the ${bytesMax} of one log entry`,
       );
     return this.#log.propose(payload);
   }
 }
 
 function* encodeObjects(objects: readonly (readonly [Kind, readonly Kinds[Kind][]])[]): Iterable<Uint8Array> {
-  for (const [kind, values] of objects)
-    for (const object of values)
-      yield encode(ChangeCodec, { ...emptyChange, kind, id: object.id, [kind]: object });
+  for (const [kind, values] of objects) for (const object of values) yield snapshotRecord(kind, object);
 }

@@ -98,6 +98,10 @@ export class Tables implements TablesView {
     return this.revision.get(revisionId(task.serviceId, task.specVersion));
   }
 
+  get(kind: Kind, id: string): StoredObject | undefined {
+    return this[kind].get(id);
+  }
+
   put<K extends Kind>(kind: K, object: Kinds[K]): void {
     this.#unindex(kind, object.id);
     (this[kind] as Map<string, Kinds[K]>).set(object.id, object);

@@ -32,8 +32,10 @@ export interface InfoResponse {
   readonly warnings: readonly string[];
   readonly containerdVersion: string;
   readonly runtimeName: string;
+  /** Where managers of this daemon keep the cluster's state. */
+  readonly store: string;
 }
-export const emptyInfoResponse: InfoResponse = Object.freeze({ version: '', state: "inactive", error: '', nodeId: '', clusterId: '', manager: false, description: emptyNodeDescription, dataRoot: '', cgroupVersion: '', containersRunning: 0, containersStopped: 0, images: 0, advertiseAddress: '', metricsAddress: '', warnings: [], containerdVersion: '', runtimeName: '' });
+export const emptyInfoResponse: InfoResponse = Object.freeze({ version: '', state: "inactive", error: '', nodeId: '', clusterId: '', manager: false, description: emptyNodeDescription, dataRoot: '', cgroupVersion: '', containersRunning: 0, containersStopped: 0, images: 0, advertiseAddress: '', metricsAddress: '', warnings: [], containerdVersion: '', runtimeName: '', store: '' });
 
 export interface InitRequest {
   readonly advertiseAddress: string;
@@ -205,6 +207,7 @@ export const InfoResponseCodec: Codec<InfoResponse> = {
     for (const value of m.warnings) w.uint32(122).string(value);
     if (m.containerdVersion !== '') w.uint32(130).string(m.containerdVersion);
     if (m.runtimeName !== '') w.uint32(138).string(m.runtimeName);
+    if (m.store !== '') w.uint32(146).string(m.store);
     return w;
   },
   read(r, end) {
@@ -225,6 +228,7 @@ export const InfoResponseCodec: Codec<InfoResponse> = {
     const warnings: string[] = [];
     let containerdVersion: string = '';
     let runtimeName: string = '';
+    let store: string = '';
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -245,10 +249,11 @@ export const InfoResponseCodec: Codec<InfoResponse> = {
         case 15: warnings.push(r.string()); break;
         case 16: containerdVersion = r.string(); break;
         case 17: runtimeName = r.string(); break;
+        case 18: store = r.string(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { version, state, error, nodeId, clusterId, manager, description, dataRoot, cgroupVersion, containersRunning, containersStopped, images, advertiseAddress, metricsAddress, warnings, containerdVersion, runtimeName };
+    return { version, state, error, nodeId, clusterId, manager, description, dataRoot, cgroupVersion, containersRunning, containersStopped, images, advertiseAddress, metricsAddress, warnings, containerdVersion, runtimeName, store };
   },
 };
 

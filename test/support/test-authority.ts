@@ -8,8 +8,11 @@ import type { TlsIdentity } from '../../rpc/tls.ts';
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
 const LIFE_MS = 24 * 3_600_000;
 
-/** Identities of nodes that believe each other. */
-export async function newIdentities(nodeIds: readonly string[]): Promise<Map<string, TlsIdentity>> {
+/** Identities of nodes that believe each other; those who look at addresses find these in the certificates. */
+export async function newIdentities(
+  nodeIds: readonly string[],
+  addresses: readonly string[] = [],
+): Promise<Map<string, TlsIdentity>> {
   x509.cryptoProvider.set(webcrypto as never);
   const notBefore = new Date(Date.now() - 60_000);
   const notAfter = new Date(Date.now() + LIFE_MS);
@@ -33,6 +36,7 @@ export async function newIdentities(nodeIds: readonly string[]): Promise<Map<str
       notBefore,
       notAfter,
       signingAlgorithm: ALGORITHM,
+      extensions: addresses.map((value) => new x509.SubjectAlternativeNameExtension([{ type: 'ip', value }])),
     });
     const key = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', own.privateKey)).toString('base64');
     identities.set(nodeId, {

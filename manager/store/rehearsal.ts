@@ -1,0 +1,75 @@
+// Entries applied to a layer over the tables: what they would change is in the layer, the tables stay as they are.
+
+import { LogEntryCodec } from '../../proto/generated/log.ts';
+import { decode } from '../../proto/wire.ts';
+import { applyEntry, type EntryTarget, snapshotRecord } from './apply-entry.ts';
+import type { Rehearsal, RehearsedEntry, RehearsedObject } from './replicated-log.ts';
+import type { Kind, Kinds, StoredObject, Tables } from './tables.ts';
+
+interface Touched {
+  readonly kind: Kind;
+  readonly id: string;
+  readonly index: number;
+  readonly object: StoredObject | undefined;
+}
+
+export class TablesRehearsal implements Rehearsal {
+  readonly #layer: Layer;
+
+  constructor(tables: Tables) {
+    this.#layer = new Layer(tables);
+  }
+
+  add(index: number, payload: Uint8Array): RehearsedEntry {
+    const entry = decode(LogEntryCodec, payload);
+    this.#layer.index = index;
+    const outcome = applyEntry(this.#layer, index, entry);
+    if (outcome.applied) return { entry, result: { applied: true, index } };
+    return { entry, result: { applied: false, index, reason: outcome.reason } };
+  }
+
+  *objects(): Iterable<RehearsedObject> {
+    for (const { kind, id, index, object } of this.#layer.touched.values())
+      yield { kind, id, index, record: object && snapshotRecord(kind, object) };
+  }
+}
+
+class Layer implements EntryTarget {
+  /** Of the entry that is being applied. */
+  index = 0;
+  readonly touched = new Map<string, Touched>();
+  readonly #tables: Tables;
+  /** Services by the names that they took in this layer. */
+  readonly #serviceByName = new Map<string, string>();
+
+  constructor(tables: Tables) {
+    this.#tables = tables;
+  }
+
+  get(kind: Kind, id: string): StoredObject | undefined {
+    const touched = this.touched.get(`${kind}/${id}`);
+    return touched === undefined ? this.#tables.get(kind, id) : touched.object;
+  }
+
+  serviceByName(name: string): { readonly id: string } | undefined {
+    const taken = this.#serviceByName.get(name.toLowerCase()) ?? this.#tables.serviceByName(name)?.id;
+    if (taken === undefined) return undefined;
+    // Whoever had the name may have another by now, or be gone.
+    const holder = this.get('service', taken) as Kinds['service'] | undefined;
+    return holder?.spec.name.toLowerCase() === name.toLowerCase() ? holder : undefined;
+  }
+
+  put<K extends Kind>(kind: K, object: Kinds[K]): void {
+    this.#touch(kind, object.id, object);
+    if (kind === 'service')
+      this.#serviceByName.set((object as Kinds['service']).spec.name.toLowerCase(), object.id);
+  }
+
+  delete(kind: Kind, id: string): void {
+    this.#touch(kind, id, undefined);
+  }
+
+  #touch(kind: Kind, id: string, object: StoredObject | undefined): void {
+    this.touched.set(`${kind}/${id}`, { kind, id, index: this.index, object });
+  }
+}
