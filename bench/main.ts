@@ -5,6 +5,8 @@ import { etcdStoreBench } from './etcd-store.ts';
 import { failoverBench } from './failover.ts';
 import { logBench } from './log.ts';
 import { printReport, type Row } from './report.ts';
+import { snapshotBench } from './snapshot.ts';
+import { storeBench } from './store.ts';
 
 export interface BenchOptions {
   /** Under 50 seconds: fewer rounds, the same work. */
@@ -16,6 +18,8 @@ const BENCHES: Record<string, (options: BenchOptions) => Promise<Row[]>> = {
   'etcd-store': etcdStoreBench,
   failover: failoverBench,
   log: logBench,
+  snapshot: snapshotBench,
+  store: storeBench,
 };
 
 const names = process.argv.slice(2).filter((word) => !word.startsWith('--'));

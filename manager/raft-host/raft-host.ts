@@ -197,13 +197,11 @@ export class RaftHost implements ReplicatedLog {
     this.#drain();
     const { tickMs, electionTicks } = this.#timing;
     const patience = new AbortController();
-    const limit = sleep(this.#options.clock, tickMs * electionTicks * 2, patience.signal).then(
-      () => 'late' as const,
-      () => 'done' as const,
-    );
-    const outcome = await Promise.race([lost, limit]);
+    const limit = sleep(this.#options.clock, tickMs * electionTicks * 2, patience.signal);
+    const isDone = await Promise.race([lost.then(() => true), limit.then(() => false)]);
+    limit.catch(() => {});
     patience.abort();
-    if (outcome === 'late')
+    if (!isDone)
       throw new SwarmError('deadline-exceeded', `member ${target} did not take over the leadership in time`);
   }
 
@@ -226,11 +224,15 @@ export class RaftHost implements ReplicatedLog {
     }
   }
 
-  /** The state of now, as the bytes of a backup file. */
-  async *backup(): AsyncIterable<Uint8Array> {
+  async takeSnapshot(): Promise<void> {
     await this.#taker.settled();
     if (this.#appliedIndex > this.#taker.index) this.#taker.start();
     await this.#taker.settled();
+  }
+
+  /** The state of now, as the bytes of a backup file. */
+  async *backup(): AsyncIterable<Uint8Array> {
+    await this.takeSnapshot();
     yield* backupNewest(this.#disk, this.#options.log, this.#options.clock.nowMs());
   }
 
@@ -424,11 +426,11 @@ export class RaftHost implements ReplicatedLog {
     const isLeader = role === 'leader';
     const leaderAddress = configuration.members.find(({ id }) => id === leaderId)?.address;
     const before = this.#leadership;
-    if (before.isLeader === isLeader && before.leaderAddress === leaderAddress && before.term === term)
-      return;
+    const isNews = before.isLeader !== isLeader || before.leaderAddress !== leaderAddress;
+    if (!isNews && before.term === term) return;
     this.#leadership = { isLeader, leaderAddress, term };
     if (before.isLeader && !isLeader) this.#onLeadershipLost(term > before.term);
-    if (isLeader !== before.isLeader || leaderAddress !== before.leaderAddress)
+    if (isNews)
       logLog.info({ 'raft.term': term, 'raft.role': role, 'raft.leader': leaderAddress }, 'leadership');
     for (const listener of this.#listeners) listener(this.#leadership);
   }
