@@ -1,5 +1,5 @@
-// Runs one member of the consensus group: gives the core its time, disk and peers, carries out what it wants, and is the
-// replicated log that the store sees. It decides nothing about consensus; that is manager/raft/.
+// Runs one member of the consensus group: gives the core time, disk and peers, and is the replicated log that the store
+// sees. It decides nothing about consensus; that is manager/raft/.
 
 import { assert, defined } from '../../core/assert.ts';
 import { sleep } from '../../core/clock.ts';
