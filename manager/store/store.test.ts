@@ -19,12 +19,11 @@ setLogLevel('silent');
 
 async function newRaftLog(t: TestContext): Promise<ReplicatedLog> {
   const directory = await mkdtemp(path.join(os.tmpdir(), 'tsw-store-'));
-  t.after(() => rm(directory, { recursive: true }));
   const self = { id: newMemberId(randomBytes), nodeId: 'n1', address: '127.0.0.1:2377' };
   const onFatal = (error: unknown) => {
     throw error;
   };
-  return new RaftHost({
+  const log = new RaftHost({
     log: { disk: await RealDisk.open(directory), randomBytes, onFatal },
     clusterId: 'cluster',
     self,
@@ -35,6 +34,12 @@ async function newRaftLog(t: TestContext): Promise<ReplicatedLog> {
     defer: setImmediate,
     snapshotInterval: 10_000,
   });
+  t.after(async () => {
+    // A log that is open still makes files.
+    await log[Symbol.asyncDispose]();
+    await rm(directory, { recursive: true });
+  });
+  return log;
 }
 
 let etcd: Promise<RealEtcd> | undefined;
