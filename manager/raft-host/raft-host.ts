@@ -51,6 +51,7 @@ export class RaftHost implements ReplicatedLog {
   readonly #timing: RaftTiming;
   readonly #observe: NonNullable<RaftHostOptions['observe']>;
   readonly #proposals = new Proposals();
+  readonly #waiters = new Waiters();
   readonly #listeners = new Set<(leadership: Leadership) => void>();
   readonly #stop = new AbortController();
   #self: Member;
@@ -68,7 +69,6 @@ export class RaftHost implements ReplicatedLog {
   /** Set while the state machine takes in a snapshot; entries wait. */
   #isRestoring = false;
   #toApply: Entry[] = [];
-  readonly #waiters = new Waiters();
   #isFlushPlanned = false;
   /** Commits up to here were announced; infinite while an announcement is planned. */
   #announcedIndex = 0;
@@ -198,8 +198,8 @@ export class RaftHost implements ReplicatedLog {
     const { tickMs, electionTicks } = this.#timing;
     const patience = new AbortController();
     const limit = sleep(this.#options.clock, tickMs * electionTicks * 2, patience.signal);
-    const isDone = await Promise.race([lost.then(() => true), limit.then(() => false)]);
     limit.catch(() => {});
+    const isDone = await Promise.race([lost.then(() => true), limit.then(() => false)]);
     patience.abort();
     if (!isDone)
       throw new SwarmError('deadline-exceeded', `member ${target} did not take over the leadership in time`);
@@ -406,8 +406,8 @@ export class RaftHost implements ReplicatedLog {
     const index = this.#appliedIndex;
     const { log, configuration } = this.#raft;
     const term = log.termOf(index);
-    if (this.#isRestoring || index === 0 || index !== log.handedOutIndex || term === undefined)
-      return undefined;
+    const isSettled = !this.#isRestoring && index > 0 && index === log.handedOutIndex;
+    if (!isSettled || term === undefined) return undefined;
     return { mark: { index, term, configuration }, records: this.#machine.snapshot() };
   }
 
@@ -466,8 +466,7 @@ export class RaftHost implements ReplicatedLog {
     this.#proposals.rejectWaiting(diskFull());
     this.#abandonLater(() => (this.#writer.isFull ? diskFull() : undefined));
     const target = this.#bestSuccessor();
-    if (this.#raft.role !== 'leader' || target === undefined) return;
-    this.#raft.transferLeadership(target);
+    if (target !== undefined) this.#raft.transferLeadership(target);
     this.#drain();
   }
 
