@@ -9,6 +9,7 @@ import { decode, encode } from '../../proto/wire.ts';
 import { AsyncQueue } from '../../rpc/queue.ts';
 import { storeLog } from '../log.ts';
 import { applyEntry, objectOf, type StoreEvent, snapshotRecord } from './apply-entry.ts';
+import { RecentCommits } from './recent-commits.ts';
 import { TablesRehearsal } from './rehearsal.ts';
 import type { ApplyResult, ObjectStateMachine, Rehearsal, ReplicatedLog } from './replicated-log.ts';
 import { KINDS, type Kind, type Kinds, Tables, type TablesView } from './tables.ts';
@@ -37,6 +38,7 @@ export class Store implements ObjectStateMachine {
   readonly #clock: Clock;
   readonly #observe: StoreObserver;
   readonly #listeners = new Set<(commit: Commit) => void>();
+  readonly #recent = new RecentCommits();
   readonly #watches = new Set<(failure?: unknown) => void>();
 
   constructor(log: ReplicatedLog, clock: Clock, observe: StoreObserver = () => {}) {
@@ -113,10 +115,18 @@ export class Store implements ObjectStateMachine {
 
   /**
    * Every commit after the current state, without gap. Read `view` before the first await for the matching snapshot.
-   * A reader that falls too far behind gets `resource-exhausted` and has to start again.
+   * With `after`, a log index that was seen before, it resumes there. A reader that falls too far behind, or resumes
+   * from too long ago, gets `resource-exhausted` and has to start again.
    */
-  watch(signal: AbortSignal): AsyncIterable<Commit> {
+  watch(signal: AbortSignal, after = this.index): AsyncIterable<Commit> {
     const queue = new AsyncQueue<Commit>();
+    if (after < this.#recent.forgottenIndex)
+      queue.end(
+        new SwarmError('resource-exhausted', `the changes after ${after} are not kept any more`, {
+          hint: 'Watch again from a new snapshot.',
+        }),
+      );
+    for (const commit of this.#recent.after(after)) queue.push(commit);
     const unsubscribe = this.subscribe((commit) => {
       if (queue.size < WATCH_BACKLOG_MAX) queue.push(commit);
       else
@@ -138,7 +148,9 @@ export class Store implements ObjectStateMachine {
   apply(index: number, payload: Uint8Array): ApplyResult {
     const outcome = applyEntry(this.#tables, index, decode(LogEntryCodec, payload));
     if (!outcome.applied) return { applied: false, index, reason: outcome.reason };
-    for (const listener of this.#listeners) listener({ index, events: outcome.events });
+    const commit = { index, events: outcome.events };
+    this.#recent.push(commit);
+    for (const listener of this.#listeners) listener(commit);
     return { applied: true, index };
   }
 
@@ -152,7 +164,7 @@ export class Store implements ObjectStateMachine {
     return encodeObjects(KINDS.map((kind) => [kind, [...tables[kind].values()]] as const));
   }
 
-  async restore(_index: number, records: AsyncIterable<readonly Uint8Array[]>): Promise<void> {
+  async restore(index: number, records: AsyncIterable<readonly Uint8Array[]>): Promise<void> {
     // Readers keep the old state until all of the new one is there.
     const tables = new Tables();
     for await (const chunk of records)
@@ -162,6 +174,7 @@ export class Store implements ObjectStateMachine {
         if (object !== undefined) tables.put(change.kind as Kind, object as Kinds[Kind]);
       }
     this.#tables = tables;
+    this.#recent.clear(index);
     const reason = new SwarmError(
       'resource-exhausted',
       'the manager took over a snapshot: watch again from a new one',

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { describe, type TestContext, test } from 'node:test';
+import { defined } from '../../core/assert.ts';
 import { newServiceSpec } from '../../core/defaults.ts';
 import { emptyMeta, type Service } from '../../core/generated/objects.ts';
 import type {
@@ -176,6 +177,30 @@ export function describeStore({ name, skip = false, newLog }: StoreSubject): voi
         ['fulfilled', 'rejected'],
       );
       assert.equal(store.view.service.size, 1);
+    });
+
+    test('a watch resumes where another ended, and says so when that is too long ago', async (t) => {
+      const { store } = await aStore(t);
+      const create = (id: string) => store.update((tx) => tx.create('service', aService(id)));
+      await create('a');
+      const seen = store.index;
+      for (const id of ['b', 'c']) await create(id);
+      const stop = new AbortController();
+      const resumed = store.watch(stop.signal, seen);
+      await create('d');
+      stop.abort();
+
+      const ids: string[] = [];
+      for await (const { events } of resumed) ids.push(...events.map(({ object }) => object.id));
+      assert.deepEqual(ids, ['b', 'c', 'd']);
+
+      for (let count = 0; count < 2_000; count++)
+        await store.update((tx) => {
+          const service = defined(tx.get('service', 'a'), 'service a');
+          tx.update('service', { ...service, specVersion: service.specVersion + 1 });
+        });
+      const late = store.watch(new AbortController().signal, seen)[Symbol.asyncIterator]();
+      await assert.rejects(late.next(), { code: 'resource-exhausted', message: /not kept any more/ });
     });
 
     test('a watch has every change after its snapshot, in order and once', async (t) => {
