@@ -8,7 +8,7 @@ import { setLogLevel } from '../rpc/logger.ts';
 import { type EtcdManagerUnderTest, startEtcdManager } from '../test/support/etcd-cluster.ts';
 import { RealEtcd } from '../test/support/real-etcd.ts';
 import type { BenchOptions } from './main.ts';
-import { againstFloor, againstPeer, median, type Row } from './report.ts';
+import { againstFloor, againstPeer, median, percentile, type Row } from './report.ts';
 
 const OBJECT_BYTES = 500;
 const OBJECTS_TARGET = 15_000;
@@ -130,8 +130,7 @@ async function measure(subject: Subject, figures: Figures, roundMs: number): Pro
     await subject.writeOne(task);
     latencies.push(performance.now() - startedMs);
   });
-  latencies.sort((a, b) => a - b);
-  figures.p50Ms.push(latencies[latencies.length >> 1] ?? Number.NaN);
+  figures.p50Ms.push(percentile(latencies, 0.5));
   const write = () => subject.writeAll(someTasks());
   figures.oneCaller.push((await timed(roundMs, write)) * BATCH_OBJECTS);
   const startedMs = performance.now();

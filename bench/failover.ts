@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { NetnsLan } from '../test/support/netns-lan.ts';
 import { RaftCluster, type RaftProcess, RequestError } from '../test/support/raft-cluster.ts';
 import type { BenchOptions } from './main.ts';
-import { againstLimit, median, type Row } from './report.ts';
+import { againstLimit, median, percentile, type Row } from './report.ts';
 
 const KILLS = 50;
 const KILLS_QUICK = 15;
@@ -147,9 +147,4 @@ async function measureCuts(
     await delay(3 * SETTLE_MS);
   }
   return times;
-}
-
-function percentile(values: readonly number[], part: number): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? Number.NaN;
 }

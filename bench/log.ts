@@ -9,7 +9,7 @@ import path from 'node:path';
 import { LogOnDisk } from '../manager/raft-host/log-on-disk.ts';
 import { RealDisk } from '../manager/raft-host/real-disk.ts';
 import type { BenchOptions } from './main.ts';
-import { againstFloor, againstPeer, median, type Row } from './report.ts';
+import { againstFloor, againstPeer, median, percentile, type Row } from './report.ts';
 
 const PAYLOAD_BYTES = 500;
 const IN_FLIGHT = 256;
@@ -79,9 +79,8 @@ async function measure(writer: Writer, figures: Figures, roundMs: number): Promi
     await writer.append(payload);
     latencies.push((performance.now() - startedMs) * 1000);
   }
-  latencies.sort((a, b) => a - b);
-  figures.p50.push(latencies[Math.floor(latencies.length * 0.5)] ?? Number.NaN);
-  figures.p99.push(latencies[Math.floor(latencies.length * 0.99)] ?? Number.NaN);
+  figures.p50.push(percentile(latencies, 0.5));
+  figures.p99.push(percentile(latencies, 0.99));
   let appends = 0;
   const startedMs = performance.now();
   const worker = async () => {

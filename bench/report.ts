@@ -59,6 +59,12 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? upper : (upper + (sorted[middle - 1] ?? upper)) / 2;
 }
 
+/** The value that `part` of all values are below: 0.99 for p99. */
+export function percentile(values: readonly number[], part: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? Number.NaN;
+}
+
 export function printReport(name: string, rows: readonly Row[], asJson: boolean): void {
   const table = rows.map((row) => ({
     what: row.what,

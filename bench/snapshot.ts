@@ -1,6 +1,6 @@
 // A million tasks: how much a snapshot of them holds up everything else, and how long a new manager takes to make one its
-// own. The store on a log of one member on this disk; the snapshot goes to a second log as
-// a backup does, without a network between.
+// own. The store on a log of one member on this disk; the snapshot goes to a second log as a backup
+// does, without a network between.
 
 import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -13,13 +13,13 @@ import { messageOf } from '../core/errors.ts';
 import { emptyTask, type Task } from '../core/generated/objects.ts';
 import { readBackup } from '../manager/raft-host/backup.ts';
 import { LogOnDisk } from '../manager/raft-host/log-on-disk.ts';
-import { noPeers } from '../manager/raft-host/peers.ts';
-import { RaftHost } from '../manager/raft-host/raft-host.ts';
+import type { RaftHost } from '../manager/raft-host/raft-host.ts';
 import { RealDisk } from '../manager/raft-host/real-disk.ts';
 import { restoreBackup } from '../manager/raft-host/recovery.ts';
 import { Store } from '../manager/store/store.ts';
 import { systemClock } from '../node/system-clock.ts';
 import { setLogLevel } from '../rpc/logger.ts';
+import { newLoneRaft } from '../test/support/lone-raft.ts';
 import { MemoryLog } from '../test/support/memory-log.ts';
 import type { BenchOptions } from './main.ts';
 import { againstLimit, type Row } from './report.ts';
@@ -37,19 +37,8 @@ const NANOS_PER_MS = 1e6;
 export async function snapshotBench({ isQuick }: BenchOptions): Promise<Row[]> {
   setLogLevel('silent');
   const directory = await mkdtemp(path.join(os.tmpdir(), 'tsw-bench-snapshot-'));
-  const self = { id: 1, nodeId: 'n1', address: '127.0.0.1:2377' };
   try {
-    await using host = new RaftHost({
-      log: { disk: await RealDisk.open(path.join(directory, 'one')), randomBytes, onFatal },
-      clusterId: 'bench',
-      self,
-      founders: [self],
-      openNetwork: noPeers,
-      clock: systemClock,
-      random: Math.random,
-      defer: setImmediate,
-      snapshotInterval: Number.MAX_SAFE_INTEGER,
-    });
+    await using host = await newLoneRaft(path.join(directory, 'one'), Number.MAX_SAFE_INTEGER);
     const store = new Store(host, systemClock);
     await store.open();
     const count = isQuick ? TASKS_QUICK : TASKS;

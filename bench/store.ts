@@ -6,7 +6,7 @@ import { RaftCluster } from '../test/support/raft-cluster.ts';
 import { RealEtcd } from '../test/support/real-etcd.ts';
 import { freePort } from '../test/support/real-registry.ts';
 import type { BenchOptions } from './main.ts';
-import { againstFloor, againstLimit, median, type Row } from './report.ts';
+import { againstFloor, againstLimit, median, percentile, type Row } from './report.ts';
 
 const MEMBERS = 3;
 const WRITE_BYTES = 500;
@@ -96,10 +96,9 @@ async function measureEtcd(figures: Figures, seconds: number): Promise<void> {
   figures.perSecond.push((count / (performance.now() - startedMs)) * 1000);
 }
 
-function pushLatencies({ p50Ms, p99Ms }: Figures, latenciesMs: number[]): void {
-  latenciesMs.sort((a, b) => a - b);
-  p50Ms.push(latenciesMs[latenciesMs.length >> 1] ?? Number.NaN);
-  p99Ms.push(latenciesMs[Math.floor(latenciesMs.length * 0.99)] ?? Number.NaN);
+function pushLatencies({ p50Ms, p99Ms }: Figures, latenciesMs: readonly number[]): void {
+  p50Ms.push(percentile(latenciesMs, 0.5));
+  p99Ms.push(percentile(latenciesMs, 0.99));
 }
 
 function describe({ p50Ms, perSecond }: Figures): string {

@@ -86,7 +86,6 @@ export class GrpcPeers implements PeerNetwork {
     return (this.#heard.get(peer) ?? 0) > 0;
   }
 
-  /** Ends all connections. */
   close(): void {
     this.setPeers([]);
   }

@@ -22,6 +22,8 @@ export interface PeerNetwork {
   sendSnapshot(to: MemberId, head: SnapshotHead, records: AsyncIterable<Uint8Array[]>): Promise<void>;
   /** True while there is a connection over which the peer was heard. */
   isConnected(peer: MemberId): boolean;
+  /** Ends all connections. */
+  close(): void;
 }
 
 /** What the network tells the host. */
@@ -41,4 +43,5 @@ export const noPeers: OpenPeerNetwork = () => ({
   send() {},
   sendSnapshot: () => Promise.reject(new SwarmError('unavailable', 'there are no other managers')),
   isConnected: () => false,
+  close() {},
 });

@@ -241,6 +241,7 @@ export class RaftHost implements ReplicatedLog {
     const reason = new SwarmError('unavailable', 'the manager is stopping');
     this.#stop.abort(reason);
     this.#giveUp(reason);
+    this.#network?.close();
     await this.#taker?.settled();
     await this.#disk?.[Symbol.asyncDispose]();
   }
@@ -281,13 +282,12 @@ export class RaftHost implements ReplicatedLog {
   }
 
   #scheduleTick(): void {
-    const tick = () => {
+    this.#options.clock.after(this.#timing.tickMs, () => {
       if (this.#stop.signal.aborted) return;
-      this.#options.clock.after(this.#timing.tickMs, tick);
+      this.#scheduleTick();
       this.#raft.tick();
       this.#drain();
-    };
-    this.#options.clock.after(this.#timing.tickMs, tick);
+    });
   }
 
   #planFlush(): void {

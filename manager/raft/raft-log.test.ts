@@ -112,7 +112,7 @@ test('what is committed is handed out once, when it is durable', () => {
     log.takeCommitted(ENTRY_BYTES).map(({ index }) => index),
     [1],
   );
-  assert.ok(log.hasCommitted());
+  assert.ok(Math.min(log.committedIndex, log.stableIndex) > log.handedOutIndex);
   assert.deepEqual(
     log.takeCommitted(1000).map(({ index }) => index),
     [2, 3],

@@ -150,10 +150,6 @@ export class RaftLog {
     return entries;
   }
 
-  hasCommitted(): boolean {
-    return Math.min(this.committedIndex, this.#stableIndex) > this.handedOutIndex;
-  }
-
   /** True when a configuration change is among what is committed but not applied: nobody may campaign then. */
   hasUnappliedConfiguration(): boolean {
     for (let index = this.handedOutIndex + 1; index <= this.committedIndex; index++)

@@ -232,6 +232,7 @@ export class HostWorld {
     const { id } = machine.member;
     return {
       setPeers: () => {},
+      close: () => {},
       isConnected: (peer) => this.#reach(id, peer)?.isOpen === true,
       send: (message) => {
         if (isCurrent()) this.#send(message);
