@@ -6,9 +6,12 @@ export class AssertionError extends Error {
   override readonly name = 'AssertionError';
 }
 
-/** Throws AssertionError unless `condition` holds. */
-export function assert(condition: unknown, message: string): asserts condition {
-  if (!condition) throw new AssertionError(message);
+/**
+ * Throws AssertionError unless `condition` holds. Where this runs a million times, a message with values in it is given as
+ * a function: strings that nobody reads are most of the garbage otherwise.
+ */
+export function assert(condition: unknown, message: string | (() => string)): asserts condition {
+  if (!condition) throw new AssertionError(typeof message === 'string' ? message : message());
 }
 
 /** Ends an exhaustive switch: a new member of the union does not compile until it has a case. */

@@ -26,8 +26,8 @@ const BACKOFF_MAX_MS = 10_000;
 const STABLE_MS = 30_000;
 const STOP_LIMIT_MS = 10_000;
 const FAILURE_LENGTH_MAX = 2_000;
-// The manager's heap is small and young: bigger half-spaces only raise what an idle node holds.
-const V8_FLAGS = ['--max-semi-space-size=1'];
+/** The manager's heap is small and young: bigger half-spaces only raise what an idle node holds. */
+export const MANAGER_V8_FLAGS: readonly string[] = ['--max-semi-space-size=1'];
 
 export interface ManagerSupervisorOptions {
   readonly program: string;
@@ -62,7 +62,7 @@ async function runChild(
   { program, manager }: ManagerSupervisorOptions,
   signal: AbortSignal,
 ): Promise<string> {
-  const child = spawn(process.execPath, [...V8_FLAGS, program, MANAGER_COMMAND], {
+  const child = spawn(process.execPath, [...MANAGER_V8_FLAGS, program, MANAGER_COMMAND], {
     stdio: ['pipe', 'pipe', 'inherit'],
   });
   // The manager's last words, when it ends by a failure.

@@ -227,7 +227,7 @@ function align(bytes: number): number {
 }
 
 function writeNumber(buffer: Buffer, value: number, offset: number): void {
-  assert(Number.isSafeInteger(value) && value >= 0, `${value} is no index, term or id`);
+  assert(Number.isSafeInteger(value) && value >= 0, () => `${value} is no index, term or id`);
   buffer.writeUInt32LE(value >>> 0, offset);
   buffer.writeUInt32LE(Math.floor(value / 2 ** 32), offset + 4);
 }

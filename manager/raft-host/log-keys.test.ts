@@ -139,13 +139,7 @@ test('a snapshot that was begun with an old key does not end a rotation, nor out
   const log = await createLog(disk);
   await log.append({ entries: entries(1, 10) });
   const gate = Promise.withResolvers<void>();
-  const slow = log.writeSnapshot(
-    aMark(10),
-    (async function* () {
-      await gate.promise;
-      yield* RECORDS;
-    })(),
-  );
+  const slow = log.writeSnapshot(aMark(10), RECORDS, { every: 1, pause: () => gate.promise });
   await log.rotateKey();
   await log.writeSnapshot(aMark(10), RECORDS);
   assert.deepEqual(keyIds(disk), [2]);

@@ -15,7 +15,7 @@ import { type LogMember, segmentName } from './segment-header.ts';
 import type { ReadBlock } from './segment-reader.ts';
 import { SegmentSupply, type SpaceState } from './segment-supply.ts';
 import { FIRST_POSITION, SegmentWriter, type WritePosition } from './segment-writer.ts';
-import { SnapshotReader, SnapshotWriter, snapshotName } from './snapshot-file.ts';
+import { type Pacing, SnapshotReader, SnapshotWriter, snapshotName } from './snapshot-file.ts';
 
 export interface LogOptions {
   readonly disk: Disk;
@@ -211,18 +211,12 @@ export class LogOnDisk implements AsyncDisposable {
   }
 
   /** A snapshot of this member's own state after entry `mark.index`, written beside the log while that goes on. */
-  async writeSnapshot(
-    mark: SnapshotMark,
-    records: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
-  ): Promise<void> {
+  async writeSnapshot(mark: SnapshotMark, records: Iterable<Uint8Array>, pacing?: Pacing): Promise<void> {
     assert(mark.index > 0 && mark.index <= this.lastIndex, `a snapshot of ${mark.index}, not in the log`);
     const startedMs = performance.now();
     const { key, writer } = await this.#beginSnapshot(mark);
     try {
-      for await (const record of records) {
-        if (!writer.hasRoom(record.length)) await writer.flush();
-        writer.push(record);
-      }
+      await writer.add(records, pacing);
       await writer.finish();
     } catch (error) {
       await writer.abort();

@@ -356,7 +356,7 @@ export class RaftHost implements ReplicatedLog {
     let bytes = 0;
     this.#toApply = [];
     for (const entry of entries) {
-      assert(entry.index === this.#appliedIndex + 1, `entry ${entry.index} after ${this.#appliedIndex}`);
+      assert(entry.index === this.#appliedIndex + 1, () => `entry ${entry.index} is out of order`);
       this.#appliedIndex = entry.index;
       bytes += entry.payload.length;
       const result = entry.kind === 'normal' ? this.#machine.apply(entry.index, entry.payload) : undefined;

@@ -59,6 +59,15 @@ export interface SnapshotOwner {
   readonly randomBytes: RandomBytes;
 }
 
+/** How the making of a snapshot leaves room for everything else: a pause after so many records. */
+export interface Pacing {
+  readonly every: number;
+  /** Rejects to give up. */
+  readonly pause: () => Promise<void>;
+}
+
+const UNPACED: Pacing = { every: Number.POSITIVE_INFINITY, pause: async () => {} };
+
 export function snapshotName(index: number): string {
   return `state-${String(index).padStart(16, '0')}.snap`;
 }
@@ -80,7 +89,9 @@ export class SnapshotWriter {
   readonly #hash: Hash = createHash('sha256');
   #offset = HEADER_BYTES;
   #unsyncedBytes = 0;
-  #chunk: Uint8Array[] = [];
+  // One frame in the making, encrypted in place: records that were kept as objects would grow old, and a full garbage
+  // collection stops a large manager for longer than everything else here.
+  #frame = Buffer.allocUnsafe(FRAME_HEADER_BYTES + CHUNK_BYTES + TAG_BYTES);
   #chunkBytes = 0;
   #records = 0;
   #bytes = 0;
@@ -103,7 +114,7 @@ export class SnapshotWriter {
     try {
       await file.truncate(0);
       await file.write(writer.#header, 0);
-      await writer.#writeFrame(MARK_COUNTER, encode(SnapshotMarkCodec, mark));
+      await writer.#writeBytes(MARK_COUNTER, encode(SnapshotMarkCodec, mark));
       return writer;
     } catch (error) {
       await writer.abort();
@@ -111,39 +122,39 @@ export class SnapshotWriter {
     }
   }
 
-  async add(records: Iterable<Uint8Array>): Promise<void> {
+  async add(records: Iterable<Uint8Array>, { every, pause }: Pacing = UNPACED): Promise<void> {
+    let count = 0;
     for (const record of records) {
-      if (!this.hasRoom(record.length)) await this.flush();
-      this.push(record);
+      const hasRoom = this.#chunkBytes + LENGTH_BYTES + record.length <= CHUNK_BYTES;
+      if (!hasRoom) await this.#flush();
+      this.#push(record);
+      if (++count % every === 0) await pause();
     }
   }
 
-  /** False when `flush` has to come before a `push` of so many bytes. */
-  hasRoom(bytes: number): boolean {
-    return this.#chunkBytes === 0 || this.#chunkBytes + LENGTH_BYTES + bytes <= CHUNK_BYTES;
-  }
-
-  push(record: Uint8Array): void {
-    const length = Buffer.allocUnsafe(LENGTH_BYTES);
-    length.writeUInt32LE(record.length);
-    this.#chunk.push(length, record);
+  #push(record: Uint8Array): void {
+    const start = FRAME_HEADER_BYTES + this.#chunkBytes;
+    const end = start + LENGTH_BYTES + record.length;
+    // A record that is larger than a chunk comes alone.
+    if (end + TAG_BYTES > this.#frame.length) this.#frame = Buffer.allocUnsafe(end + TAG_BYTES);
+    this.#frame.writeUInt32LE(record.length, start);
+    this.#frame.set(record, start + LENGTH_BYTES);
     this.#chunkBytes += LENGTH_BYTES + record.length;
     this.#records++;
     this.#bytes += record.length;
   }
 
-  async flush(): Promise<void> {
+  async #flush(): Promise<void> {
     if (this.#chunkBytes === 0) return;
-    const plain = Buffer.concat(this.#chunk, this.#chunkBytes);
-    this.#chunk = [];
+    const length = this.#chunkBytes;
     this.#chunkBytes = 0;
-    this.#hash.update(plain);
-    await this.#writeFrame(++this.#chunks, plain);
+    this.#hash.update(this.#frame.subarray(FRAME_HEADER_BYTES, FRAME_HEADER_BYTES + length));
+    await this.#writeFrame(++this.#chunks, length);
   }
 
   /** Everything is durable and checked; the caller makes it a snapshot with `publish`. */
   async finish(expectedRootHash?: Uint8Array): Promise<SnapshotTotals> {
-    await this.flush();
+    await this.#flush();
     const rootHash = this.#hash.digest();
     if (expectedRootHash !== undefined && !rootHash.equals(expectedRootHash))
       throw new SwarmError('internal', 'the snapshot that arrived is not the one that was sent', {
@@ -155,7 +166,7 @@ export class SnapshotWriter {
       chunks: this.#chunks,
       rootHash,
     };
-    await this.#writeFrame(TOTALS_COUNTER, encodeTotals(totals));
+    await this.#writeBytes(TOTALS_COUNTER, encodeTotals(totals));
     await this.#file.sync();
     await this.#file.close();
     return totals;
@@ -174,13 +185,24 @@ export class SnapshotWriter {
     await this.#owner.disk.unlink(this.#temporary).catch(() => {});
   }
 
-  async #writeFrame(counter: number, plain: Buffer): Promise<void> {
-    const { key } = this.#owner;
-    const { ciphertext, tag } = seal(key.secret, nonceOf(this.#salt, counter), this.#header, plain);
-    const header = Buffer.allocUnsafe(FRAME_HEADER_BYTES);
-    header.writeUInt32LE(plain.length, 0);
-    header.writeUInt32LE(crc32(tag, crc32(ciphertext)), 4);
-    const frame = Buffer.concat([header, ciphertext, tag]);
+  async #writeBytes(counter: number, plain: Buffer): Promise<void> {
+    const bytes = FRAME_HEADER_BYTES + plain.length + TAG_BYTES;
+    if (bytes > this.#frame.length) this.#frame = Buffer.allocUnsafe(bytes);
+    this.#frame.set(plain, FRAME_HEADER_BYTES);
+    await this.#writeFrame(counter, plain.length);
+  }
+
+  /** Encrypts so many bytes behind the frame's header, and writes it. */
+  async #writeFrame(counter: number, length: number): Promise<void> {
+    const end = FRAME_HEADER_BYTES + length;
+    const frame = this.#frame.subarray(0, end + TAG_BYTES);
+    const nonce = nonceOf(this.#salt, counter);
+    const plain = frame.subarray(FRAME_HEADER_BYTES, end);
+    const { ciphertext, tag } = seal(this.#owner.key.secret, nonce, this.#header, plain);
+    frame.set(ciphertext, FRAME_HEADER_BYTES);
+    frame.set(tag, end);
+    frame.writeUInt32LE(length, 0);
+    frame.writeUInt32LE(crc32(frame.subarray(FRAME_HEADER_BYTES)), 4);
     await this.#file.write(frame, this.#offset);
     this.#offset += frame.length;
     this.#unsyncedBytes += frame.length;

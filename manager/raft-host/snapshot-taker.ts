@@ -21,7 +21,7 @@ export interface SnapshotTakerOptions {
 const ENTRIES_KEPT = 500;
 // A snapshot sooner than the interval says when the log since the last has grown to this.
 const LOG_BYTES_MAX = 64 * 2 ** 20;
-// Objects that are encoded at a time: some hundredths of a millisecond, so that what else is to do goes in between.
+// Records that are made at a time: some hundredths of a millisecond, so that what else is to do goes in between.
 const SLICE = 8;
 
 export class SnapshotTaker {
@@ -70,21 +70,16 @@ export class SnapshotTaker {
 
   async #write({ mark, records }: { mark: SnapshotMark; records: Iterable<Uint8Array> }): Promise<void> {
     const { disk, signal, onCompacted } = this.#options;
-    await disk.writeSnapshot(mark, this.#paced(records));
+    await disk.writeSnapshot(mark, records, { every: SLICE, pause: () => this.#pause() });
     if (signal.aborted) return;
     const index = Math.max(0, mark.index - ENTRIES_KEPT);
     onCompacted(index);
     await disk.compact(index);
   }
 
-  /** Lets everything else run between slices. */
-  async *#paced(records: Iterable<Uint8Array>): AsyncIterable<Uint8Array> {
-    let count = 0;
-    for (const record of records) {
-      yield record;
-      if (++count % SLICE !== 0) continue;
-      await new Promise<void>((resolve) => this.#options.defer(resolve));
-      this.#options.signal.throwIfAborted();
-    }
+  /** Lets everything else run. */
+  async #pause(): Promise<void> {
+    await new Promise<void>((resolve) => this.#options.defer(resolve));
+    this.#options.signal.throwIfAborted();
   }
 }

@@ -31,7 +31,10 @@ export class RaftLog {
     this.#compactedIndex = start.index;
     this.#compactedTerm = start.term;
     for (const [position, entry] of entries.entries())
-      assert(entry.index === start.index + 1 + position, `entry ${entry.index} is out of place in the log`);
+      assert(
+        entry.index === start.index + 1 + position,
+        () => `entry ${entry.index} is out of place in the log`,
+      );
     this.#entries = [...entries];
     this.#stableIndex = this.lastIndex;
     this.#takenIndex = this.lastIndex;
@@ -85,7 +88,10 @@ export class RaftLog {
   /** Leader: adds new entries at the end. */
   append(entries: readonly Entry[]): void {
     for (const entry of entries) {
-      assert(entry.index === this.lastIndex + 1, `entry ${entry.index} does not follow ${this.lastIndex}`);
+      assert(
+        entry.index === this.lastIndex + 1,
+        () => `entry ${entry.index} does not follow ${this.lastIndex}`,
+      );
       this.#entries.push(entry);
     }
   }
@@ -183,7 +189,7 @@ export class RaftLog {
 
   #at(index: number): Entry {
     const entry = this.#entries[index - this.#compactedIndex - 1];
-    assert(entry !== undefined, `entry ${index} is not in the log`);
+    assert(entry !== undefined, () => `entry ${index} is not in the log`);
     return entry;
   }
 

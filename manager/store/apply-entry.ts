@@ -44,8 +44,8 @@ export function objectOf(change: Change): StoredObject | undefined {
 }
 
 /** An object as snapshots have it. */
-export function snapshotRecord(kind: Kind, object: StoredObject): Uint8Array {
-  return encode(ChangeCodec, { ...emptyChange, kind, id: object.id, [kind]: object });
+export function snapshotRecord(kind: Kind, object: StoredObject, encodeRecord = encode): Uint8Array {
+  return encodeRecord(ChangeCodec, { ...emptyChange, kind, id: object.id, [kind]: object });
 }
 
 function kindOf(change: Change): Kind {

@@ -5,14 +5,14 @@
 import type { Clock } from '../../core/clock.ts';
 import { hasCode, SwarmError } from '../../core/errors.ts';
 import { type Change, ChangeCodec, LogEntryCodec } from '../../proto/generated/log.ts';
-import { decode, encode } from '../../proto/wire.ts';
+import { decode, encode, newEncoder } from '../../proto/wire.ts';
 import { AsyncQueue } from '../../rpc/queue.ts';
 import { storeLog } from '../log.ts';
 import { applyEntry, objectOf, type StoreEvent, snapshotRecord } from './apply-entry.ts';
 import { RecentCommits } from './recent-commits.ts';
 import { TablesRehearsal } from './rehearsal.ts';
 import type { ApplyResult, ObjectStateMachine, Rehearsal, ReplicatedLog } from './replicated-log.ts';
-import { KINDS, type Kind, type Kinds, Tables, type TablesView } from './tables.ts';
+import { KINDS, type Kind, type Kinds, Tables, type TablesView, type TableView } from './tables.ts';
 import { Transaction } from './transaction.ts';
 
 /** All events of one log entry, in its order. */
@@ -161,7 +161,7 @@ export class Store implements ObjectStateMachine {
   snapshot(): Iterable<Uint8Array> {
     // Copies of the references, taken at once: objects never change, so the snapshot is of this moment.
     const tables = this.#tables;
-    return encodeObjects(KINDS.map((kind) => [kind, [...tables[kind].values()]] as const));
+    return encodeObjects(KINDS.map((kind) => [kind, valuesOf<Kinds[Kind]>(tables[kind])] as const));
   }
 
   async restore(index: number, records: AsyncIterable<readonly Uint8Array[]>): Promise<void> {
@@ -195,5 +195,15 @@ export class Store implements ObjectStateMachine {
 }
 
 function* encodeObjects(objects: readonly (readonly [Kind, readonly Kinds[Kind][]])[]): Iterable<Uint8Array> {
-  for (const [kind, values] of objects) for (const object of values) yield snapshotRecord(kind, object);
+  const encode = newEncoder();
+  for (const [kind, values] of objects)
+    for (const object of values) yield snapshotRecord(kind, object, encode);
+}
+
+/** The values as an array that is made in one piece: one that grows leaves several times its size as garbage. */
+function valuesOf<T>(table: Pick<TableView<T>, 'size' | 'values'>): T[] {
+  const values = new Array<T>(table.size);
+  let count = 0;
+  for (const value of table.values()) values[count++] = value;
+  return values;
 }

@@ -8,6 +8,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { defined } from '../../core/assert.ts';
 import type { RaftStatus } from '../../manager/raft-host/host-options.ts';
+import { MANAGER_V8_FLAGS } from '../../node/manager-process.ts';
 import type { Member } from '../../proto/generated/raft.ts';
 import type { TlsIdentity } from '../../rpc/tls.ts';
 import { eventually } from './eventually.ts';
@@ -52,7 +53,7 @@ export class RaftProcess {
   }
 
   async start(overrides: Partial<RaftProcessConfig> = {}): Promise<void> {
-    const program = [process.execPath, PROGRAM];
+    const program = [process.execPath, ...MANAGER_V8_FLAGS, PROGRAM];
     const [command = '', ...args] =
       this.#namespace === undefined ? program : ['ip', 'netns', 'exec', this.#namespace, ...program];
     const child = spawn(command, args, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
