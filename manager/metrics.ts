@@ -132,6 +132,13 @@ function addLogGauges({ leadership, appliedIndex, raft }: MetricSources, registr
   ofRaft('tsswarm_log_disk_full', 'Whether the disk of the log has no room.', [], (g, { isDiskFull }) =>
     g.set(Number(isDiskFull)),
   );
+  ofRaft('tsswarm_log_disk_low', 'Whether the disk of the log has little room or none.', [], (g, { space }) =>
+    g.set(Number(space !== 'ok')),
+  );
+  const handOverHelp = 'How often this manager handed leadership on by itself.';
+  ofRaft('tsswarm_raft_hand_overs', handOverHelp, ['reason'], (g, { handOvers }) => {
+    for (const [reason, count] of Object.entries(handOvers)) g.set({ reason }, count);
+  });
   ofRaft('tsswarm_raft_peer_connected', 'Whether a manager is reached.', ['peer'], (g, { peers }) => {
     for (const { member, isConnected } of peers) g.set({ peer: member.nodeId }, Number(isConnected));
   });

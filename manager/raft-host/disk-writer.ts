@@ -5,6 +5,7 @@ import { type Clock, sleep } from '../../core/clock.ts';
 import { hasCode } from '../../core/errors.ts';
 import type { Append } from '../raft/contract.ts';
 import type { LogOnDisk } from './log-on-disk.ts';
+import type { WriteTimes } from './write-times.ts';
 
 export interface DiskWriterOptions {
   readonly disk: LogOnDisk;
@@ -13,6 +14,7 @@ export interface DiskWriterOptions {
   readonly onDurable: (append: Append) => void;
   /** Makes a received snapshot this member's state; durable when it resolves. */
   readonly install: (append: Append) => Promise<void>;
+  readonly times: WriteTimes;
   readonly onFull: () => void;
   readonly onFatal: (error: unknown) => void;
 }
@@ -38,10 +40,17 @@ export class DiskWriter {
 
   #append(append: Append): void {
     const { hardState, entries } = append;
-    const write = hardState === undefined ? { entries } : { hardState, entries };
-    this.#options.disk.append(write).then(
-      () => this.#options.onDurable(append),
-      (error) => this.#refused(append, error),
+    const { disk, times, onDurable } = this.#options;
+    const pending = times.begin(entries.at(-1)?.index ?? 0);
+    disk.append(hardState === undefined ? { entries } : { hardState, entries }).then(
+      () => {
+        times.end(pending);
+        onDurable(append);
+      },
+      (error) => {
+        times.drop(pending);
+        this.#refused(append, error);
+      },
     );
   }
 

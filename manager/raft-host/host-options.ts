@@ -5,8 +5,10 @@ import type { Configuration, Member } from '../../proto/generated/raft.ts';
 import type { Role } from '../raft/contract.ts';
 import type { MemberId } from '../raft/message.ts';
 import type { Raft } from '../raft/raft.ts';
+import type { HandOverReason } from './hand-over.ts';
 import type { LogOptions } from './log-on-disk.ts';
 import type { OpenPeerNetwork, PeerNetwork } from './peers.ts';
+import type { SpaceState } from './segment-supply.ts';
 
 export interface RaftHostOptions {
   readonly log: LogOptions;
@@ -44,7 +46,11 @@ export interface RaftStatus {
   readonly appliedIndex: number;
   readonly snapshotIndex: number;
   readonly configuration: Configuration;
+  /** Changes are refused. */
   readonly isDiskFull: boolean;
+  readonly space: SpaceState;
+  /** How often this member has handed leadership on by itself since its start. */
+  readonly handOvers: Readonly<Record<HandOverReason, number>>;
   readonly peers: readonly PeerStatus[];
 }
 
@@ -76,7 +82,7 @@ export const CORE_LIMITS = {
 export function statusOf(
   raft: Raft,
   network: PeerNetwork,
-): Omit<RaftStatus, 'self' | 'appliedIndex' | 'snapshotIndex' | 'isDiskFull'> {
+): Pick<RaftStatus, 'role' | 'term' | 'leaderId' | 'committedIndex' | 'configuration' | 'peers'> {
   const { role, term, leaderId, log, configuration } = raft;
   const peers = configuration.members
     .filter(({ id }) => id !== raft.id)

@@ -1,13 +1,11 @@
 // Runs one member of the consensus group: gives the core time, disk and peers, and is the replicated log that the store
 // sees. It decides nothing about consensus; that is manager/raft/.
 
-import { assert, defined } from '../../core/assert.ts';
 import { sleep } from '../../core/clock.ts';
 import { SwarmError } from '../../core/errors.ts';
 import type {
   Configuration,
   ConfigurationChange,
-  Entry,
   Member,
   RaftMessage,
   SnapshotMark,
@@ -24,8 +22,10 @@ import {
   type ReplicatedLog,
   type StateMachine,
 } from '../store/replicated-log.ts';
+import { Applier } from './applier.ts';
 import { backupNewest } from './backup.ts';
 import { DiskWriter } from './disk-writer.ts';
+import { HandOver } from './hand-over.ts';
 import {
   ANNOUNCE_MS,
   CORE_LIMITS,
@@ -59,16 +59,14 @@ export class RaftHost implements ReplicatedLog {
   #writer!: DiskWriter;
   #snapshots!: SnapshotExchange;
   #taker!: SnapshotTaker;
+  #handOver!: HandOver;
+  #applier!: Applier;
   #election!: QuickElection;
   #raft!: Raft;
   #network!: PeerNetwork;
   #machine!: StateMachine;
   #configuration: Configuration | undefined;
   #leadership: Leadership = { isLeader: false, leaderAddress: undefined, term: 0 };
-  #appliedIndex = 0;
-  /** Set while the state machine takes in a snapshot; entries wait. */
-  #isRestoring = false;
-  #toApply: Entry[] = [];
   #isFlushPlanned = false;
   /** Commits up to here were announced; infinite while an announcement is planned. */
   #announcedIndex = 0;
@@ -82,7 +80,7 @@ export class RaftHost implements ReplicatedLog {
   }
 
   get appliedIndex(): number {
-    return this.#appliedIndex;
+    return this.#applier?.appliedIndex ?? 0;
   }
 
   get leadership(): Leadership {
@@ -93,14 +91,16 @@ export class RaftHost implements ReplicatedLog {
     return {
       ...statusOf(this.#raft, this.#network),
       self: this.#self,
-      appliedIndex: this.#appliedIndex,
+      appliedIndex: this.appliedIndex,
       snapshotIndex: this.#taker.index,
       isDiskFull: this.#writer.isFull,
+      space: this.#disk.space,
+      handOvers: this.#handOver.counts,
     };
   }
 
   async open(machine: StateMachine): Promise<void> {
-    const { clock, random, openNetwork } = this.#options;
+    const { random, openNetwork } = this.#options;
     this.#machine = machine;
     const start = await this.#openDisk();
     this.#raft = new Raft(
@@ -113,42 +113,8 @@ export class RaftHost implements ReplicatedLog {
       },
       start,
     );
-    const signal = this.#stop.signal;
-    this.#election = new QuickElection({
-      clock,
-      random,
-      signal,
-      raft: this.#raft,
-      drain: () => this.#drain(),
-    });
-    this.#writer = new DiskWriter({
-      disk: this.#disk,
-      clock,
-      signal,
-      onDurable: (append) => this.#onDurable(append),
-      install: (append) => this.#snapshots.install(append),
-      onFull: () => this.#onDiskFull(),
-      onFatal: (error) => this.#fail(error),
-    });
-    this.#snapshots = new SnapshotExchange({
-      disk: this.#disk,
-      self: this.#self.id,
-      network: () => this.#network,
-      step: (message) => this.#receive(message),
-      onSent: (peer, succeeded) => {
-        this.#raft.reportSnapshot(peer, succeeded);
-        this.#drain();
-      },
-    });
-    this.#taker = new SnapshotTaker({
-      disk: this.#disk,
-      interval: this.#options.snapshotInterval,
-      capture: () => this.#capture(),
-      onCompacted: (index) => this.#raft.compact(Math.min(index, this.#raft.log.handedOutIndex)),
-      defer: this.#options.defer,
-      signal: this.#stop.signal,
-    });
-    if (start.snapshot !== undefined) await this.#restore();
+    this.#assemble();
+    if (start.snapshot !== undefined) await this.#applier.restore();
     this.#network = openNetwork(this.#self, {
       onMessage: (message) => this.#receive(message),
       onSnapshot: (head, records) => this.#snapshots.receive(head, records),
@@ -187,7 +153,7 @@ export class RaftHost implements ReplicatedLog {
   /** Hands leadership to the voter that has most of the log, or to the one given. */
   async transferLeadership(to?: MemberId): Promise<void> {
     if (this.#raft.role !== 'leader') throw this.#notLeader();
-    const target = to ?? this.#bestSuccessor();
+    const target = to ?? this.#handOver.successor;
     if (target === undefined)
       throw new SwarmError('failed-precondition', 'no other manager could take over the leadership');
     this.#raft.transferLeadership(target);
@@ -226,7 +192,7 @@ export class RaftHost implements ReplicatedLog {
 
   async takeSnapshot(): Promise<void> {
     await this.#taker.settled();
-    if (this.#appliedIndex > this.#taker.index) this.#taker.start();
+    if (this.appliedIndex > this.#taker.index) this.#taker.start();
     await this.#taker.settled();
   }
 
@@ -274,6 +240,63 @@ export class RaftHost implements ReplicatedLog {
     return { ...founded, snapshot: undefined };
   }
 
+  /** What stands around the core. */
+  #assemble(): void {
+    const { clock, random, defer, snapshotInterval: interval } = this.#options;
+    const [disk, raft, signal] = [this.#disk, this.#raft, this.#stop.signal];
+    const network = () => this.#network;
+    this.#applier = new Applier({
+      machine: this.#machine,
+      disk,
+      proposals: this.#proposals,
+      waiters: this.#waiters,
+      observe: this.#observe,
+      onApplied: (bytes) => this.#taker.applied(this.appliedIndex, bytes),
+      onRestored: (index) => this.#taker.replaced(index),
+    });
+    this.#handOver = new HandOver({
+      raft,
+      network,
+      disk,
+      timing: this.#timing,
+    });
+    this.#election = new QuickElection({
+      clock,
+      random,
+      signal,
+      raft,
+      drain: () => this.#drain(),
+    });
+    this.#writer = new DiskWriter({
+      disk,
+      clock,
+      signal,
+      times: this.#handOver.times,
+      onDurable: (append) => this.#onDurable(append),
+      install: (append) => this.#snapshots.install(append),
+      onFull: () => this.#onDiskFull(),
+      onFatal: (error) => this.#fail(error),
+    });
+    this.#snapshots = new SnapshotExchange({
+      disk,
+      self: this.#self.id,
+      network,
+      step: (message) => this.#receive(message),
+      onSent: (peer, succeeded) => {
+        raft.reportSnapshot(peer, succeeded);
+        this.#drain();
+      },
+    });
+    this.#taker = new SnapshotTaker({
+      disk,
+      interval,
+      capture: () => this.#capture(),
+      onCompacted: (index) => raft.compact(Math.min(index, raft.log.handedOutIndex)),
+      defer,
+      signal,
+    });
+  }
+
   /** The only voter need not wait for anybody: it leads when its own vote is on the disk. */
   async #leadAlone(): Promise<void> {
     this.#raft.campaign();
@@ -286,6 +309,7 @@ export class RaftHost implements ReplicatedLog {
       if (this.#stop.signal.aborted) return;
       this.#scheduleTick();
       this.#raft.tick();
+      this.#handOver.tick();
       this.#drain();
     });
   }
@@ -342,31 +366,11 @@ export class RaftHost implements ReplicatedLog {
     }
     if (append?.snapshot !== undefined) {
       this.#snapshots.take();
-      this.#isRestoring = true;
+      this.#applier.hold();
     }
     if (append !== undefined) this.#writer.write(append);
-    for (const entry of committed) this.#toApply.push(entry);
-    this.#applyAll();
+    this.#applier.apply(committed);
     for (const { read, index } of reads) this.#waiters.confirm(read, index);
-  }
-
-  #applyAll(): void {
-    if (this.#isRestoring || this.#toApply.length === 0) return;
-    const entries = this.#toApply;
-    let bytes = 0;
-    this.#toApply = [];
-    for (const entry of entries) {
-      assert(entry.index === this.#appliedIndex + 1, () => `entry ${entry.index} is out of order`);
-      this.#appliedIndex = entry.index;
-      bytes += entry.payload.length;
-      const result = entry.kind === 'normal' ? this.#machine.apply(entry.index, entry.payload) : undefined;
-      const proposal = this.#proposals.takeApplied(entry.index, entry.term);
-      if (proposal === undefined) continue;
-      this.#observe('transaction', performance.now() - proposal.startedMs);
-      proposal.resolve(defined(result, 'a proposal is a normal entry'));
-    }
-    this.#waiters.advance(this.#appliedIndex);
-    this.#taker.applied(this.#appliedIndex, bytes);
   }
 
   #receive(message: RaftMessage): void {
@@ -380,33 +384,16 @@ export class RaftHost implements ReplicatedLog {
   #onDurable(append: Append): void {
     if (this.#stop.signal.aborted) return;
     this.#raft.persisted(append);
-    if (append.snapshot !== undefined) this.#restore().catch((error) => this.#fail(error));
+    if (append.snapshot !== undefined) this.#applier.restore().catch((error) => this.#fail(error));
     this.#drain();
-  }
-
-  /** Gives the state machine the newest snapshot; entries that follow it wait meanwhile. */
-  async #restore(): Promise<void> {
-    this.#isRestoring = true;
-    const snapshot = defined(await this.#disk.openSnapshot(), 'no snapshot to restore from');
-    try {
-      await this.#machine.restore(snapshot.mark.index, snapshot.records());
-      this.#appliedIndex = snapshot.mark.index;
-      this.#taker.replaced(snapshot.mark.index);
-    } finally {
-      await snapshot.close();
-    }
-    this.#proposals.skip(this.#appliedIndex);
-    this.#isRestoring = false;
-    this.#applyAll();
-    this.#waiters.advance(this.#appliedIndex);
   }
 
   /** The state machine as it is now, if what is applied and what the configuration says belong together. */
   #capture(): { mark: SnapshotMark; records: Iterable<Uint8Array> } | undefined {
-    const index = this.#appliedIndex;
+    const index = this.appliedIndex;
     const { log, configuration } = this.#raft;
     const term = log.termOf(index);
-    const isSettled = !this.#isRestoring && index > 0 && index === log.handedOutIndex;
+    const isSettled = !this.#applier.isRestoring && index > 0 && index === log.handedOutIndex;
     if (!isSettled || term === undefined) return undefined;
     return { mark: { index, term, configuration }, records: this.#machine.snapshot() };
   }
@@ -465,18 +452,8 @@ export class RaftHost implements ReplicatedLog {
     logLog.error('the disk of the log is full: no change can be stored here until there is room');
     this.#proposals.rejectWaiting(diskFull());
     this.#abandonLater(() => (this.#writer.isFull ? diskFull() : undefined));
-    const target = this.#bestSuccessor();
-    if (target !== undefined) this.#raft.transferLeadership(target);
+    this.#handOver.onFull();
     this.#drain();
-  }
-
-  /** The connected voter with most of the log. */
-  #bestSuccessor(): MemberId | undefined {
-    const { voters } = this.#raft.configuration;
-    const matchOf = (id: MemberId) => this.#raft.progressOf(id)?.match ?? 0;
-    return voters
-      .filter((id) => id !== this.#self.id && this.#network.isConnected(id))
-      .sort((a, b) => matchOf(b) - matchOf(a))[0];
   }
 
   #notLeader(): NotLeaderError {

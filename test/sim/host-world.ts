@@ -49,8 +49,16 @@ function entryOf(register: number, value: number): Buffer {
   return bytes;
 }
 
+export interface HostWorldOptions {
+  /** Founders; otherwise as the seed has it. */
+  readonly size?: number;
+  /** Nothing fails but what a test makes fail. */
+  readonly isCalm?: boolean;
+  readonly lowWatermarkBytes?: number;
+}
+
 /** One machine: its disk outlives its processes. */
-class Machine {
+export class Machine {
   member: Member;
   disk: SimDisk;
   host: RaftHost | undefined;
@@ -76,6 +84,7 @@ export class HostWorld {
   readonly time = new VirtualTime();
   readonly history: Operation[] = [];
   readonly faults = new Map<string, number>();
+  readonly #options: HostWorldOptions;
   readonly #chance: () => number;
   readonly #machines: Machine[] = [];
   readonly #blocked = new Set<string>();
@@ -87,21 +96,22 @@ export class HostWorld {
   #lossRatio = 0;
   #failure: unknown;
 
-  constructor(seed: number) {
+  constructor(seed: number, options: HostWorldOptions = {}) {
     this.seed = seed;
+    this.#options = options;
     this.#chance = seededChance(seed);
-    const size = [1, 3, 3, 3, 5][Math.floor(this.#chance() * 5)] ?? 3;
+    const drawn = [1, 3, 3, 3, 5][Math.floor(this.#chance() * 5)] ?? 3;
+    const size = options.size ?? drawn;
     for (let count = 0; count < size; count++) this.#addMachine();
     this.#founders = this.#machines.map(({ member }) => member);
-    this.#lossRatio = this.#chance() < 0.5 ? 0 : this.#chance() * 0.15;
+    this.#lossRatio = this.#chance() < 0.5 || options.isCalm ? 0 : this.#chance() * 0.15;
   }
 
   /** Lives through so much virtual time with faults, then without, and checks everything. Throws a Violation. */
   async run(durationMs: number): Promise<void> {
-    for (const machine of this.#machines) this.#start(machine);
-    for (let client = 0; client < CLIENTS; client++) this.#clientTurn(client);
+    this.begin();
     this.#planFault();
-    await this.#advance(durationMs);
+    await this.advance(durationMs);
     this.#heal();
     await this.#untilConverged();
     await this.#readAll();
@@ -109,7 +119,13 @@ export class HostWorld {
     check(register === undefined, 'R8', `the history of register ${register} is not linearizable`);
   }
 
-  async #advance(durationMs: number): Promise<void> {
+  /** Machines and clients begin. */
+  begin(): void {
+    for (const machine of this.#machines) this.#start(machine);
+    for (let client = 0; client < CLIENTS; client++) this.#clientTurn(client);
+  }
+
+  async advance(durationMs: number): Promise<void> {
     await this.time.advanceTo(this.time.nowMs + durationMs);
     if (this.#failure !== undefined) throw this.#failure;
   }
@@ -165,7 +181,7 @@ export class HostWorld {
         },
         segmentBytes: { first: 8192, max: 32_768 },
         ballastBytes: 4096,
-        lowWatermarkBytes: 0,
+        lowWatermarkBytes: this.#options.lowWatermarkBytes ?? 0,
         copyBytesMax: this.#chance() < 0.5 ? 0 : 4096,
         defer: (callback) => clock.wake(0, callback),
       },
@@ -247,7 +263,8 @@ export class HostWorld {
   }
 
   #send(message: RaftMessage): void {
-    const copies = this.#isHealed || this.#chance() > 0.03 ? 1 : 2;
+    const isCalm = this.#isHealed || this.#options.isCalm;
+    const copies = isCalm || this.#chance() > 0.03 ? 1 : 2;
     for (let copy = 0; copy < copies; copy++) {
       if (!this.#isHealed && this.#chance() < this.#lossRatio) continue;
       const delayMs = this.#chance() < 0.05 ? this.#chance() * 300 : 0.1 + this.#chance() * 3;
@@ -393,10 +410,7 @@ export class HostWorld {
         this.time.after(50, () => this.#crash(machine, 'process', 200));
       },
       rot: () => this.#rot(machine),
-      transfer: () =>
-        void this.#leader()
-          ?.host?.transferLeadership()
-          .catch(() => {}),
+      transfer: () => void this.leader?.host?.transferLeadership().catch(() => {}),
       change: () => this.#changeMembers(),
       replace: () => this.#replaceLost(),
     };
@@ -417,7 +431,7 @@ export class HostWorld {
 
   /** A bit of an old block turns over while the machine is off: once a run, and others must have the log. */
   #rot(machine: Machine): void {
-    const voters = this.#leader()?.host?.status.configuration.voters ?? [];
+    const voters = this.leader?.host?.status.configuration.voters ?? [];
     if (this.#isRotten || voters.length < 3 || this.#machines.some(({ isOpen }) => !isOpen)) return;
     this.#crash(machine, 'process', 300);
     const segments = machine.disk.names.filter((name) => name.endsWith('.seg'));
@@ -431,7 +445,7 @@ export class HostWorld {
   }
 
   #changeMembers(): void {
-    const leader = this.#leader();
+    const leader = this.leader;
     if (leader?.host === undefined) return;
     const { voters, learners } = leader.host.status.configuration;
     const draw = this.#chance();
@@ -449,7 +463,7 @@ export class HostWorld {
 
   /** A machine whose disk was damaged comes back with an empty one, as somebody else. */
   #replaceLost(): void {
-    const leader = this.#leader();
+    const leader = this.leader;
     const lost = this.#machines.find(({ isLost }) => isLost);
     if (leader?.host === undefined || lost === undefined) return;
     const { configuration } = leader.host.status;
@@ -479,7 +493,12 @@ export class HostWorld {
     }
   }
 
-  #leader(): Machine | undefined {
+  get machines(): readonly Machine[] {
+    return this.#machines;
+  }
+
+  /** Whoever leads the youngest term. */
+  get leader(): Machine | undefined {
     return this.#machines
       .filter(({ host, isOpen }) => isOpen && host?.leadership.isLeader === true)
       .sort((a, b) => (b.host?.leadership.term ?? 0) - (a.host?.leadership.term ?? 0))[0];
@@ -487,14 +506,14 @@ export class HostWorld {
 
   async #untilConverged(): Promise<void> {
     for (const endMs = this.time.nowMs + HEAL_MS; this.time.nowMs < endMs; ) {
-      await this.#advance(500);
+      await this.advance(500);
       if (this.#isConverged()) return;
     }
     check(false, 'L1', `no agreement ${HEAL_MS} ms after all faults ended`);
   }
 
   #isConverged(): boolean {
-    const leader = this.#leader();
+    const leader = this.leader;
     if (leader?.host === undefined) return false;
     const { configuration, committedIndex, appliedIndex } = leader.host.status;
     if (appliedIndex !== committedIndex) return false;
@@ -514,11 +533,11 @@ export class HostWorld {
 
   /** What was acknowledged must be there: the last word of the history. */
   async #readAll(): Promise<void> {
-    const leader = this.#leader();
+    const leader = this.leader;
     if (leader === undefined) return;
     for (let register = 0; register < REGISTERS; register++)
       this.#call(leader, CLIENTS + register, { register });
-    await this.#advance(3_000);
+    await this.advance(3_000);
     const last = this.history.slice(-REGISTERS);
     const answered = last.filter(({ returned, kind }) => kind === 'read' && returned !== undefined);
     check(answered.length === REGISTERS, 'L1', 'the last reads were not answered');

@@ -21,6 +21,7 @@ export interface RaftProcessConfig {
   readonly directory: string;
   readonly forceNewCluster?: boolean;
   readonly snapshotInterval: number;
+  readonly lowWatermarkBytes?: number;
   readonly identity: { certificate: string; key: string; authority: string };
   readonly logLevel: 'silent' | 'debug' | 'info' | 'warn';
 }
@@ -80,6 +81,9 @@ async function main(config: RaftProcessConfig): Promise<void> {
     log: {
       disk: await RealDisk.open(config.directory),
       randomBytes,
+      ...(config.lowWatermarkBytes === undefined
+        ? undefined
+        : { lowWatermarkBytes: config.lowWatermarkBytes }),
       onFatal: (error) => {
         process.stderr.write(`fatal: ${messageOf(error)}\n`);
         process.exit(3);
