@@ -135,6 +135,12 @@ function addLogGauges({ leadership, appliedIndex, raft }: MetricSources, registr
   ofRaft('tsswarm_log_disk_low', 'Whether the disk of the log has little room or none.', [], (g, { space }) =>
     g.set(Number(space !== 'ok')),
   );
+  ofRaft(
+    'tsswarm_raft_verified_index',
+    'Last entry after which the state was compared and is that of the majority.',
+    [],
+    (g, { verifiedIndex }) => g.set(verifiedIndex),
+  );
   const handOverHelp = 'How often this manager handed leadership on by itself.';
   ofRaft('tsswarm_raft_hand_overs', handOverHelp, ['reason'], (g, { handOvers }) => {
     for (const [reason, count] of Object.entries(handOvers)) g.set({ reason }, count);

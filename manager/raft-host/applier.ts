@@ -5,6 +5,7 @@ import type { Entry } from '../../proto/generated/raft.ts';
 import type { StateMachine } from '../store/replicated-log.ts';
 import type { LogOnDisk } from './log-on-disk.ts';
 import type { Proposals } from './proposals.ts';
+import type { StateHash } from './state-hash.ts';
 import type { Waiters } from './waiters.ts';
 
 export interface ApplierOptions {
@@ -12,6 +13,7 @@ export interface ApplierOptions {
   readonly disk: LogOnDisk;
   readonly proposals: Proposals;
   readonly waiters: Waiters;
+  readonly stateHash: StateHash;
   readonly observe: (operation: 'transaction', durationMs: number) => void;
   /** Entries of so many bytes have been applied. */
   readonly onApplied: (bytes: number) => void;
@@ -51,12 +53,13 @@ export class Applier {
 
   /** Gives the state machine the newest snapshot. */
   async restore(): Promise<void> {
-    const { machine, disk, proposals, waiters, onRestored } = this.#options;
+    const { machine, disk, proposals, waiters, stateHash, onRestored } = this.#options;
     this.hold();
     const snapshot = defined(await disk.openSnapshot(), 'no snapshot to restore from');
     try {
       await machine.restore(snapshot.mark.index, snapshot.records());
       this.#appliedIndex = snapshot.mark.index;
+      stateHash.restored(snapshot.mark.index, snapshot.mark.stateHash);
       onRestored(snapshot.mark.index);
     } finally {
       await snapshot.close();
@@ -68,7 +71,7 @@ export class Applier {
   }
 
   #applyAll(): void {
-    const { machine, proposals, waiters, observe, onApplied } = this.#options;
+    const { machine, proposals, waiters, observe, stateHash, onApplied } = this.#options;
     const entries = this.#waiting;
     let bytes = 0;
     this.#waiting = [];
@@ -77,6 +80,7 @@ export class Applier {
       this.#appliedIndex = entry.index;
       bytes += entry.payload.length;
       const result = entry.kind === 'normal' ? machine.apply(entry.index, entry.payload) : undefined;
+      stateHash.applied(entry, result);
       const proposal = proposals.takeApplied(entry.index, entry.term);
       if (proposal === undefined) continue;
       observe('transaction', performance.now() - proposal.startedMs);

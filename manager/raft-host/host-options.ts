@@ -26,6 +26,8 @@ export interface RaftHostOptions {
   readonly defer: (callback: () => void) => void;
   /** Entries between two snapshots. */
   readonly snapshotInterval: number;
+  /** Entries between two after which the members compare what they have. */
+  readonly stateHashInterval?: number;
   readonly timing?: RaftTiming;
   readonly observe?: (operation: 'transaction' | 'fsync' | 'snapshot', durationMs: number) => void;
 }
@@ -51,6 +53,8 @@ export interface RaftStatus {
   readonly space: SpaceState;
   /** How often this member has handed leadership on by itself since its start. */
   readonly handOvers: Readonly<Record<HandOverReason, number>>;
+  /** After this entry the state was found to be the majority's; 0 before the first look. */
+  readonly verifiedIndex: number;
   readonly peers: readonly PeerStatus[];
 }
 

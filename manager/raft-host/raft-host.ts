@@ -44,6 +44,7 @@ import { explainQuorum } from './quorum.ts';
 import { forceNewCluster, foundCluster } from './recovery.ts';
 import { SnapshotExchange } from './snapshot-exchange.ts';
 import { SnapshotTaker } from './snapshot-taker.ts';
+import { StateHash } from './state-hash.ts';
 import { Waiters } from './waiters.ts';
 
 export class RaftHost implements ReplicatedLog {
@@ -61,6 +62,7 @@ export class RaftHost implements ReplicatedLog {
   #taker!: SnapshotTaker;
   #handOver!: HandOver;
   #applier!: Applier;
+  #stateHash!: StateHash;
   #election!: QuickElection;
   #raft!: Raft;
   #network!: PeerNetwork;
@@ -96,6 +98,7 @@ export class RaftHost implements ReplicatedLog {
       isDiskFull: this.#writer.isFull,
       space: this.#disk.space,
       handOvers: this.#handOver.counts,
+      verifiedIndex: this.#stateHash.verifiedIndex,
     };
   }
 
@@ -245,12 +248,18 @@ export class RaftHost implements ReplicatedLog {
     const { clock, random, defer, snapshotInterval: interval } = this.#options;
     const [disk, raft, signal] = [this.#disk, this.#raft, this.#stop.signal];
     const network = () => this.#network;
+    this.#stateHash = new StateHash({
+      raft,
+      ...(this.#options.stateHashInterval !== undefined && { interval: this.#options.stateHashInterval }),
+      onDiverged: (error) => this.#fail(error),
+    });
     this.#applier = new Applier({
       machine: this.#machine,
       disk,
       proposals: this.#proposals,
       waiters: this.#waiters,
       observe: this.#observe,
+      stateHash: this.#stateHash,
       onApplied: (bytes) => this.#taker.applied(this.appliedIndex, bytes),
       onRestored: (index) => this.#taker.replaced(index),
     });
@@ -310,6 +319,7 @@ export class RaftHost implements ReplicatedLog {
       this.#scheduleTick();
       this.#raft.tick();
       this.#handOver.tick();
+      this.#stateHash.tick();
       this.#drain();
     });
   }
@@ -362,7 +372,7 @@ export class RaftHost implements ReplicatedLog {
   #carryOut({ append, messages, committed, reads }: Ready): void {
     for (const message of messages) {
       if (message.type === 'snapshot') void this.#snapshots.send(message);
-      else this.#network.send(message);
+      else this.#network.send(this.#stateHash.stamp(message));
     }
     if (append?.snapshot !== undefined) {
       this.#snapshots.take();
@@ -377,6 +387,7 @@ export class RaftHost implements ReplicatedLog {
     if (this.#stop.signal.aborted || message.to !== this.#self.id) return;
     // Who was removed has no say, also not about terms.
     if (this.#raft.configuration.removed.includes(message.from)) return;
+    this.#stateHash.receive(message);
     this.#raft.step(message);
     this.#drain();
   }
@@ -395,7 +406,8 @@ export class RaftHost implements ReplicatedLog {
     const term = log.termOf(index);
     const isSettled = !this.#applier.isRestoring && index > 0 && index === log.handedOutIndex;
     if (!isSettled || term === undefined) return undefined;
-    return { mark: { index, term, configuration }, records: this.#machine.snapshot() };
+    const stateHash = this.#stateHash.value;
+    return { mark: { index, term, configuration, stateHash }, records: this.#machine.snapshot() };
   }
 
   #followConfiguration(): void {

@@ -62,7 +62,7 @@ export async function restoreBackup(options: LogOptions, backup: Backup, self: M
   const log = await LogOnDisk.create(options, { clusterId, memberId: self.id });
   try {
     const configuration = { ...initialConfiguration([self]), removed: [...members] };
-    const receiver = await log.receiveSnapshot({ index, term, configuration }, rootHash);
+    const receiver = await log.receiveSnapshot({ index, term, configuration, stateHash: 0 }, rootHash);
     try {
       for await (const records of backup.records) await receiver.write(records);
     } catch (error) {

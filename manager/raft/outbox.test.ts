@@ -33,7 +33,7 @@ const WORTH_A_WRITE: [name: string, prepare: (outbox: Outbox, log: RaftLog) => v
     ],
     [
       'a snapshot',
-      (outbox) => outbox.install({ index: 9, term: 3, configuration: emptyConfiguration }),
+      (outbox) => outbox.install({ index: 9, term: 3, configuration: emptyConfiguration, stateHash: 0 }),
       WRITTEN,
     ],
   ];
@@ -105,7 +105,7 @@ test('a write releases only what was said before it', () => {
 
 test('a snapshot is being installed until it is durable', () => {
   const { outbox, log } = anOutbox();
-  outbox.install({ index: 9, term: 3, configuration: emptyConfiguration });
+  outbox.install({ index: 9, term: 3, configuration: emptyConfiguration, stateHash: 0 });
   assert.ok(outbox.isInstalling);
 
   const append = outbox.takeAppend(log, WRITTEN) as Append;

@@ -166,7 +166,7 @@ test('a snapshot takes the place of everything, and of the writes that are on th
   const log = aLog(1, 1);
   log.append(entries(3, 1, 1, 1, 1, 1));
   const { attestation } = log.takeAppend();
-  log.restore({ index: 4, term: 2, configuration: emptyConfiguration });
+  log.restore({ index: 4, term: 2, configuration: emptyConfiguration, stateHash: 0 });
 
   log.persisted(attestation);
 
@@ -174,7 +174,7 @@ test('a snapshot takes the place of everything, and of the writes that are on th
     [log.firstIndex, log.lastIndex, log.lastTerm, log.stableIndex, log.committedIndex],
     [5, 4, 2, 4, 4],
   );
-  assert.throws(() => log.restore({ index: 4, term: 2, configuration: emptyConfiguration }), {
+  assert.throws(() => log.restore({ index: 4, term: 2, configuration: emptyConfiguration, stateHash: 0 }), {
     name: 'AssertionError',
   });
 });

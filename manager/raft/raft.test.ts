@@ -20,7 +20,11 @@ const members = [1, 2, 3].map((id) => ({ id, nodeId: `node-${id}`, address: '' }
 function aRaft(count: number): Raft {
   const configuration = initialConfiguration(members.slice(0, count));
   const hardState = { ...emptyHardState, term: 1, commit: 1 };
-  return new Raft(OPTIONS, { hardState, snapshot: { index: 1, term: 1, configuration }, entries: [] });
+  return new Raft(OPTIONS, {
+    hardState,
+    snapshot: { index: 1, term: 1, configuration, stateHash: 0 },
+    entries: [],
+  });
 }
 
 /** Carries out everything at once; returns what was applied. */

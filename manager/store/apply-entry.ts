@@ -26,6 +26,9 @@ export interface EntryTarget {
   delete(kind: Kind, id: string): void;
 }
 
+// Of FNV-1a, for 32 bits.
+const DIGEST_PRIME = 16_777_619;
+
 /** Applies all changes of the entry, or none when a guard does not hold. */
 export function applyEntry(target: EntryTarget, index: number, entry: LogEntry): EntryOutcome {
   const reason = entry.changes
@@ -36,6 +39,18 @@ export function applyEntry(target: EntryTarget, index: number, entry: LogEntry):
     applied: true,
     events: entry.changes.map((change) => applyChange(target, index, entry.timeMs, change)),
   };
+}
+
+/** 32 bits of what the changes of an entry became, and of what they replaced: versions and times, not contents. */
+export function digestOf(events: readonly StoreEvent[]): number {
+  let digest = events.length;
+  for (const { object, previous } of events) {
+    const { version, createdAtMs } = object.meta;
+    digest = Math.imul(digest ^ version, DIGEST_PRIME);
+    digest = Math.imul(digest ^ createdAtMs, DIGEST_PRIME);
+    digest = Math.imul(digest ^ (previous?.meta.version ?? 0), DIGEST_PRIME);
+  }
+  return digest >>> 0;
 }
 
 /** The object a put carries, undefined for a delete. */

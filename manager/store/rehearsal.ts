@@ -2,7 +2,7 @@
 
 import { LogEntryCodec } from '../../proto/generated/log.ts';
 import { decode } from '../../proto/wire.ts';
-import { applyEntry, type EntryTarget, snapshotRecord } from './apply-entry.ts';
+import { applyEntry, digestOf, type EntryTarget, snapshotRecord } from './apply-entry.ts';
 import type { Rehearsal, RehearsedEntry, RehearsedObject } from './replicated-log.ts';
 import type { Kind, Kinds, StoredObject, Tables } from './tables.ts';
 
@@ -24,7 +24,7 @@ export class TablesRehearsal implements Rehearsal {
     const entry = decode(LogEntryCodec, payload);
     this.#layer.index = index;
     const outcome = applyEntry(this.#layer, index, entry);
-    if (outcome.applied) return { entry, result: { applied: true, index } };
+    if (outcome.applied) return { entry, result: { applied: true, index, digest: digestOf(outcome.events) } };
     return { entry, result: { applied: false, index, reason: outcome.reason } };
   }
 

@@ -58,7 +58,12 @@ export interface RehearsedObject {
 }
 
 export type ApplyResult =
-  | { readonly applied: true; readonly index: number }
+  | {
+      readonly applied: true;
+      readonly index: number;
+      /** 32 bits of what became of the objects: whoever has another state has another number. */
+      readonly digest?: number;
+    }
   /** A guard of the entry did not hold: nothing of it was applied. */
   | { readonly applied: false; readonly index: number; readonly reason: string };
 

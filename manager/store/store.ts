@@ -8,7 +8,7 @@ import { type Change, ChangeCodec, LogEntryCodec } from '../../proto/generated/l
 import { decode, encode, newEncoder } from '../../proto/wire.ts';
 import { AsyncQueue } from '../../rpc/queue.ts';
 import { storeLog } from '../log.ts';
-import { applyEntry, objectOf, type StoreEvent, snapshotRecord } from './apply-entry.ts';
+import { applyEntry, digestOf, objectOf, type StoreEvent, snapshotRecord } from './apply-entry.ts';
 import { RecentCommits } from './recent-commits.ts';
 import { TablesRehearsal } from './rehearsal.ts';
 import type { ApplyResult, ObjectStateMachine, Rehearsal, ReplicatedLog } from './replicated-log.ts';
@@ -151,7 +151,7 @@ export class Store implements ObjectStateMachine {
     const commit = { index, events: outcome.events };
     this.#recent.push(commit);
     for (const listener of this.#listeners) listener(commit);
-    return { applied: true, index };
+    return { applied: true, index, digest: digestOf(outcome.events) };
   }
 
   rehearse(): Rehearsal {

@@ -70,8 +70,10 @@ export interface SnapshotMark {
   readonly index: number;
   readonly term: number;
   readonly configuration: Configuration;
+  /** Of everything that was applied up to here (manager/raft-host/state-hash.ts). */
+  readonly stateHash: number;
 }
-export const emptySnapshotMark: SnapshotMark = Object.freeze({ index: 0, term: 0, configuration: emptyConfiguration });
+export const emptySnapshotMark: SnapshotMark = Object.freeze({ index: 0, term: 0, configuration: emptyConfiguration, stateHash: 0 });
 
 /** One flat record for all types; which fields a type uses is said in manager/raft/message.ts. */
 export interface RaftMessage {
@@ -89,8 +91,12 @@ export interface RaftMessage {
   readonly context: number;
   readonly entries: readonly Entry[];
   readonly snapshot?: SnapshotMark;
+  /** Of a heartbeat: the state hash after this entry is asked for; with `state_hash` it is what a majority has. Of its
+   * answer: what the sender has. The hosts fill these in, the core does not know of them. */
+  readonly checkedIndex: number;
+  readonly stateHash: number;
 }
-export const emptyRaftMessage: RaftMessage = Object.freeze({ type: "append", from: 0, to: 0, term: 0, logIndex: 0, logTerm: 0, commit: 0, rejected: false, hintIndex: 0, hintTerm: 0, context: 0, entries: [] });
+export const emptyRaftMessage: RaftMessage = Object.freeze({ type: "append", from: 0, to: 0, term: 0, logIndex: 0, logTerm: 0, commit: 0, rejected: false, hintIndex: 0, hintTerm: 0, context: 0, entries: [], checkedIndex: 0, stateHash: 0 });
 
 /** A peer's snapshot in pieces: the head first, then records. */
 export interface SnapshotPiece {
@@ -304,22 +310,25 @@ export const SnapshotMarkCodec: Codec<SnapshotMark> = {
     if (m.index !== 0) w.uint32(8).uint64(safeInteger(m.index));
     if (m.term !== 0) w.uint32(16).uint64(safeInteger(m.term));
     ConfigurationCodec.write(m.configuration, w.uint32(26).fork()).ldelim();
+    if (m.stateHash !== 0) w.uint32(32).uint64(safeInteger(m.stateHash));
     return w;
   },
   read(r, end) {
     let index: number = 0;
     let term: number = 0;
     let configuration: Configuration = emptyConfiguration;
+    let stateHash: number = 0;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: index = safeInteger(r.uint64()); break;
         case 2: term = safeInteger(r.uint64()); break;
         case 3: configuration = ConfigurationCodec.read(r, r.uint32() + r.pos); break;
+        case 4: stateHash = safeInteger(r.uint64()); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { index, term, configuration };
+    return { index, term, configuration, stateHash };
   },
 };
 
@@ -338,6 +347,8 @@ export const RaftMessageCodec: Codec<RaftMessage> = {
     if (m.context !== 0) w.uint32(88).uint64(safeInteger(m.context));
     for (const value of m.entries) EntryCodec.write(value, w.uint32(98).fork()).ldelim();
     if (m.snapshot !== undefined) SnapshotMarkCodec.write(m.snapshot, w.uint32(106).fork()).ldelim();
+    if (m.checkedIndex !== 0) w.uint32(112).uint64(safeInteger(m.checkedIndex));
+    if (m.stateHash !== 0) w.uint32(120).uint64(safeInteger(m.stateHash));
     return w;
   },
   read(r, end) {
@@ -354,6 +365,8 @@ export const RaftMessageCodec: Codec<RaftMessage> = {
     let context: number = 0;
     const entries: Entry[] = [];
     let snapshot: SnapshotMark | undefined;
+    let checkedIndex: number = 0;
+    let stateHash: number = 0;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -370,10 +383,12 @@ export const RaftMessageCodec: Codec<RaftMessage> = {
         case 11: context = safeInteger(r.uint64()); break;
         case 12: entries.push(EntryCodec.read(r, r.uint32() + r.pos)); break;
         case 13: snapshot = SnapshotMarkCodec.read(r, r.uint32() + r.pos); break;
+        case 14: checkedIndex = safeInteger(r.uint64()); break;
+        case 15: stateHash = safeInteger(r.uint64()); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { type, from, to, term, logIndex, logTerm, commit, rejected, hintIndex, hintTerm, context, entries, ...(snapshot === undefined ? undefined : { snapshot }) };
+    return { type, from, to, term, logIndex, logTerm, commit, rejected, hintIndex, hintTerm, context, entries, ...(snapshot === undefined ? undefined : { snapshot }), checkedIndex, stateHash };
   },
 };
 

@@ -146,7 +146,12 @@ export class CoreMember {
     }
     const term = this.raft.log.termOf(this.appliedIndex);
     if (term === undefined || this.appliedIndex === 0) return;
-    const mark = { index: this.appliedIndex, term, configuration: this.raft.configuration };
+    const mark = {
+      index: this.appliedIndex,
+      term,
+      configuration: this.raft.configuration,
+      stateHash: 0,
+    };
     this.#snapshotting = { mark, registers: [...this.registers] };
   }
 

@@ -57,7 +57,7 @@ export class CoreWorld implements MemberWorld {
     this.clients = new Clients(this.checks, this.chance);
     const size = [1, 2, 3, 3, 3, 4, 5, 5, 7][Math.floor(this.chance() * 9)] ?? 3;
     const founders = Array.from({ length: size }, (_, position) => aMember(position + 1));
-    const mark = { index: 1, term: 1, configuration: initialConfiguration(founders) };
+    const mark = { index: 1, term: 1, configuration: initialConfiguration(founders), stateHash: 0 };
     this.checks.founded({ index: 1, term: 1, kind: 'noop', payload: new Uint8Array(0) });
     const snapshot = { mark, registers: new Array<number>(REGISTERS).fill(0) };
     for (const { id } of founders) this.addMember(id, snapshot);

@@ -6,6 +6,7 @@
 import { messageOf, SwarmError } from '../../core/errors.ts';
 import type { PeerEvents, PeerNetwork, SnapshotHead } from '../../manager/raft-host/peers.ts';
 import { RaftHost } from '../../manager/raft-host/raft-host.ts';
+import { mix } from '../../manager/raft-host/state-hash.ts';
 import { type ApplyResult, NotLeaderError, type StateMachine } from '../../manager/store/replicated-log.ts';
 import type { Member, RaftMessage } from '../../proto/generated/raft.ts';
 import { seededChance } from '../support/faults.ts';
@@ -27,7 +28,7 @@ class Registers implements StateMachine {
   apply(index: number, payload: Uint8Array): ApplyResult {
     const bytes = Buffer.from(payload);
     this.values[bytes.readUInt8(0)] = bytes.readUInt32BE(1);
-    return { applied: true, index };
+    return { applied: true, index, digest: this.values.reduce(mix, 0) };
   }
 
   snapshot(): Iterable<Uint8Array> {
@@ -39,6 +40,11 @@ class Registers implements StateMachine {
     for await (const chunk of records) for (const record of chunk) fresh.apply(0, record);
     this.values = fresh.values;
   }
+}
+
+/** A process ended because its state was not that of the others. */
+export function isDivergence(reason: string): boolean {
+  return reason.includes('is not that of the others');
 }
 
 /** Some padding, so that segments and snapshots come and go. */
@@ -70,6 +76,8 @@ export class Machine {
   isOpen = false;
   /** The disk was found to be damaged: it has to come back as a new member. */
   isLost = false;
+  /** Why its processes have ended by themselves. */
+  readonly fatal: string[] = [];
   diskDelayMs = 0.2;
 
   constructor(member: Member, disk: SimDisk, clock: ProcessClock) {
@@ -115,6 +123,8 @@ export class HostWorld {
     this.#heal();
     await this.#untilConverged();
     await this.#readAll();
+    for (const { member, fatal } of this.#machines)
+      check(!fatal.some(isDivergence), 'R6', `member ${member.id}: ${fatal.find(isDivergence)}`);
     const register = unexplainedRegister(this.history);
     check(register === undefined, 'R8', `the history of register ${register} is not linearizable`);
   }
@@ -176,8 +186,10 @@ export class HostWorld {
         disk: machine.disk,
         randomBytes: (count) =>
           Buffer.from(Array.from({ length: count }, () => Math.floor(this.#chance() * 256))),
-        onFatal: () => {
-          if (isCurrent()) this.#crash(machine, 'process', 100);
+        onFatal: (error) => {
+          if (!isCurrent()) return;
+          machine.fatal.push(messageOf(error));
+          this.#crash(machine, 'process', 100);
         },
         segmentBytes: { first: 8192, max: 32_768 },
         ballastBytes: 4096,
@@ -198,6 +210,7 @@ export class HostWorld {
       random: this.#chance,
       defer: (callback) => clock.wake(0, callback),
       snapshotInterval: 40,
+      stateHashInterval: 10,
     });
     machine.host = host;
     host.open(machine.registers).then(

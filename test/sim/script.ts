@@ -129,7 +129,7 @@ class ScriptWorld implements MemberWorld {
       else this.limits = { ...this.limits, window: { messagesMax: Number(value), bytesMax: 10_000 } };
     }
     const founders = Array.from({ length: count }, (_, position) => aMember(position + 1));
-    const mark = { index: 1, term: 1, configuration: initialConfiguration(founders) };
+    const mark = { index: 1, term: 1, configuration: initialConfiguration(founders), stateHash: 0 };
     this.checks.founded({ index: 1, term: 1, kind: 'noop', payload: new Uint8Array(0) });
     for (const { id } of founders) this.#add(id, { mark, registers: [0] });
   }

@@ -43,7 +43,7 @@ export function aState(term: number, commit = 0, vote = 0): HardState {
 }
 
 export function aMark(index: number, term = 1): SnapshotMark {
-  return { index, term, configuration: { ...emptyConfiguration, voters: [MEMBER.memberId] } };
+  return { index, term, configuration: { ...emptyConfiguration, voters: [MEMBER.memberId] }, stateHash: 0 };
 }
 
 export function aDisk(seed = 1): SimDisk {
