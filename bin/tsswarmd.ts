@@ -9,6 +9,7 @@ import { setLogLevel } from '../rpc/logger.ts';
 
 const USAGE = `Usage: tsswarmd [OPTIONS]            run the daemon
        tsswarmd teardown [OPTIONS]   with the daemon stopped: remove containers, networks and mounts
+       tsswarmd log verify|dump DIR  with the manager stopped: look at its log ("tsswarmd log --help")
        tsswarmd --print-config       show the configuration and where each value came from
 
 Options (also TSSWARM_NAME in the environment, or "name: value" in the configuration file):
@@ -34,6 +35,12 @@ async function main(): Promise<void> {
   const [command = 'run', ...extra] = words;
   if (command === 'manager-process')
     return (await import('../node/manager-process.ts')).runManagerProcess(process.stdin);
+  if (command === 'log') {
+    const { LOG_USAGE, runLogCommand } = await import('../node/log-command.ts');
+    if (extra.length === 0 || extra.includes('help')) return void process.stdout.write(LOG_USAGE);
+    process.exitCode = await runLogCommand(extra, flags, (line) => process.stdout.write(`${line}\n`));
+    return;
+  }
   if (command === 'help') return void process.stdout.write(USAGE);
   if (command === 'version') return void process.stdout.write(`tsswarmd version ${VERSION}\n`);
   const configFile = flags.get('config') ?? DEFAULT_CONFIG_FILE;

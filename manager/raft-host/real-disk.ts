@@ -2,8 +2,9 @@
 // instead of write and fdatasync. Callbacks instead of FileHandle: a promise layer less in the path of every commit.
 
 import { close, constants, fdatasync, fstat, ftruncate, open, read, write } from 'node:fs';
-import { chmod, mkdir, readdir, readFile, rename, statfs, unlink } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, rename, stat, statfs, unlink } from 'node:fs/promises';
 import path from 'node:path';
+import { SwarmError } from '../../core/errors.ts';
 import type { Disk, DiskFile, OpenOptions } from './disk.ts';
 
 const DIRECTORY_MODE = 0o700;
@@ -11,16 +12,25 @@ const FILE_MODE = 0o600;
 
 export class RealDisk implements Disk {
   readonly #directory: string;
+  readonly #access: number;
 
-  private constructor(directory: string) {
+  private constructor(directory: string, access: number) {
     this.#directory = directory;
+    this.#access = access;
   }
 
   /** Makes the directory when it is missing, and nobody else's in any case. */
   static async open(directory: string): Promise<RealDisk> {
     await mkdir(directory, { recursive: true, mode: DIRECTORY_MODE });
     await chmod(directory, DIRECTORY_MODE);
-    return new RealDisk(directory);
+    return new RealDisk(directory, constants.O_RDWR);
+  }
+
+  /** One that is only looked at: nothing is made or changed, also not by mistake. */
+  static async reading(directory: string): Promise<RealDisk> {
+    const found = await stat(directory).catch(() => undefined);
+    if (found?.isDirectory() !== true) throw new SwarmError('not-found', `${directory} is no directory`);
+    return new RealDisk(directory, constants.O_RDONLY);
   }
 
   list(): Promise<string[]> {
@@ -32,7 +42,7 @@ export class RealDisk implements Disk {
   }
 
   async open(name: string, { create = false, sync = false }: OpenOptions = {}): Promise<DiskFile> {
-    const flags = constants.O_RDWR | (create ? constants.O_CREAT : 0);
+    const flags = this.#access | (create ? constants.O_CREAT : 0);
     if (!sync) return new RealFile(await openFile(this.#path(name), flags), false);
     try {
       return new RealFile(await openFile(this.#path(name), flags | constants.O_DSYNC), false);

@@ -1,6 +1,6 @@
 // Looks at a log that no manager uses: is it whole, and what is in it. Changes nothing.
 
-import { messageOf } from '../../core/errors.ts';
+import { messageOf, SwarmError, toSwarmError } from '../../core/errors.ts';
 import type { HardState, SnapshotMark } from '../../proto/generated/raft.ts';
 import type { LogRecord } from './block.ts';
 import type { DataKey } from './data-key.ts';
@@ -11,22 +11,29 @@ import { listDirectory, readLog } from './log-reader.ts';
 import { type LogMember, segmentName } from './segment-header.ts';
 import { SnapshotReader, snapshotName } from './snapshot-file.ts';
 
+/** First and last of something; undefined for none. */
+export type Range = { readonly first: number; readonly last: number } | undefined;
+
+export interface SegmentReport {
+  readonly name: string;
+  readonly blocks: number;
+  readonly entries: Range;
+  readonly terms: Range;
+}
+
 export interface LogReport {
   readonly member: LogMember | undefined;
   readonly hardState: HardState | undefined;
   readonly snapshot: SnapshotMark | undefined;
-  /** Of the log after the snapshot; `last` is smaller than `first` when it is empty. */
-  readonly entries: { readonly first: number; readonly last: number };
-  readonly segments: readonly {
-    readonly name: string;
-    readonly blocks: number;
-    readonly lastIndex: number;
-  }[];
+  /** Of the log after the snapshot. */
+  readonly entries: Range;
+  /** In their order; up to the first damage. */
+  readonly segments: readonly SegmentReport[];
   readonly snapshots: readonly { readonly name: string; readonly records: number; readonly bytes: number }[];
   /** A piece of a block at the end, which the next start drops: it was never acknowledged. */
   readonly isTorn: boolean;
-  /** What a start would refuse, in words. Empty: the log is whole. */
-  readonly problems: readonly string[];
+  /** What a start would refuse, and the way out. Empty: the log is whole. */
+  readonly problems: readonly { readonly message: string; readonly hint: string | undefined }[];
 }
 
 /** One record of the log, or one block's frame: a line of a dump. */
@@ -41,39 +48,55 @@ export interface DumpLine {
 export async function verifyLog(disk: Disk, unlockKey?: string): Promise<LogReport> {
   const keys = await keysOf(disk, unlockKey);
   const names = listDirectory(await disk.list());
-  const blocks = new Map<number, number>();
-  const problems: string[] = [];
+  const segments = new Map<number, SegmentReport>();
+  const problems: { message: string; hint: string | undefined }[] = [];
   const attempt = async <T>(work: () => Promise<T>): Promise<T | undefined> => {
     try {
       return await work();
     } catch (error) {
-      problems.push(messageOf(error));
+      problems.push({ message: messageOf(error), hint: toSwarmError(error).hint });
       return undefined;
     }
   };
   const image = await attempt(() =>
-    readLog(disk, keys, ({ sequence }) => blocks.set(sequence, (blocks.get(sequence) ?? 0) + 1)),
+    readLog(disk, keys, ({ sequence }, { records }) =>
+      segments.set(sequence, withBlock(segments.get(sequence), sequence, records)),
+    ),
   );
   const snapshots = [];
   for (const name of names.snapshots.map(snapshotName)) {
     const totals = await attempt(() => verifySnapshot(disk, name, keys));
     if (totals !== undefined) snapshots.push({ name, ...totals });
   }
-  const first = (image?.snapshot?.index ?? 0) + 1;
   return {
     member: image?.member,
     hardState: image?.hardState,
     snapshot: image?.snapshot,
-    entries: { first, last: first + (image?.entries.length ?? 0) - 1 },
-    segments: (image?.segments ?? []).map(({ sequence, lastIndex }) => ({
-      name: segmentName(sequence),
-      blocks: blocks.get(sequence) ?? 0,
-      lastIndex,
-    })),
+    entries: image?.entries.reduce<Range>((range, { index }) => extend(range, index), undefined),
+    segments: [...segments.values()],
     snapshots,
     isTorn: image?.tail.isTorn ?? false,
     problems,
   };
+}
+
+function withBlock(
+  before: SegmentReport | undefined,
+  sequence: number,
+  records: readonly LogRecord[],
+): SegmentReport {
+  let { entries, terms } = before ?? {};
+  for (const record of records) {
+    if (record.kind !== 'entry') continue;
+    entries = extend(entries, record.entry.index);
+    terms = extend(terms, record.entry.term);
+  }
+  return { name: segmentName(sequence), blocks: (before?.blocks ?? 0) + 1, entries, terms };
+}
+
+function extend(range: Range, value: number): Range {
+  if (range === undefined) return { first: value, last: value };
+  return { first: Math.min(range.first, value), last: Math.max(range.last, value) };
 }
 
 /** Calls back for every record in the order in which they were written, up to the first damage, which it throws. */
@@ -89,7 +112,12 @@ export async function dumpLog(
 }
 
 async function keysOf(disk: Disk, unlockKey: string | undefined): Promise<readonly DataKey[]> {
+  const { segments, snapshots } = listDirectory(await disk.list());
   const ring = await loadKeyFile(disk, unlockKey);
+  if (ring === undefined && segments.length === 0 && snapshots.length === 0)
+    throw new SwarmError('not-found', 'there is no log in this directory', {
+      hint: "A manager's log is in manager/log under its data root.",
+    });
   if (ring === undefined)
     throw damaged(KEY_FILE, 0, 'it is missing, and nothing else can be read without it');
   return ring.keys;
