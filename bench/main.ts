@@ -3,6 +3,7 @@
 import { deployBench } from './deploy.ts';
 import { etcdStoreBench } from './etcd-store.ts';
 import { failoverBench } from './failover.ts';
+import { installBench } from './install.ts';
 import { logBench } from './log.ts';
 import { printReport, type Row } from './report.ts';
 import { snapshotBench } from './snapshot.ts';
@@ -17,6 +18,7 @@ const BENCHES: Record<string, (options: BenchOptions) => Promise<Row[]>> = {
   deploy: deployBench,
   'etcd-store': etcdStoreBench,
   failover: failoverBench,
+  install: installBench,
   log: logBench,
   snapshot: snapshotBench,
   store: storeBench,

@@ -12,7 +12,6 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { defined } from '../core/assert.ts';
 import { messageOf } from '../core/errors.ts';
-import { emptyTask, type Task } from '../core/generated/objects.ts';
 import { readBackup } from '../manager/raft-host/backup.ts';
 import { LogOnDisk } from '../manager/raft-host/log-on-disk.ts';
 import type { RaftHost } from '../manager/raft-host/raft-host.ts';
@@ -23,13 +22,13 @@ import { MANAGER_V8_FLAGS } from '../node/manager-process.ts';
 import { systemClock } from '../node/system-clock.ts';
 import { setLogLevel } from '../rpc/logger.ts';
 import { newLoneRaft } from '../test/support/lone-raft.ts';
+import { createTasks } from '../test/support/many-tasks.ts';
 import { MemoryLog } from '../test/support/memory-log.ts';
 import type { BenchOptions } from './main.ts';
 import { againstLimit, type Row } from './report.ts';
 
 const TASKS = 1_000_000;
 const TASKS_QUICK = 200_000;
-const BATCH = 20_000;
 const BASELINE_MS = 5_000;
 const GROWTH_MS_MAX = 2;
 const STALL_MS_MAX = 50;
@@ -53,10 +52,10 @@ async function measure(count: number): Promise<Row[]> {
     await using host = await newLoneRaft(path.join(directory, 'one'), Number.MAX_SAFE_INTEGER);
     const store = new Store(host, systemClock);
     await store.open();
-    await fill(store, count);
+    await createTasks(store, count);
     await host.takeSnapshot();
     const quiet = await loopDelay(() => delay(BASELINE_MS));
-    await fill(store, 1, count);
+    await createTasks(store, 1, count);
     const startedMs = performance.now();
     const busy = await loopDelay(() => host.takeSnapshot());
     const tookMs = performance.now() - startedMs;
@@ -75,15 +74,6 @@ async function measure(count: number): Promise<Row[]> {
     ];
   } finally {
     await rm(directory, { recursive: true });
-  }
-}
-
-async function fill(store: Store, count: number, from = 0): Promise<void> {
-  for (let done = 0; done < count; done += BATCH) {
-    const size = Math.min(BATCH, count - done);
-    await store.batch(
-      Array.from({ length: size }, (_, position) => (tx) => tx.create('task', aTask(from + done + position))),
-    );
   }
 }
 
@@ -114,19 +104,6 @@ async function install(source: RaftHost, directory: string, expected: number): P
 
 function onFatal(error: unknown): void {
   process.stderr.write(`the log failed: ${messageOf(error)}\n`);
-}
-
-function aTask(number: number): Task {
-  return {
-    ...emptyTask,
-    id: `task${String(number).padStart(21, '0')}`,
-    serviceId: `service${String(number % 10_000).padStart(18, '0')}`,
-    specVersion: 1,
-    slot: number,
-    nodeId: `node${String(number % 1_000).padStart(21, '0')}`,
-    desiredState: 'running',
-    status: { ...emptyTask.status, state: 'running', timestampMs: 1_700_000_000_000 },
-  };
 }
 
 if (import.meta.main) process.stdout.write(JSON.stringify(await measure(Number(process.argv[2]))));

@@ -30,7 +30,10 @@ async function lab(
     founders,
     spares = 0,
     ...options
-  }: { founders: number; spares?: number } & Pick<RaftClusterOptions, 'snapshotInterval' | 'directory'>,
+  }: { founders: number; spares?: number } & Pick<
+    RaftClusterOptions,
+    'snapshotInterval' | 'directory' | 'state'
+  >,
 ): Promise<Lab> {
   const lan = stack.use(new NetnsLan(`tr${process.pid}${++lans}`, founders + spares));
   const addresses = lan.hosts.map((_, position) => `${lan.addressOf(position)}:${PORT}`);
@@ -135,7 +138,8 @@ test('without a majority nothing is acknowledged; with it again, all goes on', {
 
 test('a new manager learns everything before it votes, by a snapshot of any size', { skip }, async () => {
   await using stack = new AsyncDisposableStack();
-  const { cluster } = await lab(stack, { founders: 3, spares: 1, snapshotInterval: 200 });
+  const state = { snapshotPadding: 100_000 };
+  const { cluster } = await lab(stack, { founders: 3, spares: 1, snapshotInterval: 200, state });
   const leader = await cluster.leader();
   for (let register = 0; register < 600; register++)
     await leader.request({ op: 'write', register, value: register });

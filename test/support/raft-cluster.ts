@@ -127,6 +127,7 @@ export interface RaftClusterOptions {
   readonly namespaces?: readonly string[];
   readonly snapshotInterval?: number;
   readonly logLevel?: RaftProcessConfig['logLevel'];
+  readonly state?: Pick<RaftProcessConfig, 'snapshotPadding' | 'hasStore'>;
   /** Parent of the logs; default: the directory for temporary files. */
   readonly directory?: string;
 }
@@ -164,6 +165,7 @@ export class RaftCluster implements AsyncDisposable {
         snapshotInterval,
         identity,
         logLevel,
+        ...options.state,
       };
       const config = position < founders.length ? { ...base, founders } : base;
       return new RaftProcess(config, namespaces[position]);

@@ -2,11 +2,13 @@
 // store. Told what to do over the IPC channel of `RaftProcess` (raft-cluster.ts), which also knows its messages.
 
 import { randomBytes } from 'node:crypto';
+import { defined } from '../../core/assert.ts';
 import { messageOf, SwarmError } from '../../core/errors.ts';
 import { GrpcPeers, PEER_CHANNEL_OPTIONS } from '../../manager/raft-host/grpc-peers.ts';
 import { RaftHost } from '../../manager/raft-host/raft-host.ts';
 import { RealDisk } from '../../manager/raft-host/real-disk.ts';
-import type { ApplyResult, StateMachine } from '../../manager/store/replicated-log.ts';
+import type { ApplyResult, Leadership, StateMachine } from '../../manager/store/replicated-log.ts';
+import { Store } from '../../manager/store/store.ts';
 import { systemClock } from '../../node/system-clock.ts';
 import type { Member } from '../../proto/generated/raft.ts';
 import { PeerService } from '../../proto/generated/raft.ts';
@@ -14,6 +16,7 @@ import { openChannel } from '../../rpc/client.ts';
 import { setLogLevel } from '../../rpc/logger.ts';
 import { RpcServer } from '../../rpc/server.ts';
 import { clientCredentials } from '../../rpc/tls.ts';
+import { createTasks } from './many-tasks.ts';
 
 export interface RaftProcessConfig {
   readonly self: Member;
@@ -22,6 +25,10 @@ export interface RaftProcessConfig {
   readonly forceNewCluster?: boolean;
   readonly snapshotInterval: number;
   readonly lowWatermarkBytes?: number;
+  /** Bytes that each register has in a snapshot besides its value: a large state without the memory for it. */
+  readonly snapshotPadding?: number;
+  /** The store instead of registers. */
+  readonly hasStore?: boolean;
   readonly identity: { certificate: string; key: string; authority: string };
   readonly logLevel: 'silent' | 'debug' | 'info' | 'warn';
 }
@@ -29,7 +36,9 @@ export interface RaftProcessConfig {
 export type RaftRequest =
   | { readonly op: 'write'; readonly register: number; readonly value: number; readonly padding?: number }
   | { readonly op: 'read'; readonly register: number }
-  | { readonly op: 'status' }
+  | { readonly op: 'status' | 'snapshot' }
+  /** To managers with the store: makes so many tasks, tells how many there are. */
+  | { readonly op: 'create-tasks' | 'count-tasks'; readonly count?: number }
   | { readonly op: 'transfer'; readonly to?: number }
   | { readonly op: 'add'; readonly kind: 'add-voter' | 'add-learner'; readonly member: Member }
   | { readonly op: 'remove' | 'move'; readonly member: Member }
@@ -40,6 +49,11 @@ const CLUSTER = 'test-cluster';
 /** Registers, by number; an entry is `register, value` and padding. */
 class Registers implements StateMachine {
   readonly values = new Map<number, number>();
+  readonly #snapshotPadding: number;
+
+  constructor(snapshotPadding = 0) {
+    this.#snapshotPadding = snapshotPadding;
+  }
 
   apply(index: number, payload: Uint8Array): ApplyResult {
     const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
@@ -48,7 +62,7 @@ class Registers implements StateMachine {
   }
 
   snapshot(): Iterable<Uint8Array> {
-    return [...this.values].map(([register, value]) => entryOf(register, value, 0));
+    return paddedEntries([...this.values], this.#snapshotPadding);
   }
 
   async restore(_index: number, records: AsyncIterable<readonly Uint8Array[]>): Promise<void> {
@@ -57,6 +71,13 @@ class Registers implements StateMachine {
     this.values.clear();
     for (const [register, value] of values.values) this.values.set(register, value);
   }
+}
+
+function* paddedEntries(
+  values: readonly (readonly [number, number])[],
+  padding: number,
+): Iterable<Uint8Array> {
+  for (const [register, value] of values) yield entryOf(register, value, padding);
 }
 
 function entryOf(register: number, value: number, padding: number): Uint8Array {
@@ -68,7 +89,7 @@ function entryOf(register: number, value: number, padding: number): Uint8Array {
 
 async function main(config: RaftProcessConfig): Promise<void> {
   setLogLevel(config.logLevel);
-  const registers = new Registers();
+  const registers = new Registers(config.snapshotPadding);
   const { certificate, key, authority } = config.identity;
   const identity = {
     certificate: Buffer.from(certificate),
@@ -123,11 +144,15 @@ async function main(config: RaftProcessConfig): Promise<void> {
     defer: setImmediate,
     snapshotInterval: config.snapshotInterval,
   });
-  await host.open(registers);
+  const store = config.hasStore === true ? new Store(host, systemClock) : undefined;
+  await (store === undefined ? host.open(registers) : store.open());
   if (isServing) await server.listenTls(config.self.address, identity);
-  host.onLeadership(({ isLeader, term }) => process.send?.({ event: 'leadership', isLeader, term }));
+  const tell = ({ isLeader, term }: Leadership) => process.send?.({ event: 'leadership', isLeader, term });
+  host.onLeadership(tell);
+  // Who is alone leads already.
+  tell(host.leadership);
   process.on('message', ({ id, request }: { id: number; request: RaftRequest }) => {
-    answer(host, registers, request).then(
+    answer({ host, registers, store }, request).then(
       (value) => process.send?.({ id, value }),
       (error) => process.send?.({ id, error: messageOf(error), name: (error as Error).constructor.name }),
     );
@@ -136,7 +161,13 @@ async function main(config: RaftProcessConfig): Promise<void> {
   process.send?.({ event: 'ready' });
 }
 
-async function answer(host: RaftHost, registers: Registers, request: RaftRequest): Promise<unknown> {
+interface Parts {
+  readonly host: RaftHost;
+  readonly registers: Registers;
+  readonly store: Store | undefined;
+}
+
+async function answer({ host, registers, store }: Parts, request: RaftRequest): Promise<unknown> {
   switch (request.op) {
     case 'write':
       return (await host.propose(entryOf(request.register, request.value, request.padding ?? 0))).index;
@@ -145,6 +176,12 @@ async function answer(host: RaftHost, registers: Registers, request: RaftRequest
       return { value: registers.values.get(request.register) ?? 0, index: host.appliedIndex };
     case 'status':
       return { ...host.status, registers: [...registers.values] };
+    case 'snapshot':
+      return host.takeSnapshot();
+    case 'create-tasks':
+      return createTasks(defined(store, 'the process has no store'), request.count ?? 0);
+    case 'count-tasks':
+      return store?.view.task.size ?? 0;
     case 'transfer':
       return host.transferLeadership(request.to);
     case 'add':
