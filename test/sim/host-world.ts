@@ -24,10 +24,13 @@ const HEAL_MS = 30_000;
 
 class Registers implements StateMachine {
   values: number[] = new Array<number>(REGISTERS).fill(0);
+  /** Of all values that were ever applied here. */
+  highest = 0;
 
   apply(index: number, payload: Uint8Array): ApplyResult {
     const bytes = Buffer.from(payload);
     this.values[bytes.readUInt8(0)] = bytes.readUInt32BE(1);
+    this.highest = Math.max(this.highest, bytes.readUInt32BE(1));
     return { applied: true, index, digest: this.values.reduce(mix, 0) };
   }
 
@@ -48,7 +51,7 @@ export function isDivergence(reason: string): boolean {
 }
 
 /** Some padding, so that segments and snapshots come and go. */
-function entryOf(register: number, value: number): Buffer {
+export function entryOf(register: number, value: number): Buffer {
   const bytes = Buffer.alloc(5 + (value % 200));
   bytes.writeUInt8(register, 0);
   bytes.writeUInt32BE(value, 1);
@@ -402,7 +405,7 @@ export class HostWorld {
         for (const each of this.#machines) this.#crash(each, 'power', this.#chance() * 1_000);
       },
       cut: () => this.#cut(),
-      mend: () => this.#blocked.clear(),
+      mend: () => this.mend(),
       pause: () => {
         machine.clock.pausedUntilMs = this.time.nowMs + this.#chance() * 3_000;
       },
@@ -431,6 +434,19 @@ export class HostWorld {
     const name = names[Math.floor(this.#chance() * names.length)] ?? 'mend';
     this.faults.set(name, (this.faults.get(name) ?? 0) + 1);
     actions[name]?.();
+  }
+
+  /** The others do not hear it, nor does it hear them; until `mend`. */
+  isolate(machine: Machine): void {
+    for (const { member } of this.#machines)
+      if (member !== machine.member) {
+        this.#blocked.add(`${machine.member.id}>${member.id}`);
+        this.#blocked.add(`${member.id}>${machine.member.id}`);
+      }
+  }
+
+  mend(): void {
+    this.#blocked.clear();
   }
 
   #cut(): void {
