@@ -80,7 +80,7 @@ export interface HandOverOptions {
 // an election.
 const SLOW_DIVISOR = 4;
 // In election timeouts: what is looked back at, and how long it has to look bad. A hiccup is shorter.
-const WINDOW_TIMEOUTS = 5;
+const WINDOW_TIMEOUTS = 2;
 const SLOW_TIMEOUTS = 3;
 // Leadership does not wander about.
 const PAUSE_MS = 60_000;
