@@ -41,6 +41,11 @@ async function main(): Promise<void> {
     process.exitCode = await runLogCommand(extra, flags, (line) => process.stdout.write(`${line}\n`));
     return;
   }
+  if (command === 'certificate-process')
+    return (await import('../node/certificate-process.ts')).runCertificateProcess(
+      process.stdin,
+      process.stdout,
+    );
   if (command === 'help') return void process.stdout.write(USAGE);
   if (command === 'version') return void process.stdout.write(`tsswarmd version ${VERSION}\n`);
   const configFile = flags.get('config') ?? DEFAULT_CONFIG_FILE;

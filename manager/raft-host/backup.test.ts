@@ -3,9 +3,9 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
+import { newUnlockKey } from '../../core/unlock-key.ts';
 import { type BackupHead, emptyBackupHead } from '../../proto/generated/raft.ts';
 import { readBackup, writeBackup } from './backup.ts';
-import { formatUnlockKey } from './key-file.ts';
 
 const HEAD: Omit<BackupHead, 'salt'> = {
   ...emptyBackupHead,
@@ -39,7 +39,7 @@ async function read(file: Uint8Array, unlockKey?: string, size = 1000): Promise<
   return all;
 }
 
-for (const unlockKey of [undefined, formatUnlockKey(randomBytes(32))])
+for (const unlockKey of [undefined, newUnlockKey(randomBytes)])
   test(`a backup ${unlockKey ? 'that is encrypted' : 'in the clear'} comes back whole`, async () => {
     const file = await written(unlockKey);
 
@@ -55,7 +55,7 @@ for (const unlockKey of [undefined, formatUnlockKey(randomBytes(32))])
   });
 
 test('a backup that is cut short or changed anywhere is refused', async () => {
-  const unlockKey = formatUnlockKey(randomBytes(32));
+  const unlockKey = newUnlockKey(randomBytes);
   for (const key of [undefined, unlockKey]) {
     const file = await written(key);
     for (const length of [0, 5, 20, 60, file.length - 9, file.length - 1])
@@ -69,8 +69,8 @@ test('a backup that is cut short or changed anywhere is refused', async () => {
 });
 
 test('an encrypted backup asks for its key, and takes no other', async () => {
-  const file = await written(formatUnlockKey(randomBytes(32)));
+  const file = await written(newUnlockKey(randomBytes));
 
   await assert.rejects(read(file), { code: 'failed-precondition', message: /encrypted/ });
-  await assert.rejects(read(file, formatUnlockKey(randomBytes(32))), { code: 'permission-denied' });
+  await assert.rejects(read(file, newUnlockKey(randomBytes)), { code: 'permission-denied' });
 });

@@ -9,10 +9,10 @@
 import { createCipheriv, createDecipheriv, hkdfSync } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import { SwarmError } from '../../core/errors.ts';
+import { parseUnlockKey } from '../../core/unlock-key.ts';
 import { BackupFrameCodec, type BackupHead, BackupHeadCodec } from '../../proto/generated/raft.ts';
 import { decode, encode } from '../../proto/wire.ts';
 import type { RandomBytes } from './data-key.ts';
-import { parseUnlockKey } from './key-file.ts';
 import type { LogOnDisk, LogOptions } from './log-on-disk.ts';
 
 const MAGIC = Buffer.from('TSSWARM-BACKUP-1\n');

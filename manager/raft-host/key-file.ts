@@ -5,14 +5,13 @@
 import { createHash, createSecretKey, type KeyObject } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import { SwarmError } from '../../core/errors.ts';
+import { parseUnlockKey } from '../../core/unlock-key.ts';
 import { type DataKey, damaged, KEY_BYTES, NONCE_BYTES, type RandomBytes, seal, unseal } from './data-key.ts';
 import type { Disk } from './disk.ts';
 
 export const KEY_FILE = 'keys.json';
 const TEMPORARY = 'keys.tmp';
 const FORMAT_VERSION = 1;
-// The prefix that Swarm prints and people paste; the rest is base64 without padding.
-const UNLOCK_KEY = /^SWMKEY-1-([A-Za-z0-9+/]{43})=?$/;
 
 export interface KeyRing {
   /** Oldest first. New blocks use the last; the others are only read with. */
@@ -25,10 +24,6 @@ interface StoredKey {
   readonly key: string;
   readonly nonce?: string;
   readonly tag?: string;
-}
-
-export function formatUnlockKey(secret: Buffer): string {
-  return `SWMKEY-1-${secret.toString('base64').replace(/=+$/, '')}`;
 }
 
 export function newDataKey(ring: KeyRing | undefined, randomBytes: RandomBytes): DataKey {
@@ -69,15 +64,6 @@ export async function storeKeyFile(
   await disk.syncDirectory();
 }
 
-export function parseUnlockKey(text: string): Buffer {
-  const encoded = UNLOCK_KEY.exec(text)?.[1];
-  if (encoded === undefined)
-    throw new SwarmError('permission-denied', 'this is no unlock key: it does not begin with SWMKEY-1-', {
-      hint: 'An unlock key is SWMKEY-1- and 43 characters.',
-    });
-  return Buffer.from(encoded, 'base64');
-}
-
 function parseKeyFile(bytes: Buffer): readonly StoredKey[] {
   let content: { version: number; keys: readonly StoredKey[]; crc: number };
   try {
@@ -98,7 +84,7 @@ function crcOf(keys: readonly StoredKey[]): number {
   return crc32(JSON.stringify(keys));
 }
 
-function storedKey(key: DataKey, wrapping: Buffer | undefined, randomBytes: RandomBytes): StoredKey {
+function storedKey(key: DataKey, wrapping: Uint8Array | undefined, randomBytes: RandomBytes): StoredKey {
   if (wrapping === undefined) return { id: key.id, key: key.secret.export().toString('base64') };
   const nonce = randomBytes(NONCE_BYTES);
   const { ciphertext, tag } = seal(wrappingKey(wrapping), nonce, associatedOf(key.id), key.secret.export());
@@ -110,7 +96,7 @@ function storedKey(key: DataKey, wrapping: Buffer | undefined, randomBytes: Rand
   };
 }
 
-function readKey(stored: StoredKey, wrapping: Buffer | undefined): DataKey {
+function readKey(stored: StoredKey, wrapping: Uint8Array | undefined): DataKey {
   const bytes = Buffer.from(stored.key, 'base64');
   if (wrapping === undefined || stored.nonce === undefined)
     return { id: stored.id, secret: createSecretKey(bytes) };
@@ -130,6 +116,6 @@ function associatedOf(keyId: number): Buffer {
 }
 
 // The unlock key may serve other purposes; what wraps data keys is derived from it.
-function wrappingKey(unlockKey: Buffer): KeyObject {
+function wrappingKey(unlockKey: Uint8Array): KeyObject {
   return createSecretKey(createHash('sha256').update('tsswarm data keys\0').update(unlockKey).digest());
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hasCode } from '../../core/errors.ts';
+import { newUnlockKey } from '../../core/unlock-key.ts';
 import { setLogLevel } from '../../rpc/logger.ts';
 import type { SimDisk } from '../../test/sim/sim-disk.ts';
 import {
@@ -14,14 +15,14 @@ import {
   recover,
   textOf,
 } from '../../test/support/raft-log.ts';
-import { formatUnlockKey, KEY_FILE } from './key-file.ts';
+import { KEY_FILE } from './key-file.ts';
 import type { LogOnDisk } from './log-on-disk.ts';
 
 setLogLevel('silent');
 
 const SECRET = 'the planted payload';
-const KEY = formatUnlockKey(Buffer.alloc(32, 1));
-const OTHER_KEY = formatUnlockKey(Buffer.alloc(32, 2));
+const KEY = newUnlockKey((size) => Buffer.alloc(size, 1));
+const OTHER_KEY = newUnlockKey((size) => Buffer.alloc(size, 2));
 const RECORDS = [Buffer.from(`${SECRET} in a snapshot`), Buffer.from('more')];
 
 const entries = (from: number, to: number) =>
