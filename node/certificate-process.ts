@@ -1,4 +1,4 @@
-// Keys and certificates are made in a process of their own: the library takes 20 MB and is needed for moments. It is
+// Keys and certificates are made in a process of their own: the library keeps 8 MB and is needed for moments. It is
 // started with the first call, serves those that come close behind, and ends when none has come for some seconds.
 
 import { type ChildProcess, spawn } from 'node:child_process';

@@ -1,4 +1,4 @@
-// Makes keys, requests and certificates. The one file that knows @peculiar/x509, which takes 20 MB of memory: daemons load it
+// Makes keys, requests and certificates. The one file that knows @peculiar/x509, which keeps 8 MB of memory: daemons load it
 // only in the process of node/certificate-process.ts.
 
 import 'reflect-metadata';
