@@ -1,5 +1,5 @@
-// Keys and certificates are made in a process of their own: the library keeps 8 MB and is needed for moments. It is
-// started with the first call, serves those that come close behind, and ends when none has come for some seconds.
+// Keys and certificates are made in a process of their own: what makes them keeps 8 MB of memory, and is needed for moments.
+// It is started with the first call, serves those that come close behind, and ends when none has come for some seconds.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';

@@ -1,4 +1,4 @@
-// Who makes keys, requests and certificates. The one who does (x509.ts) stands on a library of 8 MB; daemons reach it in
+// Who makes keys, requests and certificates. The one who does (x509.ts) keeps 8 MB of memory; daemons reach it in
 // a process that ends after its use (node/certificate-process.ts).
 
 import type { NodeRole } from '../../core/generated/objects.ts';

@@ -159,6 +159,12 @@ test('a manager that is lost for too long is demoted, where three stay and can g
   assert.deepEqual(since(HOUR_MS, { isChangingMembers: true }).actions, []);
   const next = nodes.map((node) => (node.id === 'd' ? { ...node, ...demoted } : node));
   assert.deepEqual(since(HOUR_MS, { nodes: next }).actions, [{ kind: 'remove-member', nodeId: 'd' }]);
+  const orphan = [aVoter('a'), aVoter('b'), aVoter('e', lost), aVoter('gone', lost)];
+  const { actions } = since(HOUR_MS, { members: orphan, nodes: nodes.slice(0, 2).concat(nodes.slice(4)) });
+  assert.ok(
+    !actions.some(({ kind }) => kind === 'demote'),
+    'who is about to leave does not count as staying',
+  );
   const three = [aVoter('a'), aVoter('b'), aVoter('e', lost)];
   assert.deepEqual(since(HOUR_MS, { members: three }), { actions: [], refusals: [] });
 });

@@ -159,13 +159,11 @@ function successor({ nodes, members, selfId }: RoleSituation): string | undefine
 function planDeadManager(situation: RoleSituation): Pick<RolePlan, 'actions' | 'wakeAtMs'> {
   const { nodes, members, nowMs, deadManagerAfterMs, isChangingMembers } = situation;
   if (deadManagerAfterMs === 0 || isChangingMembers) return { actions: [] };
-  const isMember = new Set(members.map(({ nodeId }) => nodeId));
-  if (nodes.some(({ id, desiredRole }) => desiredRole === 'worker' && isMember.has(id)))
-    return { actions: [] };
+  const staying = new Set(nodes.filter(({ desiredRole }) => desiredRole === 'manager').map(({ id }) => id));
+  // Until those who are about to leave have left, they would be counted among those who stay.
+  if (members.some(({ nodeId }) => !staying.has(nodeId))) return { actions: [] };
   const deadAt = (member: RoleMember) => (member.unreachableSinceMs ?? Infinity) + deadManagerAfterMs;
-  const candidates = members.filter(
-    (member) => nodes.some(({ id }) => id === member.nodeId) && canBeGivenUp(member, situation),
-  );
+  const candidates = members.filter((member) => canBeGivenUp(member, situation));
   const dead = candidates.find((member) => deadAt(member) <= nowMs);
   if (dead !== undefined) return { actions: [{ kind: 'demote', nodeId: dead.nodeId }] };
   const nextAtMs = Math.min(Infinity, ...candidates.map(deadAt));

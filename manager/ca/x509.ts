@@ -1,5 +1,5 @@
-// Makes keys, requests and certificates. The one file that knows @peculiar/x509, which keeps 8 MB of memory: daemons load it
-// only in the process of node/certificate-process.ts.
+// Makes keys, requests and certificates. The one file that knows @peculiar/x509. Its first use keeps 8 MB of memory:
+// daemons load it only in the process of node/certificate-process.ts.
 
 import 'reflect-metadata';
 import { webcrypto } from 'node:crypto';
