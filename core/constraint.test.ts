@@ -15,6 +15,9 @@ const node: Node = {
   },
   status: { state: 'ready', message: '', address: '10.1.2.3', sinceMs: 0 },
   role: 'manager',
+  roleMessage: '',
+  renewalAskedAtMs: 0,
+  dataPathAddress: '',
 };
 
 test('every key of Swarm is compared, without regard to case', () => {

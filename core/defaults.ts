@@ -1,6 +1,7 @@
 // What an operator gets who says nothing. The values are Swarm's (features that operators rely on without knowing).
 
 import {
+  type ClusterNetwork,
   type ClusterSpec,
   type ContainerSpec,
   emptyContainerSpec,
@@ -37,6 +38,19 @@ export const defaultClusterSpec: ClusterSpec = Object.freeze({
   taskHistoryLimit: 5,
   heartbeatPeriodMs: 5_000,
   snapshotInterval: 10_000,
+  certificateLifeMs: 90 * 24 * 3_600_000,
+  externalCas: [],
+  autolock: false,
+  deadManagerAfterMs: 0,
+  departedNodeAfterMs: 0,
+  acceptExpiredUntilMs: 0,
+  maxSnapshots: 0,
+});
+
+export const defaultClusterNetwork: ClusterNetwork = Object.freeze({
+  addressPools: ['10.0.0.0/8'],
+  addressPoolMaskLength: 24,
+  dataPathPort: 4789,
 });
 
 /** One replica of `container`, everything else as an operator expects it. */

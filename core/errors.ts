@@ -19,18 +19,22 @@ export interface ErrorDetail {
   /** What the reader can do about it: one sentence, printed under the message. */
   readonly hint?: string;
   readonly cause?: unknown;
+  /** Nothing has happened, and nothing will: the same may be asked again. */
+  readonly isUndone?: boolean;
 }
 
 /** An expected failure: what failed, on what, and (hint) the way out. Bugs use `assert` instead. */
 export class SwarmError extends Error {
   readonly code: ErrorCode;
   readonly hint: string | undefined;
+  readonly isUndone: boolean;
   override readonly name = 'SwarmError';
 
   constructor(code: ErrorCode, message: string, detail: ErrorDetail = {}) {
     super(message, detail.cause === undefined ? undefined : { cause: detail.cause });
     this.code = code;
     this.hint = detail.hint;
+    this.isUndone = detail.isUndone ?? false;
   }
 }
 

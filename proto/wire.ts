@@ -45,9 +45,19 @@ export function safeInteger(value: unknown): number {
 export interface Method<Request, Response, Shape extends MethodShape = MethodShape> {
   readonly path: string;
   readonly shape: Shape;
+  /** Everybody else is refused. */
+  readonly callers: readonly CallerRole[];
+  /** It changes nothing: it may be asked again whenever nobody knows whether it was answered. */
+  readonly isReadOnly: boolean;
   readonly request: Codec<Request>;
   readonly response: Codec<Response>;
 }
+
+/**
+ * Who calls. `local`: over a socket of this machine. `anyone`: with or without a certificate. `worker`, `manager`: a node of
+ * the cluster by its certificate and by what the cluster has it for now.
+ */
+export type CallerRole = 'local' | 'anyone' | 'worker' | 'manager';
 
 export type MethodShape = 'unary' | 'server-stream' | 'client-stream' | 'bidi';
 

@@ -18,11 +18,14 @@ import { SwarmError } from '../core/errors.ts';
 import { type Codec, decode, encode, type Method, type MethodShape, type Service } from '../proto/wire.ts';
 import { fromServiceError } from './status.ts';
 
+/** Keys that end in -bin have bytes. */
+export type CallMetadata = Readonly<Record<string, string | Buffer>>;
+
 export interface CallOptions {
   readonly signal?: AbortSignal;
   /** Fails with deadline-exceeded after this long. */
   readonly timeoutMs?: number;
-  readonly metadata?: Readonly<Record<string, string>>;
+  readonly metadata?: CallMetadata;
 }
 
 /** Messages the client sends on a streaming call. */
@@ -79,11 +82,29 @@ export function openChannel(
   return { grpc, close: () => grpc.close() };
 }
 
+/** Connects to a node at host:port. Nodes are known by their certificates and not by names, so the name asked for is one for all. */
+export function openTlsChannel(
+  address: string,
+  security: ChannelCredentials,
+  options: ChannelOptions = {},
+): Channel {
+  return openChannel(address, { 'grpc.ssl_target_name_override': 'swarm-manager', ...options }, security);
+}
+
+/** For a few calls on a connection of their own. */
+export async function withChannel<T>(channel: Channel, use: (channel: Channel) => Promise<T>): Promise<T> {
+  try {
+    return await use(channel);
+  } finally {
+    channel.close();
+  }
+}
+
 /** A client of one service on a channel. `metadata` goes with every call. */
 export function createClient<S extends Service>(
   service: S,
   channel: Channel,
-  metadata: Readonly<Record<string, string>> = {},
+  metadata: CallMetadata = {},
 ): Client<S> {
   const entries = Object.entries(service).map(([name, method]) => [
     name,
@@ -95,7 +116,7 @@ export function createClient<S extends Service>(
 type AnyMethod = Service[string];
 type Cancellable = { cancel(): void; once(event: 'status', listener: () => void): unknown };
 
-function bind(grpc: GrpcClient, method: AnyMethod, base: Readonly<Record<string, string>>): unknown {
+function bind(grpc: GrpcClient, method: AnyMethod, base: CallMetadata): unknown {
   const serialize = (message: unknown) => encode(method.request as Codec<unknown>, message);
   const deserialize = (bytes: Buffer) => decode(method.response as Codec<unknown>, bytes);
   const prepare = (options: CallOptions): [Metadata, GrpcCallOptions] => {

@@ -12,16 +12,19 @@ import {
   type ServerWritableStream,
   type UntypedHandleCall,
 } from '@grpc/grpc-js';
-import { SwarmError } from '../core/errors.ts';
+import { SwarmError, toSwarmError } from '../core/errors.ts';
 import { type Codec, decode, encode, type Method, type MethodShape, type Service } from '../proto/wire.ts';
+import { type Caller, forwardedCaller, requireAllowed } from './caller.ts';
 import { toServiceError } from './status.ts';
-import { nodeIdOf, serverCredentials, type TlsIdentity } from './tls.ts';
+import type { TlsIdentity } from './tls.ts';
+import { TlsListener } from './tls-listener.ts';
 
 export interface CallContext {
   /** Aborts when the client goes away or the server stops. */
   readonly signal: AbortSignal;
-  /** The node id in the client's certificate; empty on sockets of this machine. */
-  readonly nodeId: string;
+  /** Who asks; when another manager has passed the call on, who has asked that. */
+  readonly caller: Caller;
+  readonly isForwarded: boolean;
 }
 
 type HandlerOf<Request, Response, Shape extends MethodShape> = Shape extends 'unary'
@@ -49,6 +52,16 @@ type AnyCall =
   | ServerReadableStream<unknown, unknown>
   | ServerDuplexStream<unknown, unknown>;
 
+export interface RpcServerOptions {
+  readonly observe?: CallObserver;
+  /** Of this machine: who calls over its sockets. */
+  readonly nodeId?: string;
+  /** What the cluster has the caller for now, whatever its certificate says. Throws `permission-denied`. */
+  readonly identify?: (caller: Caller) => Caller;
+  /** Told of every call that was refused for who made it. */
+  readonly onRefused?: (path: string, caller: Caller, error: SwarmError) => void;
+}
+
 const MESSAGE_BYTES_MAX = 64 * 2 ** 20;
 
 export class RpcServer {
@@ -56,11 +69,12 @@ export class RpcServer {
     'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
     'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
   });
-  readonly #observe: CallObserver;
+  readonly #options: RpcServerOptions;
   readonly #stopping = new AbortController();
+  #tls: TlsListener | undefined;
 
-  constructor(observe: CallObserver = () => {}) {
-    this.#observe = observe;
+  constructor(options: RpcServerOptions = {}) {
+    this.#options = options;
   }
 
   add<S extends Service>(service: S, handlers: Handlers<S>): void {
@@ -76,34 +90,69 @@ export class RpcServer {
   /** Listens on a unix socket; a stale one is replaced. `mode` are its permission bits. */
   async listen(socketPath: string, mode: number): Promise<void> {
     rmSync(socketPath, { force: true });
-    await this.#bind(`unix://${socketPath}`, ServerCredentials.createInsecure());
+    await new Promise<void>((resolve, reject) =>
+      this.#server.bindAsync(`unix://${socketPath}`, ServerCredentials.createInsecure(), (error) => {
+        if (error === null) resolve();
+        else
+          reject(
+            new SwarmError('unavailable', `cannot listen on ${socketPath}: ${error.message}`, {
+              cause: error,
+            }),
+          );
+      }),
+    );
     chmodSync(socketPath, mode);
   }
 
-  /** Listens on host:port for nodes with a certificate. Returns the port. */
-  listenTls(address: string, identity: TlsIdentity): Promise<number> {
-    return this.#bind(address, serverCredentials(identity));
+  /** Listens for nodes, with and without a certificate of the cluster. Returns the port. */
+  async listenTls(
+    address: { readonly host: string; readonly port: number },
+    { identity, clusterId }: { readonly identity: TlsIdentity; readonly clusterId: string },
+  ): Promise<number> {
+    const injector = this.#server.createConnectionInjector(ServerCredentials.createInsecure());
+    this.#tls = await TlsListener.listen(
+      { identity, clusterId, onConnection: (socket) => injector.injectConnection(socket) },
+      address,
+    );
+    return this.#tls.port;
+  }
+
+  /** What new connections see. */
+  setIdentity(identity: TlsIdentity): void {
+    this.#tls?.setIdentity(identity);
+  }
+
+  /** Ends the connections of a node that is no member any more. */
+  disconnect(nodeId: string): void {
+    this.#tls?.disconnect(nodeId);
   }
 
   /** Ends every call and closes the socket. */
   stop(): void {
     this.#stopping.abort(new SwarmError('unavailable', 'the server is stopping'));
+    this.#tls?.close();
     this.#server.forceShutdown();
   }
 
-  #bind(address: string, security: ServerCredentials): Promise<number> {
-    return new Promise((resolve, reject) =>
-      this.#server.bindAsync(address, security, (error, port) => {
-        if (error === null) resolve(port);
-        else {
-          const problem = `cannot listen on ${address.replace(/^unix:\/\//, '')}: ${error.message}`;
-          reject(new SwarmError('unavailable', problem, { cause: error }));
-        }
-      }),
-    );
+  /** Throws when the caller may not call this. */
+  #contextOf(method: Service[string], call: AnyCall, signal: AbortSignal): CallContext {
+    const { nodeId = '', identify = (caller: Caller) => caller, onRefused } = this.#options;
+    const shown: Caller = this.#tls?.callerOf(call.getPeer()) ?? { role: 'local', nodeId };
+    try {
+      const direct = shown.role === 'local' ? shown : identify(shown);
+      const metadata = (key: string) => call.metadata.get(key)[0];
+      const forwarded = direct.role === 'manager' ? forwardedCaller(metadata) : undefined;
+      const caller = forwarded === undefined ? direct : identify(forwarded);
+      requireAllowed(method, caller);
+      return { signal, caller, isForwarded: forwarded !== undefined };
+    } catch (error) {
+      onRefused?.(method.path, shown, toSwarmError(error));
+      throw error;
+    }
   }
 
   #implement(method: Service[string], handler: AnyHandler): UntypedHandleCall {
+    const { observe = () => {} } = this.#options;
     const run = async <T>(call: AnyCall, body: (context: CallContext) => Promise<T>): Promise<T> => {
       const startedMs = performance.now();
       const gone = new AbortController();
@@ -112,12 +161,11 @@ export class RpcServer {
       );
       try {
         const signal = AbortSignal.any([gone.signal, this.#stopping.signal]);
-        const certificate = call.getAuthContext().sslPeerCertificate;
-        const result = await body({ signal, nodeId: certificate === undefined ? '' : nodeIdOf(certificate) });
-        this.#observe(method.path, performance.now() - startedMs, undefined);
+        const result = await body(this.#contextOf(method, call, signal));
+        observe(method.path, performance.now() - startedMs, undefined);
         return result;
       } catch (error) {
-        this.#observe(method.path, performance.now() - startedMs, error);
+        observe(method.path, performance.now() - startedMs, error);
         throw error;
       }
     };
@@ -143,12 +191,12 @@ export class RpcServer {
         return (call: ServerWritableStream<unknown, unknown>) => {
           run(call, (context) =>
             pump(() => handler(call.request as never, context), call, context.signal),
-          ).catch(() => {});
+          ).catch((error) => endWith(call, error));
         };
       case 'bidi':
         return (call: ServerDuplexStream<unknown, unknown>) => {
           run(call, (context) => pump(() => handler(call as never, context), call, context.signal)).catch(
-            () => {},
+            (error) => endWith(call, error),
           );
         };
     }
@@ -180,8 +228,10 @@ async function pump(
     }
     call.end();
   } catch (error) {
-    if (signal.aborted) return;
-    call.emit('error', toServiceError(error));
-    throw error;
+    if (!signal.aborted) throw error;
   }
+}
+
+function endWith(call: EventEmitter, error: unknown): void {
+  call.emit('error', toServiceError(error));
 }

@@ -33,3 +33,5 @@ export function codeOfStatus(status: number): ErrorCode {
 
 /** Metadata that carries an error's hint. */
 export const HINT_KEY = 'tsswarm-hint-bin';
+/** Set when nothing has happened of what was asked. */
+export const UNDONE_KEY = 'tsswarm-undone';

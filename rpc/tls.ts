@@ -1,33 +1,77 @@
-// Mutual TLS between nodes. Who a peer is stands in its certificate: the common name is the node's id. Nothing else of
-// it (host names, addresses) is looked at, since nodes move.
+// Mutual TLS between nodes. Who a peer is stands in its certificate, in Swarm's way: the common name is the node's id, the
+// organizational unit its role, the organization its cluster. Nothing else of it is looked at, since nodes move.
 
-import type { PeerCertificate } from 'node:tls';
-import { ChannelCredentials, ServerCredentials } from '@grpc/grpc-js';
+import { createSecureContext, type PeerCertificate, type SecureContextOptions } from 'node:tls';
+import { ChannelCredentials } from '@grpc/grpc-js';
 
-/** PEM: what a node shows, and whom it believes. */
+/** PEM: what a node shows (its certificate and what leads to an older root), with which key, and whom it believes. */
 export interface TlsIdentity {
-  readonly certificate: Buffer;
-  readonly key: Buffer;
-  readonly authority: Buffer;
+  readonly certificate: string;
+  readonly key: string;
+  readonly roots: string;
 }
 
-/** For a connection to the node of this id: anybody else of the same authority is refused. */
-export function clientCredentials(identity: TlsIdentity, nodeId: string): ChannelCredentials {
-  const { authority, key, certificate } = identity;
-  return ChannelCredentials.createSsl(authority, key, certificate, {
-    checkServerIdentity: (_host, shown: PeerCertificate) =>
-      nodeIdOf(shown) === nodeId
-        ? undefined
-        : new Error(`expected node ${nodeId}, but node ${nodeIdOf(shown)} answers`),
+export type NodeRole = 'worker' | 'manager';
+
+/** What a certificate says of its owner. */
+export interface CertificateSubject {
+  readonly nodeId: string;
+  readonly role: NodeRole | undefined;
+  readonly clusterId: string;
+}
+
+const ROLE_UNITS: Readonly<Record<string, NodeRole>> = {
+  'swarm-worker': 'worker',
+  'swarm-manager': 'manager',
+};
+
+/** Of TLS in both directions. Every node of ours speaks 1.3, so nothing older is offered. */
+export function secureContextOptions({ certificate, key, roots }: TlsIdentity): SecureContextOptions {
+  return { cert: certificate, key, ca: roots, minVersion: 'TLSv1.3' };
+}
+
+/** For a connection to a manager of the cluster, or to that very one: anybody else is refused. */
+export function clientCredentials(
+  identity: TlsIdentity,
+  expected: { readonly clusterId: string; readonly nodeId?: string },
+): ChannelCredentials {
+  return ChannelCredentials.createFromSecureContext(createSecureContext(secureContextOptions(identity)), {
+    checkServerIdentity: (_host, shown) => refusalOf(subjectOf(shown), expected),
   });
 }
 
-/** For a server that talks only to nodes with a certificate of the authority. */
-export function serverCredentials({ authority, key, certificate }: TlsIdentity): ServerCredentials {
-  return ServerCredentials.createSsl(authority, [{ private_key: key, cert_chain: certificate }], true);
+/** For a machine that is in no cluster yet and believes these roots: any manager of theirs will do. */
+export function anonymousCredentials(roots: string): ChannelCredentials {
+  const context = createSecureContext({ ca: roots, minVersion: 'TLSv1.3' });
+  return ChannelCredentials.createFromSecureContext(context, {
+    checkServerIdentity: (_host, shown) => refusalOf(subjectOf(shown), {}),
+  });
 }
 
-/** The node id in a certificate, as a connection shows it; empty when it has none. */
-export function nodeIdOf({ subject }: PeerCertificate): string {
-  return String(subject?.CN ?? '');
+/** For the one call that is made before there is anybody to believe: what it brings has to be verified. */
+export function unverifiedCredentials(): ChannelCredentials {
+  return ChannelCredentials.createFromSecureContext(createSecureContext({ minVersion: 'TLSv1.3' }), {
+    rejectUnauthorized: false,
+  });
+}
+
+/** The owner of a certificate, as a connection shows it. */
+export function subjectOf({ subject }: PeerCertificate): CertificateSubject {
+  return {
+    nodeId: String(subject?.CN ?? ''),
+    role: ROLE_UNITS[String(subject?.OU ?? '')],
+    clusterId: String(subject?.O ?? ''),
+  };
+}
+
+function refusalOf(
+  { nodeId, role, clusterId }: CertificateSubject,
+  expected: { readonly clusterId?: string; readonly nodeId?: string },
+): Error | undefined {
+  if (role !== 'manager') return new Error(`node ${nodeId} answers, which is no manager`);
+  if (expected.clusterId !== undefined && expected.clusterId !== clusterId)
+    return new Error(`a manager of cluster ${clusterId} answers, expected one of ${expected.clusterId}`);
+  if (expected.nodeId !== undefined && expected.nodeId !== nodeId)
+    return new Error(`expected node ${expected.nodeId}, but node ${nodeId} answers`);
+  return undefined;
 }

@@ -50,15 +50,78 @@ export interface ClusterSpec {
   readonly heartbeatPeriodMs: number;
   /** Log entries between two snapshots of the store. */
   readonly snapshotInterval: number;
+  /** How long a node's certificate is valid. */
+  readonly certificateLifeMs: number;
+  /** Signs certificates in place of the managers, where there are any. */
+  readonly externalCas: readonly ExternalCa[];
+  /** Managers need the unlock key after a restart. */
+  readonly autolock: boolean;
+  /** Managers that are out of reach for this long are removed from the managers, never below a quorum; 0: never. */
+  readonly deadManagerAfterMs: number;
+  /** Workers that are down for this long are removed; 0: never. */
+  readonly departedNodeAfterMs: number;
+  /** Until then nodes may renew certificates that have expired: after the whole cluster was off for long. */
+  readonly acceptExpiredUntilMs: number;
+  /** Old snapshots of the store that are kept beside the newest. */
+  readonly maxSnapshots: number;
 }
-export const emptyClusterSpec: ClusterSpec = Object.freeze({ name: '', labels: {}, taskHistoryLimit: 0, heartbeatPeriodMs: 0, snapshotInterval: 0 });
+export const emptyClusterSpec: ClusterSpec = Object.freeze({ name: '', labels: {}, taskHistoryLimit: 0, heartbeatPeriodMs: 0, snapshotInterval: 0, certificateLifeMs: 0, externalCas: [], autolock: false, deadManagerAfterMs: 0, departedNodeAfterMs: 0, acceptExpiredUntilMs: 0, maxSnapshots: 0 });
+
+export interface ExternalCa {
+  /** "cfssl" is the one there is. */
+  readonly protocol: string;
+  readonly url: string;
+  /** PEM of who signed its TLS certificate; empty: the system's. */
+  readonly caCertificate: string;
+  readonly options: Readonly<Record<string, string>>;
+}
+export const emptyExternalCa: ExternalCa = Object.freeze({ protocol: '', url: '', caCertificate: '', options: {} });
+
+export interface RootAuthority {
+  /** PEM. */
+  readonly certificate: string;
+  /** PEM, PKCS#8; empty when an external CA holds it. */
+  readonly key: string;
+}
+export const emptyRootAuthority: RootAuthority = Object.freeze({ certificate: '', key: '' });
+
+export interface RootRotation {
+  readonly next: RootAuthority;
+  /** The next root, signed by the current one: nodes show it with their certificates until all trust the next root. */
+  readonly crossCertificate: string;
+  readonly startedAtMs: number;
+}
+export const emptyRootRotation: RootRotation = Object.freeze({ next: emptyRootAuthority, crossCertificate: '', startedAtMs: 0 });
+
+/** Never leaves the managers, except as what an operator asks for by name. */
+export interface ClusterSecrets {
+  readonly root: RootAuthority;
+  readonly rotation?: RootRotation;
+  /** The last part of the join tokens. */
+  readonly workerSecret: string;
+  readonly managerSecret: string;
+  /** SWMKEY-1-…; empty: managers start without. */
+  readonly unlockKey: string;
+}
+export const emptyClusterSecrets: ClusterSecrets = Object.freeze({ root: emptyRootAuthority, workerSecret: '', managerSecret: '', unlockKey: '' });
+
+/** What is decided for good when the cluster begins. */
+export interface ClusterNetwork {
+  readonly addressPools: readonly string[];
+  readonly addressPoolMaskLength: number;
+  /** UDP port of the overlay. */
+  readonly dataPathPort: number;
+}
+export const emptyClusterNetwork: ClusterNetwork = Object.freeze({ addressPools: [], addressPoolMaskLength: 0, dataPathPort: 0 });
 
 export interface Cluster {
   readonly id: string;
   readonly meta: Meta;
   readonly spec: ClusterSpec;
+  readonly secrets: ClusterSecrets;
+  readonly network: ClusterNetwork;
 }
-export const emptyCluster: Cluster = Object.freeze({ id: '', meta: emptyMeta, spec: emptyClusterSpec });
+export const emptyCluster: Cluster = Object.freeze({ id: '', meta: emptyMeta, spec: emptyClusterSpec, secrets: emptyClusterSecrets, network: emptyClusterNetwork });
 
 export interface Platform {
   readonly os: string;
@@ -72,6 +135,16 @@ export interface Resources {
 }
 export const emptyResources: Resources = Object.freeze({ cpuNanos: 0, memoryBytes: 0 });
 
+/** A node's certificate and whom it believes, as the node itself says. Roots are named by the SHA-256 of their
+ * certificate, in hexadecimal. */
+export interface NodeTrust {
+  readonly issuer: string;
+  readonly roots: readonly string[];
+  readonly expiresAtMs: number;
+  readonly role: NodeRole;
+}
+export const emptyNodeTrust: NodeTrust = Object.freeze({ issuer: '', roots: [], expiresAtMs: 0, role: "worker" });
+
 export interface NodeDescription {
   readonly hostname: string;
   readonly platform: Platform;
@@ -82,8 +155,9 @@ export interface NodeDescription {
   readonly runtime: string;
   readonly kernel: string;
   readonly operatingSystem: string;
+  readonly trust: NodeTrust;
 }
-export const emptyNodeDescription: NodeDescription = Object.freeze({ hostname: '', platform: emptyPlatform, resources: emptyResources, engineVersion: '', engineLabels: {}, runtime: '', kernel: '', operatingSystem: '' });
+export const emptyNodeDescription: NodeDescription = Object.freeze({ hostname: '', platform: emptyPlatform, resources: emptyResources, engineVersion: '', engineLabels: {}, runtime: '', kernel: '', operatingSystem: '', trust: emptyNodeTrust });
 
 export interface NodeSpec {
   readonly name: string;
@@ -101,12 +175,16 @@ export interface NodeStatus {
 }
 export const emptyNodeStatus: NodeStatus = Object.freeze({ state: "unknown", message: '', address: '', sinceMs: 0 });
 
+/** Of a manager. Only the address is stored; the rest is said of the moment when it is asked for. */
 export interface ManagerStatus {
   readonly leader: boolean;
   readonly reachable: boolean;
+  /** host:port for its peers and for agents. */
   readonly address: string;
+  /** Counts for a majority. A manager that joins does not until it has caught up. */
+  readonly voter: boolean;
 }
-export const emptyManagerStatus: ManagerStatus = Object.freeze({ leader: false, reachable: false, address: '' });
+export const emptyManagerStatus: ManagerStatus = Object.freeze({ leader: false, reachable: false, address: '', voter: false });
 
 export interface Node {
   readonly id: string;
@@ -115,9 +193,16 @@ export interface Node {
   readonly description: NodeDescription;
   readonly status: NodeStatus;
   readonly managerStatus?: ManagerStatus;
+  /** What it may do now; `spec.desired_role` is what an operator wants. */
   readonly role: NodeRole;
+  /** Why its role is not the desired one. */
+  readonly roleMessage: string;
+  /** When it was asked to renew its certificate because the root changes; 0: it was not. */
+  readonly renewalAskedAtMs: number;
+  /** The address for the traffic between containers; empty: `status.address`. */
+  readonly dataPathAddress: string;
 }
-export const emptyNode: Node = Object.freeze({ id: '', meta: emptyMeta, spec: emptyNodeSpec, description: emptyNodeDescription, status: emptyNodeStatus, role: "worker" });
+export const emptyNode: Node = Object.freeze({ id: '', meta: emptyMeta, spec: emptyNodeSpec, description: emptyNodeDescription, status: emptyNodeStatus, role: "worker", roleMessage: '', renewalAskedAtMs: 0, dataPathAddress: '' });
 
 export interface Mount {
   readonly type: MountType;

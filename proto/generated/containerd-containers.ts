@@ -193,7 +193,7 @@ export const DeleteRecordRequestCodec: Codec<DeleteRecordRequest> = {
 };
 
 export const ContainersService = {
-  list: { path: '/containerd.services.containers.v1.Containers/List', shape: 'unary', request: ListRecordsRequestCodec, response: ListRecordsResponseCodec },
-  create: { path: '/containerd.services.containers.v1.Containers/Create', shape: 'unary', request: CreateRecordRequestCodec, response: CreateRecordResponseCodec },
-  delete: { path: '/containerd.services.containers.v1.Containers/Delete', shape: 'unary', request: DeleteRecordRequestCodec, response: NothingCodec },
+  list: { path: '/containerd.services.containers.v1.Containers/List', shape: 'unary', callers: [], isReadOnly: false, request: ListRecordsRequestCodec, response: ListRecordsResponseCodec },
+  create: { path: '/containerd.services.containers.v1.Containers/Create', shape: 'unary', callers: [], isReadOnly: false, request: CreateRecordRequestCodec, response: CreateRecordResponseCodec },
+  delete: { path: '/containerd.services.containers.v1.Containers/Delete', shape: 'unary', callers: [], isReadOnly: false, request: DeleteRecordRequestCodec, response: NothingCodec },
 } as const;

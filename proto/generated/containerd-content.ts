@@ -384,10 +384,10 @@ export const AbortIngestRequestCodec: Codec<AbortIngestRequest> = {
 };
 
 export const ContentService = {
-  info: { path: '/containerd.services.content.v1.Content/Info', shape: 'unary', request: BlobInfoRequestCodec, response: BlobInfoResponseCodec },
-  update: { path: '/containerd.services.content.v1.Content/Update', shape: 'unary', request: UpdateBlobRequestCodec, response: UpdateBlobResponseCodec },
-  read: { path: '/containerd.services.content.v1.Content/Read', shape: 'server-stream', request: ReadBlobRequestCodec, response: ReadBlobResponseCodec },
-  status: { path: '/containerd.services.content.v1.Content/Status', shape: 'unary', request: IngestStatusRequestCodec, response: IngestStatusResponseCodec },
-  write: { path: '/containerd.services.content.v1.Content/Write', shape: 'bidi', request: WriteBlobRequestCodec, response: WriteBlobResponseCodec },
-  abort: { path: '/containerd.services.content.v1.Content/Abort', shape: 'unary', request: AbortIngestRequestCodec, response: NothingCodec },
+  info: { path: '/containerd.services.content.v1.Content/Info', shape: 'unary', callers: [], isReadOnly: false, request: BlobInfoRequestCodec, response: BlobInfoResponseCodec },
+  update: { path: '/containerd.services.content.v1.Content/Update', shape: 'unary', callers: [], isReadOnly: false, request: UpdateBlobRequestCodec, response: UpdateBlobResponseCodec },
+  read: { path: '/containerd.services.content.v1.Content/Read', shape: 'server-stream', callers: [], isReadOnly: false, request: ReadBlobRequestCodec, response: ReadBlobResponseCodec },
+  status: { path: '/containerd.services.content.v1.Content/Status', shape: 'unary', callers: [], isReadOnly: false, request: IngestStatusRequestCodec, response: IngestStatusResponseCodec },
+  write: { path: '/containerd.services.content.v1.Content/Write', shape: 'bidi', callers: [], isReadOnly: false, request: WriteBlobRequestCodec, response: WriteBlobResponseCodec },
+  abort: { path: '/containerd.services.content.v1.Content/Abort', shape: 'unary', callers: [], isReadOnly: false, request: AbortIngestRequestCodec, response: NothingCodec },
 } as const;

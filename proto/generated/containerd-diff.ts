@@ -52,5 +52,5 @@ export const ApplyDiffResponseCodec: Codec<ApplyDiffResponse> = {
 };
 
 export const DiffService = {
-  apply: { path: '/containerd.services.diff.v1.Diff/Apply', shape: 'unary', request: ApplyDiffRequestCodec, response: ApplyDiffResponseCodec },
+  apply: { path: '/containerd.services.diff.v1.Diff/Apply', shape: 'unary', callers: [], isReadOnly: false, request: ApplyDiffRequestCodec, response: ApplyDiffResponseCodec },
 } as const;

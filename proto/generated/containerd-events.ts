@@ -149,6 +149,6 @@ export const TaskOomEventCodec: Codec<TaskOomEvent> = {
 };
 
 export const EventsService = {
-  publish: { path: '/containerd.services.events.v1.Events/Publish', shape: 'unary', request: PublishEventRequestCodec, response: NothingCodec },
-  subscribe: { path: '/containerd.services.events.v1.Events/Subscribe', shape: 'server-stream', request: SubscribeEventsRequestCodec, response: EventEnvelopeCodec },
+  publish: { path: '/containerd.services.events.v1.Events/Publish', shape: 'unary', callers: [], isReadOnly: false, request: PublishEventRequestCodec, response: NothingCodec },
+  subscribe: { path: '/containerd.services.events.v1.Events/Subscribe', shape: 'server-stream', callers: [], isReadOnly: false, request: SubscribeEventsRequestCodec, response: EventEnvelopeCodec },
 } as const;

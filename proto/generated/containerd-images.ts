@@ -154,8 +154,8 @@ export const DeleteNameRequestCodec: Codec<DeleteNameRequest> = {
 };
 
 export const ImagesService = {
-  list: { path: '/containerd.services.images.v1.Images/List', shape: 'unary', request: ListNamesRequestCodec, response: ListNamesResponseCodec },
-  create: { path: '/containerd.services.images.v1.Images/Create', shape: 'unary', request: WriteNameRequestCodec, response: WriteNameResponseCodec },
-  update: { path: '/containerd.services.images.v1.Images/Update', shape: 'unary', request: WriteNameRequestCodec, response: WriteNameResponseCodec },
-  delete: { path: '/containerd.services.images.v1.Images/Delete', shape: 'unary', request: DeleteNameRequestCodec, response: NothingCodec },
+  list: { path: '/containerd.services.images.v1.Images/List', shape: 'unary', callers: [], isReadOnly: false, request: ListNamesRequestCodec, response: ListNamesResponseCodec },
+  create: { path: '/containerd.services.images.v1.Images/Create', shape: 'unary', callers: [], isReadOnly: false, request: WriteNameRequestCodec, response: WriteNameResponseCodec },
+  update: { path: '/containerd.services.images.v1.Images/Update', shape: 'unary', callers: [], isReadOnly: false, request: WriteNameRequestCodec, response: WriteNameResponseCodec },
+  delete: { path: '/containerd.services.images.v1.Images/Delete', shape: 'unary', callers: [], isReadOnly: false, request: DeleteNameRequestCodec, response: NothingCodec },
 } as const;

@@ -135,7 +135,7 @@ export const AddLeaseResourceRequestCodec: Codec<AddLeaseResourceRequest> = {
 };
 
 export const LeasesService = {
-  create: { path: '/containerd.services.leases.v1.Leases/Create', shape: 'unary', request: CreateLeaseRequestCodec, response: CreateLeaseResponseCodec },
-  delete: { path: '/containerd.services.leases.v1.Leases/Delete', shape: 'unary', request: DeleteLeaseRequestCodec, response: NothingCodec },
-  addResource: { path: '/containerd.services.leases.v1.Leases/AddResource', shape: 'unary', request: AddLeaseResourceRequestCodec, response: NothingCodec },
+  create: { path: '/containerd.services.leases.v1.Leases/Create', shape: 'unary', callers: [], isReadOnly: false, request: CreateLeaseRequestCodec, response: CreateLeaseResponseCodec },
+  delete: { path: '/containerd.services.leases.v1.Leases/Delete', shape: 'unary', callers: [], isReadOnly: false, request: DeleteLeaseRequestCodec, response: NothingCodec },
+  addResource: { path: '/containerd.services.leases.v1.Leases/AddResource', shape: 'unary', callers: [], isReadOnly: false, request: AddLeaseResourceRequestCodec, response: NothingCodec },
 } as const;

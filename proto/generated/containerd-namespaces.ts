@@ -76,5 +76,5 @@ export const CreateNamespaceResponseCodec: Codec<CreateNamespaceResponse> = {
 };
 
 export const NamespacesService = {
-  create: { path: '/containerd.services.namespaces.v1.Namespaces/Create', shape: 'unary', request: CreateNamespaceRequestCodec, response: CreateNamespaceResponseCodec },
+  create: { path: '/containerd.services.namespaces.v1.Namespaces/Create', shape: 'unary', callers: [], isReadOnly: false, request: CreateNamespaceRequestCodec, response: CreateNamespaceResponseCodec },
 } as const;

@@ -176,10 +176,10 @@ export const StatSnapshotResponseCodec: Codec<StatSnapshotResponse> = {
 };
 
 export const SnapshotsService = {
-  prepare: { path: '/containerd.services.snapshots.v1.Snapshots/Prepare', shape: 'unary', request: PrepareSnapshotRequestCodec, response: SnapshotMountsResponseCodec },
-  view: { path: '/containerd.services.snapshots.v1.Snapshots/View', shape: 'unary', request: PrepareSnapshotRequestCodec, response: SnapshotMountsResponseCodec },
-  mounts: { path: '/containerd.services.snapshots.v1.Snapshots/Mounts', shape: 'unary', request: SnapshotMountsRequestCodec, response: SnapshotMountsResponseCodec },
-  commit: { path: '/containerd.services.snapshots.v1.Snapshots/Commit', shape: 'unary', request: CommitSnapshotRequestCodec, response: NothingCodec },
-  remove: { path: '/containerd.services.snapshots.v1.Snapshots/Remove', shape: 'unary', request: SnapshotMountsRequestCodec, response: NothingCodec },
-  stat: { path: '/containerd.services.snapshots.v1.Snapshots/Stat', shape: 'unary', request: SnapshotMountsRequestCodec, response: StatSnapshotResponseCodec },
+  prepare: { path: '/containerd.services.snapshots.v1.Snapshots/Prepare', shape: 'unary', callers: [], isReadOnly: false, request: PrepareSnapshotRequestCodec, response: SnapshotMountsResponseCodec },
+  view: { path: '/containerd.services.snapshots.v1.Snapshots/View', shape: 'unary', callers: [], isReadOnly: false, request: PrepareSnapshotRequestCodec, response: SnapshotMountsResponseCodec },
+  mounts: { path: '/containerd.services.snapshots.v1.Snapshots/Mounts', shape: 'unary', callers: [], isReadOnly: false, request: SnapshotMountsRequestCodec, response: SnapshotMountsResponseCodec },
+  commit: { path: '/containerd.services.snapshots.v1.Snapshots/Commit', shape: 'unary', callers: [], isReadOnly: false, request: CommitSnapshotRequestCodec, response: NothingCodec },
+  remove: { path: '/containerd.services.snapshots.v1.Snapshots/Remove', shape: 'unary', callers: [], isReadOnly: false, request: SnapshotMountsRequestCodec, response: NothingCodec },
+  stat: { path: '/containerd.services.snapshots.v1.Snapshots/Stat', shape: 'unary', callers: [], isReadOnly: false, request: SnapshotMountsRequestCodec, response: StatSnapshotResponseCodec },
 } as const;

@@ -347,10 +347,10 @@ export const KillProcessRequestCodec: Codec<KillProcessRequest> = {
 };
 
 export const TasksService = {
-  create: { path: '/containerd.services.tasks.v1.Tasks/Create', shape: 'unary', request: CreateProcessRequestCodec, response: CreateProcessResponseCodec },
-  start: { path: '/containerd.services.tasks.v1.Tasks/Start', shape: 'unary', request: StartProcessRequestCodec, response: StartProcessResponseCodec },
-  delete: { path: '/containerd.services.tasks.v1.Tasks/Delete', shape: 'unary', request: DeleteProcessRequestCodec, response: DeleteProcessResponseCodec },
-  get: { path: '/containerd.services.tasks.v1.Tasks/Get', shape: 'unary', request: GetProcessRequestCodec, response: GetProcessResponseCodec },
-  list: { path: '/containerd.services.tasks.v1.Tasks/List', shape: 'unary', request: ListProcessesRequestCodec, response: ListProcessesResponseCodec },
-  kill: { path: '/containerd.services.tasks.v1.Tasks/Kill', shape: 'unary', request: KillProcessRequestCodec, response: NothingCodec },
+  create: { path: '/containerd.services.tasks.v1.Tasks/Create', shape: 'unary', callers: [], isReadOnly: false, request: CreateProcessRequestCodec, response: CreateProcessResponseCodec },
+  start: { path: '/containerd.services.tasks.v1.Tasks/Start', shape: 'unary', callers: [], isReadOnly: false, request: StartProcessRequestCodec, response: StartProcessResponseCodec },
+  delete: { path: '/containerd.services.tasks.v1.Tasks/Delete', shape: 'unary', callers: [], isReadOnly: false, request: DeleteProcessRequestCodec, response: DeleteProcessResponseCodec },
+  get: { path: '/containerd.services.tasks.v1.Tasks/Get', shape: 'unary', callers: [], isReadOnly: false, request: GetProcessRequestCodec, response: GetProcessResponseCodec },
+  list: { path: '/containerd.services.tasks.v1.Tasks/List', shape: 'unary', callers: [], isReadOnly: false, request: ListProcessesRequestCodec, response: ListProcessesResponseCodec },
+  kill: { path: '/containerd.services.tasks.v1.Tasks/Kill', shape: 'unary', callers: [], isReadOnly: false, request: KillProcessRequestCodec, response: NothingCodec },
 } as const;

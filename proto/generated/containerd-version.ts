@@ -29,5 +29,5 @@ export const ContainerdVersionCodec: Codec<ContainerdVersion> = {
 };
 
 export const VersionService = {
-  version: { path: '/containerd.services.version.v1.Version/Version', shape: 'unary', request: NothingCodec, response: ContainerdVersionCodec },
+  version: { path: '/containerd.services.version.v1.Version/Version', shape: 'unary', callers: [], isReadOnly: false, request: NothingCodec, response: ContainerdVersionCodec },
 } as const;

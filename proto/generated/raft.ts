@@ -556,6 +556,6 @@ export const BackupFrameCodec: Codec<BackupFrame> = {
 
 /** Between managers only. */
 export const PeerService = {
-  exchange: { path: '/tsswarm.v1.Peer/Exchange', shape: 'client-stream', request: PeerMessageCodec, response: PeerAnswerCodec },
-  installSnapshot: { path: '/tsswarm.v1.Peer/InstallSnapshot', shape: 'client-stream', request: SnapshotPieceCodec, response: PeerAnswerCodec },
+  exchange: { path: '/tsswarm.v1.Peer/Exchange', shape: 'client-stream', callers: ['local', 'manager'], isReadOnly: false, request: PeerMessageCodec, response: PeerAnswerCodec },
+  installSnapshot: { path: '/tsswarm.v1.Peer/InstallSnapshot', shape: 'client-stream', callers: ['local', 'manager'], isReadOnly: false, request: SnapshotPieceCodec, response: PeerAnswerCodec },
 } as const;

@@ -1,0 +1,65 @@
+// Who calls, and whether it may. A manager passes calls on to the leader and says for whom; only managers are believed
+// that.
+
+import { SwarmError } from '../core/errors.ts';
+import type { CallerRole, Method } from '../proto/wire.ts';
+
+export interface Caller {
+  readonly role: CallerRole;
+  /** Of its certificate, or of this machine; empty when it has shown none. */
+  readonly nodeId: string;
+  /** DER of a certificate that is right in all but its time: who shows it is `anyone`, and may ask for a new one. */
+  readonly expiredCertificate?: Buffer;
+}
+
+/** The keys under which a manager says for whom it asks. */
+export const FORWARDED_ROLE_KEY = 'tsswarm-caller-role';
+export const FORWARDED_NODE_KEY = 'tsswarm-caller-node';
+export const FORWARDED_CERTIFICATE_KEY = 'tsswarm-caller-expired-bin';
+
+const FORWARDED_ROLES: Readonly<Record<string, CallerRole>> = {
+  anyone: 'anyone',
+  worker: 'worker',
+  manager: 'manager',
+};
+
+const NOBODY: Caller = { role: 'anyone', nodeId: '' };
+
+/** For whom a manager asks; undefined when it asks for itself. */
+export function forwardedCaller(metadata: (key: string) => string | Buffer | undefined): Caller | undefined {
+  const given = metadata(FORWARDED_ROLE_KEY);
+  if (given === undefined) return undefined;
+  const role = FORWARDED_ROLES[String(given)];
+  if (role === undefined) return NOBODY;
+  const expired = metadata(FORWARDED_CERTIFICATE_KEY);
+  const nodeId = String(metadata(FORWARDED_NODE_KEY) ?? '');
+  return { role, nodeId, ...(Buffer.isBuffer(expired) && { expiredCertificate: expired }) };
+}
+
+/** What a manager says to the leader of who has called it. Whoever is at its own sockets acts as that manager. */
+export function forwardingMetadata({
+  role,
+  nodeId,
+  expiredCertificate,
+}: Caller): Record<string, string | Buffer> {
+  return {
+    [FORWARDED_ROLE_KEY]: role === 'local' ? 'manager' : role,
+    [FORWARDED_NODE_KEY]: nodeId,
+    ...(expiredCertificate && { [FORWARDED_CERTIFICATE_KEY]: expiredCertificate }),
+  };
+}
+
+/** Throws `permission-denied` when the method does not name the caller's role. */
+export function requireAllowed(
+  { path, callers }: Pick<Method<unknown, unknown>, 'path' | 'callers'>,
+  { role, nodeId }: Caller,
+): void {
+  if (callers.includes('anyone') || callers.includes(role)) return;
+  const who = role === 'anyone' ? 'a caller without a valid certificate' : `the ${role} ${nodeId}`;
+  throw new SwarmError('permission-denied', `${path.slice(path.lastIndexOf('/') + 1)}: not for ${who}`, {
+    hint:
+      role === 'anyone'
+        ? 'A node gets its certificate when it joins the cluster with a token.'
+        : `It may be called by: ${callers.join(', ')}.`,
+  });
+}

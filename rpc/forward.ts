@@ -1,0 +1,107 @@
+// Calls that only the leader can answer: whichever manager is asked passes them on. The caller's identity goes along, and
+// nobody passes a call on twice.
+
+import { setTimeout as delay } from 'node:timers/promises';
+import { hasCode, SwarmError } from '../core/errors.ts';
+import type { Method, Service } from '../proto/wire.ts';
+import { forwardingMetadata } from './caller.ts';
+import { type BidiCall, type Channel, type ClientStreamCall, createClient, type Outgoing } from './client.ts';
+import type { CallContext, Handlers } from './server.ts';
+
+/** Where the leader is. */
+export interface LeaderLink {
+  /** Undefined when it is this manager. Waits for an election; throws `unavailable` when there is no leader in time. */
+  find(signal: AbortSignal): Promise<Channel | undefined>;
+}
+
+// A call that meets a change of leaders is asked again where the new one is, this often and this long at most. It takes a
+// manager a moment to hear who leads now.
+const AGAIN_MS = 25;
+const AGAIN_LIMIT_MS = 5_000;
+
+type AnyCall = (request: unknown, context: unknown) => unknown;
+
+/** The handlers, for a manager that may not be the leader. */
+export function onLeader<S extends Service>(
+  service: S,
+  handlers: Handlers<S>,
+  leader: LeaderLink,
+): Handlers<S> {
+  const wrapped = Object.entries(service).map(([name, method]) => [
+    name,
+    forwarder(service, name, method, (handlers as Record<string, AnyCall>)[name] as AnyCall, leader),
+  ]);
+  return Object.fromEntries(wrapped) as Handlers<S>;
+}
+
+function forwarder(
+  service: Service,
+  name: string,
+  { shape, isReadOnly }: Method<unknown, unknown>,
+  handle: AnyCall,
+  leader: LeaderLink,
+): AnyCall {
+  /** The leader's method, or undefined when this manager leads. */
+  const find = async ({ signal, caller, isForwarded }: CallContext) => {
+    const channel = await leader.find(signal);
+    if (channel === undefined) return undefined;
+    if (isForwarded)
+      throw new SwarmError('unavailable', 'the manager that was asked does not lead any more', {
+        isUndone: true,
+      });
+    const client = createClient(service, channel, forwardingMetadata(caller));
+    return (client as Record<string, AnyCall>)[name] as AnyCall;
+  };
+  switch (shape) {
+    case 'unary':
+      return (async (request: unknown, context: CallContext) => {
+        const startedMs = performance.now();
+        for (;;) {
+          try {
+            const remote = await find(context);
+            return await (remote ?? handle)(
+              request,
+              remote === undefined ? context : { signal: context.signal },
+            );
+          } catch (error) {
+            const isUndone = error instanceof SwarmError && error.isUndone;
+            const mayRepeat = isUndone || (isReadOnly && hasCode(error, 'unavailable'));
+            // Whoever passed the call on asks again; it may know more by now.
+            if (!mayRepeat || context.isForwarded || performance.now() - startedMs > AGAIN_LIMIT_MS)
+              throw error;
+            await delay(AGAIN_MS, undefined, { signal: context.signal });
+          }
+        }
+      }) as AnyCall;
+    case 'server-stream':
+      return async function* (request: unknown, context: CallContext) {
+        const remote = await find(context);
+        yield* (remote ?? handle)(
+          request,
+          remote === undefined ? context : { signal: context.signal },
+        ) as AsyncIterable<unknown>;
+      } as AnyCall;
+    case 'client-stream':
+      return (async (requests: AsyncIterable<unknown>, context: CallContext) => {
+        const remote = await find(context);
+        if (remote === undefined) return handle(requests, context);
+        const call = remote({ signal: context.signal }, undefined) as ClientStreamCall<unknown, unknown>;
+        await sendAll(requests, call);
+        return call.response;
+      }) as AnyCall;
+    case 'bidi':
+      return async function* (requests: AsyncIterable<unknown>, context: CallContext) {
+        const remote = await find(context);
+        if (remote === undefined) return yield* handle(requests, context) as AsyncIterable<unknown>;
+        const call = remote({ signal: context.signal }, undefined) as BidiCall<unknown, unknown>;
+        // A failure shows on the answers as well, which are what ends this call.
+        sendAll(requests, call).catch(() => call.end());
+        yield* call;
+      } as AnyCall;
+  }
+}
+
+async function sendAll(requests: AsyncIterable<unknown>, call: Outgoing<unknown>): Promise<void> {
+  for await (const request of requests) await call.send(request);
+  call.end();
+}
