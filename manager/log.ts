@@ -7,3 +7,4 @@ export const storeLog = createLogger('manager.store');
 export const logLog = createLogger('manager.log');
 export const loopLog = createLogger('manager.loop');
 export const dispatcherLog = createLogger('manager.dispatcher');
+export const caLog = createLogger('manager.ca');

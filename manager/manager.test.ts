@@ -14,6 +14,8 @@ import { createClient, openChannel } from '../rpc/client.ts';
 import { setLogLevel } from '../rpc/logger.ts';
 import { aService } from '../test/support/cluster-in-process.ts';
 import { eventually } from '../test/support/eventually.ts';
+import { x509Tool } from './ca/x509.ts';
+import { IdentityHolder } from './identity-holder.ts';
 import { type ManagerOptions, runManager } from './manager.ts';
 
 setLogLevel('silent');
@@ -30,7 +32,13 @@ async function options(t: TestContext): Promise<ManagerOptions> {
     managerSocket: path.join(directory, 'manager.sock'),
     nodeId: 'n1',
     clusterId: 'c1',
-    advertiseAddress: '127.0.0.1',
+    advertiseAddress: '127.0.0.1:2377',
+    listenAddress: '127.0.0.1:2377',
+    founding: { spec: {}, network: {}, availability: 'active', dataPathAddress: '' },
+    managers: [],
+    unlockKeys: [],
+    tool: x509Tool,
+    identity: new IdentityHolder(),
     clock: systemClock,
     random: Math.random,
   };

@@ -1,227 +1,335 @@
-// One manager: store, control loops, dispatcher and the sockets they are reached by. Starts everything, in the order
+// One manager: log, store, control loops, dispatcher and the doors they are reached by. Starts everything, in the order
 // in which each needs the one before, and ends it when told to.
 
 import { randomBytes } from 'node:crypto';
-import { mkdir } from 'node:fs/promises';
-import path from 'node:path';
+import { parseHostPort } from '../core/addresses.ts';
 import type { Clock, Random } from '../core/clock.ts';
 import { defaultClusterSpec } from '../core/defaults.ts';
-import { messageOf, SwarmError, toSwarmError } from '../core/errors.ts';
-import {
-  type ClusterSpec,
-  emptyMeta,
-  emptyNodeDescription,
-  type NodeAvailability,
-} from '../core/generated/objects.ts';
-import { ControlService, ManagerHealthService } from '../proto/generated/control.ts';
-import { DispatcherService } from '../proto/generated/dispatcher.ts';
-import { RpcServer } from '../rpc/server.ts';
+import { messageOf, SwarmError } from '../core/errors.ts';
+import type { ManagerHealthService } from '../proto/generated/control.ts';
+import { type Channel, openTlsChannel } from '../rpc/client.ts';
+import type { Handlers } from '../rpc/server.ts';
+import { clientCredentials } from '../rpc/tls.ts';
 import { runAllocatorLoop } from './allocator/allocator-loop.ts';
+import { type Bootstrap, bootstrap } from './bootstrap.ts';
+import type { CertificateTool } from './ca/certificate-tool.ts';
+import { membershipHandlers } from './ca/membership-api.ts';
+import { nodeCaHandlers } from './ca/node-ca.ts';
+import { runRoleLoop } from './ca/role-loop.ts';
+import { runRotationLoop } from './ca/rotation-loop.ts';
 import { controlHandlers } from './control/control-api.ts';
+import { createLog, type LogCreation } from './create-log.ts';
 import { Dispatcher } from './dispatcher/dispatcher.ts';
-import type { EtcdSettings } from './etcd-log/settings.ts';
+import type { IdentityHolder } from './identity-holder.ts';
+import { joinManagers } from './join-managers.ts';
 import { runWhileLeading } from './lead.ts';
+import { LeaderChannel } from './leader-link.ts';
 import { managerLog } from './log.ts';
 import { LogBroker } from './log-broker.ts';
 import { ManagerMetrics } from './metrics.ts';
 import { runReaperLoop } from './orchestrator/reaper-loop.ts';
 import { runReplicatedLoop } from './orchestrator/replicated-loop.ts';
-import { newMemberId } from './raft-host/member-id.ts';
-import { noPeers } from './raft-host/peers.ts';
+import { type GrpcPeers, PEER_CHANNEL_OPTIONS } from './raft-host/grpc-peers.ts';
 import { RaftHost } from './raft-host/raft-host.ts';
-import { RealDisk } from './raft-host/real-disk.ts';
 import { runSchedulerLoop } from './scheduler/scheduler-loop.ts';
+import { Servers } from './servers.ts';
 import type { ReplicatedLog } from './store/replicated-log.ts';
 import { Store } from './store/store.ts';
 
-export interface ManagerOptions {
-  /** Holds the log. */
-  readonly stateDirectory: string;
+export interface ManagerOptions
+  extends Pick<
+    LogCreation,
+    'stateDirectory' | 'nodeId' | 'clusterId' | 'advertiseAddress' | 'etcd' | 'forceNewCluster' | 'unlockKeys'
+  > {
   /** For operators: mode 0660. */
   readonly controlSocket: string;
   /** For the node and its agent: mode 0600. */
   readonly managerSocket: string;
-  readonly nodeId: string;
-  readonly clusterId: string;
-  readonly advertiseAddress: string;
-  /** What `init` asked for; used once, when there is no cluster in the log yet. */
-  readonly clusterSpec?: Partial<ClusterSpec>;
-  readonly availability?: NodeAvailability;
-  /** The other managers are gone for good: goes on alone, once. */
-  readonly forceNewCluster?: boolean;
-  /** Where the state lies when it does not lie on this manager's disk. */
-  readonly etcd?: EtcdSettings;
+  /** host:port on which other nodes are served. */
+  readonly listenAddress: string;
+  /** Of the first manager: what the cluster begins with. */
+  readonly founding?: Bootstrap;
+  /** host:port of managers that let this one in; none on the first. */
+  readonly managers: readonly string[];
   readonly clock: Clock;
   readonly random: Random;
+  readonly tool: CertificateTool;
+  readonly identity: IdentityHolder;
 }
 
-/** Runs until the signal aborts. Throws when the log cannot be opened or a socket not be had. */
+/** Runs until the signal aborts. Throws when the log cannot be opened or an address not be had. */
 export async function runManager(options: ManagerOptions, signal: AbortSignal): Promise<void> {
-  const { clock, random } = options;
   const failed = new AbortController();
   const stop = AbortSignal.any([signal, failed.signal]);
-  let metrics: ManagerMetrics | undefined;
-  const observe = (name: string, durationMs: number) => metrics?.observe(name, durationMs);
-  const onFatal = (error: unknown) => {
-    managerLog.fatal({ error: messageOf(error) }, 'the log cannot be written; the manager ends');
-    failed.abort(error);
-  };
-  await using log = await createLog(options, observe, onFatal, signal);
-  const store = new Store(log, clock, (operation, durationMs) =>
-    observe(`swarm_store_${operation.replace('-', '_')}_latency_seconds`, durationMs),
+  const state: State = { metrics: undefined, peers: undefined, store: undefined };
+  await using log = await openLog(options, state, { failed, signal });
+  const store = new Store(log, options.clock, (operation, durationMs) =>
+    state.metrics?.observe(`swarm_store_${operation.replace('-', '_')}_latency_seconds`, durationMs),
   );
+  state.store = store;
   await store.open();
 
-  const logBroker = new LogBroker(randomBytes);
-  const dispatcher = new Dispatcher({ store, clock, random, randomBytes, logBroker });
-  metrics = new ManagerMetrics({
-    view: () => store.view,
-    leadership: () => log.leadership,
-    appliedIndex: () => log.appliedIndex,
-    raft: () => (log instanceof RaftHost ? log.status : undefined),
-    sessions: () => dispatcher.sessionCount,
-  });
-  const servers = await listen(options, { store, log, logBroker, dispatcher, metrics });
-  const counted = (loop: string) => ({ store, clock, onFailure: () => metrics?.countLoopFailure(loop) });
-  managerLog.info({ 'node.id': options.nodeId, 'cluster.id': options.clusterId }, 'manager is ready');
-  const lead = async (leading: AbortSignal) => {
-    await bootstrap(store, options);
-    await Promise.all([
-      dispatcher.run(leading),
-      runAllocatorLoop(counted('allocator'), leading),
-      runSchedulerLoop(
-        {
-          ...counted('scheduler'),
-          onScheduled: (delayMs) => observe('swarm_dispatcher_scheduling_delay_seconds', delayMs),
-        },
-        leading,
-      ),
-      runReplicatedLoop({ ...counted('replicated'), randomBytes }, leading),
-      runReaperLoop(counted('reaper'), leading),
-    ]);
-  };
+  const parts = assemble(options, { log, store });
+  const { metrics, health, servers, leader } = assembleDoors(options, parts, state.peers);
+  state.metrics = metrics;
+  // Without it a loop that waits for a majority would keep the manager from ending.
+  const ended = afterAbort(stop, () => endLog(log));
   try {
-    await runWhileLeading(log, lead, stop);
+    const isListening = servers.listen({
+      ...options,
+      listen: parseHostPort(options.listenAddress, 'listen-addr'),
+    });
+    followUnlockKey(store, parts.consensus, options.unlockKeys, failed);
+    const leading = runWhileLeading(log, leadership(options, parts, metrics), stop);
+    leading.catch((error) => failed.abort(error));
+    isListening.then(
+      () => becomeMember(options, { ...parts, health }, stop),
+      (error) => failed.abort(error),
+    );
+    managerLog.info({ 'node.id': options.nodeId, 'cluster.id': options.clusterId }, 'manager is ready');
+    await leading;
   } finally {
-    for (const server of servers) server.stop();
+    // The next leader has to be heard to be believed.
+    if (stop.aborted) await ended;
+    servers.stop();
+    leader.close();
   }
   if (failed.signal.aborted) throw failed.signal.reason;
 }
 
-/** The replicated log: in etcd, or on this manager's disk. `onFatal` is told when that has failed. */
-async function createLog(
+/** What is made later than the log that needs it. */
+interface State {
+  metrics: ManagerMetrics | undefined;
+  peers: GrpcPeers | undefined;
+  store: Store | undefined;
+}
+
+function openLog(
   options: ManagerOptions,
-  observe: (name: string, durationMs: number) => void,
-  onFatal: (error: unknown) => void,
-  signal: AbortSignal,
+  state: State,
+  { failed, signal }: { readonly failed: AbortController; readonly signal: AbortSignal },
 ): Promise<ReplicatedLog> {
-  const { etcd, clusterId, nodeId, advertiseAddress, clock } = options;
-  if (etcd === undefined) return createRaftLog(options, observe, onFatal);
-  // Who keeps the state on the disk need not load a client of etcd.
-  const { EtcdLog } = await import('./etcd-log/etcd-log.ts');
-  return new EtcdLog({
-    settings: etcd,
-    clusterId,
-    self: { nodeId, address: `${advertiseAddress}:2377` },
-    clock,
-    defer: setImmediate,
-    onFatal,
-    observe: (operation, durationMs) => observe(`swarm_raft_${operation}_latency_seconds`, durationMs),
+  const connect = connector(options);
+  const spec = () => [...(state.store?.view.cluster.values() ?? [])][0]?.spec ?? defaultClusterSpec;
+  return createLog({
+    ...options,
+    snapshotInterval: () => spec().snapshotInterval,
+    isFounder: options.founding !== undefined,
+    connect: ({ address, nodeId }) => connect(address, nodeId),
+    onPeers: (made) => {
+      state.peers = made;
+    },
+    observe: (name, durationMs) => state.metrics?.observe(name, durationMs),
+    onFatal: (error) => {
+      managerLog.fatal({ error: messageOf(error) }, 'the log cannot be written; the manager ends');
+      failed.abort(error);
+    },
     signal,
   });
 }
 
-async function createRaftLog(
-  options: ManagerOptions,
-  observe: (name: string, durationMs: number) => void,
-  onFatal: (error: unknown) => void,
-): Promise<RaftHost> {
-  const { clock, random, nodeId, clusterId, advertiseAddress, clusterSpec } = options;
-  const self = { id: newMemberId(randomBytes), nodeId, address: `${advertiseAddress}:2377` };
-  return new RaftHost({
-    log: { disk: await RealDisk.open(path.join(options.stateDirectory, 'log')), randomBytes, onFatal },
-    clusterId,
-    self,
-    founders: [self],
-    forceNewCluster: options.forceNewCluster ?? false,
-    openNetwork: noPeers,
-    clock,
-    random,
-    defer: setImmediate,
-    snapshotInterval: clusterSpec?.snapshotInterval || defaultClusterSpec.snapshotInterval,
-    observe: (operation, durationMs) =>
-      observe(
-        operation === 'fsync'
-          ? 'tsswarm_log_fsync_latency_seconds'
-          : `swarm_raft_${operation}_latency_seconds`,
-        durationMs,
-      ),
-  });
+/** Connects to the manager at host:port; with a node id, to that one and no other. */
+function connector({ identity, clusterId }: ManagerOptions) {
+  return (address: string, nodeId?: string): Channel =>
+    openTlsChannel(
+      address,
+      clientCredentials(identity.current, { clusterId, ...(nodeId !== undefined && { nodeId }) }),
+      PEER_CHANNEL_OPTIONS,
+    );
 }
 
 interface Parts {
-  readonly store: Store;
   readonly log: ReplicatedLog;
+  readonly consensus: RaftHost | undefined;
+  readonly store: Store;
   readonly logBroker: LogBroker;
   readonly dispatcher: Dispatcher;
-  readonly metrics: ManagerMetrics;
+  readonly connect: ReturnType<typeof connector>;
 }
 
-async function listen(
-  options: ManagerOptions,
-  { store, log, logBroker, dispatcher, metrics }: Parts,
-): Promise<RpcServer[]> {
-  const observeCall = (method: string, durationMs: number, error: unknown) =>
-    metrics.observeCall(method, durationMs, error === undefined ? 'ok' : toSwarmError(error).code);
-  const control = new RpcServer(observeCall);
-  control.add(
-    ControlService,
-    controlHandlers({ store, clock: options.clock, randomBytes, logBroker, backup: () => backupOf(log) }),
-  );
-  const internal = new RpcServer(observeCall);
-  internal.add(DispatcherService, dispatcher.handlers);
-  internal.add(ManagerHealthService, {
-    check: () => ({ leader: log.leadership.isLeader }),
-    metrics: async () => ({ text: await metrics.text() }),
+function assemble(options: ManagerOptions, { log, store }: Pick<Parts, 'log' | 'store'>): Parts {
+  const { clock, random } = options;
+  const logBroker = new LogBroker(randomBytes);
+  return {
+    log,
+    consensus: log instanceof RaftHost ? log : undefined,
+    store,
+    logBroker,
+    dispatcher: new Dispatcher({ store, clock, random, randomBytes, logBroker }),
+    connect: connector(options),
+  };
+}
+
+function assembleDoors(
+  { nodeId, clusterId, identity, clock, tool }: ManagerOptions,
+  { log, consensus, store, logBroker, dispatcher, connect }: Parts,
+  peers: GrpcPeers | undefined,
+) {
+  const leader = new LeaderChannel({ log, clock, connect });
+  const metrics = new ManagerMetrics({
+    view: () => store.view,
+    leadership: () => log.leadership,
+    appliedIndex: () => log.appliedIndex,
+    raft: () => consensus?.status,
+    sessions: () => dispatcher.sessionCount,
   });
-  const servers = [control, internal];
-  try {
-    await mkdir(path.dirname(options.controlSocket), { recursive: true });
-    await internal.listen(options.managerSocket, 0o600);
-    await control.listen(options.controlSocket, 0o660);
-  } catch (error) {
-    for (const server of servers) server.stop();
-    throw error;
+  const health = new Health(log, consensus, metrics);
+  const servers = new Servers({
+    nodeId,
+    clusterId,
+    store,
+    metrics,
+    leader,
+    identity,
+    peers,
+    control: controlHandlers({
+      store,
+      clock,
+      randomBytes,
+      logBroker,
+      tool,
+      consensus,
+      leaderAddress: () => log.leadership.leaderAddress,
+      backup: () => backupOf(log),
+    }),
+    dispatcher: dispatcher.handlers,
+    nodeCa: nodeCaHandlers({ store, clock, randomBytes, tool }),
+    membership: membershipHandlers({
+      store,
+      clock,
+      consensus,
+      connect: (member) => connect(member.address, member.nodeId),
+    }),
+    health: health.handlers,
+  });
+  return { leader, metrics, health, servers };
+}
+
+/** What only the leader does, for as long as it leads. */
+function leadership(
+  options: ManagerOptions,
+  { store, consensus, dispatcher }: Parts,
+  metrics: ManagerMetrics,
+): (leading: AbortSignal) => Promise<void> {
+  const { clock, nodeId } = options;
+  const counted = (loop: string) => ({ store, clock, onFailure: () => metrics.countLoopFailure(loop) });
+  const onScheduled = (delayMs: number) =>
+    metrics.observe('swarm_dispatcher_scheduling_delay_seconds', delayMs);
+  const hasSession = (id: string) => dispatcher.hasSession(id);
+  let { founding } = options;
+  return async (leading) => {
+    if (founding !== undefined) await bootstrap({ ...options, store, randomBytes }, founding);
+    founding = undefined;
+    await Promise.all([
+      dispatcher.run(leading),
+      runAllocatorLoop(counted('allocator'), leading),
+      runSchedulerLoop({ ...counted('scheduler'), onScheduled }, leading),
+      runReplicatedLoop({ ...counted('replicated'), randomBytes }, leading),
+      runReaperLoop(counted('reaper'), leading),
+      runRoleLoop({ ...counted('role'), consensus, selfId: nodeId, hasSession }, leading),
+      runRotationLoop({ ...counted('rotation'), randomBytes }, leading),
+    ]);
+  };
+}
+
+function afterAbort(signal: AbortSignal, act: () => Promise<void>): Promise<void> {
+  if (signal.aborted) return act();
+  return new Promise((resolve, reject) =>
+    signal.addEventListener('abort', () => act().then(resolve, reject), { once: true }),
+  );
+}
+
+/** A leader that stops hands its leadership on: nobody has to notice that it is gone. */
+async function endLog(log: ReplicatedLog): Promise<void> {
+  const hasOthers = log instanceof RaftHost && log.status.peers.some(({ isConnected }) => isConnected);
+  if (log.leadership.isLeader && hasOthers)
+    await log
+      .transferLeadership()
+      .catch((error) => managerLog.warn({ error: messageOf(error) }, 'leadership is left and not handed on'));
+  await log[Symbol.asyncDispose]();
+}
+
+/** Whoever is in the group already under its address has nothing to ask for. */
+async function becomeMember(
+  { nodeId, advertiseAddress, managers, clock }: ManagerOptions,
+  parts: {
+    readonly consensus: RaftHost | undefined;
+    readonly health: Health;
+    readonly connect: (address: string) => Channel;
+  },
+  signal: AbortSignal,
+): Promise<void> {
+  const { consensus, health, connect } = parts;
+  const { self, configuration } = consensus?.status ?? {};
+  const isKnown = configuration?.members.some(
+    ({ id, address }) => id === self?.id && address === advertiseAddress,
+  );
+  const isMember = isKnown && self !== undefined && configuration?.voters.includes(self.id);
+  if (managers.length === 0 || isMember) return;
+  await joinManagers(
+    {
+      member: { id: self?.id ?? 0, nodeId, address: advertiseAddress },
+      managers,
+      connect,
+      clock,
+      onProblem: (problem) => {
+        health.problem = problem;
+      },
+    },
+    signal,
+  );
+}
+
+/** The keys of the log are wrapped as the cluster says. A key that cannot be stored is as bad as a log that cannot. */
+function followUnlockKey(
+  store: Store,
+  consensus: RaftHost | undefined,
+  unlockKeys: readonly string[],
+  failed: AbortController,
+): void {
+  if (consensus === undefined) return;
+  let current = unlockKeys[0] ?? '';
+  const follow = () => {
+    const [cluster] = store.view.cluster.values();
+    const wanted = cluster?.secrets.unlockKey ?? current;
+    if (wanted === current) return;
+    current = wanted;
+    consensus.setUnlockKey(wanted === '' ? undefined : wanted).catch((error) => failed.abort(error));
+  };
+  store.subscribe(({ events }) => {
+    if (events.some(({ kind }) => kind === 'cluster')) follow();
+  });
+  follow();
+}
+
+/** What the daemon asks its manager. */
+class Health {
+  problem = '';
+  readonly #log: ReplicatedLog;
+  readonly #consensus: RaftHost | undefined;
+  readonly #metrics: ManagerMetrics;
+
+  constructor(log: ReplicatedLog, consensus: RaftHost | undefined, metrics: ManagerMetrics) {
+    this.#log = log;
+    this.#consensus = consensus;
+    this.#metrics = metrics;
   }
-  return servers;
+
+  get handlers(): Handlers<typeof ManagerHealthService> {
+    return {
+      check: () => {
+        const { self, configuration } = this.#consensus?.status ?? {};
+        const member = self === undefined || configuration?.voters.includes(self.id) === true;
+        return { leader: this.#log.leadership.isLeader, member, problem: this.problem };
+      },
+      metrics: async () => ({ text: await this.#metrics.text() }),
+    };
+  }
 }
 
 function backupOf(log: ReplicatedLog): AsyncIterable<Uint8Array> {
   if (log instanceof RaftHost) return log.backup();
   throw new SwarmError('failed-precondition', "backup: the cluster's state is kept in etcd", {
     hint: 'Back up etcd itself, for instance with "etcdctl snapshot save".',
-  });
-}
-
-/** The first start of a cluster: its own object and its first node. */
-async function bootstrap(store: Store, options: ManagerOptions): Promise<void> {
-  const { nodeId, clusterId, advertiseAddress } = options;
-  await store.update((tx) => {
-    if (tx.view.cluster.get(clusterId) === undefined)
-      tx.create('cluster', {
-        id: clusterId,
-        meta: emptyMeta,
-        spec: { ...defaultClusterSpec, ...options.clusterSpec },
-      });
-    if (tx.view.node.get(nodeId) !== undefined) return;
-    tx.create('node', {
-      id: nodeId,
-      meta: emptyMeta,
-      spec: { name: '', labels: {}, availability: options.availability ?? 'active', desiredRole: 'manager' },
-      description: emptyNodeDescription,
-      status: { state: 'unknown', message: 'waiting for its agent', address: advertiseAddress, sinceMs: 0 },
-      managerStatus: { leader: true, reachable: true, address: `${advertiseAddress}:2377` },
-      role: 'manager',
-    });
   });
 }

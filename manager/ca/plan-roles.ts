@@ -103,7 +103,7 @@ function planDemotions(situation: RoleSituation): Pick<RolePlan, 'actions' | 're
   const refusals: RoleRefusal[] = [];
   // What the actions so far have left.
   let left = situation;
-  for (const { id, name } of leaving(situation)) {
+  for (const { id, name, state } of leaving(situation)) {
     const refuse = (reason: string) =>
       refusals.push({ nodeId: id, reason: `${name} cannot become a worker: ${reason}` });
     const refusal = demotionRefusal(id, left);
@@ -112,8 +112,9 @@ function planDemotions(situation: RoleSituation): Pick<RolePlan, 'actions' | 're
     } else if (!left.members.some((member) => member.nodeId === id)) {
       actions.push({ kind: 'set-role', nodeId: id, role: 'worker' });
       left = { ...left, nodes: left.nodes.filter((node) => node.id !== id) };
-    } else if (left.isChangingMembers) {
-      // Its turn comes with the next decision.
+    } else if (left.isChangingMembers || state === 'unknown') {
+      // Its turn comes with the next decision; after a change of leader when the node has come back to the new one,
+      // or is given up: with its manager out of the group it finds the others less quickly.
     } else if (id === situation.selfId) {
       const toNodeId = successor(situation);
       if (toNodeId === undefined) refuse('it leads, and no manager that stays is reachable');
@@ -131,11 +132,11 @@ function planDemotions(situation: RoleSituation): Pick<RolePlan, 'actions' | 're
  * Whose manager is to go, and members whose node is no more. Unreachable ones first: while they count as voters, those who
  * are reachable cannot be spared. The leader last.
  */
-function leaving({ nodes, members, selfId }: RoleSituation): { id: string; name: string }[] {
+function leaving({ nodes, members, selfId }: RoleSituation): Pick<RoleNode, 'id' | 'name' | 'state'>[] {
   const known = new Set(nodes.map(({ id }) => id));
   const removed = members
     .filter(({ nodeId }) => !known.has(nodeId))
-    .map(({ nodeId }) => ({ id: nodeId, name: nodeId }));
+    .map(({ nodeId }) => ({ id: nodeId, name: nodeId, state: 'down' as const }));
   const unreachable = new Set(members.filter((member) => !isReachable(member)).map(({ nodeId }) => nodeId));
   const rank = (id: string) => (id === selfId ? 2 : unreachable.has(id) ? 0 : 1);
   return [

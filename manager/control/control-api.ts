@@ -1,16 +1,19 @@
 // The control service: one handler per RPC, each a line or two on top of the file of its kind of object.
 
 import type { Clock } from '../../core/clock.ts';
-import { SwarmError } from '../../core/errors.ts';
 import type { RandomBytes } from '../../core/ids.ts';
-import { validateNodeSpec } from '../../core/validate-spec.ts';
-import type { ControlService, UpdateNodeRequest, UpdateNodeResponse } from '../../proto/generated/control.ts';
+import type { ControlService } from '../../proto/generated/control.ts';
 import type { Handlers } from '../../rpc/server.ts';
+import { theCluster } from '../ca/authority.ts';
+import type { CertificateTool } from '../ca/certificate-tool.ts';
+import type { Consensus } from '../consensus.ts';
 import type { LogBroker } from '../log-broker.ts';
 import type { Store } from '../store/store.ts';
+import { getAuthority, getCluster, getJoinTokens, rotateAuthority, updateCluster } from './cluster-api.ts';
 import { explain } from './explain.ts';
-import { findNode, findService } from './find.ts';
+import { findService } from './find.ts';
 import { serviceLogs } from './logs-api.ts';
+import { listNodes, removeNode, updateNode } from './node-api.ts';
 import {
   createService,
   listServices,
@@ -25,30 +28,26 @@ export interface ControlOptions {
   readonly clock: Clock;
   readonly randomBytes: RandomBytes;
   readonly logBroker: LogBroker;
+  readonly tool: CertificateTool;
+  /** Absent where managers keep the state elsewhere. */
+  readonly consensus: Consensus | undefined;
+  readonly leaderAddress: () => string | undefined;
   /** The bytes of a backup file. */
   readonly backup: () => AsyncIterable<Uint8Array>;
 }
 
-export function controlHandlers({
-  store,
-  clock,
-  randomBytes,
-  logBroker,
-  backup,
-}: ControlOptions): Handlers<typeof ControlService> {
+export function controlHandlers(options: ControlOptions): Handlers<typeof ControlService> {
+  const { store, clock, randomBytes, logBroker, backup } = options;
   return {
-    getCluster: () => {
-      const [cluster] = store.view.cluster.values();
-      if (cluster === undefined) throw new SwarmError('unavailable', 'the cluster is still being created');
-      const nodes = [...store.view.node.values()];
-      return {
-        cluster,
-        nodes: nodes.length,
-        managers: nodes.filter((node) => node.role === 'manager').length,
-      };
-    },
-    listNodes: () => ({ nodes: [...store.view.node.values()] }),
-    updateNode: (request) => updateNode(store, request),
+    getCluster: () => getCluster(store.view),
+    updateCluster: (request) => updateCluster(options, request),
+    getJoinTokens: () => getJoinTokens(store.view, options.leaderAddress()),
+    getUnlockKey: () => ({ key: theCluster(store.view).secrets.unlockKey }),
+    getAuthority: () => getAuthority(store.view),
+    rotateAuthority: (request) => rotateAuthority(options, request),
+    listNodes: () => ({ nodes: listNodes(options) }),
+    updateNode: (request) => updateNode(options, request),
+    removeNode: async ({ node, force }) => ({ nodeId: await removeNode(options, node, force) }),
     createService: ({ spec }) => createService(store, spec, randomBytes),
     updateService: (request) => updateService(store, request, clock.nowMs()),
     removeService: async ({ service }) => ({ serviceId: await removeService(store, service) }),
@@ -64,19 +63,4 @@ export function controlHandlers({
     },
     explain: ({ target }) => explain(store.view, target, clock.nowMs()),
   };
-}
-
-async function updateNode(
-  store: Store,
-  { nodeId, version, spec }: UpdateNodeRequest,
-): Promise<UpdateNodeResponse> {
-  validateNodeSpec(spec);
-  const id = await store.update((tx) => {
-    const node = findNode(tx.view, nodeId);
-    if (spec.desiredRole !== node.spec.desiredRole)
-      throw new SwarmError('unimplemented', 'role: changing the role of a node is not supported yet');
-    tx.update('node', { ...node, spec }, version);
-    return node.id;
-  });
-  return { node: findNode(store.view, id) };
 }

@@ -19,6 +19,7 @@ import { eventually } from '../../test/support/eventually.ts';
 import { MemoryLog } from '../../test/support/memory-log.ts';
 import { LogBroker } from '../log-broker.ts';
 import { Store } from '../store/store.ts';
+import { Transaction } from '../store/transaction.ts';
 import { AssignmentTracker } from './assignments.ts';
 import { Dispatcher } from './dispatcher.ts';
 
@@ -34,7 +35,11 @@ class Agent {
   readonly ended: Promise<unknown>;
 
   constructor(dispatcher: Dispatcher, nodeId = 'n1') {
-    const messages = dispatcher.handlers.session(this.requests, { signal: this.gone.signal, nodeId: '' });
+    const messages = dispatcher.handlers.session(this.requests, {
+      signal: this.gone.signal,
+      caller: { role: 'worker', nodeId },
+      isForwarded: false,
+    });
     const read = async () => {
       for await (const message of messages) this.received.push(message);
     };
@@ -42,7 +47,7 @@ class Agent {
       () => 'ended',
       (error: unknown) => error,
     );
-    this.requests.push({ register: { nodeId, description: emptyNodeDescription } });
+    this.requests.push({ register: { nodeId, description: emptyNodeDescription, address: '' } });
   }
 
   report(taskId: string, state: TaskState, timestampMs: number): void {
@@ -59,10 +64,25 @@ class Agent {
   }
 }
 
+/** Somebody else is faster with the next write: it has to be decided again, after what happens meanwhile. */
+class ContestedStore extends Store {
+  meanwhile: (() => Promise<unknown>) | undefined;
+
+  override async update<T>(decide: (tx: Transaction) => T): Promise<T> {
+    const { meanwhile } = this;
+    this.meanwhile = undefined;
+    if (meanwhile !== undefined) {
+      decide(new Transaction(this.view));
+      await meanwhile();
+    }
+    return super.update(decide);
+  }
+}
+
 async function start(node: Partial<Node['status']> = {}) {
   const log = new MemoryLog();
   const clock = new FakeClock();
-  const store = new Store(log, clock);
+  const store = new ContestedStore(log, clock);
   await store.open();
   await store.update((tx) => {
     const [first, second] = [aNode('n1'), aNode('n2')];
@@ -87,6 +107,21 @@ async function start(node: Partial<Node['status']> = {}) {
     nodeState: () => store.view.node.get('n1')?.status.state,
   };
 }
+
+test('a node that registers while a new leader calls it unknown is ready afterwards', async () => {
+  const { dispatcher, store, run, nodeState } = await start();
+  let isRegistered = false;
+  store.meanwhile = async () => {
+    await new Agent(dispatcher).registered();
+    isRegistered = true;
+  };
+
+  void run();
+  await eventually(() => isRegistered);
+  await new Promise((resolve) => setImmediate(resolve));
+
+  assert.equal(nodeState(), 'ready');
+});
 
 test('a node whose deadline passes while it registers is ready afterwards', async () => {
   const { log, clock, dispatcher, run, nodeState } = await start();

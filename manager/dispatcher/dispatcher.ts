@@ -1,12 +1,19 @@
 // The agents' side of the manager: sessions, heartbeats, assignments out, statuses in. Whoever falls silent for three
 // heartbeat periods is DOWN, and the orchestrator replaces its tasks.
 
+import { isDeepStrictEqual } from 'node:util';
 import type { Clock, Random } from '../../core/clock.ts';
 import { defaultClusterSpec } from '../../core/defaults.ts';
 import { messageOf, SwarmError } from '../../core/errors.ts';
-import type { NodeDescription, NodeState, Task } from '../../core/generated/objects.ts';
+import type { Node, NodeState, Task } from '../../core/generated/objects.ts';
 import { newId, type RandomBytes } from '../../core/ids.ts';
-import type { AgentMessage, DispatcherService, ManagerMessage } from '../../proto/generated/dispatcher.ts';
+import type {
+  AgentMessage,
+  ClusterNews,
+  DispatcherService,
+  ManagerMessage,
+  Register,
+} from '../../proto/generated/dispatcher.ts';
 import { AsyncQueue } from '../../rpc/queue.ts';
 import type { CallContext, Handlers } from '../../rpc/server.ts';
 import { dispatcherLog } from '../log.ts';
@@ -14,6 +21,7 @@ import type { LogBroker } from '../log-broker.ts';
 import type { Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { AssignmentTracker } from './assignments.ts';
+import { newsFor, type SharedNews, sharedNews } from './news.ts';
 import { StatusWriter } from './status-writer.ts';
 
 export interface DispatcherOptions {
@@ -30,6 +38,7 @@ interface Session {
   readonly outbox: AsyncQueue<ManagerMessage>;
   readonly tracker: AssignmentTracker;
   flushScheduled: boolean;
+  news: ClusterNews | undefined;
 }
 
 // Swarm's: silent for this many periods is down; twice as many after a change of leader.
@@ -45,6 +54,7 @@ export class Dispatcher {
   readonly #sessions = new Map<string, Session>();
   readonly #deadlines = new Map<string, () => void>();
   #isStopped = false;
+  #isNewsPlanned = false;
 
   constructor(options: DispatcherOptions) {
     this.#options = options;
@@ -53,6 +63,10 @@ export class Dispatcher {
 
   get sessionCount(): number {
     return this.#sessions.size;
+  }
+
+  hasSession(nodeId: string): boolean {
+    return this.#sessions.has(nodeId);
   }
 
   get handlers(): Handlers<typeof DispatcherService> {
@@ -68,8 +82,12 @@ export class Dispatcher {
   /** Sends changes of tasks to their nodes until the signal aborts. Nodes known from before get time to come back. */
   async run(signal: AbortSignal): Promise<void> {
     const { store } = this.#options;
+    this.#isStopped = false;
     const unsubscribe = store.subscribe(({ events }) => {
-      for (const { kind, object, previous } of events) {
+      for (const { kind, action, object, previous } of events) {
+        if (kind === 'node' && action === 'removed') this.#dismiss(object.id);
+        if (kind === 'cluster' || (kind === 'node' && isNews(object as Node, previous as Node | undefined)))
+          this.#planNews();
         if (kind !== 'task') continue;
         const task = object as Task;
         const session = this.#sessions.get(task.nodeId || ((previous as Task | undefined)?.nodeId ?? ''));
@@ -89,6 +107,7 @@ export class Dispatcher {
       unsubscribe();
       this.#isStopped = true;
       for (const cancel of this.#deadlines.values()) cancel();
+      this.#deadlines.clear();
       for (const session of this.#sessions.values()) session.outbox.end();
     }
   }
@@ -97,21 +116,29 @@ export class Dispatcher {
     for (const node of this.#options.store.view.node.values()) {
       // The sockets are open already: a node that was faster is not to be called unknown.
       if (node.status.state === 'down' || this.#deadlines.has(node.id)) continue;
-      this.#expect(node.id, GRACE_PERIODS_AT_START);
+      const deadline = this.#expect(node.id, GRACE_PERIODS_AT_START);
       const message = 'the manager has started; waiting for the node';
-      await this.#options.store.update((tx) => this.#putNodeState(tx, node.id, 'unknown', message));
+      await this.#options.store.update((tx) => {
+        // It may have been heard of while this write had to be repeated.
+        if (this.#deadlines.get(node.id) === deadline) this.#putNodeState(tx, node.id, 'unknown', message);
+      });
     }
   }
 
   async *#session(
     requests: AsyncIterable<AgentMessage>,
-    { signal }: CallContext,
+    { signal, caller }: CallContext,
   ): AsyncIterable<ManagerMessage> {
     const incoming = requests[Symbol.asyncIterator]();
     const first = await incoming.next();
     const register = first.done ? undefined : first.value.register;
     if (register === undefined) throw new SwarmError('invalid-argument', 'a session begins with "register"');
-    const session = await this.#open(register.nodeId, register.description);
+    if (register.nodeId !== caller.nodeId)
+      throw new SwarmError(
+        'permission-denied',
+        `node ${caller.nodeId} may not register as ${register.nodeId}`,
+      );
+    const session = await this.#open(register);
     const close = this.#options.logBroker.addNode(session.nodeId, (logSubscription) =>
       session.outbox.push({ logSubscription }),
     );
@@ -131,7 +158,7 @@ export class Dispatcher {
     }
   }
 
-  async #open(nodeId: string, description: NodeDescription): Promise<Session> {
+  async #open({ nodeId, description, address }: Register): Promise<Session> {
     const { store, randomBytes } = this.#options;
     if (store.view.node.get(nodeId) === undefined)
       throw new SwarmError('not-found', `node ${nodeId} is not part of this cluster`);
@@ -142,7 +169,7 @@ export class Dispatcher {
         const node = tx.view.node.get(nodeId);
         if (node === undefined) return;
         const sinceMs = this.#options.clock.nowMs();
-        const status = { ...node.status, state: 'ready' as const, message: '', sinceMs };
+        const status = { ...node.status, state: 'ready' as const, message: '', sinceMs, address };
         tx.update('node', { ...node, description, status });
       });
     } finally {
@@ -157,9 +184,11 @@ export class Dispatcher {
       outbox: new AsyncQueue(),
       tracker: new AssignmentTracker(nodeId),
       flushScheduled: false,
+      news: undefined,
     };
     this.#sessions.set(nodeId, session);
     session.outbox.push({ registered: { sessionId: session.id, heartbeatPeriodMs: this.#nextPeriodMs() } });
+    this.#sendNews(session);
     session.outbox.push({ assignments: session.tracker.complete(store.view) });
     dispatcherLog.info({ 'node.id': nodeId, 'session.id': session.id }, 'session opened');
     return session;
@@ -200,6 +229,34 @@ export class Dispatcher {
     }
   }
 
+  /** A node that was removed: its next attempt is refused by what its certificate says. */
+  #dismiss(nodeId: string): void {
+    this.#deadlines.get(nodeId)?.();
+    this.#deadlines.delete(nodeId);
+    const reason = new SwarmError('permission-denied', `node ${nodeId} is not part of this cluster any more`);
+    this.#sessions.get(nodeId)?.outbox.end(reason);
+  }
+
+  /** Once for all that changes in this turn of the event loop. */
+  #planNews(): void {
+    if (this.#isNewsPlanned) return;
+    this.#isNewsPlanned = true;
+    this.#options.clock.after(0, () => {
+      this.#isNewsPlanned = false;
+      const shared = sharedNews(this.#options.store.view);
+      for (const session of this.#sessions.values()) this.#sendNews(session, shared);
+    });
+  }
+
+  #sendNews(session: Session, shared: SharedNews = sharedNews(this.#options.store.view)): void {
+    const node = this.#options.store.view.node.get(session.nodeId);
+    if (node === undefined) return;
+    const news = newsFor(shared, node);
+    if (isDeepStrictEqual(news, session.news)) return;
+    session.news = news;
+    session.outbox.push({ news });
+  }
+
   /** Collects the changes of this turn of the event loop into one message. */
   #scheduleFlush(session: Session): void {
     if (session.flushScheduled || !session.tracker.isDirty) return;
@@ -214,11 +271,11 @@ export class Dispatcher {
     });
   }
 
-  /** (Re)starts the time after which silence means DOWN. */
-  #expect(nodeId: string, periods: number): void {
+  /** (Re)starts the time after which silence means DOWN. Returns what stands in `#deadlines` for it. */
+  #expect(nodeId: string, periods: number): () => void {
     this.#deadlines.get(nodeId)?.();
     // A message may still arrive while the sockets close.
-    if (this.#isStopped) return;
+    if (this.#isStopped) return () => {};
     const cancel = this.#options.clock.after(this.#periodMs() * periods, () => {
       this.#deadlines.delete(nodeId);
       this.#sessions.get(nodeId)?.outbox.end(new SwarmError('deadline-exceeded', 'no heartbeat'));
@@ -231,6 +288,7 @@ export class Dispatcher {
       });
     });
     this.#deadlines.set(nodeId, cancel);
+    return cancel;
   }
 
   /** The node is heard of: no deadline runs until the next `#expect`. */
@@ -262,4 +320,14 @@ export class Dispatcher {
   #nextPeriodMs(): number {
     return Math.round(this.#periodMs() * (1 + PERIOD_JITTER * (2 * this.#options.random() - 1)));
   }
+}
+
+/** Status changes of thousands of nodes concern nobody's news. */
+function isNews(node: Node, previous: Node | undefined): boolean {
+  return (
+    previous === undefined ||
+    node.role !== previous.role ||
+    node.renewalAskedAtMs !== previous.renewalAskedAtMs ||
+    node.managerStatus?.address !== previous.managerStatus?.address
+  );
 }

@@ -271,7 +271,7 @@ async function certificates(directory: string) {
     certFile: path.join(directory, 'cert.pem'),
     keyFile: path.join(directory, 'key.pem'),
   };
-  writeFileSync(files.caFile, identity?.authority ?? '');
+  writeFileSync(files.caFile, identity?.roots ?? '');
   writeFileSync(files.certFile, identity?.certificate ?? '');
   writeFileSync(files.keyFile, identity?.key ?? '');
   return files;

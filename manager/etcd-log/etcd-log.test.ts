@@ -2,11 +2,11 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, type TestContext, test } from 'node:test';
-import { emptyNodeDescription } from '../../core/generated/objects.ts';
 import { systemClock } from '../../node/system-clock.ts';
 import { ChangeCodec } from '../../proto/generated/log.ts';
 import { decode } from '../../proto/wire.ts';
 import { setLogLevel } from '../../rpc/logger.ts';
+import { aNode } from '../../test/support/builders.ts';
 import { LEASE_SECONDS, newEtcdLog, startEtcdManager, TEST_TIMING } from '../../test/support/etcd-cluster.ts';
 import { eventually } from '../../test/support/eventually.ts';
 import { missingForEtcd, RealEtcd } from '../../test/support/real-etcd.ts';
@@ -133,7 +133,7 @@ describe('managers over etcd', { skip: missingForEtcd }, () => {
     const [leader, follower] = [await start(t, settings, 'n1'), await start(t, settings, 'n2')];
     const copy = commitsOf(follower.store);
     const many = (count: number, name: string) => (tx: Transaction) => {
-      for (let number = 0; number < count; number++) tx.create('node', { ...aNode(`${name}${number}`) });
+      for (let number = 0; number < count; number++) tx.create('node', aNode(`${name}${number}`));
     };
 
     await leader.store.update(many(1_000, 'x'));
@@ -313,14 +313,3 @@ describe('managers over etcd', { skip: missingForEtcd }, () => {
     await assert.rejects(first.store.update(create('b')));
   });
 });
-
-function aNode(id: string) {
-  return {
-    id,
-    meta: { version: 0, createdAtMs: 0, updatedAtMs: 0 },
-    spec: { name: '', labels: {}, availability: 'active', desiredRole: 'worker' },
-    description: emptyNodeDescription,
-    status: { state: 'unknown', message: '', address: '', sinceMs: 0 },
-    role: 'worker',
-  } as const;
-}

@@ -9,6 +9,7 @@ import type { Clock } from '../../core/clock.ts';
 import { emptyPeerMessage, type Member, type PeerMessage, PeerService } from '../../proto/generated/raft.ts';
 import { openChannel } from '../../rpc/client.ts';
 import { setLogLevel } from '../../rpc/logger.ts';
+import type { CallContext } from '../../rpc/server.ts';
 import { RpcServer } from '../../rpc/server.ts';
 import { eventually } from '../../test/support/eventually.ts';
 import { newMessage } from '../raft/message.ts';
@@ -132,7 +133,11 @@ test('a peer that greets is tried at once, however long the wait would be', asyn
     yield { ...emptyPeerMessage, hello: { from: TWO, clusterId: CLUSTER } };
     await greeting.promise;
   }
-  const context = { signal: new AbortController().signal, nodeId: TWO.nodeId };
+  const context: CallContext = {
+    signal: new AbortController().signal,
+    caller: { role: 'manager', nodeId: TWO.nodeId },
+    isForwarded: false,
+  };
   const exchange = one.peers.handlers.exchange(greet(), context);
   await eventually(() => one.connections > before);
 

@@ -25,7 +25,7 @@ export interface RaftHostOptions {
   /** Runs a callback soon, after what is happening now: proposals of one moment go together. */
   readonly defer: (callback: () => void) => void;
   /** Entries between two snapshots. */
-  readonly snapshotInterval: number;
+  readonly snapshotInterval: () => number;
   /** Entries between two after which the members compare what they have. */
   readonly stateHashInterval?: number;
   readonly timing?: RaftTiming;
@@ -92,9 +92,15 @@ export function statusOf(
     .filter(({ id }) => id !== raft.id)
     .map((member) => ({
       member,
-      isConnected: network.isConnected(member.id),
+      isConnected: network.isConnected(member.id) && isAnswering(raft, member.id),
       match: raft.progressOf(member.id)?.match,
       state: raft.progressOf(member.id)?.state,
     }));
   return { role, term, leaderId, committedIndex: log.committedIndex, configuration, peers };
+}
+
+/** The leader knows more than whom it hears: who hears it. A peer with another address than the group has is heard only. */
+function isAnswering(raft: Raft, id: MemberId): boolean {
+  const progress = raft.progressOf(id);
+  return progress === undefined || progress.isRecentlyActive || progress.wasRecentlyActive;
 }

@@ -199,6 +199,11 @@ export class RaftHost implements ReplicatedLog {
     await this.#taker.settled();
   }
 
+  /** What protects the keys of the log on this disk from now on; undefined: nothing but the file's mode. */
+  setUnlockKey(unlockKey: string | undefined): Promise<void> {
+    return this.#disk.setUnlockKey(unlockKey);
+  }
+
   /** The state of now, as the bytes of a backup file. */
   async *backup(): AsyncIterable<Uint8Array> {
     await this.takeSnapshot();

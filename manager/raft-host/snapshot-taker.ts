@@ -8,7 +8,7 @@ import type { LogOnDisk } from './log-on-disk.ts';
 export interface SnapshotTakerOptions {
   readonly disk: LogOnDisk;
   /** Entries between two snapshots. */
-  readonly interval: number;
+  readonly interval: () => number;
   /** The state as it is now, and where that is in the log; undefined while it is in flux. */
   readonly capture: () => { mark: SnapshotMark; records: Iterable<Uint8Array> } | undefined;
   /** Entries up to this index are not needed in memory any more. */
@@ -38,7 +38,7 @@ export class SnapshotTaker {
   /** Entries have been applied up to `appliedIndex`, so many bytes more. */
   applied(appliedIndex: number, bytes: number): void {
     this.#bytes += bytes;
-    if (appliedIndex - this.index >= this.#options.interval || this.#bytes >= LOG_BYTES_MAX) this.start();
+    if (appliedIndex - this.index >= this.#options.interval() || this.#bytes >= LOG_BYTES_MAX) this.start();
   }
 
   /** A snapshot of the leader took the place of all that. */

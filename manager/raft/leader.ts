@@ -98,7 +98,10 @@ export class Leader {
       configuration,
       (voter) => voter === id || this.#progress.get(voter)?.isRecentlyActive === true,
     );
-    for (const progress of this.#progress.values()) progress.isRecentlyActive = false;
+    for (const progress of this.#progress.values()) {
+      progress.wasRecentlyActive = progress.isRecentlyActive;
+      progress.isRecentlyActive = false;
+    }
     return isAlive;
   }
 

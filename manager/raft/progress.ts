@@ -62,6 +62,8 @@ export class Progress {
   next: number;
   /** The peer was heard since the last look of check-quorum. */
   isRecentlyActive = false;
+  /** The same of the look before. */
+  wasRecentlyActive = false;
   /** The commit index that the peer was last told. */
   sentCommit = 0;
   /** Set while state is snapshot: the index whose arrival ends it. */

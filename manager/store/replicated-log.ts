@@ -14,7 +14,7 @@ export class NotLeaderError extends SwarmError {
       leaderAddress === undefined
         ? 'the cluster has no leader at the moment'
         : `this manager does not lead the cluster; ${leaderAddress} does`,
-      hint === undefined ? {} : { hint },
+      { isUndone: true, ...(hint !== undefined && { hint }) },
     );
     this.leaderAddress = leaderAddress;
   }
