@@ -2,16 +2,20 @@
 
 import type { Clock, Random } from '../core/clock.ts';
 import type { NodeDescription } from '../core/generated/objects.ts';
-import { openChannel } from '../rpc/client.ts';
+import type { ClusterNews } from '../proto/generated/dispatcher.ts';
+import type { Channel } from '../rpc/client.ts';
 import type { Engine } from './engine/engine.ts';
 import type { Network } from './network/network.ts';
-import { runSessions } from './session/session.ts';
+import { Redescription, runSessions } from './session/session.ts';
 import { Worker } from './worker/worker.ts';
 
 export interface AgentOptions {
   readonly nodeId: string;
-  /** gRPC target of the manager. */
-  readonly manager: string;
+  /** A connection to a manager; asked for each session anew. */
+  readonly connect: () => Channel;
+  /** How others reach this node, without port. */
+  readonly address: () => string;
+  readonly onNews: (news: ClusterNews) => void;
   readonly engine: Engine;
   readonly network: Network;
   readonly stateDirectory: string;
@@ -21,6 +25,8 @@ export interface AgentOptions {
 }
 
 export interface Agent {
+  /** Tells the manager what `describe` says now. */
+  describeAgain(): void;
   /** Stops and erases all tasks of this node. */
   removeAll(): Promise<void>;
   /** Ends the session and leaves the tasks running. */
@@ -32,14 +38,14 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const { engine, network, clock, stateDirectory } = options;
   const worker = await Worker.open({ engine, network, clock, stateDirectory });
   const stopping = new AbortController();
-  const channel = openChannel(options.manager);
-  const sessions = runSessions({ ...options, worker, channel }, stopping.signal);
+  const redescription = new Redescription();
+  const sessions = runSessions({ ...options, worker, redescription }, stopping.signal);
   const endSessions = async () => {
     stopping.abort();
     await sessions;
-    channel.close();
   };
   return {
+    describeAgain: () => redescription.announce(),
     stop: async () => {
       await endSessions();
       worker.stop();

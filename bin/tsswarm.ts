@@ -22,12 +22,19 @@ function catchInterrupt(): AbortSignal {
   return interrupted.signal;
 }
 
+async function readSecret(prompt: string): Promise<string | undefined> {
+  if (!stdin.isTTY) return undefined;
+  const { readUnseen } = await import('../cli/secret-input.ts');
+  return readUnseen(stdin, stderr, prompt);
+}
+
 const io: Io = {
   environment: env,
   workdir: process.cwd(),
   get stdin() {
     return stdin;
   },
+  readSecret,
   isTerminal: stdout.isTTY === true,
   get columns() {
     return stdout.columns || 80;

@@ -35,17 +35,17 @@ async function main(): Promise<void> {
   const [command = 'run', ...extra] = words;
   if (command === 'manager-process')
     return (await import('../node/manager-process.ts')).runManagerProcess(process.stdin);
+  if (command === 'certificate-process')
+    return (await import('../node/certificate-process.ts')).runCertificateProcess(
+      process.stdin,
+      process.stdout,
+    );
   if (command === 'log') {
     const { LOG_USAGE, runLogCommand } = await import('../node/log-command.ts');
     if (extra.length === 0 || extra.includes('help')) return void process.stdout.write(LOG_USAGE);
     process.exitCode = await runLogCommand(extra, flags, (line) => process.stdout.write(`${line}\n`));
     return;
   }
-  if (command === 'certificate-process')
-    return (await import('../node/certificate-process.ts')).runCertificateProcess(
-      process.stdin,
-      process.stdout,
-    );
   if (command === 'help') return void process.stdout.write(USAGE);
   if (command === 'version') return void process.stdout.write(`tsswarmd version ${VERSION}\n`);
   const configFile = flags.get('config') ?? DEFAULT_CONFIG_FILE;

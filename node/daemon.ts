@@ -1,48 +1,52 @@
-// The daemon of one machine: owns the engine and the network, and while the node is in a cluster its agent and, on a
-// manager, the manager process. Membership changes go through here and leave nothing half-done.
+// The daemon of one machine: owns the engine and the network, and while the node is in a cluster its membership. Membership
+// changes go through here and leave nothing half-done.
 
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, rmSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import path from 'node:path';
-import { type Agent, startAgent } from '../agent/agent.ts';
 import type { Engine, EngineDescription } from '../agent/engine/engine.ts';
 import type { LocalNetwork } from '../agent/network/local-network.ts';
 import { sleep } from '../core/clock.ts';
 import { messageOf, SwarmError } from '../core/errors.ts';
-import { emptyClusterSpec, type NodeDescription } from '../core/generated/objects.ts';
+import { emptyNodeTrust, type NodeDescription } from '../core/generated/objects.ts';
 import { newId } from '../core/ids.ts';
+import { parseUnlockKey } from '../core/unlock-key.ts';
 import { VERSION } from '../core/version.ts';
 import type { EtcdSettings } from '../manager/etcd-log/settings.ts';
 import { ControlService, ManagerHealthService } from '../proto/generated/control.ts';
 import {
+  type ExamineRequest,
   emptyInitRequest,
+  type Finding,
   type InfoResponse,
   type InitRequest,
   type InitResponse,
+  type JoinRequest,
+  type JoinResponse,
   type LocalNodeState,
   type RestoreRequest,
 } from '../proto/generated/node.ts';
-import { createClient, openChannel } from '../rpc/client.ts';
+import { type Channel, createClient, openChannel, withChannel } from '../rpc/client.ts';
+import { CertificateFiles, trustOf } from './certificate-files.ts';
+import { CertificateProcess } from './certificate-process.ts';
+import { eraseClusterStore, foundClusterStore, requireSameStore } from './cluster-store.ts';
 import { type DaemonConfig, etcdSettings } from './config.ts';
+import { examineHost, requireFit } from './examine.ts';
+import { asItIs, foundingOf } from './founding.ts';
 import { deleteIdentity, type Identity, readIdentity, writeIdentity } from './identity.ts';
+import { joinCluster } from './joining.ts';
 import { nodeLog } from './log.ts';
-import { chooseAdvertiseAddress, describeMachine } from './machine.ts';
-import { superviseManager } from './manager-process.ts';
+import { chooseAddresses, describeMachine } from './machine.ts';
+import { type Beginning, Membership } from './membership.ts';
 import { restoreManager } from './restore-manager.ts';
 import { systemClock } from './system-clock.ts';
+import { logOpens } from './unlocking.ts';
 
 export interface DaemonOptions {
   readonly config: DaemonConfig;
   readonly program: string;
   readonly engine: Engine;
   readonly network: LocalNetwork;
-}
-
-/** What runs while the node is a member. */
-interface Membership {
-  readonly identity: Identity;
-  readonly agent: Agent;
-  readonly stopManager: () => Promise<void>;
 }
 
 const READY_LIMIT_MS = 30_000;
@@ -54,53 +58,58 @@ export class Daemon {
   metricsAddress = '';
   readonly #options: DaemonOptions;
   readonly #engineFacts: EngineDescription;
+  readonly #files: CertificateFiles;
   #membership: Membership | undefined;
+  /** A member whose keys need the unlock key. */
+  #locked: Identity | undefined;
   /** Membership changes follow each other. */
   #change: Promise<unknown> = Promise.resolve();
   #isChanging = false;
-  #managerError = '';
+  #problem = '';
 
   private constructor(options: DaemonOptions, engineFacts: EngineDescription) {
     this.#options = options;
     this.engine = options.engine;
     this.#engineFacts = engineFacts;
+    this.#files = new CertificateFiles(options.config['data-root']);
   }
 
   /** Comes back to the cluster that this node is a member of, if any. */
   static async open(options: DaemonOptions): Promise<Daemon> {
     const daemon = new Daemon(options, await options.engine.describe());
-    const identity = readIdentity(options.config['data-root']);
-    if (identity !== undefined) daemon.#membership = await daemon.#join(identity);
+    await daemon.#comeBack();
     return daemon;
   }
 
   get membership(): { clusterId: string; nodeId: string; isManager: boolean } {
     const { clusterId = '', nodeId = '' } = this.#membership?.identity ?? {};
-    return { clusterId, nodeId, isManager: nodeId !== '' };
+    return { clusterId, nodeId, isManager: this.#membership?.role === 'manager' };
   }
 
   /** The manager's own metrics; empty when there is none. */
   async managerMetrics(): Promise<string> {
-    if (this.#membership === undefined) return '';
-    const channel = openChannel(`unix://${this.#socket('manager')}`);
-    try {
-      const { text } = await createClient(ManagerHealthService, channel).metrics({}, { timeoutMs: 5_000 });
-      return text;
-    } finally {
-      channel.close();
-    }
+    if (this.#membership?.role !== 'manager') return '';
+    const { text } = await this.#ask('manager', (channel) =>
+      createClient(ManagerHealthService, channel).metrics({}, { timeoutMs: 5_000 }),
+    );
+    return text;
   }
 
   /** Makes this machine the first node of a new cluster. */
   init(request: InitRequest): Promise<InitResponse> {
     return this.#serialized(async () => {
-      if (request.forceNewCluster) return this.#forceNewCluster();
+      if (request.forceNewCluster) return this.#forceNewCluster(request);
       this.#requireNoMembership();
+      const founding = foundingOf(request);
       const identity = this.#newIdentity(request);
       // What a daemon left that died while it left: a new manager must not replay an old cluster.
       this.#eraseState();
-      await this.#foundStore(identity);
-      return this.#begin(identity);
+      await foundClusterStore(this.#etcd, identity.clusterId);
+      await this.#begin({
+        identity,
+        founding: { ...founding, dataPathAddress: identity.dataPathAddress },
+      });
+      return { nodeId: identity.nodeId, unlockKey: await this.#unlockKey() };
     });
   }
 
@@ -115,78 +124,91 @@ export class Daemon {
       const fresh = this.#newIdentity({ ...emptyInitRequest, advertiseAddress });
       this.#eraseState();
       try {
-        const directory = path.join(this.#dataRoot, 'manager');
-        const clusterId = await restoreManager({ ...fresh, directory, unlockKey }, file);
-        return await this.#begin({ ...fresh, clusterId });
+        const clusterId = await restoreManager(
+          { ...fresh, directory: this.#managerDirectory, unlockKey },
+          file,
+        );
+        await this.#begin({ identity: { ...fresh, clusterId }, founding: asItIs });
       } catch (error) {
         this.#eraseState();
         throw error;
       }
+      return { nodeId: fresh.nodeId, unlockKey: await this.#unlockKey() };
     });
   }
 
-  #requireOwnStore(what: string): void {
-    if (this.#etcd !== undefined)
-      throw new SwarmError(
-        'failed-precondition',
-        `${what}: the state of this node's cluster is kept in etcd`,
-        {
-          hint: 'Back up and restore etcd itself, for instance with "etcdctl snapshot".',
-        },
-      );
-  }
-
-  #requireNoMembership(): void {
-    if (this.#membership !== undefined)
-      throw new SwarmError('failed-precondition', 'this node is already part of a cluster', {
-        hint: 'Use "tsswarm leave --force" to leave it first.',
+  /** Makes this machine a node of the cluster that the token is of. */
+  join(request: JoinRequest): Promise<JoinResponse> {
+    return this.#serialized(async () => {
+      this.#requireNoMembership();
+      const addresses = chooseAddresses(request);
+      const { token, managers, availability, labels } = request;
+      const findings = requireFit(await this.examine(request));
+      using tool = new CertificateProcess({ program: this.#options.program });
+      this.#eraseState();
+      const { advertiseAddress: address, dataPathAddress } = addresses;
+      const joined = await joinCluster(tool, {
+        token,
+        managers,
+        request: { availability, labels, address, dataPathAddress },
       });
+      const { nodeId, clusterId, identity: tls } = joined;
+      this.#files.write(tls, '');
+      const store = this.#etcd === undefined ? ('raft' as const) : ('etcd' as const);
+      await this.#begin({ identity: { ...addresses, nodeId, clusterId, managers, store }, tls });
+      return { nodeId, role: trustOf(tls).role, findings };
+    });
   }
 
-  /** Starts what a member runs; undone as a whole when that fails. */
-  async #begin(identity: Identity): Promise<InitResponse> {
-    writeIdentity(this.#dataRoot, identity);
-    try {
-      this.#membership = await this.#join(identity);
-      await this.#untilReady(identity.nodeId);
-    } catch (error) {
-      await this.#endMembership();
-      throw error;
-    }
-    return { nodeId: identity.nodeId };
-  }
-
-  /** This manager goes on alone with what is on its disk. Its containers are not touched. */
-  async #forceNewCluster(): Promise<InitResponse> {
-    this.#requireOwnStore('force-new-cluster');
-    const membership = this.#membership;
-    if (membership === undefined)
-      throw new SwarmError(
-        'failed-precondition',
-        'this node is not part of a cluster: there is nothing to go on with',
-        {
-          hint: 'Use "tsswarm init" without --force-new-cluster, or "tsswarm cluster restore".',
-        },
-      );
-    await membership.agent.stop();
-    await membership.stopManager();
-    this.#membership = await this.#join(membership.identity, { forceNewCluster: true });
-    await this.#untilReady(membership.identity.nodeId);
-    return { nodeId: membership.identity.nodeId };
+  /** What of this machine stands in the way of the cluster, and what will hurt. Asks the managers that it knows, or these. */
+  examine({ managers }: ExamineRequest): Promise<Finding[]> {
+    const { config, network } = this.#options;
+    const own = this.#membership?.identity;
+    const known = own?.managers.filter((address) => address !== own.advertiseAddress) ?? [];
+    return examineHost({
+      managers: managers.length > 0 ? managers : known,
+      dataRoot: config['data-root'],
+      runDir: config['run-dir'],
+      engine: this.#engineFacts,
+      networkWarnings: network.warnings,
+      isLog: this.#membership?.role === 'manager' && this.#etcd === undefined,
+    });
   }
 
   /** Leaves the cluster and forgets it; tasks of this node are stopped and removed. */
   leave(force: boolean): Promise<void> {
     return this.#serialized(async () => {
-      if (this.#membership === undefined)
+      const membership = this.#membership;
+      if (membership === undefined && this.#locked === undefined)
         throw new SwarmError('failed-precondition', 'this node is not part of a cluster');
-      if (!force)
-        throw new SwarmError(
-          'failed-precondition',
-          'this node is the last manager: leaving erases the cluster with all its services',
-          { hint: 'Use --force if that is what you want.' },
+      if (!force) await this.#sayGoodbye();
+      else
+        await this.#sayGoodbye().catch((error) =>
+          nodeLog.warn({ error: messageOf(error) }, 'the managers do not know that this node leaves'),
         );
       await this.#endMembership();
+    });
+  }
+
+  /** Gives a locked manager its key. */
+  unlock(key: string): Promise<void> {
+    return this.#serialized(async () => {
+      const identity = this.#locked;
+      if (identity === undefined) throw new SwarmError('failed-precondition', 'this node is not locked');
+      parseUnlockKey(key);
+      if (!(await logOpens(this.#logDirectory, key)))
+        throw new SwarmError('permission-denied', 'this is not the unlock key of this manager', {
+          hint: 'A manager that was down while the key was changed needs the one before.',
+        });
+      // When the machine stopped just when the key was changed, the node's own key still has the one before: the manager
+      // then makes a new one.
+      const tls = this.#files.read(key);
+      this.#membership = await Membership.start(this.#membershipOptions(), {
+        identity,
+        unlockKey: key,
+        ...(typeof tls === 'object' && { tls }),
+      });
+      this.#locked = undefined;
     });
   }
 
@@ -198,15 +220,15 @@ export class Daemon {
       this.engine.images.list(),
     ]);
     const running = containers.filter(({ status }) => status.state === 'running').length;
-    const identity = this.#membership?.identity;
+    const identity = this.#membership?.identity ?? this.#locked;
     return {
       version: VERSION,
       state: this.#localState(),
-      error: this.#managerError,
+      error: this.#problem,
       nodeId: identity?.nodeId ?? '',
       clusterId: identity?.clusterId ?? '',
-      manager: identity !== undefined,
-      description: this.describe(),
+      manager: this.#membership?.role === 'manager' || this.#locked !== undefined,
+      description: { ...this.describe(), trust: this.#membership?.trust ?? emptyNodeTrust },
       dataRoot: config['data-root'],
       cgroupVersion: this.#engineFacts.cgroupVersion,
       containersRunning: running,
@@ -218,10 +240,12 @@ export class Daemon {
       containerdVersion: this.#engineFacts.containerdVersion,
       runtimeName: this.#engineFacts.runtime,
       store: describeStore(this.#etcd),
+      managers: identity?.managers ?? [],
+      certificateExpiresAtMs: this.#membership?.trust.expiresAtMs ?? 0,
     };
   }
 
-  describe(): NodeDescription {
+  describe(): Omit<NodeDescription, 'trust'> {
     const { containerdVersion, runtime } = this.#engineFacts;
     const labels = Object.fromEntries(
       this.#options.config.label.map((entry) => [
@@ -239,12 +263,114 @@ export class Daemon {
   /** Ends the agent and the manager; containers go on. */
   async stop(): Promise<void> {
     await this.#change.catch(() => {});
-    await this.#membership?.agent.stop();
-    await this.#membership?.stopManager();
+    await this.#membership?.stop();
+  }
+
+  async #comeBack(): Promise<void> {
+    const identity = readIdentity(this.#dataRoot);
+    if (identity === undefined) return;
+    if (identity.isUnfinished) {
+      nodeLog.warn('the daemon ended while this node became a member: what that left is removed');
+      this.#forget();
+      return;
+    }
+    requireSameStore(identity, this.#etcd === undefined ? 'raft' : 'etcd');
+    if (!(await logOpens(this.#logDirectory, undefined))) {
+      this.#locked = identity;
+      nodeLog.warn('this manager is locked: it needs the unlock key ("tsswarm unlock")');
+      return;
+    }
+    const tls = this.#files.read(undefined);
+    this.#membership = await Membership.start(this.#membershipOptions(), {
+      identity,
+      ...(typeof tls === 'object' && { tls }),
+    });
+  }
+
+  /** Starts what a member runs; undone as a whole when that fails. */
+  async #begin(beginning: Beginning): Promise<void> {
+    const { identity } = beginning;
+    writeIdentity(this.#dataRoot, { ...identity, isUnfinished: true });
+    try {
+      this.#membership = await Membership.start(this.#membershipOptions(), beginning);
+      await this.#untilReady();
+      this.#membership.settle();
+    } catch (error) {
+      await this.#sayGoodbye().catch(() => {});
+      await this.#endMembership();
+      throw error;
+    }
+  }
+
+  /** This manager goes on alone with what is on its disk. Its containers are not touched. */
+  async #forceNewCluster(request: InitRequest): Promise<InitResponse> {
+    this.#requireOwnStore('force-new-cluster');
+    const membership = this.#membership;
+    if (membership === undefined || membership.role !== 'manager')
+      throw new SwarmError(
+        'failed-precondition',
+        membership === undefined
+          ? 'this node is not part of a cluster: there is nothing to go on with'
+          : 'this node is a worker: only a manager has the state to go on with',
+        {
+          hint: 'Use "tsswarm init" without --force-new-cluster, or "tsswarm cluster restore".',
+        },
+      );
+    await membership.stop();
+    this.#membership = await Membership.start(this.#membershipOptions(), {
+      ...membership.again(request),
+      founding: asItIs,
+      forceNewCluster: true,
+    });
+    await this.#untilReady();
+    this.#membership.settle();
+    return { nodeId: membership.identity.nodeId, unlockKey: '' };
+  }
+
+  /** Tells the managers, which refuse what would leave them without a majority. */
+  async #sayGoodbye(): Promise<void> {
+    await this.#membership?.leaveCluster();
+  }
+
+  #requireOwnStore(what: string): void {
+    if (this.#etcd !== undefined)
+      throw new SwarmError(
+        'failed-precondition',
+        `${what}: the state of this node's cluster is kept in etcd`,
+        {
+          hint: 'Back up and restore etcd itself, for instance with "etcdctl snapshot".',
+        },
+      );
+  }
+
+  #requireNoMembership(): void {
+    if (this.#membership !== undefined || this.#locked !== undefined)
+      throw new SwarmError('failed-precondition', 'this node is already part of a cluster', {
+        hint: 'Use "tsswarm leave" (--force when its cluster is gone) to leave it first.',
+      });
+  }
+
+  #membershipOptions() {
+    return {
+      ...this.#options,
+      describe: () => this.describe(),
+      etcd: this.#etcd,
+      onProblem: (problem: string) => {
+        this.#problem = problem;
+      },
+    };
   }
 
   get #dataRoot(): string {
     return this.#options.config['data-root'];
+  }
+
+  get #managerDirectory(): string {
+    return path.join(this.#dataRoot, 'manager');
+  }
+
+  get #logDirectory(): string {
+    return path.join(this.#managerDirectory, 'log');
   }
 
   #socket(name: 'manager' | 'control'): string {
@@ -253,8 +379,9 @@ export class Daemon {
 
   #localState(): LocalNodeState {
     if (this.#isChanging) return 'pending';
+    if (this.#locked !== undefined) return 'locked';
     if (this.#membership === undefined) return 'inactive';
-    return this.#managerError === '' ? 'active' : 'error';
+    return this.#problem === '' ? 'active' : 'error';
   }
 
   #serialized<T>(change: () => Promise<T>): Promise<T> {
@@ -273,135 +400,67 @@ export class Daemon {
   }
 
   #newIdentity(request: InitRequest): Identity {
-    const { taskHistoryLimit, heartbeatPeriodMs, snapshotInterval } = request;
-    const asked = { ...emptyClusterSpec, taskHistoryLimit, heartbeatPeriodMs, snapshotInterval };
-    // Zero means "not said", except for a history limit, which the command line always says.
-    const clusterSpec = Object.fromEntries(
-      Object.entries(asked).filter(
-        ([key, value]) => key === 'taskHistoryLimit' || (typeof value === 'number' && value > 0),
-      ),
-    );
     return {
       nodeId: newId(randomBytes),
       clusterId: newId(randomBytes),
-      advertiseAddress: chooseAdvertiseAddress(request.advertiseAddress),
-      clusterSpec,
-      availability: request.availability,
+      ...chooseAddresses(request),
+      managers: [],
       store: this.#etcd === undefined ? 'raft' : 'etcd',
     };
   }
 
-  async #join(identity: Identity, { forceNewCluster = false } = {}): Promise<Membership> {
-    const { config, program, engine, network } = this.#options;
-    const etcd = this.#etcd;
-    requireSameStore(identity, etcd === undefined ? 'raft' : 'etcd');
-    const stopping = new AbortController();
-    const manager = superviseManager(
-      {
-        program,
-        manager: {
-          ...identity,
-          forceNewCluster,
-          stateDirectory: path.join(this.#dataRoot, 'manager'),
-          controlSocket: this.#socket('control'),
-          managerSocket: this.#socket('manager'),
-          logLevel: config['log-level'],
-          ...(etcd && { etcd }),
-        },
-        onExit: (reason) => {
-          this.#managerError = `the manager ended (${reason}) and is started again`;
-        },
-      },
-      stopping.signal,
-    );
-    const stateDirectory = path.join(this.#dataRoot, 'agent', 'tasks');
-    mkdirSync(stateDirectory, { recursive: true, mode: 0o700 });
-    const stopManager = async () => {
-      stopping.abort();
-      await manager;
-    };
-    const agent = await startAgent({
-      nodeId: identity.nodeId,
-      manager: `unix://${this.#socket('manager')}`,
-      engine,
-      network,
-      stateDirectory,
-      describe: () => this.describe(),
-      clock: systemClock,
-      random: Math.random,
-    }).catch(async (error: unknown) => {
-      await stopManager();
-      throw error;
-    });
-    return { identity, agent, stopManager };
-  }
-
   async #endMembership(): Promise<void> {
-    await this.#membership?.agent.removeAll();
-    await this.#membership?.stopManager();
+    const isLast = this.#membership?.identity.managers.length ?? 0;
+    await this.#membership?.end();
     // After an `init` that failed there is no membership, but a cluster may have begun.
     const identity = readIdentity(this.#dataRoot);
-    if (identity !== undefined) await this.#eraseStore(identity);
+    if (identity !== undefined && isLast <= 1) await eraseClusterStore(this.#etcd, identity.clusterId);
     this.#membership = undefined;
-    this.#managerError = '';
+    this.#locked = undefined;
+    this.#problem = '';
+    this.#forget();
+    nodeLog.info('left the cluster');
+  }
+
+  #forget(): void {
     deleteIdentity(this.#dataRoot);
     this.#eraseState();
-    nodeLog.info('left the cluster');
   }
 
   get #etcd(): EtcdSettings | undefined {
     return etcdSettings(this.#options.config);
   }
 
-  /** A cluster in etcd begins before its first manager does: what stands in the way is then the answer to `init`. */
-  async #foundStore({ clusterId }: Identity): Promise<void> {
-    if (this.#etcd === undefined) return;
-    const { foundInEtcd } = await import('../manager/etcd-log/cluster-prefix.ts');
-    await foundInEtcd(this.#etcd, clusterId, systemClock);
-  }
-
-  /** The last manager takes the cluster with it, also out of etcd. */
-  async #eraseStore({ clusterId }: Identity): Promise<void> {
-    if (this.#etcd === undefined) return;
-    try {
-      const { eraseFromEtcd } = await import('../manager/etcd-log/cluster-prefix.ts');
-      await eraseFromEtcd(this.#etcd, clusterId, systemClock);
-    } catch (error) {
-      nodeLog.error(
-        { error: messageOf(error), 'cluster.id': clusterId },
-        'the cluster could not be removed from etcd',
-      );
-    }
-  }
-
   #eraseState(): void {
     for (const folder of ['manager', 'agent'])
       rmSync(path.join(this.#dataRoot, folder), { recursive: true, force: true });
+    this.#files.delete();
   }
 
   /** A manager that answers again is no error any more. */
   async #checkManager(): Promise<void> {
-    if (this.#managerError === '' || this.#membership === undefined) return;
+    if (this.#problem === '' || this.#membership?.role !== 'manager') return;
     try {
-      if (await this.#isReady(this.#membership.identity.nodeId)) this.#managerError = '';
+      if (await this.#isReady(this.#membership)) this.#problem = '';
     } catch (error) {
       nodeLog.debug({ error: messageOf(error) }, 'the manager does not answer yet');
     }
   }
 
-  /** Until the manager answers and has this node as ready. */
-  async #untilReady(nodeId: string): Promise<void> {
+  /** Until the cluster has this node as ready, and counts its manager. */
+  async #untilReady(): Promise<void> {
+    const membership = this.#membership;
     const deadlineMs = Date.now() + READY_LIMIT_MS;
     for (let failure = 'it has not answered yet'; ; await sleep(systemClock, READY_POLL_MS)) {
       try {
-        if (existsSync(this.#socket('control')) && (await this.#isReady(nodeId))) return;
+        if (membership !== undefined && (await this.#isReady(membership))) return;
       } catch (error) {
         failure = messageOf(error);
       }
       if (Date.now() > deadlineMs)
         throw new SwarmError(
           'deadline-exceeded',
-          `the manager did not start in ${READY_LIMIT_MS / 1000} s: ${this.#managerError || failure}`,
+          `this node did not become a member in ${READY_LIMIT_MS / 1000} s: ${this.#problem || failure}`,
           {
             hint: 'The log of tsswarmd says more.',
           },
@@ -409,27 +468,30 @@ export class Daemon {
     }
   }
 
-  async #isReady(nodeId: string): Promise<boolean> {
-    const channel = openChannel(`unix://${this.#socket('control')}`);
-    try {
-      const { nodes } = await createClient(ControlService, channel).listNodes({}, { timeoutMs: 2_000 });
-      return nodes.some((node) => node.id === nodeId && node.status.state === 'ready');
-    } finally {
-      channel.close();
-    }
+  async #isReady(membership: Membership): Promise<boolean> {
+    if (membership.role === 'worker') return membership.isConnected;
+    if (!existsSync(this.#socket('control'))) return false;
+    const { member, problem } = await membership.managerHealth();
+    if (!member) throw new SwarmError('unavailable', problem || 'the manager is not a member yet');
+    const { nodes } = await this.#ask('control', (channel) =>
+      createClient(ControlService, channel).listNodes({}, { timeoutMs: 2_000 }),
+    );
+    const { nodeId } = membership.identity;
+    return nodes.some((node) => node.id === nodeId && node.status.state === 'ready');
   }
-}
 
-/** A manager with the wrong store would begin an empty cluster, and this node's containers would be none of it. */
-function requireSameStore({ store = 'raft' }: Identity, configured: 'raft' | 'etcd'): void {
-  if (store === configured) return;
-  throw new SwarmError(
-    'failed-precondition',
-    `this node's cluster keeps its state in ${store}, but the daemon is told to use ${configured}`,
-    {
-      hint: `Start it with "--store ${store === 'raft' ? 'raft' : 'etcd=HOST:PORT'}", as when the cluster began.`,
-    },
-  );
+  /** Empty when the cluster is not locked. */
+  async #unlockKey(): Promise<string> {
+    const { key } = await this.#ask('control', (channel) =>
+      createClient(ControlService, channel).getUnlockKey({}, { timeoutMs: 5_000 }),
+    );
+    return key;
+  }
+
+  /** Of the manager of this node. */
+  #ask<T>(socket: 'manager' | 'control', use: (channel: Channel) => Promise<T>): Promise<T> {
+    return withChannel(openChannel(`unix://${this.#socket(socket)}`), use);
+  }
 }
 
 function describeStore(etcd: EtcdSettings | undefined): string {

@@ -1,20 +1,27 @@
-// Who this node is in which cluster: written when it becomes a member, gone when it leaves.
+// Who this node is in which cluster: written when it becomes a member, gone when it leaves. What proves it is in
+// certificate-files.ts.
 
 import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { messageOf, SwarmError } from '../core/errors.ts';
-import type { ClusterSpec, NodeAvailability } from '../core/generated/objects.ts';
 import { newId } from '../core/ids.ts';
 
 export interface Identity {
   readonly nodeId: string;
   readonly clusterId: string;
+  /** host:port by which others reach this node; the port counts on managers. */
   readonly advertiseAddress: string;
-  readonly clusterSpec: Partial<ClusterSpec>;
-  readonly availability: NodeAvailability;
-  /** Where its cluster's state lies; without it in the managers' own log. */
-  readonly store?: 'raft' | 'etcd';
+  /** host:port that a manager listens on. */
+  readonly listenAddress: string;
+  /** Host for the traffic between containers. */
+  readonly dataPathAddress: string;
+  /** host:port of the cluster's managers, as last heard. */
+  readonly managers: readonly string[];
+  /** Where its cluster's state lies. */
+  readonly store: 'raft' | 'etcd';
+  /** It became a member but was never told so: what it has is of no use to anybody. */
+  readonly isUnfinished?: boolean;
 }
 
 const FILE = 'node.json';
@@ -50,8 +57,9 @@ export function engineId(dataRoot: string): string {
   return id;
 }
 
-function writeWhole(file: string, content: string): void {
+/** Nobody ever sees half of it. */
+export function writeWhole(file: string, content: string): void {
   mkdirSync(path.dirname(file), { recursive: true, mode: 0o711 });
-  writeFileSync(`${file}.tmp`, content, { mode: 0o600 });
+  writeFileSync(`${file}.tmp`, content, { mode: 0o600, flush: true });
   renameSync(`${file}.tmp`, file);
 }

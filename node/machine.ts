@@ -1,10 +1,15 @@
 // What this machine is: for the node's description, and for picking the address that others reach it by.
 
 import { readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
 import os from 'node:os';
+import { CLUSTER_PORT, formatHostPort, parseHostPort } from '../core/addresses.ts';
 import { normalArchitecture } from '../core/constraint.ts';
 import { SwarmError } from '../core/errors.ts';
 import type { NodeDescription } from '../core/generated/objects.ts';
+import type { Identity } from './identity.ts';
+
+const ANY = { host: '0.0.0.0', port: CLUSTER_PORT };
 
 export interface EngineFacts {
   readonly version: string;
@@ -12,7 +17,7 @@ export interface EngineFacts {
   readonly labels: Readonly<Record<string, string>>;
 }
 
-export function describeMachine({ version, runtime, labels }: EngineFacts): NodeDescription {
+export function describeMachine({ version, runtime, labels }: EngineFacts): Omit<NodeDescription, 'trust'> {
   return {
     hostname: os.hostname(),
     platform: { os: 'linux', architecture: normalArchitecture(os.machine()) },
@@ -35,22 +40,22 @@ function readOsRelease(): string {
 }
 
 /**
- * The address that other nodes are to use: `wanted` (an address or an interface's name), else that of the interface
- * with the default route, else the only one, else loopback for a machine without network.
+ * The host that other nodes are to use: `wanted` (an address or an interface's name), else that of the interface
+ * with the default route, else the only one, else loopback for a machine without network. Throws `invalid-argument` that
+ * names the field.
  */
-export function chooseAdvertiseAddress(wanted: string): string {
+export function chooseHost(wanted: string, field: string): string {
   const interfaces = Object.entries(os.networkInterfaces()).map(([name, addresses]) => ({
     name,
-    address: addresses?.find(({ family, internal }) => family === 'IPv4' && !internal)?.address,
+    address: addresses?.find(isUsable)?.address,
   }));
   if (wanted !== '') {
-    const host = wanted.replace(/:\d+$/, '');
-    const named = interfaces.find(({ name }) => name === host);
+    const named = interfaces.find(({ name }) => name === wanted);
     if (named?.address !== undefined) return named.address;
-    if (/^\d+\.\d+\.\d+\.\d+$/.test(host)) return host;
+    if (isIP(wanted)) return wanted;
     throw new SwarmError(
       'invalid-argument',
-      `advertise-addr: "${wanted}" is neither an IPv4 address nor an interface with one`,
+      `${field}: "${wanted}" is neither an IP address nor an interface with one`,
     );
   }
   const usable = interfaces.filter(({ address }) => address !== undefined);
@@ -60,12 +65,41 @@ export function chooseAdvertiseAddress(wanted: string): string {
   if (usable.length > 1)
     throw new SwarmError(
       'invalid-argument',
-      `advertise-addr: this machine has several addresses (${usable.map(({ address, name }) => `${address} on ${name}`).join(', ')})`,
+      `${field}: this machine has several addresses (${usable.map(({ address, name }) => `${address} on ${name}`).join(', ')})`,
       {
         hint: 'Name the one that other nodes are to use: --advertise-addr ADDRESS',
       },
     );
   return only?.address ?? '127.0.0.1';
+}
+
+/** The addresses of a node, as an operator gave them; what was not said follows from the rest. */
+export function chooseAddresses({
+  advertiseAddress,
+  listenAddress,
+  dataPathAddress,
+}: {
+  readonly advertiseAddress: string;
+  readonly listenAddress: string;
+  readonly dataPathAddress: string;
+}): Pick<Identity, 'advertiseAddress' | 'listenAddress' | 'dataPathAddress'> {
+  const listen = listenAddress === '' ? ANY : parseHostPort(listenAddress, 'listen-addr');
+  // Who listens on one address is reached by it.
+  const said = advertiseAddress !== '' || listen.host === ANY.host ? advertiseAddress : listen.host;
+  const advertised =
+    said === '' ? { host: '', port: listen.port } : parseHostPort(said, 'advertise-addr', listen.port);
+  const host = chooseHost(advertised.host, 'advertise-addr');
+  const listenHost = listen.host === ANY.host ? listen.host : chooseHost(listen.host, 'listen-addr');
+  return {
+    advertiseAddress: formatHostPort({ host, port: advertised.port }),
+    listenAddress: formatHostPort({ host: listenHost, port: listen.port }),
+    dataPathAddress: dataPathAddress === '' ? host : chooseHost(dataPathAddress, 'data-path-addr'),
+  };
+}
+
+/** Link-local addresses (RFC 3927) mean something on their link only, as those of this daemon's own interfaces do. */
+function isUsable({ family, internal, address }: os.NetworkInterfaceInfo): boolean {
+  return family === 'IPv4' && !internal && !address.startsWith('169.254.');
 }
 
 function defaultRouteInterface(): string | undefined {

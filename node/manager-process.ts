@@ -4,17 +4,29 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import path from 'node:path';
+import { createInterface } from 'node:readline';
 import { sleep } from '../core/clock.ts';
 import { messageOf, SwarmError } from '../core/errors.ts';
+import { IdentityHolder } from '../manager/identity-holder.ts';
 import { type ManagerOptions, runManager } from '../manager/manager.ts';
 import { setLogLevel } from '../rpc/logger.ts';
+import type { TlsIdentity } from '../rpc/tls.ts';
+import { CertificateProcess } from './certificate-process.ts';
 import { keepIdleMemoryLow } from './idle-memory.ts';
 import { nodeLog } from './log.ts';
 import { systemClock } from './system-clock.ts';
 
-/** What the child needs to know; goes to it as JSON. */
-export interface ManagerProcessOptions extends Omit<ManagerOptions, 'clock' | 'random'> {
+/** What the child needs to know; goes to it as one line of JSON. */
+export interface ManagerProcessOptions
+  extends Omit<ManagerOptions, 'clock' | 'random' | 'tool' | 'identity'> {
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
+  /** Absent on the first start of a cluster: the manager then issues its node's certificate. */
+  readonly identity?: TlsIdentity;
+}
+
+/** The lines that follow: the node's certificate was renewed. */
+interface ManagerUpdate {
+  readonly identity: TlsIdentity;
 }
 
 /** The first argument that makes the daemon's program a manager. */
@@ -31,7 +43,9 @@ export const MANAGER_V8_FLAGS: readonly string[] = ['--max-semi-space-size=1'];
 
 export interface ManagerSupervisorOptions {
   readonly program: string;
-  readonly manager: ManagerProcessOptions;
+  /** Asked at every start. */
+  readonly manager: () => ManagerProcessOptions;
+  readonly identity: IdentityHolder;
   /** Told why the manager ended, for the node's status. */
   readonly onExit: (reason: string) => void;
 }
@@ -42,13 +56,9 @@ export async function superviseManager(
   signal: AbortSignal,
 ): Promise<void> {
   let backoffMs = BACKOFF_MIN_MS;
-  let { manager } = options;
   while (!signal.aborted) {
     const startedMs = Date.now();
-    const reason = await runChild({ ...options, manager }, signal);
-    // Forced once: after that it is the cluster that it is.
-    const { forceNewCluster: _, ...again } = manager;
-    manager = again;
+    const reason = await runChild(options, signal);
     if (signal.aborted) return;
     if (Date.now() - startedMs > STABLE_MS) backoffMs = BACKOFF_MIN_MS;
     nodeLog.error({ reason, 'retry.ms': backoffMs }, 'manager ended, will be started again');
@@ -59,7 +69,7 @@ export async function superviseManager(
 }
 
 async function runChild(
-  { program, manager }: ManagerSupervisorOptions,
+  { program, manager, identity }: ManagerSupervisorOptions,
   signal: AbortSignal,
 ): Promise<string> {
   const child = spawn(process.execPath, [...MANAGER_V8_FLAGS, program, MANAGER_COMMAND], {
@@ -73,10 +83,14 @@ async function runChild(
   const exit = once(child, 'close').catch((error: unknown) => [messageOf(error)]);
   // The pipe is also the life-line: the child ends when it closes.
   child.stdin?.on('error', () => {});
-  child.stdin?.write(`${JSON.stringify(manager)}\n`);
+  const tell = (message: ManagerProcessOptions | ManagerUpdate) =>
+    child.stdin?.write(`${JSON.stringify(message)}\n`);
+  tell(manager());
+  const unfollow = identity.follow((current) => tell({ identity: current }));
   const onAbort = () => endChild(child);
   signal.addEventListener('abort', onAbort, { once: true });
   const [code, killedBy] = await exit;
+  unfollow();
   signal.removeEventListener('abort', onAbort);
   if (failure !== '') return failure.trim();
   return killedBy ? `killed by ${String(killedBy)}` : `exit code ${String(code)}`;
@@ -91,15 +105,16 @@ function endChild(child: ChildProcess): void {
 /** The child side. Resolves when the parent has closed the pipe, or the manager has failed, and everything has ended. */
 export async function runManagerProcess(input: NodeJS.ReadStream): Promise<void> {
   const stop = new AbortController();
-  const head = Promise.withResolvers<string>();
-  let received = '';
-  input.setEncoding('utf8');
-  input.on('data', (chunk: string) => {
-    received += chunk;
-    const end = received.indexOf('\n');
-    if (end >= 0) head.resolve(received.slice(0, end));
+  const holder = new IdentityHolder();
+  const head = Promise.withResolvers<ManagerProcessOptions>();
+  let isFirst = true;
+  const lines = createInterface({ input });
+  lines.on('line', (line) => {
+    if (!isFirst) return holder.set((JSON.parse(line) as ManagerUpdate).identity);
+    isFirst = false;
+    head.resolve(JSON.parse(line) as ManagerProcessOptions);
   });
-  input.on('end', () => {
+  lines.on('close', () => {
     head.reject(new Error('the daemon went away'));
     stop.abort();
   });
@@ -107,10 +122,15 @@ export async function runManagerProcess(input: NodeJS.ReadStream): Promise<void>
   process.on('SIGINT', () => {});
   process.on('SIGTERM', () => stop.abort());
   try {
-    const { logLevel, ...options } = JSON.parse(await head.promise) as ManagerProcessOptions;
+    const { logLevel, identity, ...options } = await head.promise;
+    if (identity !== undefined) holder.set(identity);
     setLogLevel(logLevel);
     keepIdleMemoryLow(() => [], stop.signal);
-    await runManager({ ...options, clock: systemClock, random: Math.random }, stop.signal);
+    using tool = new CertificateProcess({ program: currentProgram() });
+    await runManager(
+      { ...options, identity: holder, tool, clock: systemClock, random: Math.random },
+      stop.signal,
+    );
   } catch (error) {
     // For the node's status; the daemon logs it.
     const hint = error instanceof SwarmError && error.hint !== undefined ? `. ${error.hint}` : '';

@@ -2,6 +2,7 @@
 
 import type { Engine, LocalImage, PullProgress } from '../agent/engine/engine.ts';
 import { SwarmError } from '../core/errors.ts';
+import { parseJoinToken } from '../core/join-token.ts';
 import type {
   ImageProgress,
   ImportImagesRequest,
@@ -18,6 +19,16 @@ export function nodeHandlers(daemon: Daemon): Handlers<typeof NodeControlService
   return {
     info: () => daemon.info(),
     init: (request) => daemon.init(request),
+    join: (request) => {
+      // A word that is no token is told at once, before this machine and the managers are looked at.
+      parseJoinToken(request.token);
+      return daemon.join(request);
+    },
+    unlock: async ({ key }) => {
+      await daemon.unlock(key);
+      return {};
+    },
+    examine: async (request) => ({ findings: await daemon.examine(request) }),
     restore: (requests) => restore(daemon, requests),
     leave: async ({ force }) => {
       await daemon.leave(force);

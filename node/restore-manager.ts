@@ -27,7 +27,7 @@ export async function restoreManager(
   const onFatal = (error: unknown) => {
     failure = error;
   };
-  const self = { id: newMemberId(randomBytes), nodeId, address: `${advertiseAddress}:2377` };
+  const self = { id: newMemberId(randomBytes), nodeId, address: advertiseAddress };
   const clusterId = await restoreBackup({ disk, randomBytes, onFatal }, backup, self);
   if (failure !== undefined) throw failure;
   return clusterId;

@@ -7,10 +7,11 @@ import { messageOf, SwarmError } from '../../core/errors.ts';
 import type { NodeDescription } from '../../core/generated/objects.ts';
 import {
   type AgentMessage,
+  type ClusterNews,
   DispatcherService,
   type ManagerMessage,
 } from '../../proto/generated/dispatcher.ts';
-import { type Channel, type Client, createClient } from '../../rpc/client.ts';
+import { type Channel, createClient } from '../../rpc/client.ts';
 import { sessionLog } from '../log.ts';
 import type { Worker } from '../worker/worker.ts';
 import { LogPublisher } from './log-publisher.ts';
@@ -18,8 +19,13 @@ import { StatusReporter } from './status-reporter.ts';
 
 export interface SessionOptions {
   readonly nodeId: string;
-  readonly channel: Channel;
+  /** A connection to a manager; asked for each session anew. */
+  readonly connect: () => Channel;
   readonly worker: Worker;
+  /** How others reach this node, without port. */
+  readonly address: () => string;
+  readonly redescription: Redescription;
+  readonly onNews: (news: ClusterNews) => void;
   readonly describe: () => NodeDescription;
   readonly clock: Clock;
   readonly random: Random;
@@ -28,16 +34,29 @@ export interface SessionOptions {
 // Swarm's back-off.
 const BACKOFF_MIN_MS = 100;
 const BACKOFF_MAX_MS = 8_000;
-// No answer to this many heartbeats: the manager hangs, another session may reach a better one.
-const MISSED_HEARTBEATS_MAX = 3;
+// Silence of the manager for this many heartbeat periods: it hangs or is cut off, another session may reach a better one.
+// The managers take a node for down after three, so there is time left to find one.
+const SILENCE_PERIODS_MAX = 2.5;
+
+/** How the session that is open hears that the node's description has changed. A new session tells it anyway. */
+export class Redescription {
+  #listener = () => {};
+
+  listen(listener: () => void): void {
+    this.#listener = listener;
+  }
+
+  announce(): void {
+    this.#listener();
+  }
+}
 
 /** Keeps a session open until the signal aborts. */
 export async function runSessions(options: SessionOptions, signal: AbortSignal): Promise<void> {
-  const client = createClient(DispatcherService, options.channel);
   let backoffMs = BACKOFF_MIN_MS;
   while (!signal.aborted) {
     try {
-      await runSession(options, client, signal, () => {
+      await runSession(options, signal, () => {
         backoffMs = BACKOFF_MIN_MS;
       });
       sessionLog.info('session closed by the manager');
@@ -55,10 +74,11 @@ export async function runSessions(options: SessionOptions, signal: AbortSignal):
 
 async function runSession(
   options: SessionOptions,
-  client: Client<typeof DispatcherService>,
   signal: AbortSignal,
   onRegistered: () => void,
 ): Promise<void> {
+  const channel = options.connect();
+  const client = createClient(DispatcherService, channel);
   const ended = new AbortController();
   const call = client.session({ signal: AbortSignal.any([signal, ended.signal]) });
   const send = (message: AgentMessage) => {
@@ -75,13 +95,16 @@ async function runSession(
   );
   const session = new SessionState(options, send);
   try {
-    send({ register: { nodeId: options.nodeId, description: options.describe() } });
+    const { nodeId, describe, address } = options;
+    send({ register: { nodeId, description: describe(), address: address() } });
+    options.redescription.listen(() => send({ description: describe() }));
     for await (const message of call) {
       if (message.registered !== undefined) {
         sessionLog.info({ 'session.id': message.registered.sessionId }, 'session opened');
         onRegistered();
         heart.beat(message.registered.heartbeatPeriodMs);
       } else if (message.heartbeat !== undefined) heart.beat(message.heartbeat.periodMs);
+      else if (message.news !== undefined) options.onNews(message.news);
       else if (message.logSubscription !== undefined) publisher.handle(message.logSubscription);
       else session.handle(message);
     }
@@ -89,7 +112,9 @@ async function runSession(
     heart.stop();
     publisher.close();
     session.close();
+    options.redescription.listen(() => {});
     ended.abort();
+    channel.close();
   }
 }
 
@@ -154,7 +179,7 @@ class Heart {
   beat(periodMs: number): void {
     this.stop();
     this.#cancelPulse = this.#clock.after(periodMs, this.#pulse);
-    this.#cancelSilence = this.#clock.after(periodMs * (1 + MISSED_HEARTBEATS_MAX), this.#onSilence);
+    this.#cancelSilence = this.#clock.after(periodMs * SILENCE_PERIODS_MAX, this.#onSilence);
   }
 
   stop(): void {

@@ -1,0 +1,417 @@
+// What runs while this node is a member of a cluster: the agent, on a manager the manager process, and the renewal of the
+// certificate. The cluster's news decide what the node is; they come one after the other.
+
+import { mkdirSync, rmSync } from 'node:fs';
+import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { type Agent, startAgent } from '../agent/agent.ts';
+import type { Engine } from '../agent/engine/engine.ts';
+import type { LocalNetwork } from '../agent/network/local-network.ts';
+import { parseHostPort } from '../core/addresses.ts';
+import { messageOf, SwarmError } from '../core/errors.ts';
+import type { NodeDescription, NodeRole, NodeTrust } from '../core/generated/objects.ts';
+import type { Bootstrap } from '../manager/bootstrap.ts';
+import type { EtcdSettings } from '../manager/etcd-log/settings.ts';
+import { IdentityHolder } from '../manager/identity-holder.ts';
+import { ManagerHealthService } from '../proto/generated/control.ts';
+import type { ClusterNews } from '../proto/generated/dispatcher.ts';
+import {
+  emptyIssueCertificateRequest,
+  MembershipService,
+  NodeCaService,
+} from '../proto/generated/membership.ts';
+import { describeCertificate, renewalAt } from '../rpc/certificates.ts';
+import { type Channel, createClient, openChannel, openTlsChannel, withChannel } from '../rpc/client.ts';
+import { clientCredentials, type TlsIdentity } from '../rpc/tls.ts';
+import { CertificateFiles, trustOf } from './certificate-files.ts';
+import { CertificateProcess } from './certificate-process.ts';
+import type { DaemonConfig } from './config.ts';
+import { type Identity, writeIdentity } from './identity.ts';
+import { nodeLog } from './log.ts';
+import { chooseAddresses } from './machine.ts';
+import { ManagerList } from './manager-list.ts';
+import { superviseManager } from './manager-process.ts';
+import { systemClock } from './system-clock.ts';
+import { logOpens } from './unlocking.ts';
+
+export interface MembershipOptions {
+  readonly config: DaemonConfig;
+  readonly program: string;
+  readonly engine: Engine;
+  readonly network: LocalNetwork;
+  readonly describe: () => Omit<NodeDescription, 'trust'>;
+  readonly etcd: EtcdSettings | undefined;
+  /** Told why something does not work, for the node's status; empty when it does again. */
+  readonly onProblem: (problem: string) => void;
+}
+
+/** How a membership begins. */
+export interface Beginning {
+  readonly identity: Identity;
+  /** Absent on the first manager of a cluster: it issues its own. */
+  readonly tls?: TlsIdentity;
+  readonly founding?: Bootstrap;
+  readonly forceNewCluster?: boolean;
+  /** What the operator unlocked the node with; empty: it was not locked. */
+  readonly unlockKey?: string;
+}
+
+// Agents keep their connection quiet for seconds; a manager that is gone should not cost as many.
+const AGENT_CHANNEL_OPTIONS = {
+  'grpc.keepalive_time_ms': 5_000,
+  'grpc.keepalive_timeout_ms': 3_000,
+  'grpc.keepalive_permit_without_calls': 1,
+  'grpc.use_local_subchannel_pool': 1,
+};
+const CALL_LIMIT_MS = 10_000;
+const OWN_CERTIFICATE_POLL_MS = 20;
+const LOCK_POLL_MS = 50;
+// Swarm's: a renewal that fails is tried again after this, doubled each time.
+const RENEW_RETRY_MIN_MS = 5_000;
+const RENEW_RETRY_MAX_MS = 3_600_000;
+const RENEW_RETRY_EXPIRED_MS = 10_000;
+// Timers take 31 bits of milliseconds.
+const TIMER_MAX_MS = 24 * 3_600_000;
+
+export class Membership {
+  readonly #options: MembershipOptions;
+  readonly #files: CertificateFiles;
+  readonly #tool: CertificateProcess;
+  readonly #holder = new IdentityHolder();
+  readonly #managers: ManagerList;
+  readonly #stopping = new AbortController();
+  #identity: Identity;
+  #beginning: Pick<Beginning, 'founding' | 'forceNewCluster'>;
+  /** The newest first; what is on the disk may still be wrapped with the one before. */
+  #unlockKeys: readonly string[];
+  #agent!: Agent;
+  #manager: { readonly stop: () => Promise<void> } | undefined;
+  #changes: Promise<void> = Promise.resolve();
+  #cancelRenewal = () => {};
+  #isConnected = false;
+  #attemptsWithoutNews = 0;
+
+  private constructor(options: MembershipOptions, { identity, unlockKey, ...beginning }: Beginning) {
+    this.#options = options;
+    this.#identity = identity;
+    this.#beginning = beginning;
+    this.#unlockKeys = unlockKey ? [unlockKey] : [];
+    this.#files = new CertificateFiles(options.config['data-root']);
+    this.#tool = new CertificateProcess({ program: options.program });
+    this.#managers = new ManagerList(identity.managers, Math.random);
+  }
+
+  /** Returns when the agent is started; what it and the manager reach comes later. Throws with all of it ended. */
+  static async start(options: MembershipOptions, beginning: Beginning): Promise<Membership> {
+    const membership = new Membership(options, beginning);
+    try {
+      await membership.#start(beginning.tls);
+    } catch (error) {
+      await membership.stop();
+      throw error;
+    }
+    return membership;
+  }
+
+  get identity(): Identity {
+    return this.#identity;
+  }
+
+  get role(): NodeRole {
+    return this.#manager === undefined ? 'worker' : 'manager';
+  }
+
+  /** What this node shows and believes. */
+  get trust(): NodeTrust {
+    return trustOf(this.#holder.current);
+  }
+
+  /** A manager has told this node the news. */
+  get isConnected(): boolean {
+    return this.#isConnected;
+  }
+
+  /** How the same membership would begin again, under other addresses when some are given. */
+  again(addresses: Parameters<typeof chooseAddresses>[0]): Beginning {
+    const [unlockKey = ''] = this.#unlockKeys;
+    const { advertiseAddress, listenAddress, dataPathAddress } = addresses;
+    const isMoved = [advertiseAddress, listenAddress, dataPathAddress].some((address) => address !== '');
+    const identity = { ...this.#identity, ...(isMoved && chooseAddresses(addresses)) };
+    return { identity, tls: this.#holder.current, unlockKey };
+  }
+
+  /** The cluster has begun: a manager that is started again finds it. */
+  settle(): void {
+    this.#beginning = {};
+    const { isUnfinished: _, ...identity } = this.#identity;
+    this.#identity = identity;
+    writeIdentity(this.#dataRoot, identity);
+  }
+
+  /** What the manager of this node says of itself. Throws when there is none, or it does not answer. */
+  managerHealth(): ReturnType<ReturnType<typeof createClient<typeof ManagerHealthService>>['check']> {
+    return withChannel(this.#ownManager(), (channel) =>
+      createClient(ManagerHealthService, channel).check({}, { timeoutMs: 2_000 }),
+    );
+  }
+
+  /** The cluster forgets this node's part in it. Throws when the managers refuse or cannot be reached. */
+  leaveCluster(): Promise<unknown> {
+    return withChannel(this.#connect(), (channel) =>
+      createClient(MembershipService, channel).leaveCluster({}, { timeoutMs: CALL_LIMIT_MS }),
+    );
+  }
+
+  /** Stops and erases all tasks of this node, and ends. */
+  async end(): Promise<void> {
+    this.#stopping.abort();
+    await this.#agent?.removeAll();
+    await this.stop();
+  }
+
+  /** Ends the agent and the manager; containers go on. */
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    this.#cancelRenewal();
+    await this.#changes;
+    await this.#agent?.stop();
+    await this.#manager?.stop();
+    this.#tool[Symbol.dispose]();
+  }
+
+  async #start(tls: TlsIdentity | undefined): Promise<void> {
+    if (tls !== undefined) this.#holder.set(tls);
+    if (tls === undefined || trustOf(tls).role === 'manager') this.#startManager();
+    // After a long time off: a manager has what it takes to be believed again, without anybody's help.
+    const isExpired = tls !== undefined && trustOf(tls).expiresAtMs < Date.now();
+    if (tls === undefined || (isExpired && this.role === 'manager')) this.#keep(await this.#ownCertificate());
+    this.#agent = await this.#startAgent();
+    this.#planRenewal();
+  }
+
+  async #startAgent(): Promise<Agent> {
+    const { engine, network, describe } = this.#options;
+    const stateDirectory = path.join(this.#dataRoot, 'agent', 'tasks');
+    mkdirSync(stateDirectory, { recursive: true, mode: 0o700 });
+    return startAgent({
+      nodeId: this.#identity.nodeId,
+      connect: () => this.#connectAgent(),
+      address: () => parseHostPort(this.#identity.advertiseAddress, 'address').host,
+      onNews: (news) => this.#follow(news),
+      engine,
+      network,
+      stateDirectory,
+      describe: () => ({ ...describe(), trust: trustOf(this.#holder.current) }),
+      clock: systemClock,
+      random: Math.random,
+    });
+  }
+
+  #startManager(): void {
+    const { config, program, etcd, onProblem } = this.#options;
+    const stopping = new AbortController();
+    const { nodeId, clusterId, advertiseAddress, listenAddress } = this.#identity;
+    const manager = superviseManager(
+      {
+        program,
+        identity: this.#holder,
+        manager: () => ({
+          nodeId,
+          clusterId,
+          advertiseAddress: this.#identity.advertiseAddress,
+          listenAddress,
+          ...this.#beginning,
+          managers: this.#managers.addresses.filter((address) => address !== advertiseAddress),
+          unlockKeys: this.#unlockKeys,
+          stateDirectory: this.#managerDirectory,
+          controlSocket: path.join(config['run-dir'], 'control.sock'),
+          managerSocket: path.join(config['run-dir'], 'manager.sock'),
+          logLevel: config['log-level'],
+          ...(etcd && { etcd }),
+          ...(!this.#holder.isEmpty && { identity: this.#holder.current }),
+        }),
+        onExit: (reason) => onProblem(`the manager ended (${reason}) and is started again`),
+      },
+      stopping.signal,
+    );
+    this.#manager = {
+      stop: async () => {
+        stopping.abort();
+        await manager;
+      },
+    };
+  }
+
+  /** From the manager of this node, however long it takes to be there: without it there is nothing to do. */
+  async #ownCertificate(): Promise<TlsIdentity> {
+    for (;;) {
+      this.#stopping.signal.throwIfAborted();
+      try {
+        return await this.#request(this.#ownManager());
+      } catch (error) {
+        nodeLog.debug({ error: messageOf(error) }, 'the manager has no certificate for this node yet');
+        await delay(OWN_CERTIFICATE_POLL_MS, undefined, { signal: this.#stopping.signal });
+      }
+    }
+  }
+
+  /** A new certificate for a new key, through this connection. */
+  async #request(channel: Channel): Promise<TlsIdentity> {
+    return withChannel(channel, async () => {
+      const { keyPem, requestPem } = await this.#tool.createKeyAndRequest();
+      const { certificate, roots } = await createClient(NodeCaService, channel).issueCertificate(
+        { ...emptyIssueCertificateRequest, request: requestPem },
+        { timeoutMs: CALL_LIMIT_MS },
+      );
+      return { certificate, key: keyPem, roots };
+    });
+  }
+
+  #keep(tls: TlsIdentity): void {
+    this.#files.write(tls, this.#unlockKeys[0] ?? '');
+    this.#holder.set(tls);
+  }
+
+  /** News are followed one after the other; the last of them say what is true. */
+  #follow(news: ClusterNews): void {
+    this.#isConnected = true;
+    this.#attemptsWithoutNews = 0;
+    this.#changes = this.#changes
+      .then(() => this.#adopt(news))
+      .catch((error) => {
+        if (this.#stopping.signal.aborted) return;
+        nodeLog.error({ error: messageOf(error) }, 'the news of the cluster cannot be followed');
+        this.#options.onProblem(messageOf(error));
+      });
+  }
+
+  async #adopt({ managers, roots, role, renewCertificate, unlockKey, address }: ClusterNews): Promise<void> {
+    if (this.#stopping.signal.aborted) return;
+    this.#rememberAddresses(
+      managers.map((manager) => manager.address),
+      address,
+    );
+    const { current } = this.#holder;
+    const isLockChanged = role === 'manager' && unlockKey !== (this.#unlockKeys[0] ?? '');
+    if (isLockChanged) await this.#changeLock(unlockKey);
+    if (isLockChanged || roots !== current.roots) {
+      this.#keep({ ...current, roots });
+      this.#agent.describeAgain();
+    }
+    const isOtherRole = trustOf(current).role !== role;
+    if (renewCertificate || isOtherRole) await this.#renew(role);
+    // What the certificate says now is what the managers have answered, which may be newer than these news.
+    if (trustOf(this.#holder.current).role === 'manager') {
+      if (this.#manager === undefined) this.#startManager();
+    } else if (this.#manager !== undefined) await this.#endManager();
+  }
+
+  /** Follows the log, whose keys the manager has wrapped anew first: what a crash leaves in between can be opened. */
+  async #changeLock(unlockKey: string): Promise<void> {
+    const [before] = this.#unlockKeys;
+    this.#unlockKeys = [unlockKey, ...(before === undefined ? [] : [before])].filter((key) => key !== '');
+    const directory = path.join(this.#managerDirectory, 'log');
+    while (!(await logOpens(directory, unlockKey === '' ? undefined : unlockKey)))
+      await delay(LOCK_POLL_MS, undefined, { signal: this.#stopping.signal });
+    this.#unlockKeys = unlockKey === '' ? [] : [unlockKey];
+  }
+
+  async #endManager(): Promise<void> {
+    await this.#manager?.stop();
+    this.#manager = undefined;
+    // It may become a manager again, as another member.
+    rmSync(this.#managerDirectory, { recursive: true, force: true });
+    this.#unlockKeys = [];
+    this.#keep(this.#holder.current);
+    nodeLog.info('this node is not a manager any more');
+  }
+
+  async #renew(role: NodeRole): Promise<void> {
+    // For its own node a manager signs even when there is no leader. That it was demoted others may know sooner.
+    const tls = await this.#request(role === 'manager' ? this.#connect() : this.#connectToOthers());
+    this.#keep(tls);
+    this.#agent.describeAgain();
+    nodeLog.info({ role: trustOf(tls).role, 'expires.ms': trustOf(tls).expiresAtMs }, 'certificate renewed');
+    this.#planRenewal();
+  }
+
+  #planRenewal(retryMs = RENEW_RETRY_MIN_MS): void {
+    this.#cancelRenewal();
+    const { notBeforeMs, notAfterMs } = describeCertificate(this.#holder.current.certificate);
+    const atMs = renewalAt({ notBeforeMs, notAfterMs, random: Math.random });
+    this.#renewAt(atMs, retryMs);
+  }
+
+  #renewAt(atMs: number, retryMs: number): void {
+    const waitMs = Math.min(Math.max(0, atMs - Date.now()), TIMER_MAX_MS);
+    this.#cancelRenewal = systemClock.after(waitMs, () => {
+      if (Date.now() < atMs) return this.#renewAt(atMs, retryMs);
+      this.#changes = this.#changes
+        .then(() => (this.#stopping.signal.aborted ? undefined : this.#renew(this.role)))
+        .then(() => this.#options.onProblem(''))
+        .catch((error) => {
+          if (this.#stopping.signal.aborted) return;
+          nodeLog.error(
+            { error: messageOf(error), 'retry.ms': retryMs },
+            'the certificate cannot be renewed',
+          );
+          this.#options.onProblem(`the certificate cannot be renewed: ${messageOf(error)}`);
+          // An operator who lets expired certificates in does not wait for an hour.
+          const isExpired = this.trust.expiresAtMs < Date.now();
+          const retryMaxMs = isExpired ? RENEW_RETRY_EXPIRED_MS : RENEW_RETRY_MAX_MS;
+          this.#renewAt(Date.now() + Math.min(retryMs, retryMaxMs), retryMs * 2);
+        });
+    });
+  }
+
+  #rememberAddresses(managers: readonly string[], own: string): void {
+    const known = this.#identity;
+    const advertiseAddress = own === '' ? known.advertiseAddress : own;
+    if (advertiseAddress === known.advertiseAddress && managers.join() === known.managers.join()) return;
+    this.#identity = { ...known, managers, advertiseAddress };
+    this.#managers.set(managers);
+    writeIdentity(this.#dataRoot, this.#identity);
+  }
+
+  /** To the manager of this node, or to one of the others. */
+  #connect(): Channel {
+    return this.#manager === undefined ? this.#connectToOthers() : this.#ownManager();
+  }
+
+  /** For the agent: a manager that is in trouble must not keep its node from the cluster. */
+  #connectAgent(): Channel {
+    const isOwnTurn = this.#attemptsWithoutNews++ % 2 === 0;
+    return isOwnTurn ? this.#connect() : this.#connectToOthers();
+  }
+
+  #ownManager(): Channel {
+    return openChannel(`unix://${path.join(this.#options.config['run-dir'], 'manager.sock')}`);
+  }
+
+  /** To the only manager there is when there are no others. */
+  #connectToOthers(): Channel {
+    const own = this.#identity.advertiseAddress;
+    const others = this.#managers.addresses.some((address) => address !== own);
+    if (!others && this.#manager !== undefined) return this.#ownManager();
+    let address = this.#managers.next();
+    if (others && address === own) address = this.#managers.next();
+    if (address === undefined)
+      throw new SwarmError('unavailable', 'this node knows no manager of its cluster', {
+        hint: 'Leave the cluster and join it again.',
+      });
+    const { clusterId } = this.#identity;
+    return openTlsChannel(
+      address,
+      clientCredentials(this.#holder.current, { clusterId }),
+      AGENT_CHANNEL_OPTIONS,
+    );
+  }
+
+  get #dataRoot(): string {
+    return this.#options.config['data-root'];
+  }
+
+  get #managerDirectory(): string {
+    return path.join(this.#dataRoot, 'manager');
+  }
+}
