@@ -32,11 +32,47 @@ const leave: CommandLeaf = {
   load: () => import('./commands/leave.ts'),
 };
 
+const join: CommandLeaf = {
+  name: 'join',
+  summary: 'Join a swarm as a node and/or manager',
+  load: () => import('./commands/join.ts'),
+};
+const joinToken: CommandLeaf = {
+  name: 'join-token',
+  summary: 'Manage join tokens',
+  load: () => import('./commands/join-token.ts'),
+};
+const unlock: CommandLeaf = {
+  name: 'unlock',
+  summary: 'Unlock swarm',
+  load: () => import('./commands/unlock.ts'),
+};
+const unlockKey: CommandLeaf = {
+  name: 'unlock-key',
+  summary: 'Manage the unlock key',
+  load: () => import('./commands/unlock-key.ts'),
+};
+const ca: CommandLeaf = {
+  name: 'ca',
+  summary: 'Display and rotate the root CA',
+  load: () => import('./commands/ca.ts'),
+};
+const clusterUpdate: CommandLeaf = {
+  name: 'update',
+  summary: 'Update the swarm',
+  load: () => import('./commands/cluster/update.ts'),
+};
+
 const node: CommandGroup = {
   name: 'node',
   summary: 'Manage Swarm nodes',
-  unsupported: ['demote', 'promote', 'rm', 'remove'],
+  unsupported: [],
   children: [
+    {
+      name: 'demote',
+      summary: 'Demote one or more nodes from manager in the swarm',
+      load: () => import('./commands/node/demote.ts'),
+    },
     {
       name: 'inspect',
       summary: 'Display detailed information on one or more nodes',
@@ -49,9 +85,20 @@ const node: CommandGroup = {
       load: () => import('./commands/node/ls.ts'),
     },
     {
+      name: 'promote',
+      summary: 'Promote one or more nodes to manager in the swarm',
+      load: () => import('./commands/node/promote.ts'),
+    },
+    {
       name: 'ps',
       summary: 'List tasks running on one or more nodes, defaults to current node',
       load: () => import('./commands/node/ps.ts'),
+    },
+    {
+      name: 'rm',
+      aliases: ['remove'],
+      summary: 'Remove one or more nodes from the swarm',
+      load: () => import('./commands/node/rm.ts'),
     },
     { name: 'update', summary: 'Update a node', load: () => import('./commands/node/update.ts') },
   ],
@@ -59,7 +106,7 @@ const node: CommandGroup = {
 
 const cluster: CommandGroup = {
   name: 'cluster',
-  summary: 'Back up and restore what the swarm knows',
+  summary: "Manage the swarm's settings, and back it up",
   unsupported: [],
   children: [
     {
@@ -72,6 +119,7 @@ const cluster: CommandGroup = {
       summary: 'Make this node the first of a swarm from a backup',
       load: () => import('./commands/cluster/restore.ts'),
     },
+    clusterUpdate,
   ],
 };
 
@@ -158,36 +206,41 @@ const swarm: CommandGroup = {
   name: 'swarm',
   summary: 'Manage Swarm',
   isHidden: true,
-  unsupported: ['ca', 'join', 'join-token', 'unlock', 'unlock-key', 'update'],
-  children: [init, leave],
+  unsupported: [],
+  children: [ca, init, join, joinToken, leave, unlock, unlockKey, clusterUpdate],
 };
 
 export const commandTree: CommandGroup = {
   name: 'tsswarm',
   summary: 'Swarm-mode clustering without Docker',
   unsupported: [
-    'ca',
     'config',
     'container',
     'context',
     'exec',
     'events',
-    'join',
-    'join-token',
     'logs',
     'network',
     'plugin',
     'secret',
     'stack',
     'system',
-    'unlock',
-    'unlock-key',
     'volume',
   ],
   children: [
     init,
+    join,
+    joinToken,
     leave,
+    unlock,
+    unlockKey,
+    ca,
     cluster,
+    {
+      name: 'doctor',
+      summary: 'Examine this machine: what stands in the way of a swarm, and what will hurt',
+      load: () => import('./commands/doctor.ts'),
+    },
     {
       name: 'info',
       summary: 'Show this node and the swarm it is part of',

@@ -1,6 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type CommandEntry, type CommandLeaf, commandTree, isGroup } from './command-tree.ts';
+import {
+  type CommandEntry,
+  type CommandGroup,
+  type CommandLeaf,
+  commandTree,
+  findChild,
+  isGroup,
+} from './command-tree.ts';
 import { createFlags, updateFlags } from './flags/service-flags.ts';
 import { commandHelp } from './help.ts';
 
@@ -47,4 +54,39 @@ test("Swarm's flags are all known, supported or not", () => {
 
   assert.deepEqual(Object.keys(createFlags).sort(), create.sort());
   assert.deepEqual(Object.keys(updateFlags).sort(), update.sort());
+});
+
+test("Swarm's commands of membership are there under its names, with all of its flags", async () => {
+  const spec =
+    'task-history-limit dispatcher-heartbeat max-snapshots snapshot-interval cert-expiry external-ca';
+  const node = 'listen-addr advertise-addr data-path-addr availability';
+  const known: Readonly<Record<string, string>> = {
+    'swarm init': `${node} ${spec} data-path-port default-addr-pool default-addr-pool-mask-length force-new-cluster autolock`,
+    'swarm join': `${node} token`,
+    'swarm join-token': 'rotate quiet',
+    'swarm leave': 'force',
+    'swarm unlock': '',
+    'swarm unlock-key': 'rotate quiet',
+    'swarm ca': 'rotate ca-cert ca-key cert-expiry external-ca detach quiet',
+    'swarm update': `${spec} autolock`,
+    'node ls': 'filter format quiet',
+    'node inspect': 'format pretty',
+    'node ps': 'filter format no-resolve no-trunc quiet',
+    'node update': 'availability role label-add label-rm',
+    'node promote': '',
+    'node demote': '',
+    'node rm': 'force',
+  };
+  for (const [name, flags] of Object.entries(known)) {
+    const leaf = name
+      .split(' ')
+      .reduce(
+        (entry: CommandEntry, word) => findChild(entry as CommandGroup, word) as CommandEntry,
+        commandTree,
+      );
+    const { command } = await (leaf as CommandLeaf).load();
+
+    for (const flag of flags.split(' ').filter((word) => word !== ''))
+      assert.ok(command.flags[flag]?.isUnsupported !== true && flag in command.flags, `${name} --${flag}`);
+  }
 });

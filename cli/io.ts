@@ -4,6 +4,8 @@ export interface Io {
   readonly environment: Readonly<Record<string, string | undefined>>;
   readonly workdir: string;
   readonly stdin: AsyncIterable<Uint8Array>;
+  /** A line from the keyboard that the terminal does not show; undefined when standard input is no terminal. */
+  readSecret(prompt: string): Promise<string | undefined>;
   /** Standard output is a terminal. */
   readonly isTerminal: boolean;
   /** Width of the terminal. */

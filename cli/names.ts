@@ -2,6 +2,7 @@
 
 import { SwarmError } from '../core/errors.ts';
 import type { Node, Service } from '../core/generated/objects.ts';
+import type { Io } from './io.ts';
 
 export function findNode(nodes: readonly Node[], reference: string): Node {
   const exact = nodes.find((node) => node.id === reference);
@@ -59,4 +60,11 @@ export async function forEachName(
     }
   }
   return failures;
+}
+
+/** What `forEachName` has collected, for the operator's stderr. Returns the exit status. */
+export function reportFailures(failures: readonly SwarmError[], io: Pick<Io, 'err'>): number {
+  for (const { message, hint } of failures)
+    io.err(`Error: ${message}\n${hint === undefined ? '' : `${hint}\n`}`);
+  return failures.length > 0 ? 1 : 0;
 }

@@ -2,7 +2,7 @@
 
 import { formatInspect } from '../format/inspect-format.ts';
 import type { Io } from '../io.ts';
-import { forEachName } from '../names.ts';
+import { forEachName, reportFailures } from '../names.ts';
 import { UsageError } from '../usage-error.ts';
 
 export interface InspectRequest<T> {
@@ -26,6 +26,5 @@ export async function inspectObjects<T>(request: InspectRequest<T>): Promise<num
   });
   if (flags.pretty) await io.out(found.map(toText).join('\n'));
   else await io.out(formatInspect(found.map(toShape), flags.format));
-  for (const failure of failures) io.err(`Error: ${failure.message}\n`);
-  return failures.length > 0 ? 1 : 0;
+  return reportFailures(failures, io);
 }

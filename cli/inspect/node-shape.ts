@@ -2,10 +2,12 @@
 
 import type { Node } from '../../core/generated/objects.ts';
 import { capitalize, formatBinarySize } from '../output/human.ts';
+import { type ClusterRoots, tlsInfo, tlsStatus } from './node-trust.ts';
 import { formatTime } from './time.ts';
 
-export function toDockerNode(node: Node): object {
+export function toDockerNode(node: Node, roots: ClusterRoots): object {
   const { description, managerStatus } = node;
+  const tls = tlsInfo(node, roots);
   return {
     ID: node.id,
     Version: { Index: node.meta.version },
@@ -25,12 +27,14 @@ export function toDockerNode(node: Node): object {
         EngineVersion: description.engineVersion,
         ...(Object.keys(description.engineLabels).length > 0 && { Labels: description.engineLabels }),
       },
+      ...(tls && { TLSInfo: tls }),
     },
     Status: {
       State: node.status.state,
       ...(node.status.message !== '' && { Message: node.status.message }),
       Addr: node.status.address,
     },
+    ...(node.roleMessage !== '' && { RoleMessage: node.roleMessage }),
     ...(managerStatus && {
       ManagerStatus: {
         ...(managerStatus.leader && { Leader: true }),
@@ -41,7 +45,7 @@ export function toDockerNode(node: Node): object {
   };
 }
 
-export function prettyNode(node: Node): string {
+export function prettyNode(node: Node, roots: ClusterRoots, nowMs: number): string {
   const { description, managerStatus } = node;
   const lines = [
     `ID:\t\t\t${node.id}`,
@@ -53,6 +57,7 @@ export function prettyNode(node: Node): string {
     ...(node.status.message === '' ? [] : [` Message:              \t${node.status.message}`]),
     ` Availability:         \t${capitalize(node.spec.availability)}`,
     ` Address:\t\t${node.status.address}`,
+    ...roleLines(node),
   ];
   if (managerStatus !== undefined)
     lines.push(
@@ -70,8 +75,34 @@ export function prettyNode(node: Node): string {
     ` Memory:\t\t${formatBinarySize(description.resources.memoryBytes)}`,
     `Engine Version:\t\t${description.engineVersion}`,
     ...labelLines('Engine Labels', description.engineLabels),
+    ...tlsLines(node, roots, nowMs),
   );
   return `${lines.join('\n')}\n`;
+}
+
+/** Nothing while the node is what it shall be. */
+function roleLines({ role, roleMessage, spec: { desiredRole } }: Node): string[] {
+  if (role === desiredRole) return [];
+  const reason = roleMessage === '' ? '' : ` (${roleMessage})`;
+  return [` Role:\t\t\t${capitalize(role)}, to become ${desiredRole}${reason}`];
+}
+
+function tlsLines(node: Node, roots: ClusterRoots, nowMs: number): string[] {
+  const info = tlsInfo(node, roots);
+  const { expiresAtMs } = node.description.trust;
+  return [
+    'TLS Info:',
+    ` Status:\t\t${tlsStatus(node, roots, nowMs)}`,
+    ...(expiresAtMs === 0 ? [] : [` Certificate Expires:\t${formatTime(expiresAtMs)}`]),
+    ...(info === undefined
+      ? []
+      : [
+          ' TrustRoot:',
+          info.TrustRoot,
+          ` Issuer Subject:\t${info.CertIssuerSubject}`,
+          ` Issuer Public Key:\t${info.CertIssuerPublicKey}`,
+        ]),
+  ];
 }
 
 function labelLines(title: string, labels: Readonly<Record<string, string>>): string[] {

@@ -1,14 +1,13 @@
-// Waits until a service is what its spec asks for, and shows how far it is. On a terminal the lines are redrawn in
-// place, elsewhere each change is a line of its own.
+// Waits until a service is what its spec asks for, and shows how far it is.
 
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Service, ServiceSpec, Task } from '../../core/generated/objects.ts';
 import type { WatchServiceResponse } from '../../proto/generated/control.ts';
 import type { Control } from '../connection.ts';
 import type { Io } from '../io.ts';
-import { truncate } from '../output/human.ts';
 import { readTasks, specOf } from '../tasks/task-list.ts';
 import { formatProgress, measureProgress, type Progress } from './progress.ts';
+import { Screen, silentScreen } from './screen.ts';
 
 export interface ConvergeRequest {
   readonly control: Control;
@@ -27,7 +26,7 @@ export async function converge(request: ConvergeRequest): Promise<number> {
   const stopped = new AbortController();
   const interrupted = io.catchInterrupt();
   interrupted.addEventListener('abort', () => stopped.abort(), { once: true });
-  const screen = new Screen(isQuiet ? { out: async () => {}, isTerminal: false, columns: 0 } : io);
+  const screen = isQuiet ? silentScreen() : new Screen(io);
   try {
     const { specs } = await readTasks(control, { serviceIds: [serviceId] });
     const messages = control.watchService({ serviceId }, { signal: stopped.signal });
@@ -116,35 +115,4 @@ function verifyLines(leftMs: number): string[] {
   if (!Number.isFinite(leftMs) || leftMs <= 0) return [];
   const seconds = Math.ceil(leftMs / 1000);
   return [`verify: Waiting ${seconds} second${seconds === 1 ? '' : 's'} to verify that tasks are stable...`];
-}
-
-/** The lines drawn last, to be drawn over. */
-class Screen {
-  readonly #io: Pick<Io, 'out' | 'isTerminal' | 'columns'>;
-  #lines: readonly string[] = [];
-
-  constructor(io: Pick<Io, 'out' | 'isTerminal' | 'columns'>) {
-    this.#io = io;
-  }
-
-  async draw(lines: readonly string[]): Promise<void> {
-    const shown = this.#lines;
-    if (lines.join('\n') === shown.join('\n')) return;
-    this.#lines = lines;
-    if (!this.#io.isTerminal) {
-      const changed = lines.filter((line) => !shown.includes(line));
-      if (changed.length > 0) await this.#io.out(`${changed.join('\n')}\n`);
-      return;
-    }
-    const up = shown.length === 0 ? '' : `\x1b[${shown.length}A`;
-    // A line that wraps would be two to go up.
-    const fitted = lines.map((line) => `\x1b[2K${truncate(line, this.#io.columns - 1)}\n`);
-    await this.#io.out(`${up}${fitted.join('')}\x1b[J`);
-  }
-
-  /** Puts a last line in the place of the countdown. */
-  async end(line: string): Promise<void> {
-    const kept = this.#lines.filter((shown) => !shown.startsWith('verify:'));
-    await this.draw(line === '' ? kept : [...kept, line]);
-  }
 }

@@ -157,7 +157,12 @@ export function formatProgress({ total, running, slots }: Progress): string[] {
 function formatBar(state: TaskState): string {
   const step = STEPS.indexOf(state) + 1;
   if (step === 0) return '';
-  const filled = Math.round((BAR_WIDTH * step) / STEPS.length);
   const label = ' '.repeat(Math.max(1, 10 - state.length));
-  return `${label}[${'='.repeat(Math.max(0, filled - 1))}>${' '.repeat(BAR_WIDTH - filled)}]`;
+  return label + drawBar(step / STEPS.length);
+}
+
+/** `part` of 1 is done. */
+export function drawBar(part: number): string {
+  const filled = Math.round(BAR_WIDTH * part);
+  return `[${'='.repeat(Math.max(0, filled - 1))}>${' '.repeat(Math.min(BAR_WIDTH - filled, BAR_WIDTH - 1))}]`;
 }

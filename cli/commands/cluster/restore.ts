@@ -2,6 +2,7 @@
 
 import { defineCommand } from '../../command.ts';
 import { textFlag } from '../../flags/flag.ts';
+import { unlockAdvice } from '../../output/cluster-advice.ts';
 import { openSource, readChunks } from '../../output/source-file.ts';
 
 export const command = defineCommand({
@@ -26,7 +27,8 @@ export const command = defineCommand({
     } finally {
       call.end();
     }
-    const { nodeId } = await call.response;
+    const { nodeId, unlockKey } = await call.response;
     await io.out(`Cluster restored: current node (${nodeId}) is now its manager.\n`);
+    if (unlockKey !== '') await io.out(unlockAdvice(unlockKey));
   },
 });

@@ -2,7 +2,7 @@
 
 import { defineCommand } from '../../command.ts';
 import { switchFlag, unsupportedFlags } from '../../flags/flag.ts';
-import { forEachName } from '../../names.ts';
+import { forEachName, reportFailures } from '../../names.ts';
 
 export const command = defineCommand({
   usage: '[OPTIONS] IMAGE [IMAGE...]',
@@ -19,7 +19,6 @@ export const command = defineCommand({
       for (const name of untagged) await io.out(`Untagged: ${name}\n`);
       for (const digest of deleted) await io.out(`Deleted: ${digest}\n`);
     });
-    for (const failure of failures) io.err(`Error: ${failure.message}\n`);
-    return failures.length > 0 ? 1 : 0;
+    return reportFailures(failures, io);
   },
 });

@@ -5,6 +5,7 @@ import { defineCommand } from '../../command.ts';
 import { inspectFlags } from '../../flags/common-flags.ts';
 import { inspectObjects } from '../../inspect/inspect-objects.ts';
 import { prettyNode, toDockerNode } from '../../inspect/node-shape.ts';
+import { clusterRoots } from '../../inspect/node-trust.ts';
 import { findNode } from '../../names.ts';
 import { ownNodeId } from './ls.ts';
 
@@ -14,13 +15,15 @@ export const command = defineCommand({
   flags: inspectFlags,
   completes: 'node',
   async run({ flags, args, io, connection }) {
-    const { nodes } = await (await connection.control()).listNodes({});
+    const control = await connection.control();
+    const [{ nodes }, authority] = await Promise.all([control.listNodes({}), control.getAuthority({})]);
+    const roots = clusterRoots(authority);
     const selfId = args.includes('self') ? await ownNodeId(connection) : '';
     return inspectObjects<Node>({
       names: args,
       find: async (name) => findNode(nodes, name === 'self' ? selfId : name),
-      toShape: toDockerNode,
-      toText: prettyNode,
+      toShape: (node) => toDockerNode(node, roots),
+      toText: (node) => prettyNode(node, roots, io.nowMs()),
       flags,
       io,
     });

@@ -2,7 +2,7 @@
 
 import type { Node } from '../../../core/generated/objects.ts';
 import { defineCommand } from '../../command.ts';
-import type { Connection } from '../../connection.ts';
+import type { Connection, Control } from '../../connection.ts';
 import { filterFlag, formatFlag, quietFlag } from '../../flags/common-flags.ts';
 import { formatList, type Row } from '../../format/list-format.ts';
 import { compareNames } from '../../names.ts';
@@ -30,16 +30,29 @@ export const command = defineCommand({
   async run({ flags, io, connection }) {
     const filters = parseFilters(flags.filter, FILTERS);
     const control = await connection.control();
-    const [{ nodes }, selfId] = await Promise.all([control.listNodes({}), ownNodeId(connection)]);
+    // The default table has no place for it.
+    const readStatus =
+      flags.format === undefined ? async () => () => '' : () => tlsStatuses(control, io.nowMs());
+    const [{ nodes }, selfId, tlsStatusOf] = await Promise.all([
+      control.listNodes({}),
+      ownNodeId(connection),
+      readStatus(),
+    ]);
     const rows = nodes
       .filter((node) => matchesNode(filters, node))
       .sort((a, b) => compareNames(a.description.hostname, b.description.hostname))
-      .map((node) => nodeRow(node, selfId));
+      .map((node) => ({ ...nodeRow(node, selfId), TLSStatus: tlsStatusOf(node) }));
     await io.out(
       formatList(rows, { titles: TITLES, layout: LAYOUT, format: flags.format, isQuiet: flags.quiet }),
     );
   },
 });
+
+async function tlsStatuses(control: Control, nowMs: number): Promise<(node: Node) => string> {
+  const { clusterRoots, tlsStatus } = await import('../../inspect/node-trust.ts');
+  const roots = clusterRoots(await control.getAuthority({}));
+  return (node) => tlsStatus(node, roots, nowMs);
+}
 
 /** Empty when the daemon of this machine does not answer: the list is worth showing without the star. */
 export async function ownNodeId(connection: Connection): Promise<string> {
@@ -77,7 +90,6 @@ function nodeRow(node: Node, selfId: string): Row {
           : manager.reachable
             ? 'Reachable'
             : 'Unreachable',
-    TLSStatus: 'Unknown',
     EngineVersion: node.description.engineVersion,
   };
 }

@@ -2,7 +2,7 @@
 
 import { defineCommand } from '../../command.ts';
 import { filterFlag, formatFlag, noResolveFlag, noTruncFlag, quietFlag } from '../../flags/common-flags.ts';
-import { findNode, forEachName } from '../../names.ts';
+import { findNode, forEachName, reportFailures } from '../../names.ts';
 import { parseFilters } from '../../output/filter.ts';
 import { formatTasks, readTasks } from '../../tasks/task-list.ts';
 import { ownNodeId } from './ls.ts';
@@ -38,7 +38,6 @@ export const command = defineCommand({
         showsIds: flags['no-resolve'] ?? false,
       }),
     );
-    for (const failure of failures) io.err(`Error: ${failure.message}\n`);
-    return failures.length > 0 ? 1 : 0;
+    return reportFailures(failures, io);
   },
 });

@@ -1,30 +1,29 @@
-// `node update`: availability and labels.
+// `node update`: availability, labels, role, and the address of a manager that has moved.
 
 import { invalidField } from '../../../core/errors.ts';
 import { defineCommand } from '../../command.ts';
-import { listFlag, unsupportedFlags, valueFlag, valuesFlag } from '../../flags/flag.ts';
+import { listFlag, valueFlag, valuesFlag } from '../../flags/flag.ts';
+import { availabilityFlag, parseManagerAddress } from '../../flags/node-flags.ts';
 import { oneOf } from '../../flags/units.ts';
 import { parseLabel } from '../../flags/words.ts';
 import { findNode } from '../../names.ts';
 import { ownNodeId } from './ls.ts';
 
-const AVAILABILITIES = ['active', 'pause', 'drain'] as const;
+const ROLES = ['worker', 'manager'] as const;
 
 export const command = defineCommand({
   usage: '[OPTIONS] NODE',
   args: { min: 1, max: 1 },
   flags: {
-    availability: valueFlag(
+    availability: availabilityFlag(),
+    'advertise-addr': valueFlag(
       'string',
-      oneOf(...AVAILABILITIES),
-      'Availability of the node ("active", "pause", "drain")',
-      {
-        choices: AVAILABILITIES,
-      },
+      parseManagerAddress,
+      'Address by which the others reach this manager from now on (format: HOST:PORT)',
     ),
     'label-add': valuesFlag('list', parseLabel, 'Add or update a node label (key=value)'),
     'label-rm': listFlag('Remove a node label if exists'),
-    ...unsupportedFlags(['role']),
+    role: valueFlag('string', oneOf(...ROLES), 'Role of the node ("worker", "manager")', { choices: ROLES }),
   },
   completes: 'node',
   async run({ flags, args: [name = ''], io, connection }) {
@@ -41,7 +40,13 @@ export const command = defineCommand({
     await control.updateNode({
       nodeId: node.id,
       version: node.meta.version,
-      spec: { ...node.spec, labels, availability: flags.availability ?? node.spec.availability },
+      spec: {
+        ...node.spec,
+        labels,
+        availability: flags.availability ?? node.spec.availability,
+        desiredRole: flags.role ?? node.spec.desiredRole,
+      },
+      address: flags['advertise-addr'] ?? '',
     });
     await io.out(`${name}\n`);
   },

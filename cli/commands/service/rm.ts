@@ -1,7 +1,7 @@
 // `service rm`: returns at once, the tasks end by themselves.
 
 import { defineCommand } from '../../command.ts';
-import { forEachName } from '../../names.ts';
+import { forEachName, reportFailures } from '../../names.ts';
 
 export const command = defineCommand({
   usage: 'SERVICE [SERVICE...]',
@@ -14,7 +14,6 @@ export const command = defineCommand({
       await control.removeService({ service: name });
       await io.out(`${name}\n`);
     });
-    for (const failure of failures) io.err(`Error: ${failure.message}\n`);
-    return failures.length > 0 ? 1 : 0;
+    return reportFailures(failures, io);
   },
 });

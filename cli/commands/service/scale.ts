@@ -6,7 +6,7 @@ import type { Control } from '../../connection.ts';
 import { detachFlag } from '../../flags/common-flags.ts';
 import { parseCount } from '../../flags/units.ts';
 import { splitKeyValue } from '../../flags/words.ts';
-import { forEachName } from '../../names.ts';
+import { forEachName, reportFailures } from '../../names.ts';
 import { converge } from '../../progress/converge.ts';
 import { UsageError } from '../../usage-error.ts';
 
@@ -24,8 +24,7 @@ export const command = defineCommand({
       scaled.push(await scale(control, name, replicas));
       await io.out(`${name} scaled to ${replicas}\n`);
     });
-    for (const failure of failures) io.err(`Error: ${failure.message}\n`);
-    let status = failures.length > 0 ? 1 : 0;
+    let status = reportFailures(failures, io);
     if (!flags.detach)
       for (const serviceId of scaled) status = Math.max(status, await converge({ control, serviceId, io }));
     return status;

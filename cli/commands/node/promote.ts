@@ -1,0 +1,12 @@
+// `node promote`: workers become managers.
+
+import { defineCommand } from '../../command.ts';
+import { changeRoles, roleFlags } from './change-roles.ts';
+
+export const command = defineCommand({
+  usage: '[OPTIONS] NODE [NODE...]',
+  args: { min: 1, max: Number.POSITIVE_INFINITY },
+  flags: roleFlags,
+  completes: 'node',
+  run: (call) => changeRoles('manager', call),
+});
