@@ -212,7 +212,7 @@ export class HostWorld {
       clock,
       random: this.#chance,
       defer: (callback) => clock.wake(0, callback),
-      snapshotInterval: 40,
+      snapshotInterval: () => 40,
       stateHashInterval: 10,
     });
     machine.host = host;

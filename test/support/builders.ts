@@ -44,6 +44,9 @@ export function aNode(id: string, options: NodeOptions = {}): Node {
     },
     status: { state, message: '', address: '10.0.0.1', sinceMs: 0 },
     role: options.role ?? 'worker',
+    roleMessage: '',
+    renewalAskedAtMs: 0,
+    dataPathAddress: '',
   };
 }
 

@@ -7,7 +7,7 @@ import { text } from 'node:stream/consumers';
 import { SwarmError } from '../../core/errors.ts';
 import type { Daemon } from '../../node/daemon.ts';
 import { nodeHandlers } from '../../node/node-api.ts';
-import { emptyInfoResponse, NodeControlService } from '../../proto/generated/node.ts';
+import { emptyInfoResponse, type InfoResponse, NodeControlService } from '../../proto/generated/node.ts';
 import { RpcServer } from '../../rpc/server.ts';
 import { TestCluster } from './cluster-in-process.ts';
 
@@ -30,6 +30,8 @@ export class CliCluster {
   readonly cluster: TestCluster;
   /** What `image import` has sent. */
   readonly imported: Buffer[] = [];
+  /** What the node says of itself in place of "an active manager". */
+  info: Partial<InfoResponse> = {};
   readonly #server = new RpcServer();
 
   private constructor(cluster: TestCluster) {
@@ -103,6 +105,7 @@ export class CliCluster {
         manager: true,
         runtimeName: 'fake',
         warnings: ['no swap limit support'],
+        ...this.info,
       }),
     };
     return fake as unknown as Daemon;

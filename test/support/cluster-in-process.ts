@@ -12,6 +12,8 @@ import {
   type Task,
 } from '../../core/generated/objects.ts';
 import { isWanted } from '../../core/task-state.ts';
+import { x509Tool } from '../../manager/ca/x509.ts';
+import { IdentityHolder } from '../../manager/identity-holder.ts';
 import { runManager } from '../../manager/manager.ts';
 import { systemClock } from '../../node/system-clock.ts';
 import { ControlService } from '../../proto/generated/control.ts';
@@ -53,10 +55,21 @@ export class TestCluster {
         managerSocket: path.join(this.directory, 'manager.sock'),
         nodeId: NODE_ID,
         clusterId: 'cluster',
-        advertiseAddress: '127.0.0.1',
-        clusterSpec: { heartbeatPeriodMs: 200, snapshotInterval: 50 },
+        advertiseAddress: '127.0.0.1:0',
+        listenAddress: '127.0.0.1:2377',
+        founding: {
+          spec: { heartbeatPeriodMs: 200, snapshotInterval: 50 },
+          network: {},
+          availability: 'active',
+          dataPathAddress: '',
+        },
+        managers: [],
+        unlockKeys: [],
         clock: systemClock,
         random: Math.random,
+        tool: x509Tool,
+        // Nobody else joins: without a certificate the port for nodes stays closed.
+        identity: new IdentityHolder(),
       },
       this.#stopManager.signal,
     );
@@ -75,7 +88,9 @@ export class TestCluster {
   async startAgent(): Promise<void> {
     this.#agent = await startAgent({
       nodeId: NODE_ID,
-      manager: `unix://${path.join(this.directory, 'manager.sock')}`,
+      connect: () => openChannel(`unix://${path.join(this.directory, 'manager.sock')}`),
+      address: () => '127.0.0.1',
+      onNews: () => {},
       engine: this.engine,
       network: this.network,
       stateDirectory: path.join(this.directory, 'tasks'),

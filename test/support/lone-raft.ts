@@ -22,6 +22,6 @@ export async function newLoneRaft(directory: string, snapshotInterval: number): 
     clock: systemClock,
     random: Math.random,
     defer: setImmediate,
-    snapshotInterval,
+    snapshotInterval: () => snapshotInterval,
   });
 }

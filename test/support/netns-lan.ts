@@ -33,6 +33,14 @@ export class NetnsLan implements Disposable {
     return `${SUBNET}.${position + 1}`;
   }
 
+  /** Gives a host another address, `10.99.0.<number>`, and takes the one it had. */
+  readdress(position: number, number: number): string {
+    const host = this.hosts[position] ?? '';
+    ip('-n', host, 'address', 'flush', 'dev', 'eth0', 'scope', 'global');
+    ip('-n', host, 'address', 'add', `${SUBNET}.${number}/24`, 'dev', 'eth0');
+    return `${SUBNET}.${number}`;
+  }
+
   /** From now on `host` hears nothing of `others`; with `bothWays` they hear nothing of it either. */
   cut(host: number, others: readonly number[], bothWays = true): void {
     this.#drop(host, others);
@@ -42,7 +50,11 @@ export class NetnsLan implements Disposable {
   /** Everybody hears everybody again. */
   heal(): void {
     for (const host of this.hosts)
-      execFileSync('ip', ['netns', 'exec', host, 'nft', 'flush', 'ruleset'], { stdio: 'pipe' });
+      execFileSync('ip', ['netns', 'exec', host, 'nft', '-f', '-'], {
+        // A table has to be there to be deleted.
+        input: 'table inet cut {}; delete table inet cut;',
+        stdio: ['pipe', 'ignore', 'pipe'],
+      });
   }
 
   [Symbol.dispose](): void {

@@ -10,10 +10,9 @@ import { defined } from '../../core/assert.ts';
 import type { RaftStatus } from '../../manager/raft-host/host-options.ts';
 import { MANAGER_V8_FLAGS } from '../../node/manager-process.ts';
 import type { Member } from '../../proto/generated/raft.ts';
-import type { TlsIdentity } from '../../rpc/tls.ts';
 import { eventually } from './eventually.ts';
 import type { RaftProcessConfig, RaftRequest } from './raft-process.ts';
-import { newIdentities } from './test-authority.ts';
+import { newIdentities, TEST_CLUSTER } from './test-authority.ts';
 
 const PROGRAM = path.join(import.meta.dirname, 'raft-process.ts');
 
@@ -158,11 +157,12 @@ export class RaftCluster implements AsyncDisposable {
     const founders = members.slice(0, addresses.length);
     const identities = await newIdentities(members.map(({ nodeId }) => nodeId));
     const processes = members.map((self, position) => {
-      const identity = asText(defined(identities.get(self.nodeId), 'an identity'));
+      const identity = defined(identities.get(self.nodeId), 'an identity');
       const base = {
         self,
         directory: path.join(directory, self.nodeId),
         snapshotInterval,
+        clusterId: TEST_CLUSTER,
         identity,
         logLevel,
         ...options.state,
@@ -193,8 +193,4 @@ export class RaftCluster implements AsyncDisposable {
     await Promise.all(this.processes.map((process) => process.kill()));
     await rm(this.#directory, { recursive: true, force: true });
   }
-}
-
-function asText({ certificate, key, authority }: TlsIdentity): RaftProcessConfig['identity'] {
-  return { certificate: certificate.toString(), key: key.toString(), authority: authority.toString() };
 }

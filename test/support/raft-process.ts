@@ -2,6 +2,7 @@
 // store. Told what to do over the IPC channel of `RaftProcess` (raft-cluster.ts), which also knows its messages.
 
 import { randomBytes } from 'node:crypto';
+import { parseHostPort } from '../../core/addresses.ts';
 import { defined } from '../../core/assert.ts';
 import { messageOf, SwarmError } from '../../core/errors.ts';
 import { GrpcPeers, PEER_CHANNEL_OPTIONS } from '../../manager/raft-host/grpc-peers.ts';
@@ -12,10 +13,10 @@ import { Store } from '../../manager/store/store.ts';
 import { systemClock } from '../../node/system-clock.ts';
 import type { Member } from '../../proto/generated/raft.ts';
 import { PeerService } from '../../proto/generated/raft.ts';
-import { openChannel } from '../../rpc/client.ts';
+import { openTlsChannel } from '../../rpc/client.ts';
 import { setLogLevel } from '../../rpc/logger.ts';
 import { RpcServer } from '../../rpc/server.ts';
-import { clientCredentials } from '../../rpc/tls.ts';
+import { clientCredentials, type TlsIdentity } from '../../rpc/tls.ts';
 import { createTasks } from './many-tasks.ts';
 
 export interface RaftProcessConfig {
@@ -24,12 +25,13 @@ export interface RaftProcessConfig {
   readonly directory: string;
   readonly forceNewCluster?: boolean;
   readonly snapshotInterval: number;
+  readonly clusterId: string;
+  readonly identity: TlsIdentity;
   readonly lowWatermarkBytes?: number;
   /** Bytes that each register has in a snapshot besides its value: a large state without the memory for it. */
   readonly snapshotPadding?: number;
   /** The store instead of registers. */
   readonly hasStore?: boolean;
-  readonly identity: { certificate: string; key: string; authority: string };
   readonly logLevel: 'silent' | 'debug' | 'info' | 'warn';
 }
 
@@ -43,8 +45,6 @@ export type RaftRequest =
   | { readonly op: 'add'; readonly kind: 'add-voter' | 'add-learner'; readonly member: Member }
   | { readonly op: 'remove' | 'move'; readonly member: Member }
   | { readonly op: 'load'; readonly inFlight: number; readonly bytes: number; readonly seconds: number };
-
-const CLUSTER = 'test-cluster';
 
 /** Registers, by number; an entry is `register, value` and padding. */
 class Registers implements StateMachine {
@@ -90,12 +90,7 @@ function entryOf(register: number, value: number, padding: number): Uint8Array {
 async function main(config: RaftProcessConfig): Promise<void> {
   setLogLevel(config.logLevel);
   const registers = new Registers(config.snapshotPadding);
-  const { certificate, key, authority } = config.identity;
-  const identity = {
-    certificate: Buffer.from(certificate),
-    key: Buffer.from(key),
-    authority: Buffer.from(authority),
-  };
+  const { clusterId, identity } = config;
   const server = new RpcServer();
   let isServing = false;
   const host = new RaftHost({
@@ -110,22 +105,22 @@ async function main(config: RaftProcessConfig): Promise<void> {
         process.exit(3);
       },
     },
-    clusterId: CLUSTER,
+    clusterId,
     self: config.self,
     ...(config.founders === undefined ? undefined : { founders: config.founders }),
     forceNewCluster: config.forceNewCluster ?? false,
     openNetwork: (self, events) => {
       const peers = new GrpcPeers(
         {
-          clusterId: CLUSTER,
+          clusterId,
           clock: systemClock,
           connect: (member) =>
-            openChannel(
+            openTlsChannel(
               member.address,
-              { ...PEER_CHANNEL_OPTIONS, 'grpc.ssl_target_name_override': member.nodeId },
-              clientCredentials(identity, member.nodeId),
+              clientCredentials(identity, { clusterId, nodeId: member.nodeId }),
+              PEER_CHANNEL_OPTIONS,
             ),
-          authorize: ({ nodeId }, from, members) => {
+          authorize: ({ caller: { nodeId } }, from, members) => {
             const member = members.find(({ id }) => id === from);
             // A member that is not known yet adds itself by the log of the leader; TLS has checked the authority.
             if (member !== undefined && member.nodeId !== nodeId)
@@ -142,11 +137,12 @@ async function main(config: RaftProcessConfig): Promise<void> {
     clock: systemClock,
     random: Math.random,
     defer: setImmediate,
-    snapshotInterval: config.snapshotInterval,
+    snapshotInterval: () => config.snapshotInterval,
   });
   const store = config.hasStore === true ? new Store(host, systemClock) : undefined;
   await (store === undefined ? host.open(registers) : store.open());
-  if (isServing) await server.listenTls(config.self.address, identity);
+  if (isServing)
+    await server.listenTls(parseHostPort(config.self.address, 'address'), { identity, clusterId });
   const tell = ({ isLeader, term }: Leadership) => process.send?.({ event: 'leadership', isLeader, term });
   host.onLeadership(tell);
   // Who is alone leads already.

@@ -1,14 +1,16 @@
 // A whole node for tests and benchmarks: the built daemon as a process of its own, with containerd, runtime and
-// network, in folders of its own, so that it disturbs nothing on the machine and can be killed.
+// network, in folders of its own, so that it disturbs nothing on the machine and can be killed. With TSSWARM_TEST_LOGS=DIR
+// the daemons' logs are kept there.
 
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createWriteStream, existsSync } from 'node:fs';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { cp, mkdtemp, readFile, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import { emptyClusterSpec } from '../../core/generated/objects.ts';
 import { ControlService } from '../../proto/generated/control.ts';
-import { NodeControlService } from '../../proto/generated/node.ts';
+import { emptyInitRequest, NodeControlService } from '../../proto/generated/node.ts';
 import { type Client, createClient, openChannel } from '../../rpc/client.ts';
 import { eventually } from './eventually.ts';
 
@@ -20,6 +22,8 @@ const CONTAINER_GONE_MS = 20_000;
 export interface RealNodeOptions {
   /** More flags for the daemon. */
   readonly flags?: readonly string[];
+  /** A network namespace to be a host of its own in, which also becomes its host name. */
+  readonly netns?: string;
 }
 
 export interface CliResult {
@@ -40,16 +44,18 @@ export function whyNoRealNode(): string | undefined {
 export class RealNode {
   readonly directory: string;
   readonly #flags: readonly string[];
+  readonly #netns: string | undefined;
   #daemon: ChildProcess | undefined;
 
-  private constructor(directory: string, flags: readonly string[]) {
+  private constructor(directory: string, { flags = [], netns }: RealNodeOptions) {
     this.directory = directory;
     this.#flags = flags;
+    this.#netns = netns;
   }
 
   /** Starts the daemon; the node is in no cluster yet. */
-  static async start({ flags = [] }: RealNodeOptions = {}): Promise<RealNode> {
-    const node = new RealNode(await mkdtemp(path.join(os.tmpdir(), 'tsw-node-')), flags);
+  static async start(options: RealNodeOptions = {}): Promise<RealNode> {
+    const node = new RealNode(await mkdtemp(path.join(os.tmpdir(), 'tsw-node-')), options);
     try {
       await node.startDaemon();
     } catch (error) {
@@ -74,7 +80,8 @@ export class RealNode {
   async startDaemon(): Promise<void> {
     const log = createWriteStream(path.join(this.directory, 'daemon.log'), { flags: 'a' });
     await once(log, 'open');
-    this.#daemon = spawn(DAEMON, this.#daemonFlags(), { stdio: ['ignore', log, log] });
+    const [program = '', ...args] = this.#command();
+    this.#daemon = spawn(program, args, { stdio: ['ignore', log, log] });
     log.close();
     const died = once(this.#daemon, 'exit').then(async ([code]) => {
       throw new Error(`the daemon ended with ${code}: ${await this.daemonLog()}`);
@@ -127,12 +134,10 @@ export class RealNode {
   /** Makes a cluster of this node. */
   async init(): Promise<void> {
     await this.node.init({
+      ...emptyInitRequest,
       advertiseAddress: '127.0.0.1',
-      availability: 'active',
-      taskHistoryLimit: 5,
-      heartbeatPeriodMs: 1_000,
-      snapshotInterval: 0,
-      forceNewCluster: false,
+      cluster: { ...emptyClusterSpec, heartbeatPeriodMs: 1_000 },
+      clusterFields: ['heartbeatPeriodMs'],
     });
   }
 
@@ -162,16 +167,36 @@ export class RealNode {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const channel of this.#channels.values()) channel.close();
     await this.#endDaemon('SIGTERM');
-    const teardown = spawn(DAEMON, ['teardown', ...this.#daemonFlags()], {
-      stdio: ['ignore', 'ignore', 'pipe'],
-    });
+    const [program = '', ...args] = this.#command('teardown');
+    const teardown = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'] });
     let trouble = '';
     teardown.stderr.on('data', (chunk) => {
       trouble += chunk;
     });
     const [code] = await once(teardown, 'exit');
     if (code !== 0) throw new Error(`teardown failed: ${trouble}`);
+    const logs = process.env['TSSWARM_TEST_LOGS'];
+    if (logs !== undefined)
+      await cp(
+        path.join(this.directory, 'daemon.log'),
+        path.join(logs, `${path.basename(this.directory)}.log`),
+      );
     await rm(this.directory, { recursive: true, force: true });
+  }
+
+  /** Enters only the namespaces of network and host name: mounts have to outlive the daemon. */
+  #command(...words: string[]): string[] {
+    const command = [DAEMON, ...words, ...this.#daemonFlags()];
+    if (this.#netns === undefined) return command;
+    const setName = 'hostname "$1" && shift && exec "$@"';
+    return [
+      'nsenter',
+      `--net=/run/netns/${this.#netns}`,
+      'unshare',
+      '--uts',
+      ...['sh', '-c', setName, 'sh', this.#netns],
+      ...command,
+    ];
   }
 
   #daemonFlags(): string[] {

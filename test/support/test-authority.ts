@@ -6,6 +6,9 @@ import * as x509 from '@peculiar/x509';
 import type { TlsIdentity } from '../../rpc/tls.ts';
 
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
+/** The cluster that all these nodes are of. */
+export const TEST_CLUSTER = 'cluster';
+
 const LIFE_MS = 24 * 3_600_000;
 
 /** Identities of nodes that believe each other; those who look at addresses find these in the certificates. */
@@ -29,7 +32,7 @@ export async function newIdentities(
   for (const nodeId of nodeIds) {
     const own = await newKeys();
     const certificate = await x509.X509CertificateGenerator.create({
-      subject: `CN=${nodeId}`,
+      subject: `CN=${nodeId}, OU=swarm-manager, O=${TEST_CLUSTER}`,
       issuer: authority.subject,
       publicKey: own.publicKey,
       signingKey: keys.privateKey,
@@ -40,9 +43,9 @@ export async function newIdentities(
     });
     const key = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', own.privateKey)).toString('base64');
     identities.set(nodeId, {
-      certificate: Buffer.from(certificate.toString('pem')),
-      key: Buffer.from(`-----BEGIN PRIVATE KEY-----\n${key}\n-----END PRIVATE KEY-----\n`),
-      authority: Buffer.from(authority.toString('pem')),
+      certificate: certificate.toString('pem'),
+      key: `-----BEGIN PRIVATE KEY-----\n${key}\n-----END PRIVATE KEY-----\n`,
+      roots: authority.toString('pem'),
     });
   }
   return identities;
