@@ -44,6 +44,11 @@ export interface LogCreation {
   readonly signal: AbortSignal;
 }
 
+/** Of a manager that keeps its state on its disk. */
+export function logDirectory(stateDirectory: string): string {
+  return path.join(stateDirectory, 'log');
+}
+
 export async function createLog(options: LogCreation): Promise<ReplicatedLog> {
   const { etcd, clusterId, nodeId, advertiseAddress, clock, observe, onFatal, signal } = options;
   if (etcd === undefined) return createRaftLog(options);
@@ -64,7 +69,7 @@ export async function createLog(options: LogCreation): Promise<ReplicatedLog> {
 async function createRaftLog(options: LogCreation): Promise<RaftHost> {
   const { clock, random, nodeId, clusterId, advertiseAddress, unlockKeys, observe, onFatal } = options;
   const self = { id: newMemberId(randomBytes), nodeId, address: advertiseAddress };
-  const disk = await RealDisk.open(path.join(options.stateDirectory, 'log'));
+  const disk = await RealDisk.open(logDirectory(options.stateDirectory));
   const unlockKey = await fittingKey(disk, unlockKeys);
   return new RaftHost({
     log: { disk, randomBytes, onFatal, ...(unlockKey !== undefined && { unlockKey }) },

@@ -18,10 +18,10 @@ import { nodeCaHandlers } from './ca/node-ca.ts';
 import { runRoleLoop } from './ca/role-loop.ts';
 import { runRotationLoop } from './ca/rotation-loop.ts';
 import { controlHandlers } from './control/control-api.ts';
-import { createLog, type LogCreation } from './create-log.ts';
+import { createLog, type LogCreation, logDirectory } from './create-log.ts';
 import { Dispatcher } from './dispatcher/dispatcher.ts';
 import type { IdentityHolder } from './identity-holder.ts';
-import { joinManagers } from './join-managers.ts';
+import { beginAnew, type StayMemberOptions, stayMember, TakenOutError } from './join-managers.ts';
 import { runWhileLeading } from './lead.ts';
 import { LeaderChannel } from './leader-link.ts';
 import { managerLog } from './log.ts';
@@ -59,6 +59,15 @@ export interface ManagerOptions
 
 /** Runs until the signal aborts. Throws when the log cannot be opened or an address not be had. */
 export async function runManager(options: ManagerOptions, signal: AbortSignal): Promise<void> {
+  try {
+    await runMember(options, signal);
+  } catch (error) {
+    if (error instanceof TakenOutError) await beginAnew(logDirectory(options.stateDirectory));
+    throw error;
+  }
+}
+
+async function runMember(options: ManagerOptions, signal: AbortSignal): Promise<void> {
   const failed = new AbortController();
   const stop = AbortSignal.any([signal, failed.signal]);
   const state: State = { metrics: undefined, peers: undefined, store: undefined };
@@ -82,10 +91,9 @@ export async function runManager(options: ManagerOptions, signal: AbortSignal): 
     followUnlockKey(store, parts.consensus, options.unlockKeys, failed);
     const leading = runWhileLeading(log, leadership(options, parts, metrics), stop);
     leading.catch((error) => failed.abort(error));
-    isListening.then(
-      () => becomeMember(options, { ...parts, health }, stop),
-      (error) => failed.abort(error),
-    );
+    isListening
+      .then(() => stayMember(memberOptions(options, parts, health), stop))
+      .catch((error) => failed.abort(error));
     managerLog.info({ 'node.id': options.nodeId, 'cluster.id': options.clusterId }, 'manager is ready');
     await leading;
   } finally {
@@ -232,6 +240,24 @@ function leadership(
   };
 }
 
+function memberOptions(
+  { nodeId, advertiseAddress, managers, clock }: ManagerOptions,
+  { consensus, connect }: Parts,
+  health: Health,
+): StayMemberOptions {
+  return {
+    status: () => consensus?.status,
+    nodeId,
+    advertiseAddress,
+    managers,
+    connect,
+    clock,
+    onProblem: (problem) => {
+      health.problem = problem;
+    },
+  };
+}
+
 function afterAbort(signal: AbortSignal, act: () => Promise<void>): Promise<void> {
   if (signal.aborted) return act();
   return new Promise((resolve, reject) =>
@@ -247,37 +273,6 @@ async function endLog(log: ReplicatedLog): Promise<void> {
       .transferLeadership()
       .catch((error) => managerLog.warn({ error: messageOf(error) }, 'leadership is left and not handed on'));
   await log[Symbol.asyncDispose]();
-}
-
-/** Whoever is in the group already under its address has nothing to ask for. */
-async function becomeMember(
-  { nodeId, advertiseAddress, managers, clock }: ManagerOptions,
-  parts: {
-    readonly consensus: RaftHost | undefined;
-    readonly health: Health;
-    readonly connect: (address: string) => Channel;
-  },
-  signal: AbortSignal,
-): Promise<void> {
-  const { consensus, health, connect } = parts;
-  const { self, configuration } = consensus?.status ?? {};
-  const isKnown = configuration?.members.some(
-    ({ id, address }) => id === self?.id && address === advertiseAddress,
-  );
-  const isMember = isKnown && self !== undefined && configuration?.voters.includes(self.id);
-  if (managers.length === 0 || isMember) return;
-  await joinManagers(
-    {
-      member: { id: self?.id ?? 0, nodeId, address: advertiseAddress },
-      managers,
-      connect,
-      clock,
-      onProblem: (problem) => {
-        health.problem = problem;
-      },
-    },
-    signal,
-  );
 }
 
 /** The keys of the log are wrapped as the cluster says. A key that cannot be stored is as bad as a log that cannot. */

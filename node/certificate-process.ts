@@ -1,5 +1,5 @@
 // Keys and certificates are made in a process of their own: what makes them keeps 8 MB of memory, and is needed for moments.
-// It is started with the first call, serves those that come close behind, and ends when none has come for some seconds.
+// It is started with the first call, serves those that come close behind, and ends when none has come for a second.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
@@ -13,7 +13,7 @@ import { systemClock } from './system-clock.ts';
 export const CERTIFICATE_COMMAND = 'certificate-process';
 
 // Nodes that join one after the other find it running.
-const IDLE_MS = 5_000;
+const IDLE_MS = 1_000;
 // It takes milliseconds; who waits this long waits for something that does not come.
 const CALL_LIMIT_MS = 30_000;
 

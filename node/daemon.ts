@@ -38,6 +38,7 @@ import { joinCluster } from './joining.ts';
 import { nodeLog } from './log.ts';
 import { chooseAddresses, describeMachine } from './machine.ts';
 import { type Beginning, Membership } from './membership.ts';
+import { Problems } from './problems.ts';
 import { restoreManager } from './restore-manager.ts';
 import { systemClock } from './system-clock.ts';
 import { logOpens } from './unlocking.ts';
@@ -65,7 +66,7 @@ export class Daemon {
   /** Membership changes follow each other. */
   #change: Promise<unknown> = Promise.resolve();
   #isChanging = false;
-  #problem = '';
+  readonly #problems = new Problems();
 
   private constructor(options: DaemonOptions, engineFacts: EngineDescription) {
     this.#options = options;
@@ -224,7 +225,7 @@ export class Daemon {
     return {
       version: VERSION,
       state: this.#localState(),
-      error: this.#problem,
+      error: this.#problems.text,
       nodeId: identity?.nodeId ?? '',
       clusterId: identity?.clusterId ?? '',
       manager: this.#membership?.role === 'manager' || this.#locked !== undefined,
@@ -355,9 +356,7 @@ export class Daemon {
       ...this.#options,
       describe: () => this.describe(),
       etcd: this.#etcd,
-      onProblem: (problem: string) => {
-        this.#problem = problem;
-      },
+      onProblem: (subject: string, text: string) => this.#problems.set(subject, text),
     };
   }
 
@@ -381,7 +380,7 @@ export class Daemon {
     if (this.#isChanging) return 'pending';
     if (this.#locked !== undefined) return 'locked';
     if (this.#membership === undefined) return 'inactive';
-    return this.#problem === '' ? 'active' : 'error';
+    return this.#problems.text === '' ? 'active' : 'error';
   }
 
   #serialized<T>(change: () => Promise<T>): Promise<T> {
@@ -417,7 +416,7 @@ export class Daemon {
     if (identity !== undefined && isLast <= 1) await eraseClusterStore(this.#etcd, identity.clusterId);
     this.#membership = undefined;
     this.#locked = undefined;
-    this.#problem = '';
+    this.#problems.clear();
     this.#forget();
     nodeLog.info('left the cluster');
   }
@@ -439,9 +438,9 @@ export class Daemon {
 
   /** A manager that answers again is no error any more. */
   async #checkManager(): Promise<void> {
-    if (this.#problem === '' || this.#membership?.role !== 'manager') return;
+    if (!this.#problems.has('manager') || this.#membership?.role !== 'manager') return;
     try {
-      if (await this.#isReady(this.#membership)) this.#problem = '';
+      if (await this.#isReady(this.#membership)) this.#problems.set('manager', '');
     } catch (error) {
       nodeLog.debug({ error: messageOf(error) }, 'the manager does not answer yet');
     }
@@ -460,7 +459,7 @@ export class Daemon {
       if (Date.now() > deadlineMs)
         throw new SwarmError(
           'deadline-exceeded',
-          `this node did not become a member in ${READY_LIMIT_MS / 1000} s: ${this.#problem || failure}`,
+          `this node did not become a member in ${READY_LIMIT_MS / 1000} s: ${this.#problems.text || failure}`,
           {
             hint: 'The log of tsswarmd says more.',
           },

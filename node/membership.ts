@@ -8,7 +8,7 @@ import { type Agent, startAgent } from '../agent/agent.ts';
 import type { Engine } from '../agent/engine/engine.ts';
 import type { LocalNetwork } from '../agent/network/local-network.ts';
 import { parseHostPort } from '../core/addresses.ts';
-import { messageOf, SwarmError } from '../core/errors.ts';
+import { hasCode, messageOf, SwarmError } from '../core/errors.ts';
 import type { NodeDescription, NodeRole, NodeTrust } from '../core/generated/objects.ts';
 import type { Bootstrap } from '../manager/bootstrap.ts';
 import type { EtcdSettings } from '../manager/etcd-log/settings.ts';
@@ -42,7 +42,7 @@ export interface MembershipOptions {
   readonly describe: () => Omit<NodeDescription, 'trust'>;
   readonly etcd: EtcdSettings | undefined;
   /** Told why something does not work, for the node's status; empty when it does again. */
-  readonly onProblem: (problem: string) => void;
+  readonly onProblem: (subject: 'manager' | 'news' | 'certificate', problem: string) => void;
 }
 
 /** How a membership begins. */
@@ -66,6 +66,7 @@ const AGENT_CHANNEL_OPTIONS = {
 const CALL_LIMIT_MS = 10_000;
 const OWN_CERTIFICATE_POLL_MS = 20;
 const LOCK_POLL_MS = 50;
+const ADOPT_RETRY_MS = 2_000;
 // Swarm's: a renewal that fails is tried again after this, doubled each time.
 const RENEW_RETRY_MIN_MS = 5_000;
 const RENEW_RETRY_MAX_MS = 3_600_000;
@@ -89,6 +90,8 @@ export class Membership {
   #changes: Promise<void> = Promise.resolve();
   #cancelRenewal = () => {};
   #isConnected = false;
+  #news: ClusterNews | undefined;
+  #cancelAdoption = () => {};
   #attemptsWithoutNews = 0;
 
   private constructor(options: MembershipOptions, { identity, unlockKey, ...beginning }: Beginning) {
@@ -157,7 +160,7 @@ export class Membership {
 
   /** The cluster forgets this node's part in it. Throws when the managers refuse or cannot be reached. */
   leaveCluster(): Promise<unknown> {
-    return withChannel(this.#connect(), (channel) =>
+    return this.#askManagers(this.#connect(), (channel) =>
       createClient(MembershipService, channel).leaveCluster({}, { timeoutMs: CALL_LIMIT_MS }),
     );
   }
@@ -173,6 +176,7 @@ export class Membership {
   async stop(): Promise<void> {
     this.#stopping.abort();
     this.#cancelRenewal();
+    this.#cancelAdoption();
     await this.#changes;
     await this.#agent?.stop();
     await this.#manager?.stop();
@@ -230,7 +234,7 @@ export class Membership {
           ...(etcd && { etcd }),
           ...(!this.#holder.isEmpty && { identity: this.#holder.current }),
         }),
-        onExit: (reason) => onProblem(`the manager ended (${reason}) and is started again`),
+        onExit: (reason) => onProblem('manager', `the manager ended (${reason}) and is started again`),
       },
       stopping.signal,
     );
@@ -247,7 +251,7 @@ export class Membership {
     for (;;) {
       this.#stopping.signal.throwIfAborted();
       try {
-        return await this.#request(this.#ownManager());
+        return await withChannel(this.#ownManager(), (channel) => this.#request(channel));
       } catch (error) {
         nodeLog.debug({ error: messageOf(error) }, 'the manager has no certificate for this node yet');
         await delay(OWN_CERTIFICATE_POLL_MS, undefined, { signal: this.#stopping.signal });
@@ -255,16 +259,27 @@ export class Membership {
     }
   }
 
-  /** A new certificate for a new key, through this connection. */
+  /** A new certificate for a new key. */
   async #request(channel: Channel): Promise<TlsIdentity> {
-    return withChannel(channel, async () => {
-      const { keyPem, requestPem } = await this.#tool.createKeyAndRequest();
-      const { certificate, roots } = await createClient(NodeCaService, channel).issueCertificate(
-        { ...emptyIssueCertificateRequest, request: requestPem },
-        { timeoutMs: CALL_LIMIT_MS },
-      );
-      return { certificate, key: keyPem, roots };
-    });
+    const { keyPem, requestPem } = await this.#tool.createKeyAndRequest();
+    const { certificate, roots } = await createClient(NodeCaService, channel).issueCertificate(
+      { ...emptyIssueCertificateRequest, request: requestPem },
+      { timeoutMs: CALL_LIMIT_MS },
+    );
+    return { certificate, key: keyPem, roots };
+  }
+
+  /** Over the first connection, and when nobody answers there, of one manager after the other. */
+  async #askManagers<T>(first: Channel, use: (channel: Channel) => Promise<T>): Promise<T> {
+    let channel = first;
+    for (let left = this.#managers.addresses.length; ; left--) {
+      try {
+        return await withChannel(channel, use);
+      } catch (error) {
+        if (left === 0 || !hasCode(error, 'unavailable')) throw error;
+        channel = this.#connectToOthers();
+      }
+    }
   }
 
   #keep(tls: TlsIdentity): void {
@@ -276,17 +291,32 @@ export class Membership {
   #follow(news: ClusterNews): void {
     this.#isConnected = true;
     this.#attemptsWithoutNews = 0;
-    this.#changes = this.#changes
-      .then(() => this.#adopt(news))
-      .catch((error) => {
-        if (this.#stopping.signal.aborted) return;
-        nodeLog.error({ error: messageOf(error) }, 'the news of the cluster cannot be followed');
-        this.#options.onProblem(messageOf(error));
-      });
+    this.#news = news;
+    this.#adoptSoon();
   }
 
-  async #adopt({ managers, roots, role, renewCertificate, unlockKey, address }: ClusterNews): Promise<void> {
-    if (this.#stopping.signal.aborted) return;
+  #adoptSoon(): void {
+    this.#cancelAdoption();
+    this.#changes = this.#changes.then(async () => {
+      const news = this.#news;
+      if (news === undefined || this.#stopping.signal.aborted) return;
+      try {
+        await this.#adopt(news);
+        this.#options.onProblem('news', '');
+      } catch (error) {
+        if (this.#stopping.signal.aborted) return;
+        nodeLog.error(
+          { error: messageOf(error), 'retry.ms': ADOPT_RETRY_MS },
+          'the news of the cluster cannot be followed',
+        );
+        this.#options.onProblem('news', messageOf(error));
+        this.#cancelAdoption = systemClock.after(ADOPT_RETRY_MS, () => this.#adoptSoon());
+      }
+    });
+  }
+
+  async #adopt(news: ClusterNews): Promise<void> {
+    const { managers, roots, role, renewCertificate, unlockKey, address } = news;
     this.#rememberAddresses(
       managers.map((manager) => manager.address),
       address,
@@ -294,6 +324,8 @@ export class Membership {
     const { current } = this.#holder;
     const isLockChanged = role === 'manager' && unlockKey !== (this.#unlockKeys[0] ?? '');
     if (isLockChanged) await this.#changeLock(unlockKey);
+    // What has come meanwhile is adopted next.
+    if (news !== this.#news) return;
     if (isLockChanged || roots !== current.roots) {
       this.#keep({ ...current, roots });
       this.#agent.describeAgain();
@@ -311,8 +343,10 @@ export class Membership {
     const [before] = this.#unlockKeys;
     this.#unlockKeys = [unlockKey, ...(before === undefined ? [] : [before])].filter((key) => key !== '');
     const directory = path.join(this.#managerDirectory, 'log');
-    while (!(await logOpens(directory, unlockKey === '' ? undefined : unlockKey)))
+    while (!(await logOpens(directory, unlockKey === '' ? undefined : unlockKey))) {
+      if (this.#news?.unlockKey !== unlockKey) return;
       await delay(LOCK_POLL_MS, undefined, { signal: this.#stopping.signal });
+    }
     this.#unlockKeys = unlockKey === '' ? [] : [unlockKey];
   }
 
@@ -328,7 +362,8 @@ export class Membership {
 
   async #renew(role: NodeRole): Promise<void> {
     // For its own node a manager signs even when there is no leader. That it was demoted others may know sooner.
-    const tls = await this.#request(role === 'manager' ? this.#connect() : this.#connectToOthers());
+    const first = role === 'manager' ? this.#connect() : this.#connectToOthers();
+    const tls = await this.#askManagers(first, (channel) => this.#request(channel));
     this.#keep(tls);
     this.#agent.describeAgain();
     nodeLog.info({ role: trustOf(tls).role, 'expires.ms': trustOf(tls).expiresAtMs }, 'certificate renewed');
@@ -348,14 +383,14 @@ export class Membership {
       if (Date.now() < atMs) return this.#renewAt(atMs, retryMs);
       this.#changes = this.#changes
         .then(() => (this.#stopping.signal.aborted ? undefined : this.#renew(this.role)))
-        .then(() => this.#options.onProblem(''))
+        .then(() => this.#options.onProblem('certificate', ''))
         .catch((error) => {
           if (this.#stopping.signal.aborted) return;
           nodeLog.error(
             { error: messageOf(error), 'retry.ms': retryMs },
             'the certificate cannot be renewed',
           );
-          this.#options.onProblem(`the certificate cannot be renewed: ${messageOf(error)}`);
+          this.#options.onProblem('certificate', `the certificate cannot be renewed: ${messageOf(error)}`);
           // An operator who lets expired certificates in does not wait for an hour.
           const isExpired = this.trust.expiresAtMs < Date.now();
           const retryMaxMs = isExpired ? RENEW_RETRY_EXPIRED_MS : RENEW_RETRY_MAX_MS;

@@ -36,9 +36,11 @@ export function membershipHandlers(options: MembershipOptions): Handlers<typeof 
     joinManagers: async ({ member }, { caller, signal }) => {
       if (member.nodeId !== caller.nodeId)
         throw new SwarmError('permission-denied', `node ${caller.nodeId} may not join as ${member.nodeId}`);
-      if (options.consensus !== undefined) await join(options, options.consensus, member, signal);
+      const { consensus } = options;
+      if (consensus?.status.configuration.removed.includes(member.id)) return { removed: true };
+      if (consensus !== undefined) await join(options, consensus, member, signal);
       await setManagerAddress(options.store, member.nodeId, member.address);
-      return {};
+      return { removed: false };
     },
     leaveCluster: async (_, { caller }) => {
       await leave(options, caller.nodeId);

@@ -44,9 +44,10 @@ export interface JoinManagersRequest {
 export const emptyJoinManagersRequest: JoinManagersRequest = Object.freeze({ member: emptyMember });
 
 export interface JoinManagersResponse {
-
+  /** The member was taken out of the group and can never return: the manager has to begin as another one. */
+  readonly removed: boolean;
 }
-export const emptyJoinManagersResponse: JoinManagersResponse = Object.freeze({  });
+export const emptyJoinManagersResponse: JoinManagersResponse = Object.freeze({ removed: false });
 
 export interface LeaveClusterRequest {
 
@@ -176,20 +177,20 @@ export const JoinManagersRequestCodec: Codec<JoinManagersRequest> = {
 };
 
 export const JoinManagersResponseCodec: Codec<JoinManagersResponse> = {
-  write(_m, w) {
-    
+  write(m, w) {
+    if (m.removed !== false) w.uint32(8).bool(m.removed);
     return w;
   },
   read(r, end) {
-    
+    let removed: boolean = false;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
-        
+        case 1: removed = r.bool(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return {  };
+    return { removed };
   },
 };
 

@@ -93,6 +93,15 @@ describe('a cluster of five nodes', { skip: whyNoRealNode() ?? false }, () => {
     assert.deepEqual((await service(0)).map(({ id }) => id).sort(), before, 'the same tasks run');
   });
 
+  test('a demotion that is taken back at once leaves a manager that counts', async () => {
+    for (let round = 0; round < 3; round++) {
+      await setRole(2, 'worker', 0);
+      await cluster.until(2, ({ managerStatus }) => managerStatus?.voter !== true, 0);
+      await setRole(2, 'manager', 0);
+      await cluster.until(2, isManager, 0);
+    }
+  });
+
   test('demotes its leader: leadership goes on first, and no call fails', async () => {
     const leader = await leaderOf(0);
     const other = leader === 0 ? 1 : 0;
@@ -207,6 +216,31 @@ describe('a cluster of five nodes', { skip: whyNoRealNode() ?? false }, () => {
     assert.equal((await cluster.node(4).node.info({})).containersRunning, 0);
     await cluster.join(4, 'worker');
     await cluster.until(4, isWorker, 0);
+  });
+
+  test('gives up a manager that is dead and a node that has departed, when told to', async () => {
+    await setRole(3, 'manager', 0);
+    await cluster.until(3, isManager, 0);
+    const { cluster: settings } = await cluster.node(0).control.getCluster({});
+    const spec = { ...settings.spec, deadManagerAfterMs: 500, departedNodeAfterMs: 500 };
+    await cluster.node(0).control.updateCluster({
+      version: settings.meta.version,
+      spec,
+      rotateWorkerToken: false,
+      rotateManagerToken: false,
+      rotateUnlockKey: false,
+    });
+
+    await cluster.node(3).killDaemon();
+    await eventually(async () => (await cluster.node(0).control.listNodes({})).nodes.length === 4, 30_000);
+    // With three managers left the next one that dies is kept: removing it would leave two, of which none may fail.
+    const [gone = 0, asked = 0] = [0, 1, 2].slice(1);
+    await cluster.node(gone).killDaemon();
+    await cluster.until(gone, ({ status }) => status.state === 'down', asked);
+    const { nodes } = await cluster.node(asked).control.listNodes({});
+    assert.equal(nodes.filter(({ managerStatus }) => managerStatus?.voter).length, 3);
+    await cluster.node(gone).startDaemon();
+    await cluster.until(gone, isManager, asked);
   });
 });
 
