@@ -9,7 +9,7 @@ import { MUTANTS, mutate, sourceOf } from './sim/mutants.ts';
 
 const STEPS = 4000;
 const SEEDS = 2000;
-const MUTANT_SEEDS = 1000;
+const MUTANT_SEEDS = 3_000;
 const MUTANTS_MIN = 40;
 
 test('millions of faults break none of the properties of the core', async (t) => {

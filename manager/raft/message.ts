@@ -6,7 +6,7 @@
 //   heartbeat           commit, never beyond what the receiver is known to have; context: the youngest pending read
 //   heartbeat-response  context
 //   pre-vote, vote      term: the one asked for; logIndex/logTerm: the candidate's last entry;
-//                       context 1: the leader itself asked for this election
+//                       context 1: the leader itself asked for this election; commit and its term in hintTerm
 //   …-vote-response     rejected, then with commit and its term in hintTerm
 //   snapshot            snapshot: what the host has just received and verified
 //   timeout-now         -
@@ -24,6 +24,14 @@ export type MemberId = number;
 export const NO_ENTRIES: readonly Entry[] = Object.freeze([]);
 /** `context` of a vote that the leader asked for: receivers do not wait for it to fall silent. */
 export const TRANSFER = 1;
+
+/** Elections: all of these tell what is committed, except votes that are given. */
+export const ELECTION_TYPES: ReadonlySet<RaftMessageType> = new Set([
+  'pre-vote',
+  'pre-vote-response',
+  'vote',
+  'vote-response',
+]);
 
 /** A message of `type` with the given fields, all others empty. */
 export function newMessage(

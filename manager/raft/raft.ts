@@ -25,7 +25,7 @@ import { decode, encode } from '../../proto/wire.ts';
 import { applyChange, hasQuorum, isJoint, isVoter, participants } from './configuration.ts';
 import type { Append, RaftOptions, RaftStart, Ready, Refusal, Role } from './contract.ts';
 import { Leader, type LeaderContext, type ReplicationLimits } from './leader.ts';
-import { entryBytes, type MemberId, newMessage, TRANSFER } from './message.ts';
+import { ELECTION_TYPES, entryBytes, type MemberId, newMessage, TRANSFER } from './message.ts';
 import { Outbox } from './outbox.ts';
 import type { Progress } from './progress.ts';
 import { RaftLog } from './raft-log.ts';
@@ -112,6 +112,8 @@ export class Raft implements LeaderContext {
     if (this.#role === 'leader') return;
     this.#resetElection();
     if (this.#mayCampaign()) this.#becomePreCandidate();
+    // Who may not stand must not hold up who does: it waits for its leader no longer than others.
+    else this.forgetLeader();
   }
 
   /** Gives up waiting for a leader that is known to be gone, so that others may be voted for at once. */
@@ -289,17 +291,22 @@ export class Raft implements LeaderContext {
   }
 
   /**
-   * A vote that is not given comes with what is known to be committed. Without this a voter may never learn that the
-   * change which removed the others is committed: it needs their votes, and they neither give them nor stand themselves.
+   * What is known to be committed goes with every request for a vote, and with every vote that is not given. Without this a
+   * voter may never learn that a change of voters is committed: who needs its vote does not get it, for the one has the
+   * longer log, and the other does not know that it may stand.
    */
-  #refusal(): Partial<RaftMessage> {
+  #committed(): Partial<RaftMessage> {
     const commit = this.log.committedIndex;
-    return { rejected: true, commit, hintTerm: this.log.termOf(commit) ?? 0 };
+    return { commit, hintTerm: this.log.termOf(commit) ?? 0 };
+  }
+
+  #refusal(): Partial<RaftMessage> {
+    return { rejected: true, ...this.#committed() };
   }
 
   /** That an entry is committed is true in every term. */
-  #learnCommit({ type, rejected, commit, hintTerm }: RaftMessage): void {
-    if (!rejected || (type !== 'vote-response' && type !== 'pre-vote-response')) return;
+  #learnCommit({ type, commit, hintTerm }: RaftMessage): void {
+    if (!ELECTION_TYPES.has(type)) return;
     if (hintTerm !== 0 && this.log.termOf(commit) === hintTerm) this.log.commitTo(commit);
   }
 
@@ -382,7 +389,8 @@ export class Raft implements LeaderContext {
     const { lastIndex: logIndex, lastTerm: logTerm } = this.log;
     const term = this.term + 1;
     for (const peer of this.#voters())
-      if (peer !== this.id) this.send(newMessage('pre-vote', peer, { term, logIndex, logTerm }));
+      if (peer !== this.id)
+        this.send(newMessage('pre-vote', peer, { term, logIndex, logTerm, ...this.#committed() }));
     this.#countVote({ ...newMessage('pre-vote-response', this.id), from: this.id });
   }
 
@@ -399,7 +407,7 @@ export class Raft implements LeaderContext {
       this.#sendWhenDurable(
         peer === this.id
           ? newMessage('vote-response', peer)
-          : newMessage('vote', peer, { logIndex, logTerm, context }),
+          : newMessage('vote', peer, { logIndex, logTerm, context, ...this.#committed() }),
       );
   }
 

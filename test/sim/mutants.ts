@@ -155,7 +155,7 @@ const ELECTIONS: readonly Mutant[] = [
     replace: 'if',
   },
   {
-    name: 'a refused vote does not tell what is committed',
+    name: 'elections do not tell what is committed',
     file: 'raft',
     find: 'this.#learnCommit(message);',
     replace: '',
