@@ -53,7 +53,10 @@ function openSession(socketPath: string): ClientHttp2Session {
     createConnection: () => connectSocket(socketPath),
     settings: { initialWindowSize: WINDOW_BYTES, enablePush: false },
   });
-  session.on('connect', () => session.setLocalWindowSize(WINDOW_BYTES));
+  session.on('connect', () => {
+    // A request that cannot be encoded ends the session before it has begun.
+    if (!session.destroyed) session.setLocalWindowSize(WINDOW_BYTES);
+  });
   return session;
 }
 

@@ -197,3 +197,20 @@ test('a peer that is none any more is not tried again', async (t) => {
 
   assert.equal(one.connections, connections);
 });
+
+test('a peer that is closed connects to nobody any more, whoever greets it', async (t) => {
+  const one = aPeer(t, await aDirectory(t), ONE);
+  one.peers.close();
+
+  async function* greet(): AsyncIterable<PeerMessage> {
+    yield { ...emptyPeerMessage, hello: { from: TWO, clusterId: CLUSTER } };
+  }
+  const context: CallContext = {
+    signal: new AbortController().signal,
+    caller: { role: 'manager', nodeId: TWO.nodeId },
+    isForwarded: false,
+  };
+  await assert.rejects(async () => one.peers.handlers.exchange(greet(), context), /is stopping/);
+
+  assert.equal(one.connections, 0);
+});

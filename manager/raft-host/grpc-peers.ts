@@ -51,6 +51,7 @@ export class GrpcPeers implements PeerNetwork {
   /** Streams on which each peer is heard. */
   readonly #heard = new Map<MemberId, number>();
   #members: readonly Member[] = [];
+  #isClosed = false;
 
   constructor(options: GrpcPeersOptions, self: Member, events: PeerEvents) {
     this.#options = options;
@@ -87,6 +88,7 @@ export class GrpcPeers implements PeerNetwork {
   }
 
   close(): void {
+    this.#isClosed = true;
     this.setPeers([]);
   }
 
@@ -122,6 +124,8 @@ export class GrpcPeers implements PeerNetwork {
   }
 
   #greet({ from, clusterId }: NonNullable<PeerMessage['hello']>, context: CallContext): MemberId {
+    // The server may end later than this: a connection back would then be nobody's to close.
+    if (this.#isClosed) throw new SwarmError('unavailable', 'the manager is stopping');
     if (clusterId !== this.#options.clusterId)
       throw new SwarmError('permission-denied', `this manager belongs to another cluster than ${clusterId}`);
     this.#options.authorize(context, from.id, this.#members);
