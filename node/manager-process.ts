@@ -37,6 +37,7 @@ const BACKOFF_MAX_MS = 10_000;
 // A manager that ran this long has started well; its next end is a new trouble.
 const STABLE_MS = 30_000;
 const STOP_LIMIT_MS = 10_000;
+const EXIT_LIMIT_MS = 5_000;
 const FAILURE_LENGTH_MAX = 2_000;
 /** The manager's heap is small and young: bigger half-spaces only raise what an idle node holds. */
 export const MANAGER_V8_FLAGS: readonly string[] = ['--max-semi-space-size=1'];
@@ -140,6 +141,10 @@ export async function runManagerProcess(input: NodeJS.ReadStream): Promise<void>
     // Nothing may keep the process: the daemon waits for its end to start another.
     stop.abort();
     input.destroy();
+    setTimeout(() => {
+      nodeLog.error({ resources: process.getActiveResourcesInfo() }, 'something keeps the manager from ending');
+      process.exit(1);
+    }, EXIT_LIMIT_MS).unref();
   }
 }
 
