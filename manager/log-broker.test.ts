@@ -30,10 +30,30 @@ test('a node that has sent all lines may disconnect', async () => {
   async function* batches() {
     yield { subscriptionId: announced[0]?.id ?? '', lines: [], finishedTaskIds: ['t1'] };
   }
-  await broker.publish(batches());
+  await broker.publish('n1', batches());
   disconnect();
 
   const first = await reader[Symbol.asyncIterator]().next();
   assert.deepEqual(first.value?.finishedTaskIds, ['t1']);
+  reader.close();
+});
+
+test('lines are taken only from the node that was asked for them', async () => {
+  const broker = new LogBroker(randomBytes);
+  const announced: LogSubscription[] = [];
+  for (const nodeId of ['n1', 'n2']) broker.addNode(nodeId, (subscription) => announced.push(subscription));
+  const reader = broker.subscribe(options);
+  reader.add('n1', ['t1']);
+  reader.add('n2', ['t2']);
+
+  const lineOf = (taskId: string) =>
+    (async function* () {
+      const line = { taskId, stream: 'stdout' as const, time: '', data: new Uint8Array(0) };
+      yield { subscriptionId: announced[0]?.id ?? '', lines: [line], finishedTaskIds: [] };
+    })();
+  await broker.publish('n1', lineOf('t1'));
+
+  for (const nodeId of ['n2', 'n3'])
+    await assert.rejects(broker.publish(nodeId, lineOf('t1')), { code: 'permission-denied' });
   reader.close();
 });

@@ -14,6 +14,8 @@ interface Subscription {
   readonly queue: AsyncQueue<LogBatch>;
   /** Tasks asked for and not finished, by node. */
   readonly asked: Map<string, Set<string>>;
+  /** All that were ever asked for, by node: of no others will lines be taken. */
+  readonly granted: Map<string, Set<string>>;
 }
 
 /** What a reader holds. */
@@ -51,6 +53,7 @@ export class LogBroker {
       options,
       queue: new AsyncQueue(),
       asked: new Map(),
+      granted: new Map(),
     };
     this.#subscriptions.set(subscription.id, subscription);
     return {
@@ -60,21 +63,35 @@ export class LogBroker {
     };
   }
 
-  /** Takes an agent's batches; returns when it has no more or nobody reads them any longer. */
-  async publish(batches: AsyncIterable<LogBatch>): Promise<void> {
+  /**
+   * Takes an agent's batches; returns when it has no more or nobody reads them any longer. Throws `permission-denied` for
+   * lines that this node was not asked for.
+   */
+  async publish(nodeId: string, batches: AsyncIterable<LogBatch>): Promise<void> {
     for await (const batch of batches) {
       const subscription = this.#subscriptions.get(batch.subscriptionId);
       if (subscription === undefined) return;
+      const granted = subscription.granted.get(nodeId);
+      const foreign = batch.lines.find(({ taskId }) => !granted?.has(taskId));
+      if (granted === undefined || foreign !== undefined)
+        throw new SwarmError(
+          'permission-denied',
+          `node ${nodeId} was not asked for lines of task ${foreign?.taskId ?? ''}`,
+        );
       await subscription.queue.offer(batch, BATCHES_MAX);
-      for (const taskIds of subscription.asked.values())
-        for (const id of batch.finishedTaskIds) taskIds.delete(id);
+      for (const id of batch.finishedTaskIds) subscription.asked.get(nodeId)?.delete(id);
     }
   }
 
-  #announce({ id, options, asked }: Subscription, nodeId: string, taskIds: readonly string[]): boolean {
+  #announce(
+    { id, options, asked, granted }: Subscription,
+    nodeId: string,
+    taskIds: readonly string[],
+  ): boolean {
     const announce = this.#nodes.get(nodeId);
     if (announce === undefined) return false;
-    asked.set(nodeId, new Set([...(asked.get(nodeId) ?? []), ...taskIds]));
+    for (const tasks of [asked, granted])
+      tasks.set(nodeId, new Set([...(tasks.get(nodeId) ?? []), ...taskIds]));
     announce({ id, taskIds, options, closed: false });
     return true;
   }

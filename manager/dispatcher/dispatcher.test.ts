@@ -203,7 +203,42 @@ test('an agent that goes away while it registers leaves no session', async () =>
   assert.equal(dispatcher.sessionCount, 0);
 });
 
-test("another node's tasks, states gone by and tasks that are gone are not written", async () => {
+test('states gone by and tasks that are gone are not written', async () => {
+  const { store, agent, bare } = await withTasks();
+  await store.update((tx) => tx.create('task', bare('ended', 'n1', 'failed')));
+  const running = { ...emptyTaskStatus, state: 'running' as const, timestampMs: 2e12 };
+
+  agent.requests.push({
+    statuses: {
+      sequence: 1,
+      updates: ['ended', 'mine', 'nosuch'].map((taskId) => ({ taskId, status: running })),
+    },
+  });
+  await agent.acknowledged();
+
+  const stateOf = (id: string) => store.view.task.get(id)?.status.state;
+  assert.deepEqual(['ended', 'mine', 'nosuch'].map(stateOf), ['failed', 'running', undefined]);
+});
+
+test("a status of another node's task ends the session, and nothing of the batch is written", async () => {
+  const { store, agent } = await withTasks();
+  const failed = { ...emptyTaskStatus, state: 'failed' as const, timestampMs: 2e12 };
+
+  agent.requests.push({
+    statuses: {
+      sequence: 1,
+      updates: ['mine', 'foreign'].map((taskId) => ({ taskId, status: failed })),
+    },
+  });
+
+  const end = await agent.ended;
+  assert.ok(hasCode(end, 'permission-denied'), String(end));
+  const stateOf = (id: string) => store.view.task.get(id)?.status.state;
+  assert.deepEqual(['mine', 'foreign'].map(stateOf), ['starting', 'running']);
+});
+
+/** A task of this node, one of another, and an agent that is registered. */
+async function withTasks() {
   const { store, dispatcher, run } = await start();
   void run();
   const bare = (id: string, nodeId: string, state: TaskState) => ({
@@ -213,31 +248,12 @@ test("another node's tasks, states gone by and tasks that are gone are not writt
   });
   await store.update((tx) => {
     tx.create('task', bare('foreign', 'n2', 'running'));
-    tx.create('task', bare('ended', 'n1', 'failed'));
     tx.create('task', bare('mine', 'n1', 'starting'));
   });
   const agent = new Agent(dispatcher);
   await agent.registered();
-
-  agent.requests.push({
-    statuses: {
-      sequence: 1,
-      updates: ['foreign', 'ended', 'mine', 'nosuch'].map((taskId) => ({
-        taskId,
-        status: { ...emptyTaskStatus, state: taskId === 'foreign' ? 'failed' : 'running', timestampMs: 2e12 },
-      })),
-    },
-  });
-  await agent.acknowledged();
-
-  const stateOf = (id: string) => store.view.task.get(id)?.status.state;
-  assert.deepEqual(['foreign', 'ended', 'mine', 'nosuch'].map(stateOf), [
-    'running',
-    'failed',
-    'running',
-    undefined,
-  ]);
-});
+  return { store, agent, bare };
+}
 
 test('after its end a dispatcher leaves no timer behind, even for a node that registers late', async () => {
   const { log, clock, dispatcher, run, stop, nodeState } = await start();

@@ -72,8 +72,8 @@ export class Dispatcher {
   get handlers(): Handlers<typeof DispatcherService> {
     return {
       session: (requests, context) => this.#session(requests, context),
-      publishLogs: async (batches) => {
-        await this.#options.logBroker.publish(batches);
+      publishLogs: async (batches, { caller }) => {
+        await this.#options.logBroker.publish(caller.nodeId, batches);
         return {};
       },
     };

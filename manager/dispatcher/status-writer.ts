@@ -1,9 +1,11 @@
 // Stores what agents report. One write is in flight; all reports that arrive meanwhile make up the next one, so a
 // burst of a thousand statuses costs a few log entries and a lone one no delay.
 
+import { SwarmError } from '../../core/errors.ts';
 import type { TaskStatus } from '../../core/generated/objects.ts';
 import { compareTaskStates } from '../../core/task-state.ts';
 import type { TaskStatusUpdate } from '../../proto/generated/dispatcher.ts';
+import { dispatcherLog } from '../log.ts';
 import type { Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
 
@@ -23,8 +25,24 @@ export class StatusWriter {
     this.#store = store;
   }
 
-  /** Resolves when the statuses are stored. Those of tasks that are not on this node are ignored. */
+  /**
+   * Resolves when the statuses are stored; those of tasks that are no more are ignored. Rejects with `permission-denied`
+   * when one is of a task of another node, and stores none.
+   */
   write(nodeId: string, updates: readonly TaskStatusUpdate[]): Promise<void> {
+    const foreign = updates.find(({ taskId }) => {
+      const task = this.#store.view.task.get(taskId);
+      return task !== undefined && task.nodeId !== nodeId;
+    });
+    if (foreign !== undefined) {
+      dispatcherLog.warn(
+        { 'node.id': nodeId, 'task.id': foreign.taskId },
+        'status of a foreign task refused',
+      );
+      return Promise.reject(
+        new SwarmError('permission-denied', `task ${foreign.taskId} is not on node ${nodeId}`),
+      );
+    }
     return new Promise((resolve, reject) => {
       this.#reports.push({ nodeId, updates, resolve, reject });
       if (!this.#isWriting) void this.#flush();
