@@ -38,6 +38,7 @@ import { joinCluster } from './joining.ts';
 import { nodeLog } from './log.ts';
 import { chooseAddresses, describeMachine } from './machine.ts';
 import { type Beginning, Membership } from './membership.ts';
+import type { NodeFacts } from './metrics-server.ts';
 import { Problems } from './problems.ts';
 import { restoreManager } from './restore-manager.ts';
 import { systemClock } from './system-clock.ts';
@@ -82,9 +83,15 @@ export class Daemon {
     return daemon;
   }
 
-  get membership(): { clusterId: string; nodeId: string; isManager: boolean } {
+  get facts(): NodeFacts {
     const { clusterId = '', nodeId = '' } = this.#membership?.identity ?? {};
-    return { clusterId, nodeId, isManager: this.#membership?.role === 'manager' };
+    return {
+      clusterId,
+      nodeId,
+      isManager: this.#membership?.role === 'manager',
+      certificateExpiresAtMs: this.#membership?.trust.expiresAtMs ?? 0,
+      problem: this.#problems.text,
+    };
   }
 
   /** The manager's own metrics; empty when there is none. */
@@ -248,16 +255,10 @@ export class Daemon {
 
   describe(): Omit<NodeDescription, 'trust'> {
     const { containerdVersion, runtime } = this.#engineFacts;
-    const labels = Object.fromEntries(
-      this.#options.config.label.map((entry) => [
-        entry.split('=')[0] ?? '',
-        entry.slice(entry.indexOf('=') + 1),
-      ]),
-    );
     return describeMachine({
       version: VERSION,
       runtime: `containerd ${containerdVersion}, ${runtime}`,
-      labels,
+      labels: this.#options.config.label,
     });
   }
 

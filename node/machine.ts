@@ -14,7 +14,8 @@ const ANY = { host: '0.0.0.0', port: CLUSTER_PORT };
 export interface EngineFacts {
   readonly version: string;
   readonly runtime: string;
-  readonly labels: Readonly<Record<string, string>>;
+  /** KEY=VALUE. */
+  readonly labels: readonly string[];
 }
 
 export function describeMachine({ version, runtime, labels }: EngineFacts): Omit<NodeDescription, 'trust'> {
@@ -23,7 +24,9 @@ export function describeMachine({ version, runtime, labels }: EngineFacts): Omit
     platform: { os: 'linux', architecture: normalArchitecture(os.machine()) },
     resources: { cpuNanos: os.availableParallelism() * 1e9, memoryBytes: os.totalmem() },
     engineVersion: version,
-    engineLabels: labels,
+    engineLabels: Object.fromEntries(
+      labels.map((entry) => [entry.split('=')[0] ?? '', entry.slice(entry.indexOf('=') + 1)]),
+    ),
     runtime,
     kernel: os.release(),
     operatingSystem: /^PRETTY_NAME="?(.*?)"?$/m.exec(readOsRelease())?.[1] ?? 'Linux',

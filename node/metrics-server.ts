@@ -61,11 +61,37 @@ async function collect(sources: readonly MetricsSource[]): Promise<string> {
   return texts.join('');
 }
 
-/** The facts about the node itself, in Swarm's names. */
-export function nodeMetrics(
-  facts: () => { clusterId: string; nodeId: string; isManager: boolean },
-): Registry {
+export interface NodeFacts {
+  readonly clusterId: string;
+  readonly nodeId: string;
+  readonly isManager: boolean;
+  /** Unix milliseconds; 0 without a certificate. */
+  readonly certificateExpiresAtMs: number;
+  /** What does not work at the moment, as `tsswarm info` says it; empty: everything does. */
+  readonly problem: string;
+}
+
+/** The facts about the node itself, in Swarm's names where it has some. */
+export function nodeMetrics(facts: () => NodeFacts): Registry {
   const registry = new Registry();
+  new Gauge({
+    name: 'tsswarm_node_certificate_expires_timestamp_seconds',
+    help: 'When the certificate of this node expires; absent without one.',
+    registers: [registry],
+    collect() {
+      this.reset();
+      const { certificateExpiresAtMs } = facts();
+      if (certificateExpiresAtMs > 0) this.set(certificateExpiresAtMs / 1000);
+    },
+  });
+  new Gauge({
+    name: 'tsswarm_node_problem',
+    help: '1 while something does not work on this node; "tsswarm info" says what.',
+    registers: [registry],
+    collect() {
+      this.set(facts().problem === '' ? 0 : 1);
+    },
+  });
   new Gauge({
     name: 'swarm_node_info',
     help: 'The cluster and node of this machine.',

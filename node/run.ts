@@ -38,7 +38,7 @@ export async function runDaemon(config: DaemonConfig): Promise<void> {
   await using started = new AsyncDisposableStack();
   const daemon = await Daemon.open({ config, program: currentProgram(), engine, network });
   started.defer(() => daemon.stop());
-  const facts = nodeMetrics(() => daemon.membership);
+  const facts = nodeMetrics(() => daemon.facts);
   const metricsServer = await serveMetrics(config['metrics-addr'], [
     () => facts.metrics(),
     () => metrics.registry.metrics(),

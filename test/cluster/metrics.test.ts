@@ -53,6 +53,9 @@ test('Prometheus scrapes a node and answers questions about services, tasks and 
     assert.deepEqual(await ask('swarm_manager_leader'), ['1']);
     assert.deepEqual(await ask('swarm_manager_nodes{state="ready"}'), ['1']);
     assert.deepEqual(await ask('swarm_node_manager'), ['1']);
+    assert.deepEqual(await ask('tsswarm_node_problem'), ['0']);
+    const [expires] = await ask('tsswarm_node_certificate_expires_timestamp_seconds - time()');
+    assert.ok(Number(expires) > 89 * 24 * 3600, 'ninety days');
     assert.deepEqual(await ask('engine_daemon_container_states_containers{state="running"}'), ['3']);
     assert.deepEqual(await ask('swarm_dispatcher_scheduling_delay_seconds_count'), ['3']);
     for (const name of [
