@@ -83,6 +83,20 @@ test('a forced new cluster keeps its services and does not touch their container
   assert.deepEqual([info.state, info.error], ['active', '']);
 });
 
+test('a forced new cluster may be at another address', { skip }, async () => {
+  await using node = await RealNode.start();
+  await node.init();
+
+  const flags = ['--advertise-addr', '127.0.0.1:4100', '--listen-addr', '127.0.0.1:4100'];
+  const forced = await node.cli('init', '--force-new-cluster', ...flags);
+
+  assert.deepEqual([forced.code, forced.stderr], [0, '']);
+  assert.equal((await node.node.info({})).advertiseAddress, '127.0.0.1:4100');
+  const { nodes } = await node.control.listNodes({});
+  assert.equal(nodes[0]?.managerStatus?.address, '127.0.0.1:4100');
+  assert.deepEqual((await node.control.getJoinTokens({})).addresses, ['127.0.0.1:4100']);
+});
+
 test('there is nothing to force on a node without a cluster', { skip }, async () => {
   await using node = await RealNode.start();
 
