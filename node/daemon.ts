@@ -457,13 +457,12 @@ export class Daemon {
       } catch (error) {
         failure = messageOf(error);
       }
-      if (Date.now() > deadlineMs)
+      const hasEnded = this.#problems.has('manager');
+      if (hasEnded || Date.now() > deadlineMs)
         throw new SwarmError(
           'deadline-exceeded',
-          `this node did not become a member in ${READY_LIMIT_MS / 1000} s: ${this.#problems.text || failure}`,
-          {
-            hint: 'The log of tsswarmd says more.',
-          },
+          hasEnded ? this.#problems.text : `no member after ${READY_LIMIT_MS / 1000} s: ${failure}`,
+          { hint: 'The log of tsswarmd says more.' },
         );
     }
   }

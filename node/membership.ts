@@ -9,7 +9,12 @@ import type { Engine } from '../agent/engine/engine.ts';
 import type { LocalNetwork } from '../agent/network/local-network.ts';
 import { parseHostPort } from '../core/addresses.ts';
 import { hasCode, messageOf, SwarmError } from '../core/errors.ts';
-import type { NodeDescription, NodeRole, NodeTrust } from '../core/generated/objects.ts';
+import {
+  emptyNodeTrust,
+  type NodeDescription,
+  type NodeRole,
+  type NodeTrust,
+} from '../core/generated/objects.ts';
 import type { Bootstrap } from '../manager/bootstrap.ts';
 import type { EtcdSettings } from '../manager/etcd-log/settings.ts';
 import { IdentityHolder } from '../manager/identity-holder.ts';
@@ -42,7 +47,7 @@ export interface MembershipOptions {
   readonly describe: () => Omit<NodeDescription, 'trust'>;
   readonly etcd: EtcdSettings | undefined;
   /** Told why something does not work, for the node's status; empty when it does again. */
-  readonly onProblem: (subject: 'manager' | 'news' | 'certificate', problem: string) => void;
+  readonly onProblem: (subject: 'manager' | 'agent' | 'news' | 'certificate', problem: string) => void;
 }
 
 /** How a membership begins. */
@@ -85,7 +90,7 @@ export class Membership {
   #beginning: Pick<Beginning, 'founding' | 'forceNewCluster'>;
   /** The newest first; what is on the disk may still be wrapped with the one before. */
   #unlockKeys: readonly string[];
-  #agent!: Agent;
+  #agent: Agent | undefined;
   #manager: { readonly stop: () => Promise<void> } | undefined;
   #changes: Promise<void> = Promise.resolve();
   #cancelRenewal = () => {};
@@ -104,7 +109,7 @@ export class Membership {
     this.#managers = new ManagerList(identity.managers, Math.random);
   }
 
-  /** Returns when the agent is started; what it and the manager reach comes later. Throws with all of it ended. */
+  /** Returns when everything is under way; a manager that issues this node's certificate first may take its time. */
   static async start(options: MembershipOptions, beginning: Beginning): Promise<Membership> {
     const membership = new Membership(options, beginning);
     try {
@@ -126,7 +131,7 @@ export class Membership {
 
   /** What this node shows and believes. */
   get trust(): NodeTrust {
-    return trustOf(this.#holder.current);
+    return this.#holder.isEmpty ? emptyNodeTrust : trustOf(this.#holder.current);
   }
 
   /** A manager has told this node the news. */
@@ -168,6 +173,7 @@ export class Membership {
   /** Stops and erases all tasks of this node, and ends. */
   async end(): Promise<void> {
     this.#stopping.abort();
+    await this.#changes;
     await this.#agent?.removeAll();
     await this.stop();
   }
@@ -188,7 +194,20 @@ export class Membership {
     if (tls === undefined || trustOf(tls).role === 'manager') this.#startManager();
     // After a long time off: a manager has what it takes to be believed again, without anybody's help.
     const isExpired = tls !== undefined && trustOf(tls).expiresAtMs < Date.now();
-    if (tls === undefined || (isExpired && this.role === 'manager')) this.#keep(await this.#ownCertificate());
+    if (tls !== undefined && !(isExpired && this.role === 'manager')) return this.#work();
+    this.#changes = this.#ownCertificate()
+      .then((own) => {
+        this.#keep(own);
+        return this.#work();
+      })
+      .catch((error) => {
+        if (this.#stopping.signal.aborted) return;
+        nodeLog.error({ error: messageOf(error) }, 'the agent does not start');
+        this.#options.onProblem('agent', messageOf(error));
+      });
+  }
+
+  async #work(): Promise<void> {
     this.#agent = await this.#startAgent();
     this.#planRenewal();
   }
@@ -328,7 +347,7 @@ export class Membership {
     if (news !== this.#news) return;
     if (isLockChanged || roots !== current.roots) {
       this.#keep({ ...current, roots });
-      this.#agent.describeAgain();
+      this.#agent?.describeAgain();
     }
     const isOtherRole = trustOf(current).role !== role;
     if (renewCertificate || isOtherRole) await this.#renew(role);
@@ -365,7 +384,7 @@ export class Membership {
     const first = role === 'manager' ? this.#connect() : this.#connectToOthers();
     const tls = await this.#askManagers(first, (channel) => this.#request(channel));
     this.#keep(tls);
-    this.#agent.describeAgain();
+    this.#agent?.describeAgain();
     nodeLog.info({ role: trustOf(tls).role, 'expires.ms': trustOf(tls).expiresAtMs }, 'certificate renewed');
     this.#planRenewal();
   }

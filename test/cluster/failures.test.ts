@@ -4,13 +4,34 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { type AddressInfo, createServer } from 'node:net';
 import path from 'node:path';
 import { test } from 'node:test';
+import { emptyInitRequest } from '../../proto/generated/node.ts';
 import { eventually } from '../support/eventually.ts';
 import { RealNode, whyNoRealNode } from '../support/real-node.ts';
+import { freePort } from '../support/real-registry.ts';
 
 const skip = whyNoRealNode() ?? false;
+
+test('a port that is taken ends an init at once, with its name, and the node is free for another', {
+  skip,
+}, async () => {
+  const holder = createServer().listen(0, '127.0.0.1');
+  await once(holder, 'listening');
+  const { port } = holder.address() as AddressInfo;
+  await using node = await RealNode.start();
+  const init = (listenAddress: string) =>
+    node.node.init({ ...emptyInitRequest, advertiseAddress: '127.0.0.1', listenAddress });
+
+  await assert.rejects(init(`127.0.0.1:${port}`), {
+    message: new RegExp(`the manager ended \\(cannot listen on 127\\.0\\.0\\.1:${port}: .*EADDRINUSE`),
+  });
+
+  assert.equal((await node.node.info({})).state, 'inactive');
+  holder.close();
+  await init(`127.0.0.1:${await freePort()}`);
+});
 
 test('a manager whose log is damaged is reported with the file and the way out', { skip }, async () => {
   await using node = await RealNode.start();
