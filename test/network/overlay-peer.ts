@@ -27,7 +27,8 @@ await serve();
 const connections = new Map<string, Socket>();
 const datagrams = createSocket('udp4');
 let isLoading = false;
-let loading: Promise<Report> | undefined;
+let report: Report = { requests: 0, failures: {}, servers: {} };
+let loading: Promise<void> | undefined;
 
 function serve(): Promise<void> {
   const own = createSocket('udp4');
@@ -99,8 +100,8 @@ async function startLoad({ host }: { host: string }): Promise<void> {
   loading = load(host);
 }
 
-async function load(host: string): Promise<Report> {
-  const report: Report = { requests: 0, failures: {}, servers: {} };
+async function load(host: string): Promise<void> {
+  report = { requests: 0, failures: {}, servers: {} };
   while (isLoading) {
     const answer = await ask({ protocol: 'tcp', host });
     report.requests++;
@@ -109,12 +110,12 @@ async function load(host: string): Promise<Report> {
     counts[server] = (counts[server] ?? 0) + 1;
     await setImmediate();
   }
-  return report;
 }
 
-async function stopLoad(): Promise<Report | undefined> {
+async function stopLoad(): Promise<Report> {
   isLoading = false;
-  return loading;
+  await loading;
+  return report;
 }
 
 async function resolve({ name, type }: { name: string; type: string }): Promise<unknown> {
@@ -134,6 +135,7 @@ await answerCalls({
   open,
   send,
   startLoad,
+  loadReport: async () => report,
   stopLoad,
   resolve,
 });
