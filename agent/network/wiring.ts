@@ -46,7 +46,7 @@ export interface EndpointLayout {
 }
 
 export const LOOPBACK_INDEX = 1;
-export const UPLINK_IN_NETWORK_INDEX = 2;
+const UPLINK_IN_NETWORK_INDEX = 2;
 const CONTAINER_LINK = 'eth0';
 const CONTAINER_LINK_INDEX = 2;
 /** Link numbers of endpoints follow from their addresses, so that nothing needs to be looked up. */

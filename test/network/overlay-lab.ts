@@ -97,7 +97,12 @@ export class OverlayHost {
   }
 
   #program(): Program {
-    return this.#lab.program(this.path, 'overlay-process.ts', [this.runDir, 'lab', this.address]);
+    return this.#lab.program(this.path, 'overlay-process.ts', [
+      this.runDir,
+      'lab',
+      this.address,
+      WIRE_ADDRESS,
+    ]);
   }
 }
 

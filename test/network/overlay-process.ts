@@ -1,5 +1,5 @@
 // A process that has an overlay open, so that a test can kill it. Arguments: run directory, engine id, data path
-// address. It answers calls. The namespaces of its containers are pinned where their endpoints say.
+// address, name server. It answers calls. The namespaces of its containers are pinned where their endpoints say.
 
 import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
@@ -10,8 +10,14 @@ import { openOverlay } from '../../agent/network/overlay/kernel-overlay.ts';
 import type { OverlayEndpoint, OverlayState } from '../../agent/network/overlay/overlay.ts';
 import { answerCalls } from './answer-calls.ts';
 
-const [runDir = '', engineId = '', dataPathAddress = ''] = process.argv.slice(2);
-const overlay = await openOverlay({ runDir, engineId, dataPathAddress, logger: networkLog });
+const [runDir = '', engineId = '', dataPathAddress = '', nameServer = ''] = process.argv.slice(2);
+const overlay = await openOverlay({
+  runDir,
+  engineId,
+  dataPathAddress,
+  nameServers: nameServer === '' ? [] : [nameServer],
+  logger: networkLog,
+});
 
 async function attach(endpoint: OverlayEndpoint): Promise<unknown> {
   if (!isPinnedNamespace(endpoint.namespacePath)) {

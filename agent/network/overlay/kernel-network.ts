@@ -10,6 +10,7 @@ import type { NetlinkMessage } from '../../linux/netlink.ts';
 import { formatIpv4 } from '../ipv4.ts';
 import { removeLink } from '../wiring.ts';
 import { planSlots } from './balancing.ts';
+import { Zone } from './dns-zone.ts';
 import { findDrift, readForwarding } from './drift.ts';
 import type { Drift, OverlayState, RemoteEndpoint, VirtualService } from './overlay.ts';
 import { overlayRuleset } from './overlay-rulesets.ts';
@@ -41,7 +42,10 @@ export class KernelNetwork implements Disposable {
   readonly layout: OverlayLayout;
   readonly #wiring: OverlayWiring;
   readonly #logger: Logger;
+  /** The network's names, for its server. */
+  readonly zone: Zone;
   readonly #endpoints = new Map<string, EndpointState>();
+  readonly #byAddress = new Map<string, LocalEndpoint>();
   /** Address of a container elsewhere → address of its node. */
   #remotes = new Map<string, string>();
   #nodes = new Set<string>();
@@ -52,6 +56,7 @@ export class KernelNetwork implements Disposable {
   constructor(layout: OverlayLayout, logger: Logger) {
     this.layout = layout;
     this.#logger = logger;
+    this.zone = new Zone(layout.subnet);
     this.#wiring = new OverlayWiring(layout);
   }
 
@@ -82,6 +87,10 @@ export class KernelNetwork implements Disposable {
     return [...this.#endpoints.values()].map(({ endpoint }) => endpoint);
   }
 
+  endpointAt(address: string): LocalEndpoint | undefined {
+    return this.#byAddress.get(address);
+  }
+
   /** An endpoint that is there is left as it is. */
   attach(endpoint: LocalEndpoint): void {
     const address = formatIpv4(endpoint.address);
@@ -89,6 +98,7 @@ export class KernelNetwork implements Disposable {
     if (this.#endpoints.has(endpoint.id)) return;
     const link = this.#wiring.wire(endpoint);
     this.#endpoints.set(endpoint.id, { endpoint, link });
+    this.#byAddress.set(address, endpoint);
     this.#remotes.delete(address);
     this.#changeTable(hairpinMessages(address, 'add'));
     this.#takeBack([address]);
@@ -100,6 +110,7 @@ export class KernelNetwork implements Disposable {
     this.#wiring.unwire(state.link, state.endpoint.address);
     this.#endpoints.delete(id);
     const address = formatIpv4(state.endpoint.address);
+    this.#byAddress.delete(address);
     this.#changeTable(hairpinMessages(address, 'delete'));
     this.#cut([address]);
   }
@@ -115,6 +126,7 @@ export class KernelNetwork implements Disposable {
       }
       this.#changeTable(serviceMessages(changes));
     }
+    this.zone.update(state.names);
     // Services first: a connection that is cut goes to another backend when its client tries again.
     this.#cut(left);
     this.#applied = state;
@@ -166,6 +178,7 @@ export class KernelNetwork implements Disposable {
       const endpoint = parseAlias(link.alias);
       if (endpoint !== undefined && isPinnedNamespace(endpoint.namespacePath)) {
         this.#endpoints.set(endpoint.id, { endpoint, link });
+        this.#byAddress.set(formatIpv4(endpoint.address), endpoint);
         continue;
       }
       // Half made or half gone. Its other end goes with it.
@@ -174,14 +187,13 @@ export class KernelNetwork implements Disposable {
   }
 
   #hasLocal(address: string): boolean {
-    return this.endpoints.some((endpoint) => formatIpv4(endpoint.address) === address);
+    return this.#byAddress.has(address);
   }
 
   #refuse(endpoint: LocalEndpoint, address: string): void {
-    const other = this.endpoints.find(({ id, address: taken }) =>
-      id === endpoint.id ? taken !== endpoint.address : taken === endpoint.address,
-    );
-    if (other !== undefined) {
+    const same = this.#endpoints.get(endpoint.id)?.endpoint;
+    const other = same ?? this.#byAddress.get(address);
+    if (other !== undefined && (other.id !== endpoint.id || other.address !== endpoint.address)) {
       const taken = formatIpv4(other.address);
       throw new SwarmError('already-exists', `address ${address}: endpoint ${other.id} has ${taken} here`, {
         hint: 'Detach that endpoint first.',
@@ -285,7 +297,7 @@ export class KernelNetwork implements Disposable {
 
   /** In one transaction: traffic sees the old table or the new one. */
   #writeTable(): void {
-    const hairpin = new Set(this.endpoints.map(({ address }) => formatIpv4(address)));
+    const hairpin = new Set(this.#byAddress.keys());
     const contents = { services: this.#services, hairpin, gone: this.#gone };
     this.#wiring.tables.executeBatch(overlayRuleset(elementsOf(contents)));
   }

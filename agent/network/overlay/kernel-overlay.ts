@@ -18,8 +18,20 @@ import { NetlinkSocket, netlinkProtocols } from '../../linux/netlink-socket.ts';
 import { deleteTable } from '../../linux/nftables.ts';
 import { decodeAddress, listIpv4Addresses } from '../../linux/rtnetlink.ts';
 import { readNetworkSetting, writeNetworkSetting } from '../../linux/sysctl.ts';
-import { formatIpv4, ipv4Number, type Prefix, parseIpv4, parsePrefix, prefixSize } from '../ipv4.ts';
+import {
+  formatIpv4,
+  ipv4Bytes,
+  ipv4Number,
+  type Prefix,
+  parseIpv4,
+  parsePrefix,
+  prefixSize,
+} from '../ipv4.ts';
+import { hostNameServers, planOverlayResolvConf, readResolvConfSources } from '../resolv-conf.ts';
 import { ignoringErrno, linksOf, removeLink } from '../wiring.ts';
+import { Forwarder } from './dns-forwarder.ts';
+import { DnsServer } from './dns-server.ts';
+import type { Client } from './dns-zone.ts';
 import { KernelNetwork } from './kernel-network.ts';
 import type {
   Attached,
@@ -30,7 +42,12 @@ import type {
   OverlayNetwork,
   OverlayState,
 } from './overlay.ts';
-import { isHostTableRight, overlayHostRuleset, overlayHostTable } from './overlay-rulesets.ts';
+import {
+  isHostTableRight,
+  overlayHostRuleset,
+  overlayHostTable,
+  RESOLVER_ADDRESS,
+} from './overlay-rulesets.ts';
 import {
   ENDPOINT_LINK_PATTERN,
   type LocalEndpoint,
@@ -49,6 +66,8 @@ export interface OverlayOptions {
   readonly dataPathAddress: string;
   /** UDP; the same on every node. 4789 (RFC 7348) when absent. */
   readonly dataPathPort?: number;
+  /** Whom to ask for names of the world outside, in the host's namespace; the host's own servers when absent. */
+  readonly nameServers?: readonly string[];
   readonly logger: Logger;
 }
 
@@ -87,6 +106,10 @@ class KernelOverlay implements Overlay {
   readonly #hostTables = new NetlinkSocket(netlinkProtocols.netfilter);
   readonly #hostRoutes = new NetlinkSocket(netlinkProtocols.route);
   readonly #networks = new Map<string, KernelNetwork>();
+  readonly #servers = new Map<string, DnsServer>();
+  readonly #forwarder: Forwarder;
+  /** Container's namespace → its networks; made when somebody asks for a name. */
+  #clients = new Map<string, Client>();
   readonly #opening = new Map<string, Promise<void>>();
 
   constructor(options: OverlayOptions) {
@@ -94,6 +117,7 @@ class KernelOverlay implements Overlay {
     this.#dataPathAddress = checkedAddress('dataPathAddress', options.dataPathAddress);
     this.#dataPathPort = options.dataPathPort ?? DEFAULT_DATA_PATH_PORT;
     this.#hostTable = overlayHostTable(options.engineId);
+    this.#forwarder = new Forwarder(() => options.nameServers ?? hostNameServers(readResolvConfSources()));
   }
 
   /** What a process left that was killed while it made or removed a network. */
@@ -120,8 +144,7 @@ class KernelOverlay implements Overlay {
     // Whether it succeeds or fails is told to who asked for it.
     await this.#opening.get(networkId)?.catch(() => undefined);
     checkNetworkId(networkId);
-    this.#networks.get(networkId)?.[Symbol.dispose]();
-    this.#networks.delete(networkId);
+    this.#close(networkId);
     this.#takeDown(networkId);
   }
 
@@ -139,11 +162,13 @@ class KernelOverlay implements Overlay {
     }
     const { id, isDefaultRoute, namespacePath } = endpoint;
     network.attach({ id, address, isDefaultRoute, namespacePath });
-    return { resolvConf: '' };
+    this.#clients.clear();
+    return { resolvConf: planOverlayResolvConf(RESOLVER_ADDRESS.join('.'), readResolvConfSources()) };
   }
 
   async detach(endpointId: string): Promise<void> {
     for (const network of this.#networks.values()) network.detach(endpointId);
+    this.#clients.clear();
   }
 
   async apply(networkId: string, state: OverlayState): Promise<void> {
@@ -181,8 +206,7 @@ class KernelOverlay implements Overlay {
   /** Lets go of the networks, which go on working without this process; names are not answered meanwhile. */
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.allSettled(this.#opening.values());
-    for (const network of this.#networks.values()) network[Symbol.dispose]();
-    this.#networks.clear();
+    for (const networkId of this.#networks.keys()) this.#close(networkId);
     this.#hostTables[Symbol.dispose]();
     this.#hostRoutes[Symbol.dispose]();
   }
@@ -204,6 +228,43 @@ class KernelOverlay implements Overlay {
     throw new SwarmError('not-found', `networkId: network ${networkId} is not on this node`, {
       hint: 'Ensure it first.',
     });
+  }
+
+  #close(networkId: string): void {
+    this.#servers.get(networkId)?.[Symbol.dispose]();
+    this.#servers.delete(networkId);
+    this.#networks.get(networkId)?.[Symbol.dispose]();
+    this.#networks.delete(networkId);
+    this.#clients.clear();
+  }
+
+  async #serveNames(networkId: string, network: KernelNetwork): Promise<void> {
+    const server = new DnsServer({
+      namespacePath: network.layout.namespacePath,
+      address: ipv4Bytes(network.layout.gateway),
+      clientAt: (address) => this.#clientAt(network, address),
+      forwarder: this.#forwarder,
+      logger: this.#options.logger,
+    });
+    this.#servers.set(networkId, server);
+    await server.listen();
+  }
+
+  /** Who has this address in that network: it is answered from all its networks. */
+  #clientAt(network: KernelNetwork, address: string): Client | undefined {
+    const asking = network.endpointAt(address);
+    if (asking === undefined) return undefined;
+    const known = this.#clients.get(asking.namespacePath);
+    if (known !== undefined) return known;
+    const networks = [...this.#networks.values()].filter(({ endpoints }) =>
+      endpoints.some(({ namespacePath }) => namespacePath === asking.namespacePath),
+    );
+    const client = {
+      zones: [network, ...networks.filter((other) => other !== network)].map(({ zone }) => zone),
+      mayForward: networks.some(({ layout }) => layout.uplinkName !== undefined),
+    };
+    this.#clients.set(asking.namespacePath, client);
+    return client;
   }
 
   #uplinkOf(networkId: string): string {
@@ -261,9 +322,10 @@ class KernelOverlay implements Overlay {
       this.#networks.set(networkId, network);
       this.#writeHostTable();
       if (layout.uplinkName !== undefined) this.#enableForwarding();
+      await this.#serveNames(networkId, network);
     } catch (error) {
-      this.#networks.delete(networkId);
-      network[Symbol.dispose]();
+      this.#networks.set(networkId, network);
+      this.#close(networkId);
       if (isNew) this.#takeDown(networkId);
       if (!(error instanceof SystemCallError) || error.errno !== EADDRINUSE) throw error;
       throw new SwarmError(

@@ -56,7 +56,6 @@ import {
   NO_ADDRESS,
   removeLink,
   UNREACHABLE_METRIC,
-  UPLINK_IN_NETWORK_INDEX,
   writeNetworkSettings,
 } from '../wiring.ts';
 import { resolverRuleset } from './overlay-rulesets.ts';
@@ -85,7 +84,7 @@ export interface LocalEndpoint {
 export type EndpointLink = Pick<Link, 'index' | 'name'>;
 
 export const VXLAN_LINK = 'vx0';
-export const VXLAN_INDEX = 3;
+export const VXLAN_INDEX = 100;
 export const ENDPOINT_LINK_PATTERN = /^v\d+$/;
 const FIRST_ENDPOINT_INDEX = 1000;
 const CONTAINER_LINK_PATTERN = /^eth(\d+)$/;
@@ -269,7 +268,7 @@ export class OverlayWiring implements Disposable {
   }
 
   #configureUplink(name: string): void {
-    const uplink = this.#ensureUplink(name);
+    const [uplink, inNetwork] = this.#ensureUplink(name);
     const link = this.#uplinkAddresses(name, uplink);
     this.#hostRoutes.execute([
       disableLinkLocalAddress(uplink),
@@ -282,12 +281,12 @@ export class OverlayWiring implements Disposable {
     ]);
     this.routes.execute([
       addAddress({
-        linkIndex: UPLINK_IN_NETWORK_INDEX,
+        linkIndex: inNetwork,
         address: ipv4Bytes(link.base + 1),
         prefixLength: UPLINK_PREFIX_LENGTH,
       }),
-      disableLinkLocalAddress(UPLINK_IN_NETWORK_INDEX),
-      setLinkUp(UPLINK_IN_NETWORK_INDEX, true),
+      disableLinkLocalAddress(inNetwork),
+      setLinkUp(inNetwork, true),
       addRoute({ destination: NO_ADDRESS, prefixLength: 0, gateway: ipv4Bytes(link.base) }),
     ]);
     // Strict source checks would drop what comes from beyond the uplink.
@@ -296,21 +295,21 @@ export class OverlayWiring implements Disposable {
     );
   }
 
-  /** The index of the host's end. One end alone belongs to an earlier namespace of the network. */
-  #ensureUplink(name: string): number {
-    const existing = linksOf(this.#hostRoutes).find((link) => link.name === name);
-    const hasPeer = this.links().some((link) => link.name === UPLINK_IN_NETWORK);
-    if (existing !== undefined && hasPeer) return existing.index;
-    if (existing !== undefined) removeLink(this.#hostRoutes, name);
-    if (hasPeer) removeLink(this.routes, UPLINK_IN_NETWORK);
+  /** The indexes of the host's end and the network's. One end alone belongs to an earlier namespace of the network. */
+  #ensureUplink(name: string): [host: number, network: number] {
+    const atHost = linksOf(this.#hostRoutes).find((link) => link.name === name);
+    const inNetwork = this.links().find((link) => link.name === UPLINK_IN_NETWORK);
+    if (atHost !== undefined && inNetwork !== undefined) return [atHost.index, inNetwork.index];
+    if (atHost !== undefined) removeLink(this.#hostRoutes, name);
+    if (inNetwork !== undefined) removeLink(this.routes, UPLINK_IN_NETWORK);
     const namespaceFd = openSync(this.#layout.namespacePath, 'r');
     try {
-      const peer = { name: UPLINK_IN_NETWORK, index: UPLINK_IN_NETWORK_INDEX, namespaceFd };
+      const peer = { name: UPLINK_IN_NETWORK, namespaceFd };
       this.#hostRoutes.execute([createVeth({ name, mtu: this.#layout.mtu, peer })]);
     } finally {
       closeSync(namespaceFd);
     }
-    return linksOf(this.#hostRoutes).find((link) => link.name === name)!.index;
+    return this.#ensureUplink(name);
   }
 
   /** What the link has, or a free /31. */
