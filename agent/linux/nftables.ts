@@ -62,6 +62,12 @@ export function addTable(table: string): NetlinkMessage {
   return tableMessage(`add table ${table}`, commands.newTable, netlinkFlags.create, [[1, text(table)]]);
 }
 
+/** EEXIST when it exists. */
+export function createTable(table: string): NetlinkMessage {
+  const flags = netlinkFlags.create | netlinkFlags.exclusive;
+  return tableMessage(`create table ${table}`, commands.newTable, flags, [[1, text(table)]]);
+}
+
 /** With all that is in it. */
 export function deleteTable(table: string): NetlinkMessage {
   return tableMessage(`delete table ${table}`, commands.deleteTable, 0, [[1, text(table)]]);

@@ -86,6 +86,7 @@ const UPLINK_HASH_LENGTH = 11;
 const VNI_WAIT_MS = 2000;
 const VNI_FIRST_PAUSE_MS = 1;
 const VNI_PAUSE_MAX_MS = 50;
+const RESOLV_CONF_AGE_MAX_MS = 1000;
 const ENOENT = 2;
 const EADDRINUSE = 98;
 
@@ -110,6 +111,7 @@ class KernelOverlay implements Overlay {
   readonly #forwarder: Forwarder;
   /** Container's namespace → its networks; made when somebody asks for a name. */
   #clients = new Map<string, Client>();
+  #plannedResolvConf: { readonly text: string; readonly until: number } | undefined;
   readonly #opening = new Map<string, Promise<void>>();
 
   constructor(options: OverlayOptions) {
@@ -163,7 +165,7 @@ class KernelOverlay implements Overlay {
     const { id, isDefaultRoute, namespacePath } = endpoint;
     network.attach({ id, address, isDefaultRoute, namespacePath });
     this.#clients.clear();
-    return { resolvConf: planOverlayResolvConf(RESOLVER_ADDRESS.join('.'), readResolvConfSources()) };
+    return { resolvConf: this.#resolvConf() };
   }
 
   async detach(endpointId: string): Promise<void> {
@@ -209,6 +211,16 @@ class KernelOverlay implements Overlay {
     for (const networkId of this.#networks.keys()) this.#close(networkId);
     this.#hostTables[Symbol.dispose]();
     this.#hostRoutes[Symbol.dispose]();
+  }
+
+  /** Many containers start at once: the host's files are read once for them. */
+  #resolvConf(): string {
+    const now = performance.now();
+    if (this.#plannedResolvConf === undefined || now > this.#plannedResolvConf.until) {
+      const text = planOverlayResolvConf(RESOLVER_ADDRESS.join('.'), readResolvConfSources());
+      this.#plannedResolvConf = { text, until: now + RESOLV_CONF_AGE_MAX_MS };
+    }
+    return this.#plannedResolvConf.text;
   }
 
   #pinOf(networkId: string): string {
@@ -446,7 +458,8 @@ function endpointsIn(pin: string): LocalEndpoint[] {
 }
 
 function refuseChange(networkId: string, existing: OverlayLayout, wanted: OverlayLayout): void {
-  if (JSON.stringify(existing) === JSON.stringify(wanted)) return;
+  // The underlay's MTU may have changed meanwhile; the network keeps the one that it was made with.
+  if (JSON.stringify({ ...existing, mtu: 0 }) === JSON.stringify({ ...wanted, mtu: 0 })) return;
   throw new SwarmError('failed-precondition', `network ${networkId} is on this node with other properties`, {
     hint: 'Remove it first.',
   });

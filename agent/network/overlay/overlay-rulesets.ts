@@ -15,6 +15,7 @@ import {
   addRule,
   addTable,
   type BaseChain,
+  createTable,
   deleteTable,
   drop,
   interfaceIs,
@@ -231,10 +232,13 @@ export function isHostTableRight(
   return names.length === uplinks.length && uplinks.every((name) => names.includes(name));
 }
 
-/** In a container's namespace: what is sent to 127.0.0.11 port 53 goes to the network's name server. */
-export function resolverRuleset(gateway: Buffer): NetlinkMessage[] {
+/**
+ * In a container's namespace: what is sent to 127.0.0.11 port 53 goes to the network's name server. EEXIST when the
+ * table is there, unless it is replaced, for which the kernel waits 10 ms.
+ */
+export function resolverRuleset(gateway: Buffer, how: 'create' | 'replace'): NetlinkMessage[] {
   return [
-    ...replaceTable(RESOLVER_TABLE),
+    ...(how === 'create' ? [createTable(RESOLVER_TABLE)] : replaceTable(RESOLVER_TABLE)),
     ...chainMessages(RESOLVER_TABLE, [
       {
         name: 'resolve',

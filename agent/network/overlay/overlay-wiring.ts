@@ -176,9 +176,7 @@ export class OverlayWiring implements Disposable {
       const index = this.#createEndpointLink(endpoint, number, namespaceFd);
       try {
         containerRoutes.execute(this.#containerMessages(endpoint, number));
-        if (number === 0) {
-          containerTables.executeBatch(resolverRuleset(ipv4Bytes(this.#layout.gateway)));
-        }
+        if (number === 0) this.#writeResolver(containerTables);
         this.#routeTo(endpoint, index);
       } catch (error) {
         removeLink(this.routes, linkNameOf(index));
@@ -336,6 +334,16 @@ export class OverlayWiring implements Disposable {
         const isTaken = error instanceof SystemCallError && (error.errno === EEXIST || error.errno === EBUSY);
         if (!isTaken || !this.links().some((other) => other.index === index)) throw error;
       }
+    }
+  }
+
+  #writeResolver(containerTables: NetlinkSocket): void {
+    const gateway = ipv4Bytes(this.#layout.gateway);
+    try {
+      containerTables.executeBatch(resolverRuleset(gateway, 'create'));
+    } catch (error) {
+      if (!(error instanceof SystemCallError) || error.errno !== EEXIST) throw error;
+      containerTables.executeBatch(resolverRuleset(gateway, 'replace'));
     }
   }
 
