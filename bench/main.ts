@@ -5,6 +5,7 @@ import { etcdStoreBench } from './etcd-store.ts';
 import { failoverBench } from './failover.ts';
 import { installBench } from './install.ts';
 import { logBench } from './log.ts';
+import { networkBench } from './network.ts';
 import { printReport, type Row } from './report.ts';
 import { snapshotBench } from './snapshot.ts';
 import { storeBench } from './store.ts';
@@ -20,6 +21,7 @@ const BENCHES: Record<string, (options: BenchOptions) => Promise<Row[]>> = {
   failover: failoverBench,
   install: installBench,
   log: logBench,
+  network: networkBench,
   snapshot: snapshotBench,
   store: storeBench,
 };

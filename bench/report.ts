@@ -40,13 +40,12 @@ export function againstLimit(what: string, unit: string, value: number, max: num
 }
 
 /** A row judged by itself: at least `min`. */
-export function againstFloor(what: string, unit: string, value: number, min: number, peer: number): Row {
+export function againstFloor(what: string, unit: string, value: number, min: number, peer?: number): Row {
   return {
     what,
     value: round(value),
     unit,
-    peer: round(peer),
-    ratio: round(value / peer),
+    ...(peer === undefined ? undefined : { peer: round(peer), ratio: round(value / peer) }),
     target: `≥ ${min} ${unit}`,
     ok: value >= min,
   };

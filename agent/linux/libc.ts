@@ -48,6 +48,11 @@ export class SystemCallError extends SwarmError {
   }
 }
 
+/** Of the call just made, when it failed: for failures that are nothing special, where an error would cost more than the call. */
+export function lastErrno(): number {
+  return koffi.errno();
+}
+
 /** The result, unless it is negative: then throws a SystemCallError with the errno of the call just made. */
 export function check(result: number, call: string): number {
   if (result < 0) throw new SystemCallError(call, koffi.errno());

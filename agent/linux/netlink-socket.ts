@@ -2,7 +2,7 @@
 // when send returns, so nothing here waits. A socket stays in the network namespace in which it was opened.
 
 import { assert } from '../../core/assert.ts';
-import { check, libcFunctions, SystemCallError } from './libc.ts';
+import { check, lastErrno, libcFunctions, SystemCallError } from './libc.ts';
 import { beginBatch, endBatch } from './netfilter.ts';
 import {
   decodeError,
@@ -32,6 +32,8 @@ const EAGAIN = 11;
 const SOCKET_BUFFER_BYTES = 8 << 20;
 /** The kernel fills at most 32 KiB per datagram of a dump. */
 const RECEIVE_BUFFER_BYTES = 64 << 10;
+/** One for all sockets: what arrives is copied out before anything else happens. */
+const receiveBuffer = Buffer.alloc(RECEIVE_BUFFER_BYTES);
 
 /** A request that the kernel refused: which one, and its own explanation where it gives one. */
 class NetlinkError extends SystemCallError {
@@ -42,7 +44,6 @@ class NetlinkError extends SystemCallError {
 
 export class NetlinkSocket implements Disposable {
   readonly #fd: number;
-  readonly #receiveBuffer = Buffer.alloc(RECEIVE_BUFFER_BYTES);
   #sequence = 1;
   #open = true;
 
@@ -120,17 +121,10 @@ export class NetlinkSocket implements Disposable {
 
   /** The next datagram, or undefined when there is none. */
   #receive(): NetlinkReply[] | undefined {
-    const buffer = this.#receiveBuffer;
-    try {
-      const length = check(
-        Number(libcFunctions.recv(this.#fd, buffer, buffer.length, MSG_DONTWAIT)),
-        'receive from netlink',
-      );
-      return decodeMessages(Buffer.from(buffer.subarray(0, length)));
-    } catch (error) {
-      if (error instanceof SystemCallError && error.errno === EAGAIN) return undefined;
-      throw error;
-    }
+    const length = Number(libcFunctions.recv(this.#fd, receiveBuffer, RECEIVE_BUFFER_BYTES, MSG_DONTWAIT));
+    if (length < 0 && lastErrno() === EAGAIN) return undefined;
+    check(length, 'receive from netlink');
+    return decodeMessages(Buffer.from(receiveBuffer.subarray(0, length)));
   }
 
   #setOption(level: number, name: number, value: number): void {

@@ -88,10 +88,16 @@ test('a veth message names both ends and the namespace of the peer', () => {
     peer: { name: 'eth0', index: 2, namespaceFd: 9 },
   });
 
-  assert.deepEqual(decodeLink(body), { index: 1002, name: 'v1', mtu: 1450 });
+  assert.deepEqual(decodeLink(body), {
+    index: 1002,
+    name: 'v1',
+    mtu: 1450,
+    isUp: false,
+    alias: '',
+  });
   const data = decodeAttributes(decodeAttributes(decodeAttributes(body, 16).get(18)!).get(2)!);
   const peer = data.get(1)!;
-  assert.deepEqual(decodeLink(peer), { index: 2, name: 'eth0', mtu: 1450 });
+  assert.deepEqual(decodeLink(peer), { index: 2, name: 'eth0', mtu: 1450, isUp: false, alias: '' });
   assert.equal(decodeAttributes(peer, 16).get(28)!.readUInt32LE(), 9);
 });
 
@@ -109,6 +115,8 @@ test('routes and addresses are read as they were written', () => {
     destination,
     prefixLength: 16,
     linkIndex: 4,
+    gateway: undefined,
+    isUnreachable: false,
   });
   assert.deepEqual(decodeAddress(address.body), { linkIndex: 4, address: destination, prefixLength: 31 });
 });

@@ -113,6 +113,19 @@ export function decodeAttributes(bytes: Buffer, offset = 0): Map<number, Buffer>
   return attributes;
 }
 
+/** The values of a list, whose attributes all have the same type. */
+export function decodeList(bytes: Buffer): Buffer[] {
+  const values: Buffer[] = [];
+  let position = 0;
+  while (position + ATTRIBUTE_HEADER_BYTES <= bytes.length) {
+    const length = bytes.readUInt16LE(position);
+    if (length < ATTRIBUTE_HEADER_BYTES) break;
+    values.push(bytes.subarray(position + ATTRIBUTE_HEADER_BYTES, position + length));
+    position += aligned(length);
+  }
+  return values;
+}
+
 export function encodeMessage(message: NetlinkMessage, sequence: number, flags = 0): Buffer {
   const length = MESSAGE_HEADER_BYTES + message.body.length;
   const bytes = Buffer.alloc(aligned(length));

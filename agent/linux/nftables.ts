@@ -15,27 +15,29 @@ import {
   uint32BigEndian,
 } from './netlink.ts';
 
-const commands = {
+export const commands = {
   newTable: 0,
   deleteTable: 2,
   newChain: 3,
   getChain: 4,
   newRule: 6,
+  getRule: 7,
   newSet: 9,
   newElement: 12,
+  getElement: 13,
   deleteElement: 14,
 } as const;
 
 /** Hooks of the ip family. */
 const hooks = { prerouting: 0, input: 1, forward: 2, output: 3, postrouting: 4 } as const;
 const verdicts = { drop: 0, accept: 1 } as const;
-const SET_IS_MAP = 8;
+export const SET_IS_MAP = 8;
 
 // Types only matter to `nft list`, which shows values by them; a concatenation takes six bits per field.
-const TYPE_IPV4_ADDRESS = 7;
+export const TYPE_IPV4_ADDRESS = 7;
 const TYPE_PROTOCOL = 12;
 const TYPE_SERVICE = 13;
-const CONCATENATION_BITS = 6;
+export const CONCATENATION_BITS = 6;
 
 export type Rule = readonly Attribute[];
 
@@ -45,7 +47,7 @@ export interface BaseChain {
   readonly priority: number;
 }
 
-function tableMessage(
+export function tableMessage(
   what: string,
   command: number,
   flags: number,
@@ -58,6 +60,12 @@ function tableMessage(
 /** Fine when it exists. */
 export function addTable(table: string): NetlinkMessage {
   return tableMessage(`add table ${table}`, commands.newTable, netlinkFlags.create, [[1, text(table)]]);
+}
+
+/** EEXIST when it exists. */
+export function createTable(table: string): NetlinkMessage {
+  const flags = netlinkFlags.create | netlinkFlags.exclusive;
+  return tableMessage(`create table ${table}`, commands.newTable, flags, [[1, text(table)]]);
 }
 
 /** With all that is in it. */
@@ -76,6 +84,14 @@ export function addChain(table: string, chain: string, base: BaseChain): Netlink
     [4, hook],
     [5, uint32BigEndian(verdicts.accept)],
     [7, text(base.type)],
+  ]);
+}
+
+/** One that other chains go to; `addChain` makes those that the kernel calls. */
+export function addRegularChain(table: string, chain: string): NetlinkMessage {
+  return tableMessage(`add chain ${chain}`, commands.newChain, netlinkFlags.create, [
+    [1, text(table)],
+    [3, text(chain)],
   ]);
 }
 
@@ -113,7 +129,7 @@ export interface PortMapElement {
 }
 
 /** An attribute's length has 16 bits, and an element takes about 44 bytes. */
-const ELEMENTS_PER_MESSAGE_MAX = 1000;
+export const ELEMENTS_PER_MESSAGE_MAX = 1000;
 
 /** EEXIST when a key is there with another value. */
 export function addPortMapElements(
@@ -195,32 +211,37 @@ export function decodeChain(body: Buffer): ListedChain {
   };
 }
 
-const VERDICT_REGISTER = 0;
-/** The first 4-byte slot, and the one after it. */
-const FIRST_REGISTER = 8;
-const SECOND_REGISTER = 9;
+/** The rules of a table, one a reply. */
+export function listRules(table: string): NetlinkMessage {
+  return tableMessage(`list rules of table ${table}`, commands.getRule, 0, [[1, text(table)]]);
+}
 
-const META_LAYER4_PROTOCOL = 16;
+export const VERDICT_REGISTER = 0;
+/** The first 4-byte slot, and the one after it. */
+export const FIRST_REGISTER = 8;
+export const SECOND_REGISTER = 9;
+
+export const META_LAYER4_PROTOCOL = 16;
 const metaKeys = { inputName: 6, outputName: 7 } as const;
-const NETWORK_HEADER = 1;
-const TRANSPORT_HEADER = 2;
-const DESTINATION_PORT_OFFSET = 2;
-const ipv4Offsets = { source: 12, destination: 16 } as const;
+export const NETWORK_HEADER = 1;
+export const TRANSPORT_HEADER = 2;
+export const DESTINATION_PORT_OFFSET = 2;
+export const ipv4Offsets = { source: 12, destination: 16 } as const;
 const FIB_RESULT_ADDRESS_TYPE = 3;
 const FIB_BY_DESTINATION = 2;
 const ADDRESS_TYPE_LOCAL = 2;
-const NAT_DESTINATION = 1;
-const AF_INET = 2;
+export const NAT_DESTINATION = 1;
+export const AF_INET = 2;
 const CONNECTION_STATE = 0;
 const CONNECTION_STATUS = 2;
 const STATE_INVALID = 0x1;
 const STATE_ESTABLISHED_OR_RELATED = 0x2 | 0x4;
 const STATUS_DESTINATION_NAT = 0x20;
 const INTERFACE_NAME_BYTES = 16;
-const COMPARE_EQUAL = 0;
+export const COMPARE_EQUAL = 0;
 const COMPARE_UNEQUAL = 1;
 
-function expression(name: string, attributes: readonly Attribute[]): Attribute {
+export function expression(name: string, attributes: readonly Attribute[]): Attribute {
   return [
     1,
     [
@@ -230,14 +251,19 @@ function expression(name: string, attributes: readonly Attribute[]): Attribute {
   ];
 }
 
-function loadMeta(key: number, register = FIRST_REGISTER): Attribute {
+export function loadMeta(key: number, register = FIRST_REGISTER): Attribute {
   return expression('meta', [
     [1, uint32BigEndian(register)],
     [2, uint32BigEndian(key)],
   ]);
 }
 
-function loadPayload(base: number, offset: number, length: number, register = FIRST_REGISTER): Attribute {
+export function loadPayload(
+  base: number,
+  offset: number,
+  length: number,
+  register = FIRST_REGISTER,
+): Attribute {
   return expression('payload', [
     [1, uint32BigEndian(register)],
     [2, uint32BigEndian(base)],
@@ -246,7 +272,7 @@ function loadPayload(base: number, offset: number, length: number, register = FI
   ]);
 }
 
-function compare(operator: number, value: Buffer): Attribute {
+export function compare(operator: number, value: Buffer): Attribute {
   return expression('cmp', [
     [1, uint32BigEndian(FIRST_REGISTER)],
     [2, uint32BigEndian(operator)],

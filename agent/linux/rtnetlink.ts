@@ -13,18 +13,21 @@ import {
   uint32,
 } from './netlink.ts';
 
-const messageTypes = {
+export const messageTypes = {
   newLink: 16,
   deleteLink: 17,
   getLink: 18,
   newAddress: 20,
   getAddress: 22,
   newRoute: 24,
+  deleteRoute: 25,
   getRoute: 26,
   newNeighbour: 28,
+  deleteNeighbour: 29,
+  getNeighbour: 30,
 } as const;
 
-const linkAttributes = {
+export const linkAttributes = {
   hardwareAddress: 1,
   name: 3,
   mtu: 4,
@@ -33,11 +36,13 @@ const linkAttributes = {
   addressFamilies: 26,
   namespaceFd: 28,
 } as const;
-const INFO_KIND = 1;
-const INFO_DATA = 2;
+export const INFO_KIND = 1;
+export const INFO_DATA = 2;
 const VETH_PEER = 1;
 const INET6_ADDRESS_GENERATION = 8;
 const ADDRESS_GENERATION_NONE = 1;
+const INET_CONFIGURATION = 1;
+const INET_ROUTE_LOCALNET = 26;
 const LINK_UP = 1;
 
 const routeAttributes = { destination: 1, link: 4, gateway: 5, metric: 6, preferredSource: 7 } as const;
@@ -49,7 +54,7 @@ const routeTypes = { unicast: 1, unreachable: 7 } as const;
 const addressAttributes = { address: 1, local: 2, flags: 8 } as const;
 const ADDRESS_WITHOUT_PREFIX_ROUTE = 0x200;
 
-const NEIGHBOUR_PERMANENT = 0x80;
+export const NEIGHBOUR_PERMANENT = 0x80;
 const AF_INET = 2;
 const AF_INET6 = 10;
 
@@ -67,7 +72,7 @@ export interface VethOptions extends VethEnd {
   readonly peer: VethEnd & { readonly namespaceFd: number };
 }
 
-function linkHeader(index: number, flags = 0, changed = 0): Buffer {
+export function linkHeader(index: number, flags = 0, changed = 0): Buffer {
   const header = Buffer.alloc(16);
   header.writeInt32LE(index, 4);
   header.writeUInt32LE(flags, 8);
@@ -135,6 +140,30 @@ export function disableLinkLocalAddress(index: number): NetlinkMessage {
   };
 }
 
+/** A free text that `ip link` shows; at most 255 bytes. */
+export function setLinkAlias(index: number, alias: string): NetlinkMessage {
+  return {
+    what: `name link ${index} "${alias}"`,
+    type: messageTypes.newLink,
+    flags: 0,
+    body: Buffer.concat([linkHeader(index), encodeAttributes([[linkAttributes.alias, Buffer.from(alias)]])]),
+  };
+}
+
+/** Lets packets that an address translation sends from or to 127.0.0.0/8 leave and enter by the link. */
+export function routeLoopbackAddresses(index: number): NetlinkMessage {
+  const setting: Attribute = [INET_CONFIGURATION, [[INET_ROUTE_LOCALNET, uint32(1)]]];
+  return {
+    what: `route loopback addresses on link ${index}`,
+    type: messageTypes.newLink,
+    flags: 0,
+    body: Buffer.concat([
+      linkHeader(index),
+      encodeAttributes([[linkAttributes.addressFamilies, [[AF_INET, [setting]]]]]),
+    ]),
+  };
+}
+
 export function deleteLink(name: string): NetlinkMessage {
   return {
     what: `delete link ${name}`,
@@ -186,6 +215,8 @@ export interface RouteOptions {
 
 const SCOPE_UNIVERSE = 0;
 const SCOPE_LINK = 253;
+/** In a request to delete. */
+const SCOPE_ANY = 255;
 
 /** Replaces a route with the same destination and metric. */
 export function addRoute(options: RouteOptions): NetlinkMessage {
@@ -208,6 +239,21 @@ export function addRoute(options: RouteOptions): NetlinkMessage {
     type: messageTypes.newRoute,
     flags: netlinkFlags.create | netlinkFlags.replace,
     body: Buffer.concat([header, encodeAttributes(attributes)]),
+  };
+}
+
+/** ESRCH when there is none. */
+export function deleteRoute(destination: Buffer, prefixLength: number): NetlinkMessage {
+  const header = Buffer.alloc(12);
+  header[0] = familyOf(destination);
+  header[1] = prefixLength;
+  header[4] = ROUTE_TABLE_MAIN;
+  header[6] = SCOPE_ANY;
+  return {
+    what: `delete route to ${[...destination].join('.')}/${prefixLength}`,
+    type: messageTypes.deleteRoute,
+    flags: 0,
+    body: Buffer.concat([header, encodeAttributes([[routeAttributes.destination, destination]])]),
   };
 }
 
@@ -240,6 +286,43 @@ export function addPermanentNeighbour(options: NeighbourOptions): NetlinkMessage
   };
 }
 
+/** ENOENT when there is none. */
+export function deleteNeighbour(linkIndex: number, address: Buffer): NetlinkMessage {
+  const header = Buffer.alloc(12);
+  header[0] = familyOf(address);
+  header.writeInt32LE(linkIndex, 4);
+  return {
+    what: `delete neighbour on link ${linkIndex}`,
+    type: messageTypes.deleteNeighbour,
+    flags: 0,
+    body: Buffer.concat([header, encodeAttributes([[NEIGHBOUR_ADDRESS, address]])]),
+  };
+}
+
+export const listIpv4Neighbours: NetlinkMessage = {
+  what: 'list neighbours',
+  type: messageTypes.getNeighbour,
+  flags: 0,
+  body: Buffer.from([AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+};
+
+export interface Neighbour {
+  readonly linkIndex: number;
+  readonly address: Buffer;
+  readonly macAddress: Buffer;
+  readonly isPermanent: boolean;
+}
+
+export function decodeNeighbour(body: Buffer): Neighbour {
+  const attributes = decodeAttributes(body, 12);
+  return {
+    linkIndex: body.readInt32LE(4),
+    address: attributes.get(NEIGHBOUR_ADDRESS) ?? Buffer.alloc(4),
+    macAddress: attributes.get(NEIGHBOUR_HARDWARE_ADDRESS) ?? Buffer.alloc(6),
+    isPermanent: (body.readUInt16LE(8) & NEIGHBOUR_PERMANENT) !== 0,
+  };
+}
+
 export const listLinks: NetlinkMessage = {
   what: 'list links',
   type: messageTypes.getLink,
@@ -265,6 +348,8 @@ export interface Link {
   readonly index: number;
   readonly name: string;
   readonly mtu: number;
+  readonly isUp: boolean;
+  readonly alias: string;
 }
 
 export function decodeLink(body: Buffer): Link {
@@ -273,6 +358,8 @@ export function decodeLink(body: Buffer): Link {
     index: body.readInt32LE(4),
     name: textOf(attributes.get(linkAttributes.name) ?? Buffer.alloc(0)),
     mtu: attributes.get(linkAttributes.mtu)?.readUInt32LE() ?? 0,
+    isUp: (body.readUInt32LE(8) & LINK_UP) !== 0,
+    alias: textOf(attributes.get(linkAttributes.alias) ?? Buffer.alloc(0)),
   };
 }
 
@@ -296,6 +383,8 @@ export interface Route {
   readonly destination: Buffer;
   readonly prefixLength: number;
   readonly linkIndex: number | undefined;
+  readonly gateway: Buffer | undefined;
+  readonly isUnreachable: boolean;
 }
 
 export function decodeRoute(body: Buffer): Route {
@@ -305,6 +394,8 @@ export function decodeRoute(body: Buffer): Route {
     destination: attributes.get(routeAttributes.destination) ?? Buffer.alloc(4),
     prefixLength: body[1] ?? 0,
     linkIndex: attributes.get(routeAttributes.link)?.readUInt32LE(),
+    gateway: attributes.get(routeAttributes.gateway),
+    isUnreachable: body[7] === routeTypes.unreachable,
   };
 }
 

@@ -32,6 +32,25 @@ export function planResolvConf(sources: readonly string[]): string {
   return `${output.join('\n')}\n`;
 }
 
+/** Contents of /etc/resolv.conf of a container whose names come from an overlay network. */
+export function planOverlayResolvConf(server: string, sources: readonly string[]): string {
+  const search = sources.flatMap((text) => lines(text, 'search').slice(-1))[0];
+  return [
+    '# Written by tsswarm.',
+    `nameserver ${server}`,
+    ...(search === undefined ? [] : [`search ${search}`]),
+    // Names without a dot are the network's: they are asked for as they are.
+    'options ndots:0',
+    '',
+  ].join('\n');
+}
+
+/** IPv4 servers that the host itself uses, also on its loopback. */
+export function hostNameServers(sources: readonly string[]): string[] {
+  const servers = lines(sources[0] ?? '', 'nameserver');
+  return servers.filter((server) => parseIpv4(server) !== undefined);
+}
+
 export function readResolvConfSources(): string[] {
   return SOURCES.flatMap((path) => {
     try {

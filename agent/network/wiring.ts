@@ -45,17 +45,17 @@ export interface EndpointLayout {
   readonly address: number;
 }
 
-const LOOPBACK_INDEX = 1;
+export const LOOPBACK_INDEX = 1;
 const UPLINK_IN_NETWORK_INDEX = 2;
 const CONTAINER_LINK = 'eth0';
 const CONTAINER_LINK_INDEX = 2;
 /** Link numbers of endpoints follow from their addresses, so that nothing needs to be looked up. */
 const ENDPOINT_INDEX_BASE = 1000;
 /** The same on every node and link: a container's neighbour entry never changes. */
-const GATEWAY_MAC = Buffer.from([0x02, 0x54, 0, 0, 0, 0x01]);
-const NO_ADDRESS = Buffer.alloc(4);
+export const GATEWAY_MAC = Buffer.from([0x02, 0x54, 0, 0, 0, 0x01]);
+export const NO_ADDRESS = Buffer.alloc(4);
 /** Lower priority than any other route: only for addresses of the subnet that no container has. */
-const UNREACHABLE_METRIC = 0x7fffffff;
+export const UNREACHABLE_METRIC = 0x7fffffff;
 const EEXIST = 17;
 const EBUSY = 16;
 const ENODEV = 19;
@@ -167,7 +167,7 @@ export class Wiring implements Disposable {
     using containerRoutes = new NetlinkSocket(netlinkProtocols.route);
     const index = linkIndexOf(endpoint, this.#layout);
     const address = ipv4Bytes(endpoint.address);
-    const macAddress = Buffer.concat([Buffer.from([0x02, 0x42]), address]);
+    const macAddress = containerMac(address);
     this.networkRoutes.execute([
       createVeth({
         name: endpointLinkName(endpoint.address),
@@ -208,6 +208,11 @@ export class Wiring implements Disposable {
   }
 }
 
+/** Nobody needs to ask for it, or tell it: it follows from the address. */
+export function containerMac(address: Buffer): Buffer {
+  return Buffer.concat([Buffer.from([0x02, 0x42]), address]);
+}
+
 /** The name of an endpoint's link in the network's namespace. */
 export function endpointLinkName(address: number): string {
   return `v${ipv4Bytes(address).toString('hex')}`;
@@ -227,14 +232,14 @@ function linkIndexOf(endpoint: EndpointLayout, layout: NetworkLayout): number {
 }
 
 /** What Docker sets for containers: ports below 1024 and ping need no privilege. */
-const containerSettings: readonly (readonly [string, string])[] = [
+export const containerSettings: readonly (readonly [string, string])[] = [
   ['ipv4/ip_forward', '0'],
   ['ipv4/ip_unprivileged_port_start', '0'],
   ['ipv4/ping_group_range', '0 2147483647'],
 ];
 
 /** A new namespace inherits some settings of the host's: those that matter are set. */
-function writeNetworkSettings(): void {
+export function writeNetworkSettings(): void {
   writeNetworkSetting('ipv4/ip_forward', 1);
   writeNetworkSetting('ipv4/conf/all/rp_filter', 0);
   // Links to containers are strict from their creation: a container cannot send with another source address.
@@ -256,7 +261,7 @@ function containerMessages(address: Buffer, subnet: Prefix): NetlinkMessage[] {
   ];
 }
 
-function ignoringErrno(errno: number, action: () => void): void {
+export function ignoringErrno(errno: number, action: () => void): void {
   try {
     action();
   } catch (error) {

@@ -17,6 +17,7 @@ const ROUTER_ADDRESS = '198.51.100.1';
 export const FAR_ADDRESS = '203.0.113.1';
 
 const REPLY_TIMEOUT_MS = 5000;
+const CALL_TIMEOUT_MS = 30_000;
 
 /** A program in a namespace, spoken to line by line. */
 export class Program {
@@ -62,24 +63,28 @@ export class Program {
   }
 }
 
-/** A process with the local network open. */
-export class NetworkProcess {
+/** A program that answers one line to each line: {method, argument} with {value} or {code, message}. */
+export class CallableProgram {
   readonly program: Program;
 
   constructor(program: Program) {
     this.program = program;
   }
 
-  attach(request: EndpointRequest): Promise<Endpoint> {
-    return this.call('attach', request);
-  }
-
   async call<T>(method: string, argument?: unknown): Promise<T> {
     this.program.send(JSON.stringify({ method, argument }));
-    const line = await this.program.line();
+    const line = await this.program.line(CALL_TIMEOUT_MS);
+    if (!line.startsWith('{')) throw new Error(`${method}: ${line}`);
     const reply = JSON.parse(line) as { value: T; code?: ErrorCode; message: string };
     if (reply.code !== undefined) throw new SwarmError(reply.code, reply.message);
     return reply.value;
+  }
+}
+
+/** A process with the local network open. */
+export class NetworkProcess extends CallableProgram {
+  attach(request: EndpointRequest): Promise<Endpoint> {
+    return this.call('attach', request);
   }
 }
 
@@ -223,7 +228,7 @@ export async function eventually(holds: () => boolean): Promise<void> {
   }
 }
 
-function run(namespacePath: string, command: readonly string[]): string {
+export function run(namespacePath: string, command: readonly string[]): string {
   const words = command.join(' ').split(' ');
   return execFileSync('nsenter', [`--net=${namespacePath}`, ...words], { encoding: 'utf8' });
 }

@@ -1,10 +1,9 @@
 // A process that has a local network open, so that a test can kill it. Arguments: run directory, state directory,
-// engine id. Each line of its input is {method, argument}; each line of its output {value} or {code, message}.
+// engine id. It answers calls.
 
-import { createInterface } from 'node:readline';
 import { networkLog } from '../../agent/log.ts';
 import { destroyLocalNetwork, openLocalNetwork } from '../../agent/network/local-network.ts';
-import { toSwarmError } from '../../core/errors.ts';
+import { answerCalls } from './answer-calls.ts';
 
 const [runDir = '', stateDir = '', engineId = ''] = process.argv.slice(2);
 const network = await openLocalNetwork({ runDir, stateDir, engineId, logger: networkLog });
@@ -25,7 +24,7 @@ async function measure(count: number): Promise<{ attachMs: number; detachMs: num
   };
 }
 
-const methods: Record<string, (argument: never) => Promise<unknown>> = {
+await answerCalls({
   attach: network.attach.bind(network),
   drain: network.drain.bind(network),
   detach: network.detach.bind(network),
@@ -35,16 +34,4 @@ const methods: Record<string, (argument: never) => Promise<unknown>> = {
   destroy: network.destroy.bind(network),
   destroyElsewhere: ([id, run, state]: [string, string, string]) =>
     destroyLocalNetwork({ engineId: id, runDir: run, stateDir: state }),
-};
-
-console.log('ready');
-for await (const line of createInterface(process.stdin)) {
-  const { method, argument } = JSON.parse(line) as { method: string; argument: never };
-  try {
-    console.log(JSON.stringify({ value: await methods[method]!(argument) }));
-  } catch (error) {
-    const { code, message } = toSwarmError(error);
-    console.log(JSON.stringify({ code, message }));
-  }
-}
-process.exit();
+});

@@ -1,0 +1,262 @@
+// nf_tables: sets and maps of any key, their elements, and the expressions that balance traffic by them.
+
+import {
+  type Attribute,
+  decodeAttributes,
+  decodeList,
+  type NetlinkMessage,
+  type NetlinkReply,
+  netlinkFlags,
+  text,
+  textOf,
+  uint8,
+  uint16BigEndian,
+  uint32BigEndian,
+} from './netlink.ts';
+import {
+  AF_INET,
+  COMPARE_EQUAL,
+  CONCATENATION_BITS,
+  commands,
+  compare,
+  DESTINATION_PORT_OFFSET,
+  ELEMENTS_PER_MESSAGE_MAX,
+  expression,
+  FIRST_REGISTER,
+  ipv4Offsets,
+  loadMeta,
+  loadPayload,
+  META_LAYER4_PROTOCOL,
+  NAT_DESTINATION,
+  NETWORK_HEADER,
+  SECOND_REGISTER,
+  SET_IS_MAP,
+  TRANSPORT_HEADER,
+  TYPE_IPV4_ADDRESS,
+  tableMessage,
+  VERDICT_REGISTER,
+} from './nftables.ts';
+
+const TYPE_MARK = 19;
+const TYPE_INTERFACE_NAME = 41;
+const TYPE_VERDICT = 0xffffff00;
+const GOTO = -4;
+
+/** What keys and values are; a concatenation has its fields one after another, each padded to four bytes. */
+const fields = {
+  address: { type: TYPE_IPV4_ADDRESS, bytes: 4 },
+  addressPair: { type: (TYPE_IPV4_ADDRESS << CONCATENATION_BITS) | TYPE_IPV4_ADDRESS, bytes: 8 },
+  /** An address, then a number in the byte order of the machine. */
+  addressSlot: { type: (TYPE_IPV4_ADDRESS << CONCATENATION_BITS) | TYPE_MARK, bytes: 8 },
+  interfaceName: { type: TYPE_INTERFACE_NAME, bytes: 16 },
+  verdict: { type: TYPE_VERDICT, bytes: 16 },
+} as const;
+
+export interface SetOptions {
+  readonly name: string;
+  readonly key: Exclude<keyof typeof fields, 'verdict'>;
+  /** A map when present. */
+  readonly value?: 'address' | 'verdict';
+}
+
+/** `id` is unique in its transaction. */
+export function addSet(table: string, options: SetOptions, id: number): NetlinkMessage {
+  const key = fields[options.key];
+  const attributes: Attribute[] = [
+    [1, text(table)],
+    [2, text(options.name)],
+    [3, uint32BigEndian(options.value === undefined ? 0 : SET_IS_MAP)],
+    [4, uint32BigEndian(key.type)],
+    [5, uint32BigEndian(key.bytes)],
+  ];
+  if (options.value !== undefined) {
+    const value = fields[options.value];
+    attributes.push([6, uint32BigEndian(value.type)], [7, uint32BigEndian(value.bytes)]);
+  }
+  attributes.push([10, uint32BigEndian(id)]);
+  return tableMessage(`add set ${options.name}`, commands.newSet, netlinkFlags.create, attributes);
+}
+
+/** `value` is the bytes of a value, or the name of the chain to go to. */
+export interface SetElement {
+  readonly key: Buffer;
+  readonly value?: Buffer | string;
+}
+
+/** EEXIST when a key is there with another value. */
+export function addElements(table: string, set: string, elements: readonly SetElement[]): NetlinkMessage[] {
+  return elementMessages(table, set, elements, 'add');
+}
+
+/** ENOENT when a key is not there. */
+export function deleteElements(table: string, set: string, keys: readonly Buffer[]): NetlinkMessage[] {
+  return elementMessages(
+    table,
+    set,
+    keys.map((key) => ({ key })),
+    'delete',
+  );
+}
+
+function elementMessages(
+  table: string,
+  set: string,
+  elements: readonly SetElement[],
+  action: 'add' | 'delete',
+): NetlinkMessage[] {
+  const messages: NetlinkMessage[] = [];
+  const command = action === 'add' ? commands.newElement : commands.deleteElement;
+  const flags = action === 'add' ? netlinkFlags.create : 0;
+  for (let first = 0; first < elements.length; first += ELEMENTS_PER_MESSAGE_MAX) {
+    const list = elements.slice(first, first + ELEMENTS_PER_MESSAGE_MAX).map(encodeElement);
+    const attributes: Attribute[] = [
+      [1, text(table)],
+      [2, text(set)],
+      [3, list],
+    ];
+    messages.push(tableMessage(`${action} elements of ${set}`, command, flags, attributes));
+  }
+  return messages;
+}
+
+function encodeElement({ key, value }: SetElement): Attribute {
+  const attributes: Attribute[] = [[1, [[1, key]]]];
+  if (Buffer.isBuffer(value)) attributes.push([2, [[1, value]]]);
+  else if (value !== undefined) {
+    const verdict: Attribute[] = [
+      [1, uint32BigEndian(GOTO)],
+      [2, text(value)],
+    ];
+    attributes.push([2, [[2, verdict]]]);
+  }
+  return [1, attributes];
+}
+
+/** ENOENT when there is no such set. */
+export function listElements(table: string, set: string): NetlinkMessage {
+  return tableMessage(`list elements of ${set}`, commands.getElement, 0, [
+    [1, text(table)],
+    [2, text(set)],
+  ]);
+}
+
+/** The elements in one reply of `listElements`. */
+export function decodeElements(reply: NetlinkReply): SetElement[] {
+  const list = decodeAttributes(reply.body, 4).get(3) ?? Buffer.alloc(0);
+  return decodeList(list).map((element) => {
+    const attributes = decodeAttributes(element);
+    const key = decodeAttributes(attributes.get(1) ?? Buffer.alloc(0)).get(1) ?? Buffer.alloc(0);
+    const data = attributes.get(2);
+    if (data === undefined) return { key };
+    const kinds = decodeAttributes(data);
+    const verdict = kinds.get(2);
+    if (verdict === undefined) return { key, value: kinds.get(1) ?? Buffer.alloc(0) };
+    return { key, value: textOf(decodeAttributes(verdict).get(2) ?? Buffer.alloc(0)) };
+  });
+}
+
+function lookup(set: string, attributes: readonly Attribute[]): Attribute {
+  return expression('lookup', [[1, text(set)], [2, uint32BigEndian(FIRST_REGISTER)], ...attributes]);
+}
+
+const LOOKUP_INVERTED = 1;
+
+function isMember(set: string, wanted = true): Attribute {
+  return lookup(set, wanted ? [] : [[5, uint32BigEndian(LOOKUP_INVERTED)]]);
+}
+
+function loadAddress(side: keyof typeof ipv4Offsets, register = FIRST_REGISTER): Attribute {
+  return loadPayload(NETWORK_HEADER, ipv4Offsets[side], 4, register);
+}
+
+/** The rule ends unless the packet's destination is in the set. */
+export function destinationIsIn(set: string): Attribute[] {
+  return [loadAddress('destination'), isMember(set)];
+}
+
+/** The rule ends unless the pair of the packet's addresses is in the set. */
+export function addressesAreIn(set: string): Attribute[] {
+  return [loadAddress('source'), loadAddress('destination', SECOND_REGISTER), isMember(set)];
+}
+
+const META_INPUT_NAME = 6;
+const META_OUTPUT_NAME = 7;
+
+export function interfaceIsIn(side: 'input' | 'output', set: string, wanted = true): Attribute[] {
+  return [loadMeta(side === 'input' ? META_INPUT_NAME : META_OUTPUT_NAME), isMember(set, wanted)];
+}
+
+/** Goes to the chain that the map holds for the packet's destination; the rule ends when it holds none. */
+export function goByDestination(map: string): Attribute[] {
+  return [loadAddress('destination'), lookup(map, [[3, uint32BigEndian(VERDICT_REGISTER)]])];
+}
+
+const RANDOM = 1;
+
+/** DNAT to what the map holds for the packet's destination and a random one of that many slots. */
+export function translateToRandomSlot(map: string, slots: number): Attribute[] {
+  return [
+    loadAddress('destination'),
+    expression('numgen', [
+      [1, uint32BigEndian(SECOND_REGISTER)],
+      [2, uint32BigEndian(slots)],
+      [3, uint32BigEndian(RANDOM)],
+      [4, uint32BigEndian(0)],
+    ]),
+    lookup(map, [[3, uint32BigEndian(FIRST_REGISTER)]]),
+    translateDestination(),
+  ];
+}
+
+/** DNAT to one address. */
+export function translateTo(address: Buffer): Attribute[] {
+  return [
+    expression('immediate', [
+      [1, uint32BigEndian(FIRST_REGISTER)],
+      [2, [[1, address]]],
+    ]),
+    translateDestination(),
+  ];
+}
+
+function translateDestination(): Attribute {
+  return expression('nat', [
+    [1, uint32BigEndian(NAT_DESTINATION)],
+    [2, uint32BigEndian(AF_INET)],
+    [3, uint32BigEndian(FIRST_REGISTER)],
+  ]);
+}
+
+export function destinationIs(address: Buffer): Attribute[] {
+  return [loadAddress('destination'), compare(COMPARE_EQUAL, address)];
+}
+
+/** Of TCP and UDP alike. */
+export function destinationPortIs(port: number): Attribute[] {
+  return [
+    loadPayload(TRANSPORT_HEADER, DESTINATION_PORT_OFFSET, 2),
+    compare(COMPARE_EQUAL, uint16BigEndian(port)),
+  ];
+}
+
+export function protocolIs(number: number): Attribute[] {
+  return [loadMeta(META_LAYER4_PROTOCOL), compare(COMPARE_EQUAL, uint8(number))];
+}
+
+const rejections = { unreachable: 0, reset: 1 } as const;
+const PORT_UNREACHABLE = 3;
+
+/** Answers TCP with a reset, anything else with "port unreachable". `reset` is for TCP only. */
+export function reject(how: keyof typeof rejections): Attribute[] {
+  return [
+    expression('reject', [
+      [1, uint32BigEndian(rejections[how])],
+      [2, uint8(PORT_UNREACHABLE)],
+    ]),
+  ];
+}
+
+/** Connection tracking does not look at the packet. */
+export function withoutTracking(): Attribute[] {
+  return [expression('notrack', [])];
+}

@@ -1,0 +1,317 @@
+// One network of the overlay: what it should be, and what of that the kernel has. Synchronous; the kernel is the only
+// state that outlives the process.
+
+import { SwarmError } from '../../../core/errors.ts';
+import type { Logger } from '../../../rpc/logger.ts';
+import { deleteConnections } from '../../linux/conntrack.ts';
+import { SystemCallError } from '../../linux/libc.ts';
+import { isPinnedNamespace } from '../../linux/namespace.ts';
+import type { NetlinkMessage } from '../../linux/netlink.ts';
+import { formatIpv4 } from '../ipv4.ts';
+import { removeLink } from '../wiring.ts';
+import { planSlots } from './balancing.ts';
+import { Zone } from './dns-zone.ts';
+import { findDrift, readForwarding } from './drift.ts';
+import type { Drift, OverlayState, RemoteEndpoint, VirtualService } from './overlay.ts';
+import { overlayRuleset } from './overlay-rulesets.ts';
+import {
+  bytesOf,
+  type EndpointLink,
+  endpointMessages,
+  isAliasTooLong,
+  type LocalEndpoint,
+  type OverlayLayout,
+  OverlayWiring,
+  parseAlias,
+} from './overlay-wiring.ts';
+import {
+  elementsOf,
+  goneMessages,
+  hairpinMessages,
+  readTable,
+  type ServiceChange,
+  serviceMessages,
+} from './service-table.ts';
+
+interface EndpointState {
+  readonly endpoint: LocalEndpoint;
+  readonly link: EndpointLink;
+}
+
+export class KernelNetwork implements Disposable {
+  readonly layout: OverlayLayout;
+  readonly #wiring: OverlayWiring;
+  readonly #logger: Logger;
+  /** The network's names, for its server. */
+  readonly zone: Zone;
+  readonly #endpoints = new Map<string, EndpointState>();
+  readonly #byAddress = new Map<string, LocalEndpoint>();
+  /** Address of a container elsewhere → address of its node. */
+  #remotes = new Map<string, string>();
+  #nodes = new Set<string>();
+  readonly #services = new Map<string, readonly string[]>();
+  readonly #gone = new Set<string>();
+  #applied: OverlayState | undefined;
+
+  constructor(layout: OverlayLayout, logger: Logger) {
+    this.layout = layout;
+    this.#logger = logger;
+    this.zone = new Zone(layout.subnet);
+    this.#wiring = new OverlayWiring(layout);
+  }
+
+  /** Makes what is missing and takes over what is there. False while the kernel has another VXLAN of this number. */
+  open(): boolean {
+    if (!this.#wiring.configure()) return false;
+    const forwarding = readForwarding(this.#wiring.routes);
+    this.#remotes = new Map(forwarding.remotes);
+    this.#nodes = new Set(forwarding.nodes.keys());
+    this.#wiring.addNodes([...this.#nodes]);
+    const table = readTable(this.#wiring.tables);
+    for (const [vip, slots] of table?.services ?? []) this.#services.set(vip, slots);
+    for (const address of table?.gone ?? []) this.#gone.add(address);
+    this.#adoptEndpoints();
+    for (const address of forwarding.locals.keys()) {
+      if (!this.#hasLocal(address)) this.#forgetAddress(address);
+    }
+    const isComplete =
+      table !== undefined &&
+      table.hairpin.size === this.#endpoints.size &&
+      [...table.hairpin].every((address) => this.#hasLocal(address));
+    if (!isComplete) this.#writeTable();
+    this.#wiring.configureConnectionTracking();
+    return true;
+  }
+
+  get endpoints(): LocalEndpoint[] {
+    return [...this.#endpoints.values()].map(({ endpoint }) => endpoint);
+  }
+
+  endpointAt(address: string): LocalEndpoint | undefined {
+    return this.#byAddress.get(address);
+  }
+
+  /** An endpoint that is there is left as it is. */
+  attach(endpoint: LocalEndpoint): void {
+    const address = formatIpv4(endpoint.address);
+    this.#refuse(endpoint, address);
+    if (this.#endpoints.has(endpoint.id)) return;
+    const link = this.#wiring.wire(endpoint);
+    this.#endpoints.set(endpoint.id, { endpoint, link });
+    this.#byAddress.set(address, endpoint);
+    this.#remotes.delete(address);
+    this.#changeTable(hairpinMessages(address, 'add'));
+    this.#takeBack([address]);
+  }
+
+  detach(id: string): void {
+    const state = this.#endpoints.get(id);
+    if (state === undefined) return;
+    this.#wiring.unwire(state.link, state.endpoint.address);
+    this.#endpoints.delete(id);
+    const address = formatIpv4(state.endpoint.address);
+    this.#byAddress.delete(address);
+    this.#changeTable(hairpinMessages(address, 'delete'));
+    this.#cut([address]);
+  }
+
+  apply(state: OverlayState): void {
+    const before = this.#applied;
+    const left = state.remotes === before?.remotes ? [] : this.#applyRemotes(state.remotes);
+    const changes = this.#planServices(before?.services, state.services);
+    if (changes.length > 0) {
+      for (const { vip, to } of changes) {
+        if (to === undefined) this.#services.delete(vip);
+        else this.#services.set(vip, to);
+      }
+      this.#changeTable(serviceMessages(changes));
+    }
+    this.zone.update(state.names);
+    // Services first: a connection that is cut goes to another backend when its client tries again.
+    this.#cut(left);
+    this.#applied = state;
+  }
+
+  audit(): Drift[] {
+    return findDrift(
+      {
+        layout: this.layout,
+        endpoints: [...this.#endpoints.values()].map(({ endpoint, link }) => ({
+          endpoint,
+          index: link.index,
+        })),
+        remotes: this.#remotes,
+        nodes: this.#nodes,
+        services: this.#services,
+        gone: this.#gone,
+      },
+      this.#wiring,
+    );
+  }
+
+  /** Whole and in place: what is right already is only written again. */
+  repair(): Drift[] {
+    const drift = this.audit();
+    if (drift.length === 0) return drift;
+    if (!this.#wiring.configure()) {
+      throw new SwarmError('failed-precondition', `VXLAN id ${this.layout.vni} is in use on this node`);
+    }
+    for (const { what, name, problem } of drift) {
+      if (problem !== 'unexpected') continue;
+      if (what === 'route') this.#wiring.unroute(name);
+      if (what === 'node') this.#wiring.removeNodes([name]);
+      if (what === 'link') removeLink(this.#wiring.routes, name);
+    }
+    this.#wiring.addNodes([...this.#nodes]);
+    this.#wiring.addRemotes([...this.#remotes]);
+    this.#repairEndpoints();
+    if (drift.some(({ what }) => ['table', 'service', 'hairpin', 'gone'].includes(what))) this.#writeTable();
+    return drift;
+  }
+
+  [Symbol.dispose](): void {
+    this.#wiring[Symbol.dispose]();
+  }
+
+  #adoptEndpoints(): void {
+    for (const link of this.#wiring.endpointLinks()) {
+      const endpoint = parseAlias(link.alias);
+      if (endpoint !== undefined && isPinnedNamespace(endpoint.namespacePath)) {
+        this.#endpoints.set(endpoint.id, { endpoint, link });
+        this.#byAddress.set(formatIpv4(endpoint.address), endpoint);
+        continue;
+      }
+      // Half made or half gone. Its other end goes with it.
+      removeLink(this.#wiring.routes, link.name);
+    }
+  }
+
+  #hasLocal(address: string): boolean {
+    return this.#byAddress.has(address);
+  }
+
+  #refuse(endpoint: LocalEndpoint, address: string): void {
+    const same = this.#endpoints.get(endpoint.id)?.endpoint;
+    const other = same ?? this.#byAddress.get(address);
+    if (other !== undefined && (other.id !== endpoint.id || other.address !== endpoint.address)) {
+      const taken = formatIpv4(other.address);
+      throw new SwarmError('already-exists', `address ${address}: endpoint ${other.id} has ${taken} here`, {
+        hint: 'Detach that endpoint first.',
+      });
+    }
+    if (!isPinnedNamespace(endpoint.namespacePath)) {
+      throw new SwarmError('not-found', `namespacePath: nothing is pinned at ${endpoint.namespacePath}`);
+    }
+    if (isAliasTooLong(endpoint)) {
+      throw new SwarmError('invalid-argument', 'id, namespacePath: together they are longer than 200 bytes');
+    }
+  }
+
+  /** Routes and nodes as they should be; the addresses that left. */
+  #applyRemotes(remotes: readonly RemoteEndpoint[]): string[] {
+    const wanted = new Map(
+      remotes
+        .filter(({ address }) => !this.#hasLocal(address))
+        .map(({ address, nodeAddress }) => [address, nodeAddress] as const),
+    );
+    const nodes = new Set(wanted.values());
+    this.#wiring.addNodes([...nodes].filter((address) => !this.#nodes.has(address)));
+    const added = [...wanted].filter(([address, node]) => this.#remotes.get(address) !== node);
+    this.#wiring.addRemotes(added);
+    const left = [...this.#remotes.keys()].filter((address) => !wanted.has(address));
+    for (const address of left) this.#wiring.unroute(address);
+    // An address that is on another node now is another container.
+    this.#forgetConnections(added.flatMap(([address]) => (this.#remotes.has(address) ? [address] : [])));
+    this.#takeBack(added.map(([address]) => address));
+    this.#wiring.removeNodes([...this.#nodes].filter((address) => !nodes.has(address)));
+    this.#remotes = wanted;
+    this.#nodes = nodes;
+    return left;
+  }
+
+  #planServices(
+    before: readonly VirtualService[] | undefined,
+    after: readonly VirtualService[],
+  ): ServiceChange[] {
+    if (before === after) return [];
+    const changed = after.filter((service, index) => service !== before?.[index]);
+    const wanted = new Set(changed.map(({ vip }) => vip));
+    const candidates =
+      before === undefined
+        ? [...this.#services.keys()]
+        : before.flatMap((service, index) => (service === after[index] ? [] : [service.vip]));
+    const removed = candidates.filter((vip) => !wanted.has(vip));
+    return [
+      ...removed.map((vip) => ({ vip, from: this.#services.get(vip), to: undefined })),
+      ...changed.flatMap(({ vip, backends }) => {
+        const from = this.#services.get(vip);
+        const to = planSlots(backends, from);
+        const isSame = from?.length === to.length && to.every((backend, slot) => backend === from[slot]);
+        return isSame ? [] : [{ vip, from, to }];
+      }),
+    ];
+  }
+
+  /** What is still sent to these addresses is answered with a reset, or goes to another backend. */
+  #cut(addresses: readonly string[]): void {
+    const cut = addresses.filter((address) => !this.#remotes.has(address) && !this.#hasLocal(address));
+    if (cut.length === 0) return;
+    const added = cut.filter((address) => !this.#gone.has(address));
+    for (const address of added) this.#gone.add(address);
+    this.#changeTable(goneMessages(added, 'add'));
+    this.#forgetConnections(cut);
+  }
+
+  /** The addresses are in use again. */
+  #takeBack(addresses: readonly string[]): void {
+    const back = addresses.filter((address) => this.#gone.delete(address));
+    this.#changeTable(goneMessages(back, 'delete'));
+  }
+
+  #forgetAddress(address: string): void {
+    this.#wiring.unroute(address);
+    this.#gone.add(address);
+    this.#forgetConnections([address]);
+  }
+
+  /** Without it a UDP client that keeps sending stays bound to a backend that is gone. */
+  #forgetConnections(addresses: readonly string[]): void {
+    this.#wiring.tables.execute(
+      addresses.flatMap((address) => {
+        const source = bytesOf(address);
+        return [deleteConnections('reply', { source }), deleteConnections('original', { source })];
+      }),
+    );
+  }
+
+  /** When the table is not what it should be, it is written anew. */
+  #changeTable(messages: readonly NetlinkMessage[]): void {
+    try {
+      this.#wiring.tables.executeBatch(messages);
+    } catch (error) {
+      if (!(error instanceof SystemCallError)) throw error;
+      this.#logger.warn({ error: error.message }, 'repairing the table of an overlay network');
+      this.#writeTable();
+    }
+  }
+
+  /** In one transaction: traffic sees the old table or the new one. */
+  #writeTable(): void {
+    const hairpin = new Set(this.#byAddress.keys());
+    const contents = { services: this.#services, hairpin, gone: this.#gone };
+    this.#wiring.tables.executeBatch(overlayRuleset(elementsOf(contents)));
+  }
+
+  /** A link that is gone is made again while its container is there. */
+  #repairEndpoints(): void {
+    const links = new Map(this.#wiring.endpointLinks().map((link) => [link.index, link]));
+    for (const [id, { endpoint, link }] of this.#endpoints) {
+      const existing = links.get(link.index);
+      if (existing !== undefined && existing.alias !== '') {
+        this.#wiring.routes.execute(endpointMessages(link.index, bytesOf(formatIpv4(endpoint.address))));
+      } else if (isPinnedNamespace(endpoint.namespacePath)) {
+        this.#endpoints.set(id, { endpoint, link: this.#wiring.wire(endpoint) });
+      }
+    }
+  }
+}

@@ -1,0 +1,91 @@
+// The overlay of one node, without a peer: how long a container waits for its network, how long a service's change takes
+// among a thousand, and how many names a core serves. In namespaces: the machine's own network is not touched.
+
+import { join } from 'node:path';
+import type { OverlayNetwork } from '../agent/network/overlay/overlay.ts';
+import { type OverlayHost, OverlayLab } from '../test/network/overlay-lab.ts';
+import type { BenchOptions } from './main.ts';
+import { againstFloor, againstLimit, median, percentile, type Row } from './report.ts';
+
+const WIRINGS = 400;
+const WIRINGS_QUICK = 100;
+const SERVICES = 1000;
+const BACKENDS = 16;
+const UPDATES = 2000;
+const DNS_SECONDS = 10;
+const DNS_SECONDS_QUICK = 3;
+const DNS_IN_FLIGHT = 64;
+const WIRING_MS_MAX = 2;
+const UPDATE_MS_MAX = 0.1;
+const QUESTIONS_MIN = 50_000;
+const MICROS_PER_SECOND = 1e6;
+
+const network: OverlayNetwork = {
+  id: 'bench',
+  vni: 0x100001,
+  subnet: '10.0.0.0/16',
+  gateway: '10.0.0.1',
+  isInternal: false,
+};
+
+/** Bars: wiring < 2 ms and a service's update among 1,000 < 0.1 ms (medians); 50,000 names a second of one core. */
+export async function networkBench({ isQuick }: BenchOptions): Promise<Row[]> {
+  await using lab = new OverlayLab(1);
+  await lab.ready();
+  const host = lab.hosts[0]!;
+  await host.ensure(network);
+  return [
+    ...(await measureWiring(host, isQuick ? WIRINGS_QUICK : WIRINGS)),
+    ...(await measureUpdates(host)),
+    ...(await measureNames(lab, host, isQuick ? DNS_SECONDS_QUICK : DNS_SECONDS)),
+  ];
+}
+
+async function measureWiring(host: OverlayHost, count: number): Promise<Row[]> {
+  const folder = join(host.runDir, 'containers');
+  const argument = { networkId: network.id, folder, count };
+  const { namespaceMs, attachMs, detachMs } = await host.overlay.call<
+    Record<'namespaceMs' | 'attachMs' | 'detachMs', number[]>
+  >('measureWiring', argument);
+  const wholeMs = attachMs.map((ms, index) => ms + namespaceMs[index]!);
+  return [
+    againstLimit('container wired, namespace included', 'ms', median(wholeMs), WIRING_MS_MAX),
+    { what: 'the same, p99', value: percentile(wholeMs, 0.99), unit: 'ms' },
+    { what: 'the same, without making the namespace', value: median(attachMs), unit: 'ms' },
+    { what: 'container unwired', value: median(detachMs), unit: 'ms' },
+  ];
+}
+
+async function measureUpdates(host: OverlayHost): Promise<Row[]> {
+  const argument = { networkId: network.id, services: SERVICES, backends: BACKENDS, rounds: UPDATES };
+  const times = await host.overlay.call<number[]>('measureUpdates', argument);
+  return [
+    againstLimit(
+      `one of ${SERVICES} services changed, ${BACKENDS} backends`,
+      'ms',
+      median(times),
+      UPDATE_MS_MAX,
+    ),
+    { what: 'the same, p99', value: percentile(times, 0.99), unit: 'ms' },
+  ];
+}
+
+async function measureNames(lab: OverlayLab, host: OverlayHost, seconds: number): Promise<Row[]> {
+  const names = Array.from({ length: SERVICES }, (_, index) => ({
+    name: `service${index}`,
+    addresses: ['10.0.0.3'],
+  }));
+  await host.apply(network.id, { names: [{ name: 'web', addresses: ['10.0.0.2'] }, ...names] });
+  const endpoint = host.endpoint(network.id, '10.0.0.10');
+  await host.overlay.call('attach', endpoint);
+  const args = [String(seconds), String(DNS_IN_FLIGHT)];
+  const load = lab.program(endpoint.namespacePath, 'dns-load.ts', args);
+  await load.line();
+  const before = await host.overlay.call<number>('cpuMicros');
+  const answered = Number(await load.line((seconds + 5) * 1000));
+  const cpuSeconds = ((await host.overlay.call<number>('cpuMicros')) - before) / MICROS_PER_SECOND;
+  return [
+    againstFloor('names served in a second of one core', '1/s', answered / cpuSeconds, QUESTIONS_MIN),
+    { what: 'the same, in a second, client beside it', value: Math.round(answered / seconds), unit: '1/s' },
+  ];
+}

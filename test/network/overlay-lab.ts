@@ -1,0 +1,216 @@
+// Machines made of network namespaces, on one Ethernet whose bridge has a namespace of its own, each with a process that
+// has an overlay open, and containers with programs. The machine that runs the test is not touched.
+
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createNamespace, isPinnedNamespace, removeNamespace } from '../../agent/linux/namespace.ts';
+import type {
+  NetworkInventory,
+  OverlayEndpoint,
+  OverlayNetwork,
+  OverlayState,
+} from '../../agent/network/overlay/overlay.ts';
+import { CallableProgram, Program, run } from './lab.ts';
+
+/** On the wire, reached by the hosts and not by containers' addresses. */
+export const WIRE_ADDRESS = '192.0.2.254';
+
+export class OverlayHost {
+  readonly path: string;
+  readonly runDir: string;
+  readonly address: string;
+  overlay: CallableProgram;
+  readonly #lab: OverlayLab;
+
+  constructor(lab: OverlayLab, folder: string, number: number) {
+    this.#lab = lab;
+    this.address = `192.0.2.${number}`;
+    this.path = join(folder, `host${number}`);
+    this.runDir = join(folder, `run${number}`);
+    mkdirSync(this.runDir);
+    createNamespace(this.path, () => undefined);
+    lab.wire(`ip link add port${number} mtu 1500 type veth peer name eth0`);
+    lab.wire('ip link set eth0 netns', this.path);
+    lab.wire(`ip link set port${number} master wire up`);
+    for (const command of [
+      'ip link set lo up',
+      'ip link set eth0 up',
+      `ip address add ${this.address}/24 dev eth0`,
+      'sysctl -qw net.ipv4.ip_forward=0',
+    ]) {
+      this.run(command);
+    }
+    this.overlay = new CallableProgram(this.#program());
+  }
+
+  /** Output of a command in the host's namespace; words are separated by blanks. */
+  run(...command: readonly string[]): string {
+    return run(this.path, command);
+  }
+
+  /** Output of a command in a network's namespace. */
+  inNetwork(networkId: string, ...command: readonly string[]): string {
+    return run(join(this.runDir, 'overlay', networkId), command);
+  }
+
+  async ready(): Promise<void> {
+    const first = await this.overlay.program.line();
+    if (first !== 'ready') throw new Error(`overlay process: ${first}`);
+  }
+
+  async restart(): Promise<void> {
+    await this.overlay.program.kill();
+    this.overlay = new CallableProgram(this.#program());
+    await this.ready();
+  }
+
+  endpoint(networkId: string, address: string, changes: Partial<OverlayEndpoint> = {}): OverlayEndpoint {
+    const id = changes.id ?? `c-${address}`;
+    const namespacePath = join(this.runDir, 'containers', id);
+    return { id, networkId, address, namespacePath, isDefaultRoute: true, ...changes };
+  }
+
+  ensure(network: OverlayNetwork): Promise<void> {
+    return this.overlay.call('ensure', network);
+  }
+
+  apply(networkId: string, state: Partial<OverlayState>): Promise<void> {
+    return this.overlay.call('apply', [networkId, { remotes: [], services: [], names: [], ...state }]);
+  }
+
+  list(): Promise<NetworkInventory[]> {
+    return this.overlay.call('list');
+  }
+
+  /** What an overlay leaves on a host when it is not taken down. */
+  traces(): { links: string; tables: string; pins: string[]; files: string[]; forwarding: string } {
+    const mounts = readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
+    const files = readdirSync(this.runDir, { recursive: true, encoding: 'utf8' });
+    return {
+      links: this.run('ip -o link').replace(/state \S+|qlen \d+/g, ''),
+      tables: this.run('nft list ruleset'),
+      pins: mounts.filter((line) => line.includes(this.runDir)),
+      files: files.filter((name) => name.includes('/') || name.includes('-')),
+      forwarding: this.run('sysctl -n net.ipv4.ip_forward'),
+    };
+  }
+
+  #program(): Program {
+    return this.#lab.program(this.path, 'overlay-process.ts', [
+      this.runDir,
+      'lab',
+      this.address,
+      WIRE_ADDRESS,
+    ]);
+  }
+}
+
+/** A container with its program. */
+export class Container {
+  readonly host: OverlayHost;
+  readonly endpoint: OverlayEndpoint;
+  readonly peer: CallableProgram;
+
+  constructor(host: OverlayHost, endpoint: OverlayEndpoint, peer: CallableProgram) {
+    this.host = host;
+    this.endpoint = endpoint;
+    this.peer = peer;
+  }
+
+  get address(): string {
+    return this.endpoint.address;
+  }
+
+  /** "SERVER CLIENT" as the server sees it, or why there is no answer. */
+  ask(protocol: 'tcp' | 'udp', host: string): Promise<string> {
+    return this.peer.call('ask', { protocol, host });
+  }
+
+  resolve(name: string, type = 'A'): Promise<unknown> {
+    return this.peer.call('resolve', { name, type });
+  }
+
+  run(...command: readonly string[]): string {
+    return run(this.endpoint.namespacePath, command);
+  }
+
+  /** The program ends first, as a container's does. */
+  async leave(): Promise<void> {
+    await this.peer.program.kill();
+    await this.host.overlay.call('detach', this.endpoint);
+  }
+}
+
+export class OverlayLab implements AsyncDisposable {
+  readonly hosts: OverlayHost[];
+  readonly wirePath: string;
+  readonly #folder = mkdtempSync(join(tmpdir(), 'tsswarm-overlay-'));
+  readonly #programs: Program[] = [];
+
+  constructor(hosts: number) {
+    this.wirePath = join(this.#folder, 'wire');
+    createNamespace(this.wirePath, () => undefined);
+    this.wire('ip link set lo up');
+    this.wire('ip link add wire type bridge');
+    this.wire(`ip address add ${WIRE_ADDRESS}/24 dev wire`);
+    this.wire('ip link set wire up');
+    this.hosts = Array.from({ length: hosts }, (_, index) => new OverlayHost(this, this.#folder, index + 1));
+  }
+
+  async ready(): Promise<void> {
+    for (const host of this.hosts) await host.ready();
+  }
+
+  wire(...command: readonly string[]): string {
+    return run(this.wirePath, command);
+  }
+
+  program(namespacePath: string, script: string, args: readonly string[]): Program {
+    const program = new Program(namespacePath, script, args);
+    this.#programs.push(program);
+    return program;
+  }
+
+  /** A callable program anywhere. */
+  async peer(namespacePath: string): Promise<CallableProgram> {
+    const program = this.program(namespacePath, 'overlay-peer.ts', []);
+    const first = await program.line();
+    if (first !== 'ready') throw new Error(`overlay-peer.ts: ${first}`);
+    return new CallableProgram(program);
+  }
+
+  async container(
+    host: OverlayHost,
+    networkId: string,
+    address: string,
+    changes: Partial<OverlayEndpoint> = {},
+  ): Promise<Container> {
+    const endpoint = host.endpoint(networkId, address, changes);
+    await host.overlay.call('attach', endpoint);
+    return new Container(host, endpoint, await this.peer(endpoint.namespacePath));
+  }
+
+  /** Each host is told of the containers on the others. */
+  async connect(
+    networkId: string,
+    containers: readonly Container[],
+    state: Partial<OverlayState> = {},
+  ): Promise<void> {
+    for (const host of this.hosts) {
+      const remotes = containers
+        .filter((container) => container.host !== host)
+        .map((container) => ({ address: container.address, nodeAddress: container.host.address }));
+      await host.apply(networkId, { remotes, ...state });
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const program of this.#programs) await program.kill();
+    for (const line of readFileSync('/proc/self/mountinfo', 'utf8').split('\n')) {
+      const path = line.split(' ')[4] ?? '';
+      if (path.startsWith(this.#folder) && isPinnedNamespace(path)) removeNamespace(path);
+    }
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,141 @@
+// A container's program in the tests of the overlay. It serves port 80 on TCP and UDP, telling "SERVER CLIENT" addresses
+// to each connection and datagram and echoing what it gets, and answers calls: asks others the same.
+
+import { createSocket } from 'node:dgram';
+import { Resolver } from 'node:dns/promises';
+import { createConnection, createServer, type Socket } from 'node:net';
+import { networkInterfaces } from 'node:os';
+import { setImmediate } from 'node:timers/promises';
+import { answerCalls } from './answer-calls.ts';
+
+const PORT = 80;
+const ANSWER_TIMEOUT_MS = 3000;
+
+interface Target {
+  readonly protocol: 'tcp' | 'udp';
+  readonly host: string;
+}
+
+interface Report {
+  requests: number;
+  readonly failures: Record<string, number>;
+  readonly servers: Record<string, number>;
+}
+
+await serve();
+
+const connections = new Map<string, Socket>();
+const datagrams = createSocket('udp4');
+let isLoading = false;
+let report: Report = { requests: 0, failures: {}, servers: {} };
+let loading: Promise<void> | undefined;
+
+function serve(): Promise<void> {
+  const own = createSocket('udp4');
+  own.on('message', (message, from) => {
+    const address = networkInterfaces()['eth0']?.[0]?.address;
+    own.send(`${address} ${from.address} ${message}`, from.port, from.address);
+  });
+  const server = createServer((socket) => {
+    socket.on('error', () => socket.destroy());
+    socket.write(`${socket.localAddress} ${socket.remoteAddress}\n`);
+    socket.pipe(socket);
+  });
+  return new Promise((resolve) => own.bind(PORT, () => server.listen(PORT, '0.0.0.0', resolve)));
+}
+
+/** What comes first from the socket: a line, or why there is none. */
+function answerOf(socket: Socket): Promise<string> {
+  return new Promise((resolve) => {
+    socket.once('data', (data) => resolve(data.toString().trim()));
+    socket.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
+    socket.once('close', () => resolve('closed'));
+    socket.setTimeout(ANSWER_TIMEOUT_MS, () => resolve('silence'));
+  });
+}
+
+async function ask({ protocol, host }: Target): Promise<string> {
+  if (protocol === 'tcp') {
+    const socket = createConnection({ host, port: PORT });
+    const answer = await answerOf(socket);
+    socket.destroy();
+    return answer;
+  }
+  return askByDatagram(createSocket('udp4'), host, true);
+}
+
+function askByDatagram(socket: typeof datagrams, host: string, isOwn: boolean): Promise<string> {
+  return new Promise((resolve) => {
+    const end = (answer: string): void => {
+      clearTimeout(timer);
+      socket.off('message', read);
+      if (isOwn) socket.close();
+      resolve(answer);
+    };
+    const read = (message: Buffer): void => end(message.toString().trim());
+    const timer = setTimeout(() => end('silence'), ANSWER_TIMEOUT_MS / 3);
+    socket.on('message', read);
+    socket.on('error', (error: NodeJS.ErrnoException) => end(error.code ?? error.message));
+    socket.send('', PORT, host);
+  });
+}
+
+async function open({ name, host }: { name: string; host: string }): Promise<string> {
+  const socket = createConnection({ host, port: PORT });
+  socket.on('error', () => undefined);
+  connections.set(name, socket);
+  return answerOf(socket);
+}
+
+async function send({ name, text }: { name: string; text: string }): Promise<string> {
+  const socket = connections.get(name)!;
+  if (socket.destroyed) return 'closed';
+  socket.write(`${text}\n`);
+  return answerOf(socket);
+}
+
+/** New connections one after another until `stopLoad`. */
+async function startLoad({ host }: { host: string }): Promise<void> {
+  isLoading = true;
+  loading = load(host);
+}
+
+async function load(host: string): Promise<void> {
+  report = { requests: 0, failures: {}, servers: {} };
+  while (isLoading) {
+    const answer = await ask({ protocol: 'tcp', host });
+    report.requests++;
+    const [server = '', client] = answer.split(' ');
+    const counts = client === undefined ? report.failures : report.servers;
+    counts[server] = (counts[server] ?? 0) + 1;
+    await setImmediate();
+  }
+}
+
+async function stopLoad(): Promise<Report> {
+  isLoading = false;
+  await loading;
+  return report;
+}
+
+async function resolve({ name, type }: { name: string; type: string }): Promise<unknown> {
+  const resolver = new Resolver({ timeout: 1000, tries: 2 });
+  resolver.setServers(['127.0.0.11']);
+  try {
+    return type === 'PTR' ? await resolver.reverse(name) : await resolver.resolve(name, type);
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code;
+  }
+}
+
+await answerCalls({
+  ask,
+  /** From one socket, so that all of them are one flow. */
+  askAgain: ({ host }: { host: string }) => askByDatagram(datagrams, host, false),
+  open,
+  send,
+  startLoad,
+  loadReport: async () => report,
+  stopLoad,
+  resolve,
+});
