@@ -142,7 +142,10 @@ export async function runManagerProcess(input: NodeJS.ReadStream): Promise<void>
     stop.abort();
     input.destroy();
     setTimeout(() => {
-      nodeLog.error({ resources: process.getActiveResourcesInfo() }, 'something keeps the manager from ending');
+      nodeLog.error(
+        { resources: process.getActiveResourcesInfo() },
+        'something keeps the manager from ending',
+      );
       process.exit(1);
     }, EXIT_LIMIT_MS).unref();
   }
