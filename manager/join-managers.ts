@@ -21,6 +21,14 @@ export interface StayMemberOptions {
   readonly connect: (address: string) => Channel;
   readonly clock: Clock;
   readonly onProblem: (problem: string) => void;
+  /** Told who manages the cluster by now. */
+  readonly onVouched: (managers: VouchedManagers) => void;
+}
+
+/** Who the other managers say are managers. The own state knows better as soon as it has this entry of the log. */
+export interface VouchedManagers {
+  readonly nodeIds: ReadonlySet<string>;
+  readonly index: number;
 }
 
 /** This manager was taken out of the group while it should be in it: it has to begin anew, as another member. */
@@ -98,13 +106,14 @@ function addressesOfOthers({ status, managers, advertiseAddress }: StayMemberOpt
 
 /** True when the member was removed. */
 async function ask(
-  { connect }: StayMemberOptions,
+  { connect, onVouched }: StayMemberOptions,
   member: Member,
   address: string,
   signal: AbortSignal,
 ): Promise<boolean> {
-  const { removed } = await withChannel(connect(address), (channel) =>
+  const { removed, managers, index } = await withChannel(connect(address), (channel) =>
     createClient(MembershipService, channel).joinManagers({ member }, { signal, timeoutMs: CALL_LIMIT_MS }),
   );
+  onVouched({ nodeIds: new Set(managers), index });
   return removed;
 }

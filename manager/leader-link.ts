@@ -23,6 +23,10 @@ export class LeaderChannel implements LeaderLink {
     this.#options = options;
   }
 
+  get clock(): Clock {
+    return this.#options.clock;
+  }
+
   async find(signal: AbortSignal): Promise<Channel | undefined> {
     const { log } = this.#options;
     if (log.leadership.isLeader) return undefined;

@@ -21,7 +21,13 @@ import { controlHandlers } from './control/control-api.ts';
 import { createLog, type LogCreation, logDirectory } from './create-log.ts';
 import { Dispatcher } from './dispatcher/dispatcher.ts';
 import type { IdentityHolder } from './identity-holder.ts';
-import { beginAnew, type StayMemberOptions, stayMember, TakenOutError } from './join-managers.ts';
+import {
+  beginAnew,
+  type StayMemberOptions,
+  stayMember,
+  TakenOutError,
+  type VouchedManagers,
+} from './join-managers.ts';
 import { runWhileLeading } from './lead.ts';
 import { LeaderChannel } from './leader-link.ts';
 import { managerLog } from './log.ts';
@@ -209,6 +215,7 @@ function assembleDoors(
       connect: (member) => connect(member.address, member.nodeId),
     }),
     health: health.handlers,
+    vouched: () => health.vouched,
   });
   return { leader, metrics, health, servers };
 }
@@ -255,6 +262,9 @@ function memberOptions(
     onProblem: (problem) => {
       health.problem = problem;
     },
+    onVouched: (managers) => {
+      health.vouched = managers;
+    },
   };
 }
 
@@ -300,6 +310,7 @@ function followUnlockKey(
 /** What the daemon asks its manager. */
 class Health {
   problem = '';
+  vouched: VouchedManagers | undefined;
   readonly #log: ReplicatedLog;
   readonly #consensus: RaftHost | undefined;
   readonly #metrics: ManagerMetrics;

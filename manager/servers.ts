@@ -13,6 +13,7 @@ import type { Caller } from '../rpc/caller.ts';
 import { type LeaderLink, onLeader } from '../rpc/forward.ts';
 import { type Handlers, RpcServer } from '../rpc/server.ts';
 import type { IdentityHolder } from './identity-holder.ts';
+import type { VouchedManagers } from './join-managers.ts';
 import { managerLog } from './log.ts';
 import type { ManagerMetrics } from './metrics.ts';
 import type { GrpcPeers } from './raft-host/grpc-peers.ts';
@@ -31,6 +32,7 @@ export interface ServersOptions {
   readonly nodeCa: Handlers<typeof NodeCaService>;
   readonly membership: Handlers<typeof MembershipService>;
   readonly health: Handlers<typeof ManagerHealthService>;
+  readonly vouched: () => VouchedManagers | undefined;
 }
 
 export interface Addresses {
@@ -58,7 +60,7 @@ export class Servers {
     this.#internal = new RpcServer({ observe, nodeId });
     this.#nodes = new RpcServer({
       observe,
-      identify: (caller) => identify(store, caller),
+      identify: (caller) => identify(store, caller, options.vouched()),
       onRefused: (method, { role, nodeId: from }, error) =>
         managerLog.warn({ method, role, 'node.id': from, error: error.message }, 'call refused'),
     });
@@ -115,10 +117,13 @@ function nodeCaOf({ nodeCa, leader }: ServersOptions): Handlers<typeof NodeCaSer
 
 /**
  * What a certificate says is what its owner was when it was issued. Who was removed is nobody, and who was demoted a
- * worker. A manager that is new knows no node yet, and has to believe who brings it the log.
+ * worker. A manager that is new knows no node yet, and has to believe who brings it the log; one that was away believes those
+ * whom other managers have named, until it has the log itself.
  */
-export function identify(store: Store, caller: Caller): Caller {
+export function identify(store: Store, caller: Caller, vouched?: VouchedManagers): Caller {
   if (caller.role !== 'worker' && caller.role !== 'manager') return caller;
+  if (vouched !== undefined && store.index < vouched.index && vouched.nodeIds.has(caller.nodeId))
+    return caller;
   const node = store.view.node.get(caller.nodeId);
   if (node === undefined && store.view.cluster.size === 0) return caller;
   if (node === undefined)

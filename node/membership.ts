@@ -70,6 +70,8 @@ const AGENT_CHANNEL_OPTIONS = {
 };
 const CALL_LIMIT_MS = 10_000;
 const OWN_CERTIFICATE_POLL_MS = 20;
+// The others are asked every few seconds.
+const OWN_CERTIFICATE_POLLS = 250;
 const LOCK_POLL_MS = 50;
 const ADOPT_RETRY_MS = 2_000;
 // Swarm's: a renewal that fails is tried again after this, doubled each time.
@@ -265,12 +267,17 @@ export class Membership {
     };
   }
 
-  /** From the manager of this node, however long it takes to be there: without it there is nothing to do. */
+  /**
+   * From the manager of this node, however long it takes to be there: without it there is nothing to do. One that has to take
+   * up the log first cannot while its certificate is expired; others can let it in then.
+   */
   async #ownCertificate(): Promise<TlsIdentity> {
-    for (;;) {
+    for (let attempt = 1; ; attempt++) {
       this.#stopping.signal.throwIfAborted();
+      const isOthersTurn = !this.#holder.isEmpty && attempt % OWN_CERTIFICATE_POLLS === 0;
       try {
-        return await withChannel(this.#ownManager(), (channel) => this.#request(channel));
+        const channel = isOthersTurn ? this.#connectToOthers() : this.#ownManager();
+        return await withChannel(channel, (open) => this.#request(open));
       } catch (error) {
         nodeLog.debug({ error: messageOf(error) }, 'the manager has no certificate for this node yet');
         await delay(OWN_CERTIFICATE_POLL_MS, undefined, { signal: this.#stopping.signal });

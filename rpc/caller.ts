@@ -8,7 +8,10 @@ export interface Caller {
   readonly role: CallerRole;
   /** Of its certificate, or of this machine; empty when it has shown none. */
   readonly nodeId: string;
-  /** DER of a certificate that is right in all but its time: who shows it is `anyone`, and may ask for a new one. */
+  /**
+   * PEM of a certificate that is right in all but its time, and of what was shown with it: who shows it is `anyone`, and may
+   * ask for a new one.
+   */
   readonly expiredCertificate?: Buffer;
 }
 
@@ -47,6 +50,28 @@ export function forwardingMetadata({
     [FORWARDED_NODE_KEY]: nodeId,
     ...(expiredCertificate && { [FORWARDED_CERTIFICATE_KEY]: expiredCertificate }),
   };
+}
+
+/**
+ * Who is behind a call: what was shown, as `identify` has it for now, or whom a manager passes it on for. Throws
+ * `permission-denied` when the method is not for that one.
+ */
+export function admit(
+  method: Pick<Method<unknown, unknown>, 'path' | 'callers'>,
+  shown: Caller,
+  identify: (caller: Caller) => Caller,
+  metadata: Parameters<typeof forwardedCaller>[0],
+): { readonly caller: Caller; readonly isForwarded: boolean } {
+  const direct = shown.role === 'local' ? shown : identify(shown);
+  const forwarded = direct.role === 'local' ? undefined : forwardedCaller(metadata);
+  // Taken for its own, a call of another node would be answered with what is meant for the one that passed it on.
+  if (forwarded !== undefined && direct.role !== 'manager')
+    throw new SwarmError('unavailable', `node ${direct.nodeId}, which passed the call on, is no manager`, {
+      isUndone: true,
+    });
+  const caller = forwarded === undefined ? direct : identify(forwarded);
+  requireAllowed(method, caller);
+  return { caller, isForwarded: forwarded !== undefined };
 }
 
 /** Throws `permission-denied` when the method does not name the caller's role. */

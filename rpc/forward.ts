@@ -1,7 +1,7 @@
 // Calls that only the leader can answer: whichever manager is asked passes them on. The caller's identity goes along, and
 // nobody passes a call on twice.
 
-import { setTimeout as delay } from 'node:timers/promises';
+import { type Clock, sleep } from '../core/clock.ts';
 import { hasCode, SwarmError } from '../core/errors.ts';
 import type { Method, Service } from '../proto/wire.ts';
 import { forwardingMetadata } from './caller.ts';
@@ -10,6 +10,7 @@ import type { CallContext, Handlers } from './server.ts';
 
 /** Where the leader is. */
 export interface LeaderLink {
+  readonly clock: Clock;
   /** Undefined when it is this manager. Waits for an election; throws `unavailable` when there is no leader in time. */
   find(signal: AbortSignal): Promise<Channel | undefined>;
 }
@@ -55,7 +56,7 @@ function forwarder(
   switch (shape) {
     case 'unary':
       return (async (request: unknown, context: CallContext) => {
-        const startedMs = performance.now();
+        const startedMs = leader.clock.nowMs();
         for (;;) {
           try {
             const remote = await find(context);
@@ -67,9 +68,9 @@ function forwarder(
             const isUndone = error instanceof SwarmError && error.isUndone;
             const mayRepeat = isUndone || (isReadOnly && hasCode(error, 'unavailable'));
             // Whoever passed the call on asks again; it may know more by now.
-            if (!mayRepeat || context.isForwarded || performance.now() - startedMs > AGAIN_LIMIT_MS)
+            if (!mayRepeat || context.isForwarded || leader.clock.nowMs() - startedMs > AGAIN_LIMIT_MS)
               throw error;
-            await delay(AGAIN_MS, undefined, { signal: context.signal });
+            await sleep(leader.clock, AGAIN_MS, context.signal);
           }
         }
       }) as AnyCall;

@@ -14,7 +14,7 @@ import {
 } from '@grpc/grpc-js';
 import { SwarmError, toSwarmError } from '../core/errors.ts';
 import { type Codec, decode, encode, type Method, type MethodShape, type Service } from '../proto/wire.ts';
-import { type Caller, forwardedCaller, requireAllowed } from './caller.ts';
+import { admit, type Caller } from './caller.ts';
 import { toServiceError } from './status.ts';
 import type { TlsIdentity } from './tls.ts';
 import { TlsListener } from './tls-listener.ts';
@@ -139,12 +139,7 @@ export class RpcServer {
     const { nodeId = '', identify = (caller: Caller) => caller, onRefused } = this.#options;
     const shown: Caller = this.#tls?.callerOf(call.getPeer()) ?? { role: 'local', nodeId };
     try {
-      const direct = shown.role === 'local' ? shown : identify(shown);
-      const metadata = (key: string) => call.metadata.get(key)[0];
-      const forwarded = direct.role === 'manager' ? forwardedCaller(metadata) : undefined;
-      const caller = forwarded === undefined ? direct : identify(forwarded);
-      requireAllowed(method, caller);
-      return { signal, caller, isForwarded: forwarded !== undefined };
+      return { signal, ...admit(method, shown, identify, (key) => call.metadata.get(key)[0]) };
     } catch (error) {
       onRefused?.(method.path, shown, toSwarmError(error));
       throw error;

@@ -2,9 +2,10 @@
 // connections, because a machine without a certificate has to be able to ask for one, and because a node that is removed
 // must lose its connections at once.
 
+import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
-import { createServer, type Server, type TLSSocket } from 'node:tls';
+import { createServer, type DetailedPeerCertificate, type Server, type TLSSocket } from 'node:tls';
 import { messageOf, SwarmError } from '../core/errors.ts';
 import type { Caller } from './caller.ts';
 import { secureContextOptions, subjectOf, type TlsIdentity } from './tls.ts';
@@ -94,5 +95,17 @@ function identify(socket: TLSSocket, clusterId: string): Caller {
   if (socket.authorized) return { role: subject.role, nodeId: subject.nodeId };
   // The reason is the last of several: whoever acts on an expired certificate verifies the rest of it.
   if (String(socket.authorizationError) !== 'CERT_HAS_EXPIRED') return NOBODY;
-  return { ...NOBODY, expiredCertificate: certificate.raw };
+  return { ...NOBODY, expiredCertificate: Buffer.from(chainOf(socket.getPeerCertificate(true))) };
+}
+
+/** PEM of what was shown, the owner's certificate first; an older root may be reached only through the others. */
+function chainOf(shown: DetailedPeerCertificate): string {
+  const chain = new Map<string, string>();
+  for (
+    let current: DetailedPeerCertificate | undefined = shown;
+    current?.raw !== undefined && !chain.has(current.fingerprint256);
+    current = current.issuerCertificate
+  )
+    chain.set(current.fingerprint256, new X509Certificate(current.raw).toString());
+  return [...chain.values()].join('');
 }

@@ -3,7 +3,11 @@
 import { type Clock, sleep } from '../../core/clock.ts';
 import { messageOf, SwarmError } from '../../core/errors.ts';
 import type { Node } from '../../core/generated/objects.ts';
-import { type MembershipService, NodeCaService } from '../../proto/generated/membership.ts';
+import {
+  emptyJoinManagersResponse,
+  type MembershipService,
+  NodeCaService,
+} from '../../proto/generated/membership.ts';
 import type { ConfigurationStep, Member } from '../../proto/generated/raft.ts';
 import { type Channel, createClient, withChannel } from '../../rpc/client.ts';
 import type { Handlers } from '../../rpc/server.ts';
@@ -37,10 +41,13 @@ export function membershipHandlers(options: MembershipOptions): Handlers<typeof 
       if (member.nodeId !== caller.nodeId)
         throw new SwarmError('permission-denied', `node ${caller.nodeId} may not join as ${member.nodeId}`);
       const { consensus } = options;
-      if (consensus?.status.configuration.removed.includes(member.id)) return { removed: true };
+      if (consensus?.status.configuration.removed.includes(member.id))
+        return { ...emptyJoinManagersResponse, removed: true };
       if (consensus !== undefined) await join(options, consensus, member, signal);
       await setManagerAddress(options.store, member.nodeId, member.address);
-      return { removed: false };
+      const nodes = [...options.store.view.node.values()];
+      const managers = nodes.filter(({ role }) => role === 'manager').map(({ id }) => id);
+      return { removed: false, managers, index: options.store.index };
     },
     leaveCluster: async (_, { caller }) => {
       await leave(options, caller.nodeId);

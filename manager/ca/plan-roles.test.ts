@@ -375,3 +375,10 @@ test('the same situation gives the same plan, and planning changes nothing', () 
     ),
   );
 });
+
+test('a worker that became a member while it was demoted leaves the members again', () => {
+  const members = [aVoter('a'), aVoter('w', { isVoter: false })];
+  const { actions } = planRoles(situation([aManager('a'), aWorker('w')], { members }));
+
+  assert.deepEqual(actions, [{ kind: 'remove-member', nodeId: 'w' }]);
+});

@@ -129,18 +129,22 @@ function planDemotions(situation: RoleSituation): Pick<RolePlan, 'actions' | 're
 }
 
 /**
- * Whose manager is to go, and members whose node is no more. Unreachable ones first: while they count as voters, those who
+ * Whose manager is to go, and members whose node is no more or a worker: it may have been demoted while it joined. Unreachable ones first: while they count as voters, those who
  * are reachable cannot be spared. The leader last.
  */
 function leaving({ nodes, members, selfId }: RoleSituation): Pick<RoleNode, 'id' | 'name' | 'state'>[] {
-  const known = new Set(nodes.map(({ id }) => id));
-  const removed = members
-    .filter(({ nodeId }) => !known.has(nodeId))
+  const expected = new Set(
+    nodes
+      .filter(({ role, desiredRole }) => role === 'manager' || desiredRole === 'manager')
+      .map(({ id }) => id),
+  );
+  const strays = members
+    .filter(({ nodeId }) => !expected.has(nodeId))
     .map(({ nodeId }) => ({ id: nodeId, name: nodeId, state: 'down' as const }));
   const unreachable = new Set(members.filter((member) => !isReachable(member)).map(({ nodeId }) => nodeId));
   const rank = (id: string) => (id === selfId ? 2 : unreachable.has(id) ? 0 : 1);
   return [
-    ...removed,
+    ...strays,
     ...nodes.filter(({ role, desiredRole }) => role === 'manager' && desiredRole === 'worker'),
   ].sort((one, other) => rank(one.id) - rank(other.id));
 }

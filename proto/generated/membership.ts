@@ -46,8 +46,12 @@ export const emptyJoinManagersRequest: JoinManagersRequest = Object.freeze({ mem
 export interface JoinManagersResponse {
   /** The member was taken out of the group and can never return: the manager has to begin as another one. */
   readonly removed: boolean;
+  /** Ids of all nodes that are managers after this entry of the log: one that was away does not know the newer of them, and
+   * has to believe who brings it the log. */
+  readonly managers: readonly string[];
+  readonly index: number;
 }
-export const emptyJoinManagersResponse: JoinManagersResponse = Object.freeze({ removed: false });
+export const emptyJoinManagersResponse: JoinManagersResponse = Object.freeze({ removed: false, managers: [], index: 0 });
 
 export interface LeaveClusterRequest {
 
@@ -179,18 +183,24 @@ export const JoinManagersRequestCodec: Codec<JoinManagersRequest> = {
 export const JoinManagersResponseCodec: Codec<JoinManagersResponse> = {
   write(m, w) {
     if (m.removed !== false) w.uint32(8).bool(m.removed);
+    for (const value of m.managers) w.uint32(18).string(value);
+    if (m.index !== 0) w.uint32(24).uint64(safeInteger(m.index));
     return w;
   },
   read(r, end) {
     let removed: boolean = false;
+    const managers: string[] = [];
+    let index: number = 0;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: removed = r.bool(); break;
+        case 2: managers.push(r.string()); break;
+        case 3: index = safeInteger(r.uint64()); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { removed };
+    return { removed, managers, index };
   },
 };
 

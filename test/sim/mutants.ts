@@ -7,22 +7,29 @@ import { type LoadHookSync, registerHooks } from 'node:module';
 import path from 'node:path';
 import { defined } from '../../core/assert.ts';
 
-export interface Mutant {
+export interface Edit {
   readonly name: string;
-  readonly file: 'configuration' | 'leader' | 'outbox' | 'progress' | 'raft' | 'raft-log';
   readonly find: string;
   readonly replace: string;
+}
+
+export interface Mutant extends Edit {
+  readonly file: 'configuration' | 'leader' | 'outbox' | 'progress' | 'raft' | 'raft-log';
 }
 
 const folder = path.join(import.meta.dirname, '../../manager/raft');
 
 /** Every module of the core that is loaded from now on has the bug. Call it before the core is imported. */
 export function plant(mutant: Mutant): void {
-  const target = path.join(folder, `${mutant.file}.ts`);
+  plantIn(path.join(folder, `${mutant.file}.ts`), mutant);
+}
+
+/** The same for one file anywhere. */
+export function plantIn(target: string, edit: Edit): void {
   const load: LoadHookSync = (url, context, nextLoad) => {
     const result = nextLoad(url, context);
     if (url !== `file://${target}`) return result;
-    return { ...result, source: mutate(mutant, readFileSync(target, 'utf8')) };
+    return { ...result, source: mutate(edit, readFileSync(target, 'utf8')) };
   };
   registerHooks({ load });
 }
@@ -31,7 +38,7 @@ export function sourceOf({ file }: Mutant): string {
   return readFileSync(path.join(folder, `${file}.ts`), 'utf8');
 }
 
-export function mutate({ name, find, replace }: Mutant, source: string): string {
+export function mutate({ name, find, replace }: Edit, source: string): string {
   const parts = source.split(find);
   if (parts.length !== 2)
     throw new Error(`the text of '${name}' is found ${parts.length - 1} times, not once`);
