@@ -7,6 +7,7 @@ import path from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { defined } from '../core/assert.ts';
 import { hasCode, SwarmError } from '../core/errors.ts';
+import { systemClock } from '../node/system-clock.ts';
 import { ControlService } from '../proto/generated/control.ts';
 import { DispatcherService, emptyAgentMessage, emptyLogBatch } from '../proto/generated/dispatcher.ts';
 import { newIdentities, TEST_CLUSTER } from '../test/support/test-authority.ts';
@@ -36,7 +37,8 @@ async function start(t: TestContext, handlers: Partial<AllHandlers>) {
   );
   /** What the follower takes for the leader: undefined is itself. */
   const links: (Channel | undefined)[] = [];
-  const link = { find: async () => (links.length > 0 ? links.shift() : toLeader) };
+  const find = async () => (links.length > 0 ? links.shift() : toLeader);
+  const link = { clock: systemClock, find };
   const add = (server: RpcServer, made: AllHandlers) => {
     server.add(ControlService, made);
     server.add(DispatcherService, made);
@@ -177,7 +179,7 @@ test('nobody passes a call on twice', async (t) => {
   const answer = onLeader(
     { listNodes: ControlService.listNodes },
     { listNodes: () => ({ nodes: [] }) },
-    { find: async () => openChannel('unix:///nowhere') },
+    { clock: systemClock, find: async () => openChannel('unix:///nowhere') },
   );
   const context: CallContext = {
     signal: t.signal,
