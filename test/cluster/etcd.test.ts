@@ -7,6 +7,7 @@ import { after, before, describe, test } from 'node:test';
 import { buildDemoImage } from '../../deploy/demo-image.ts';
 import { missingForEtcd, RealEtcd } from '../support/real-etcd.ts';
 import { RealNode, whyNoRealNode } from '../support/real-node.ts';
+import { freePort } from '../support/real-registry.ts';
 import { createService, untilRunning } from '../support/services.ts';
 
 const skip = whyNoRealNode() ?? missingForEtcd;
@@ -59,7 +60,18 @@ describe('a node on etcd', { skip }, () => {
 
     assert.equal((await node.cli('leave', '--force')).code, 0);
     assert.deepEqual(await etcd.client.getAll().prefix('/tsswarm/').keys(), []);
-    assert.equal((await other.cli('init', '--advertise-addr', '127.0.0.1')).code, 0);
+    assert.equal(
+      (
+        await other.cli(
+          'init',
+          '--advertise-addr',
+          '127.0.0.1',
+          '--listen-addr',
+          `127.0.0.1:${await freePort()}`,
+        )
+      ).code,
+      0,
+    );
   });
 
   test('an etcd that is not there is the answer to init', async () => {

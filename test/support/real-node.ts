@@ -13,6 +13,7 @@ import { ControlService } from '../../proto/generated/control.ts';
 import { emptyInitRequest, NodeControlService } from '../../proto/generated/node.ts';
 import { type Client, createClient, openChannel } from '../../rpc/client.ts';
 import { eventually } from './eventually.ts';
+import { freePort } from './real-registry.ts';
 
 const root = path.join(import.meta.dirname, '..', '..');
 const DAEMON = path.join(root, 'dist', 'bin', 'tsswarmd');
@@ -131,11 +132,12 @@ export class RealNode {
     });
   }
 
-  /** Makes a cluster of this node. */
+  /** Makes a cluster of this node, on a port of its own: other tests run beside. */
   async init(): Promise<void> {
     await this.node.init({
       ...emptyInitRequest,
       advertiseAddress: '127.0.0.1',
+      listenAddress: `127.0.0.1:${await freePort()}`,
       cluster: { ...emptyClusterSpec, heartbeatPeriodMs: 1_000 },
       clusterFields: ['heartbeatPeriodMs'],
     });
