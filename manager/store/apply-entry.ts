@@ -31,9 +31,9 @@ const DIGEST_PRIME = 16_777_619;
 
 /** Applies all changes of the entry, or none when a guard does not hold. */
 export function applyEntry(target: EntryTarget, index: number, entry: LogEntry): EntryOutcome {
-  const reason = entry.changes
-    .map((change) => findConflict(target, change))
-    .find((conflict) => conflict !== undefined);
+  const reason =
+    entry.changes.map((change) => findConflict(target, change)).find((conflict) => conflict !== undefined) ??
+    findDoubleName(entry.changes);
   if (reason !== undefined) return { applied: false, reason };
   return {
     applied: true,
@@ -79,6 +79,13 @@ function findConflict(target: EntryTarget, change: Change): string | undefined {
   return holder === undefined || holder.id === change.id
     ? undefined
     : `name ${change.service.spec.name} is taken by service ${holder.id}`;
+}
+
+/** The tables know what was there before the entry: two of its own changes may want the same name as well. */
+function findDoubleName(changes: readonly Change[]): string | undefined {
+  const names = changes.flatMap(({ service }) => (service === undefined ? [] : [service.spec.name]));
+  const double = names.find((name, position) => names.indexOf(name) !== position);
+  return double === undefined ? undefined : `name ${double} is wanted twice`;
 }
 
 function applyChange(target: EntryTarget, index: number, timeMs: number, change: Change): StoreEvent {

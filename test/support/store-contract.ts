@@ -160,6 +160,20 @@ export function describeStore({ name, skip = false, newLog }: StoreSubject): voi
       );
     });
 
+    test('a write that gives one name to two services is refused as a whole', async (t) => {
+      const { store } = await aStore(t);
+
+      await assert.rejects(
+        store.update((tx) => {
+          tx.create('service', aService('a', 'web'));
+          tx.create('service', aService('b', 'web'));
+        }),
+        /name web is wanted twice/,
+      );
+
+      assert.equal(store.view.service.size, 0);
+    });
+
     test('of two services created at once under one name only one is stored', async (t) => {
       const { store, log } = await aStore(t);
       log.hold();
