@@ -83,7 +83,7 @@ function findConflict(target: EntryTarget, change: Change): string | undefined {
 
 /** The tables know what was there before the entry: two of its own changes may want the same name as well. */
 function findDoubleName(changes: readonly Change[]): string | undefined {
-  const names = changes.flatMap(({ service }) => (service === undefined ? [] : [service.spec.name]));
+  const names = changes.flatMap(({ service }) => (service ? [service.spec.name.toLowerCase()] : []));
   const double = names.find((name, position) => names.indexOf(name) !== position);
   return double === undefined ? undefined : `name ${double} is wanted twice`;
 }
