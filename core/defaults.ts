@@ -64,6 +64,7 @@ export function newServiceSpec(name: string, container: Partial<ContainerSpec>):
       restart: defaultRestartPolicy,
       placement: emptyPlacement,
       forceUpdate: 0,
+      networks: [],
     },
     mode: { replicated: { replicas: 1 } },
     update: defaultUpdateConfig,

@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { newServiceSpec } from './defaults.ts';
-import type { ContainerSpec, Mount, PortConfig, ServiceSpec } from './generated/objects.ts';
+import {
+  type ContainerSpec,
+  emptyEndpointSpec,
+  emptyPortConfig,
+  type Mount,
+  type PortConfig,
+  type ServiceSpec,
+} from './generated/objects.ts';
 import { validateServiceSpec } from './validate-spec.ts';
 
 const good = newServiceSpec('web', { image: 'nginx:alpine' });
@@ -26,7 +33,8 @@ const mount = (change: Partial<Mount>): Mount => ({
 const port = (change: Partial<PortConfig>): ServiceSpec => ({
   ...good,
   endpoint: {
-    ports: [{ protocol: 'tcp', targetPort: 80, publishedPort: 8080, publishMode: 'host', ...change }],
+    ...emptyEndpointSpec,
+    ports: [{ ...emptyPortConfig, targetPort: 80, publishedPort: 8080, publishMode: 'host', ...change }],
   },
 });
 const limits = (change: object) =>

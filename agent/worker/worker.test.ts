@@ -37,6 +37,7 @@ function aTask(desiredState: Task['desiredState'] = 'running'): Task {
     status: { state: 'assigned', timestampMs: 1, message: '', error: '', ports: [], runningAtMs: 0 },
     desiredState,
     notBeforeMs: 0,
+    attachments: [],
   };
 }
 

@@ -1,6 +1,6 @@
 // `--publish`: Docker's short syntax ("8080:80/udp", ranges) and long syntax ("mode=host,target=80,…"). Pure.
 
-import type { PortConfig, PortProtocol } from '../../core/generated/objects.ts';
+import { emptyPortConfig, type PortConfig, type PortProtocol } from '../../core/generated/objects.ts';
 import { oneOf } from './units.ts';
 import { splitCsv, splitKeyValue } from './words.ts';
 
@@ -24,7 +24,7 @@ export function parseTargetPort(text: string): Pick<PortConfig, 'targetPort' | '
 
 function parseLong(text: string): PortConfig {
   let targetPort: number | undefined;
-  const port = { protocol: 'tcp', publishedPort: 0, publishMode: 'ingress' } as {
+  const port = { ...emptyPortConfig } as {
     -readonly [K in keyof PortConfig]: PortConfig[K];
   };
   for (const field of splitCsv(text)) {
@@ -68,10 +68,10 @@ function parseShort(text: string): PortConfig[] {
   if (published.length > 0 && published.length !== target.length)
     throw new Error('the ranges of published and target ports must have the same length');
   return target.map((targetPort, index) => ({
+    ...emptyPortConfig,
     protocol,
     targetPort,
     publishedPort: published[index] ?? 0,
-    publishMode: 'ingress',
   }));
 }
 

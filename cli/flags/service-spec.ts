@@ -52,7 +52,7 @@ export function newSpec(flags: CreateFlags, input: CreateInput): ServiceSpec {
       },
       placement: { ...task.placement, constraints: unique(flags.constraint) },
     },
-    endpoint: { ports: flags.publish.flat() },
+    endpoint: { ...spec.endpoint, ports: flags.publish.flat() },
   };
   return applyScalars(withLists, flags);
 }
@@ -89,7 +89,10 @@ export function changedSpec(current: ServiceSpec, flags: UpdateFlags, source: Sp
       },
       forceUpdate: task.forceUpdate + (flags.force ? 1 : 0),
     },
-    endpoint: { ports: mergePorts(current.endpoint.ports, flags['publish-rm'], flags['publish-add'].flat()) },
+    endpoint: {
+      ...current.endpoint,
+      ports: mergePorts(current.endpoint.ports, flags['publish-rm'], flags['publish-add'].flat()),
+    },
   };
   return applyScalars(changed, flags);
 }

@@ -21,6 +21,16 @@ export const portProtocolNumbers = { 'tcp': 0, 'udp': 1, 'sctp': 2 } as const sa
 export type PublishMode = 'ingress' | 'host';
 export const publishModeNumbers = { 'ingress': 0, 'host': 1 } as const satisfies Record<PublishMode, number>;
 
+/** Which tasks answer on a node that an ingress port is reached by. */
+export type PortLocality = 'any' | 'prefer' | 'only';
+export const portLocalityNumbers = { 'any': 0, 'prefer': 1, 'only': 2 } as const satisfies Record<PortLocality, number>;
+
+export type EndpointMode = 'vip' | 'dnsrr';
+export const endpointModeNumbers = { 'vip': 0, 'dnsrr': 1 } as const satisfies Record<EndpointMode, number>;
+
+export type Affinity = 'none' | 'client-address';
+export const affinityNumbers = { 'none': 0, 'client-address': 1 } as const satisfies Record<Affinity, number>;
+
 export type UpdateFailureAction = 'pause' | 'continue' | 'rollback';
 export const updateFailureActionNumbers = { 'pause': 0, 'continue': 1, 'rollback': 2 } as const satisfies Record<UpdateFailureAction, number>;
 
@@ -33,6 +43,9 @@ export const updateStateNumbers = { 'updating': 0, 'paused': 1, 'completed': 2, 
 /** Monotonic: a task never goes back to a smaller number. The gaps are Swarm's. */
 export type TaskState = 'new' | 'pending' | 'assigned' | 'accepted' | 'preparing' | 'ready' | 'starting' | 'running' | 'complete' | 'shutdown' | 'failed' | 'rejected' | 'remove' | 'orphaned';
 export const taskStateNumbers = { 'new': 0, 'pending': 64, 'assigned': 192, 'accepted': 256, 'preparing': 320, 'ready': 384, 'starting': 448, 'running': 512, 'complete': 576, 'shutdown': 640, 'failed': 704, 'rejected': 768, 'remove': 800, 'orphaned': 832 } as const satisfies Record<TaskState, number>;
+
+export type NetworkDriver = 'overlay' | 'bridge' | 'macvlan' | 'ipvlan';
+export const networkDriverNumbers = { 'overlay': 0, 'bridge': 1, 'macvlan': 2, 'ipvlan': 3 } as const satisfies Record<NetworkDriver, number>;
 
 export interface Meta {
   /** Log index of the entry that last changed the object; optimistic writes compare it. */
@@ -285,22 +298,44 @@ export interface TaskSpec {
   readonly logDriver?: LogDriver;
   /** Any change of it replaces every task. */
   readonly forceUpdate: number;
+  /** In the order of the container's interfaces. None: the node's own network. */
+  readonly networks: readonly NetworkAttachment[];
 }
-export const emptyTaskSpec: TaskSpec = Object.freeze({ container: emptyContainerSpec, resources: emptyResourceRequirements, restart: emptyRestartPolicy, placement: emptyPlacement, forceUpdate: 0 });
+export const emptyTaskSpec: TaskSpec = Object.freeze({ container: emptyContainerSpec, resources: emptyResourceRequirements, restart: emptyRestartPolicy, placement: emptyPlacement, forceUpdate: 0, networks: [] });
+
+/** What a service asks of a network that its tasks are part of. */
+export interface NetworkAttachment {
+  /** Of a network, or "host", "none", "bridge": what each node has for itself. */
+  readonly networkId: string;
+  /** More names for the service in this network. */
+  readonly aliases: readonly string[];
+  /** The service's VIPs; empty: the managers choose. */
+  readonly virtualAddresses: readonly string[];
+  readonly options: Readonly<Record<string, string>>;
+}
+export const emptyNetworkAttachment: NetworkAttachment = Object.freeze({ networkId: '', aliases: [], virtualAddresses: [], options: {} });
 
 export interface PortConfig {
   readonly protocol: PortProtocol;
   readonly targetPort: number;
-  /** 0: the node picks a free one. */
+  /** 0: the node picks a free one in host mode, the managers in ingress mode. */
   readonly publishedPort: number;
   readonly publishMode: PublishMode;
+  /** Only on this address of the nodes, or on those of this interface; empty: on all. */
+  readonly hostAddress: string;
+  readonly hostInterface: string;
+  readonly locality: PortLocality;
 }
-export const emptyPortConfig: PortConfig = Object.freeze({ protocol: "tcp", targetPort: 0, publishedPort: 0, publishMode: "ingress" });
+export const emptyPortConfig: PortConfig = Object.freeze({ protocol: "tcp", targetPort: 0, publishedPort: 0, publishMode: "ingress", hostAddress: '', hostInterface: '', locality: "any" });
 
 export interface EndpointSpec {
   readonly ports: readonly PortConfig[];
+  readonly mode: EndpointMode;
+  readonly affinity: Affinity;
+  /** A label of nodes whose value, 1 to 100, is the share of each task there; empty: all have the same. */
+  readonly weightLabel: string;
 }
-export const emptyEndpointSpec: EndpointSpec = Object.freeze({ ports: [] });
+export const emptyEndpointSpec: EndpointSpec = Object.freeze({ ports: [], mode: "vip", affinity: "none", weightLabel: '' });
 
 export interface UpdateConfig {
   /** Slots replaced at once; 0: all. */
@@ -356,8 +391,18 @@ export interface Service {
   readonly previousSpec?: ServiceSpec;
   readonly previousSpecVersion: number;
   readonly updateStatus?: UpdateStatus;
+  /** What the managers gave it; of each network at most one address of a family. */
+  readonly virtualAddresses: readonly VirtualAddress[];
+  /** Ingress ports with the numbers that were chosen. */
+  readonly ports: readonly PortConfig[];
 }
-export const emptyService: Service = Object.freeze({ id: '', meta: emptyMeta, spec: emptyServiceSpec, specVersion: 0, previousSpecVersion: 0 });
+export const emptyService: Service = Object.freeze({ id: '', meta: emptyMeta, spec: emptyServiceSpec, specVersion: 0, previousSpecVersion: 0, virtualAddresses: [], ports: [] });
+
+export interface VirtualAddress {
+  readonly networkId: string;
+  readonly address: string;
+}
+export const emptyVirtualAddress: VirtualAddress = Object.freeze({ networkId: '', address: '' });
 
 /** One spec a service has or had, shared by all its tasks so that a task does not carry a copy. */
 export interface Revision {
@@ -403,5 +448,82 @@ export interface Task {
   readonly desiredState: TaskState;
   /** A task desired READY may be started from this time on: the restart delay. */
   readonly notBeforeMs: number;
+  /** The networks that it has addresses in, in the order of its interfaces. */
+  readonly attachments: readonly TaskAttachment[];
 }
-export const emptyTask: Task = Object.freeze({ id: '', meta: emptyMeta, serviceId: '', specVersion: 0, slot: 0, nodeId: '', status: emptyTaskStatus, desiredState: "new", notBeforeMs: 0 });
+export const emptyTask: Task = Object.freeze({ id: '', meta: emptyMeta, serviceId: '', specVersion: 0, slot: 0, nodeId: '', status: emptyTaskStatus, desiredState: "new", notBeforeMs: 0, attachments: [] });
+
+export interface TaskAttachment {
+  readonly networkId: string;
+  /** At most one of a family. */
+  readonly addresses: readonly string[];
+}
+export const emptyTaskAttachment: TaskAttachment = Object.freeze({ networkId: '', addresses: [] });
+
+/** Addresses that a network may use. In a spec, what is empty is chosen by the managers. */
+export interface Subnet {
+  /** "10.0.1.0/24" */
+  readonly subnet: string;
+  /** The part of it that addresses are taken from; empty: all of it. */
+  readonly ipRange: string;
+  readonly gateway: string;
+  /** Name → address: used by something else. */
+  readonly auxiliaryAddresses: Readonly<Record<string, string>>;
+}
+export const emptySubnet: Subnet = Object.freeze({ subnet: '', ipRange: '', gateway: '', auxiliaryAddresses: {} });
+
+/** Who may open connections. All others of the network are refused. */
+export interface PolicyRule {
+  /** Names of services; "*": any. */
+  readonly from: string;
+  readonly to: string;
+  readonly protocol: PortProtocol;
+  /** 0: any port, of any protocol. */
+  readonly port: number;
+}
+export const emptyPolicyRule: PolicyRule = Object.freeze({ from: '', to: '', protocol: "tcp", port: 0 });
+
+export interface NetworkPolicy {
+  readonly allow: readonly PolicyRule[];
+}
+export const emptyNetworkPolicy: NetworkPolicy = Object.freeze({ allow: [] });
+
+export interface NetworkSpec {
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly driver: NetworkDriver;
+  /** Of the driver, as written: "parent", "macvlan_mode". */
+  readonly options: Readonly<Record<string, string>>;
+  /** No way out. */
+  readonly internal: boolean;
+  /** Containers that belong to no service may be part of it. */
+  readonly attachable: boolean;
+  /** The network of the routing mesh. */
+  readonly ingress: boolean;
+  readonly encrypted: boolean;
+  readonly ipv6: boolean;
+  readonly subnets: readonly Subnet[];
+  /** 0: what the path between the nodes carries. */
+  readonly mtu: number;
+  /** Holds options for others and has no containers itself. */
+  readonly configOnly: boolean;
+  /** Name of the config-only network of each node that completes this one. */
+  readonly configFrom: string;
+  /** Absent: everybody may talk to everybody. */
+  readonly policy?: NetworkPolicy;
+  /** 0: chosen by the managers. */
+  readonly vni: number;
+}
+export const emptyNetworkSpec: NetworkSpec = Object.freeze({ name: '', labels: {}, driver: "overlay", options: {}, internal: false, attachable: false, ingress: false, encrypted: false, ipv6: false, subnets: [], mtu: 0, configOnly: false, configFrom: '', vni: 0 });
+
+export interface Network {
+  readonly id: string;
+  readonly meta: Meta;
+  readonly spec: NetworkSpec;
+  /** As chosen; 0 and empty until then. */
+  readonly vni: number;
+  readonly subnets: readonly Subnet[];
+  /** Why it could not be given what it needs; empty: nothing is wrong. */
+  readonly error: string;
+}
+export const emptyNetwork: Network = Object.freeze({ id: '', meta: emptyMeta, spec: emptyNetworkSpec, vni: 0, subnets: [], error: '' });

@@ -12,7 +12,7 @@ type Draft = Partial<ExplainStep> & Pick<ExplainStep, 'subject' | 'text'>;
 
 /** Throws `not-found` when the target is neither a service nor a task. */
 export function explain(view: TablesView, target: string, nowMs: number): ExplainResponse {
-  const service = view.serviceByName(target) ?? view.service.get(target);
+  const service = view.byName('service', target) ?? view.service.get(target);
   const task = service === undefined ? findTask(view, target) : undefined;
   const drafts =
     task !== undefined

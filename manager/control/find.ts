@@ -6,7 +6,7 @@ import type { TablesView } from '../store/tables.ts';
 
 /** Throws `not-found`, or `invalid-argument` when several services match. */
 export function findService(view: TablesView, reference: string): Service {
-  const exact = view.service.get(reference) ?? view.serviceByName(reference);
+  const exact = view.service.get(reference) ?? view.byName('service', reference);
   return exact ?? onlyMatch('service', reference, byPrefix(view.service.values(), reference));
 }
 
@@ -23,7 +23,7 @@ export function findTask(view: TablesView, reference: string): Task | undefined 
   const exact = view.task.get(reference);
   if (exact !== undefined) return exact;
   const named = /^(.+?)\.(\d+)(?:\.([0-9a-z]+))?$/.exec(reference);
-  const service = named && view.serviceByName(named[1] ?? '');
+  const service = named && view.byName('service', named[1] ?? '');
   if (named && service) {
     const ofSlot = view.tasksOfService(service.id).filter((task) => task.slot === Number(named[2]));
     const matching = ofSlot.filter((task) => task.id.startsWith(named[3] ?? ''));

@@ -1,7 +1,13 @@
 // Services, as operators create, change, remove and look at them.
 
 import { invalidField, SwarmError } from '../../core/errors.ts';
-import { emptyMeta, type Service, type ServiceSpec, type Task } from '../../core/generated/objects.ts';
+import {
+  emptyMeta,
+  emptyService,
+  type Service,
+  type ServiceSpec,
+  type Task,
+} from '../../core/generated/objects.ts';
 import { newId, type RandomBytes } from '../../core/ids.ts';
 import { isWanted } from '../../core/task-state.ts';
 import { SPEC_BYTES_MAX, validateServiceSpec } from '../../core/validate-spec.ts';
@@ -31,12 +37,12 @@ export async function createService(
   requireValid(spec);
   const id = newId(randomBytes);
   await store.update((tx) => {
-    if (tx.view.serviceByName(spec.name) !== undefined)
+    if (tx.view.byName('service', spec.name) !== undefined)
       throw new SwarmError(
         'already-exists',
         `name conflicts with an existing object: service ${spec.name} already exists`,
       );
-    const service: Service = { id, meta: emptyMeta, spec, specVersion: 1, previousSpecVersion: 0 };
+    const service: Service = { ...emptyService, id, spec, specVersion: 1 };
     tx.create('service', service);
     createRevision(tx, service);
   });

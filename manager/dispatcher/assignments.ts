@@ -3,7 +3,7 @@
 
 import type { Revision, Task } from '../../core/generated/objects.ts';
 import { compareTaskStates } from '../../core/task-state.ts';
-import type { Assignments } from '../../proto/generated/dispatcher.ts';
+import { type Assignments, emptyAssignments } from '../../proto/generated/dispatcher.ts';
 import type { TablesView } from '../store/tables.ts';
 
 export class AssignmentTracker {
@@ -69,7 +69,15 @@ export class AssignmentTracker {
       if (sent !== undefined && this.#count(sent.revisionId, -1) === 0)
         removedRevisionIds.push(sent.revisionId);
     }
-    return { sequence: ++this.#sequence, complete, revisions, tasks, removedTaskIds, removedRevisionIds };
+    return {
+      ...emptyAssignments,
+      sequence: ++this.#sequence,
+      complete,
+      revisions,
+      tasks,
+      removedTaskIds,
+      removedRevisionIds,
+    };
   }
 
   #count(revisionId: string, by: 1 | -1): number {

@@ -91,6 +91,7 @@ function step(
         runningAtMs: 0,
       },
       desiredState: task.desiredState,
+      attachments: [],
       notBeforeMs: task.notBeforeMs,
     });
   }

@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { Node, ServiceSpec } from '../../core/generated/objects.ts';
+import {
+  emptyEndpointSpec,
+  emptyPortConfig,
+  type Node,
+  type ServiceSpec,
+} from '../../core/generated/objects.ts';
 import { aNode, aServiceObject, aTask, NOW_MS, tablesOf } from '../../test/support/builders.ts';
 import { collectNodeInfos } from './node-info.ts';
 import { type PlacementPlan, planPlacement } from './plan-placement.ts';
@@ -108,7 +113,10 @@ test('constraints, platforms and the cap per node are kept', () => {
 test('a host port is given once per node', () => {
   const change = (spec: ServiceSpec): ServiceSpec => ({
     ...spec,
-    endpoint: { ports: [{ protocol: 'tcp', targetPort: 80, publishedPort: 8080, publishMode: 'host' }] },
+    endpoint: {
+      ...emptyEndpointSpec,
+      ports: [{ ...emptyPortConfig, targetPort: 80, publishedPort: 8080, publishMode: 'host' }],
+    },
   });
   const plan = place({ nodes: [aNode('a'), aNode('b')], count: 3, change });
   assert.deepEqual(perNode(plan), { a: 1, b: 1 });

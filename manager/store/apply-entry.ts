@@ -4,7 +4,7 @@
 import { assert } from '../../core/assert.ts';
 import { type Change, ChangeCodec, emptyChange, type LogEntry } from '../../proto/generated/log.ts';
 import { encode } from '../../proto/wire.ts';
-import { KINDS, type Kind, type Kinds, type StoredObject } from './tables.ts';
+import { isNamed, KINDS, type Kind, type Kinds, type NamedKind, type StoredObject } from './tables.ts';
 
 /** One object's change, as watchers see it. `object` is the last state of a removed one. */
 export interface StoreEvent<K extends Kind = Kind> {
@@ -21,7 +21,7 @@ export type EntryOutcome =
 /** What entries are applied to: the tables, or something that behaves like them. */
 export interface EntryTarget {
   get(kind: Kind, id: string): StoredObject | undefined;
-  serviceByName(name: string): { readonly id: string } | undefined;
+  byName(kind: NamedKind, name: string): { readonly id: string } | undefined;
   put<K extends Kind>(kind: K, object: Kinds[K]): void;
   delete(kind: Kind, id: string): void;
 }
@@ -74,18 +74,28 @@ function findConflict(target: EntryTarget, change: Change): string | undefined {
   const version = stored?.meta.version ?? 0;
   if (version !== change.expectedVersion)
     return `${kind} ${change.id} is at version ${version}, not ${change.expectedVersion}`;
-  if (kind !== 'service' || change.service === undefined) return undefined;
-  const holder = target.serviceByName(change.service.spec.name);
+  const name = nameIn(change);
+  const holder = name && target.byName(name.kind, name.name);
   return holder === undefined || holder.id === change.id
     ? undefined
-    : `name ${change.service.spec.name} is taken by service ${holder.id}`;
+    : `name ${name?.name} is taken by ${kind} ${holder.id}`;
 }
 
 /** The tables know what was there before the entry: two of its own changes may want the same name as well. */
 function findDoubleName(changes: readonly Change[]): string | undefined {
-  const names = changes.flatMap(({ service }) => (service ? [service.spec.name.toLowerCase()] : []));
+  const names = changes.flatMap((change) => {
+    const name = nameIn(change);
+    return name === undefined ? [] : [`${name.kind} ${name.name.toLowerCase()}`];
+  });
   const double = names.find((name, position) => names.indexOf(name) !== position);
-  return double === undefined ? undefined : `name ${double} is wanted twice`;
+  return double === undefined ? undefined : `name of ${double} is wanted twice`;
+}
+
+/** The name that a put gives to its object. */
+function nameIn(change: Change): { readonly kind: NamedKind; readonly name: string } | undefined {
+  const kind = kindOf(change);
+  const object = isNamed(kind) ? change[kind] : undefined;
+  return object === undefined ? undefined : { kind: kind as NamedKind, name: object.spec.name };
 }
 
 function applyChange(target: EntryTarget, index: number, timeMs: number, change: Change): StoreEvent {

@@ -4,7 +4,15 @@ import { LogEntryCodec } from '../../proto/generated/log.ts';
 import { decode } from '../../proto/wire.ts';
 import { applyEntry, digestOf, type EntryTarget, snapshotRecord } from './apply-entry.ts';
 import type { Rehearsal, RehearsedEntry, RehearsedObject } from './replicated-log.ts';
-import type { Kind, Kinds, StoredObject, Tables } from './tables.ts';
+import {
+  isNamed,
+  type Kind,
+  type Kinds,
+  type NamedKind,
+  nameKey,
+  type StoredObject,
+  type Tables,
+} from './tables.ts';
 
 interface Touched {
   readonly kind: Kind;
@@ -39,8 +47,8 @@ class Layer implements EntryTarget {
   index = 0;
   readonly touched = new Map<string, Touched>();
   readonly #tables: Tables;
-  /** Services by the names that they took in this layer. */
-  readonly #serviceByName = new Map<string, string>();
+  /** "service/web" → who took that name in this layer. */
+  readonly #idByName = new Map<string, string>();
 
   constructor(tables: Tables) {
     this.#tables = tables;
@@ -51,18 +59,18 @@ class Layer implements EntryTarget {
     return touched === undefined ? this.#tables.get(kind, id) : touched.object;
   }
 
-  serviceByName(name: string): { readonly id: string } | undefined {
-    const taken = this.#serviceByName.get(name.toLowerCase()) ?? this.#tables.serviceByName(name)?.id;
+  byName(kind: NamedKind, name: string): { readonly id: string } | undefined {
+    const key = name.toLowerCase();
+    const taken = this.#idByName.get(`${kind}/${key}`) ?? this.#tables.byName(kind, name)?.id;
     if (taken === undefined) return undefined;
     // Whoever had the name may have another by now, or be gone.
-    const holder = this.get('service', taken) as Kinds['service'] | undefined;
-    return holder?.spec.name.toLowerCase() === name.toLowerCase() ? holder : undefined;
+    const holder = this.get(kind, taken) as Kinds[NamedKind] | undefined;
+    return holder !== undefined && nameKey(holder) === key ? holder : undefined;
   }
 
   put<K extends Kind>(kind: K, object: Kinds[K]): void {
     this.#touch(kind, object.id, object);
-    if (kind === 'service')
-      this.#serviceByName.set((object as Kinds['service']).spec.name.toLowerCase(), object.id);
+    if (isNamed(kind)) this.#idByName.set(`${kind}/${nameKey(object as Kinds[NamedKind])}`, object.id);
   }
 
   delete(kind: Kind, id: string): void {

@@ -1,7 +1,7 @@
 // All objects in memory, with the indexes that the loops ask for. Changed only by applying log entries
 // (`apply-entry.ts`); readers get the objects themselves, which are never modified.
 
-import type { Cluster, Node, Revision, Service, Task } from '../../core/generated/objects.ts';
+import type { Cluster, Network, Node, Revision, Service, Task } from '../../core/generated/objects.ts';
 
 /** The kinds of object and their types. */
 export interface Kinds {
@@ -10,10 +10,20 @@ export interface Kinds {
   service: Service;
   revision: Revision;
   task: Task;
+  network: Network;
 }
 export type Kind = keyof Kinds;
 export type StoredObject = Kinds[Kind];
-export const KINDS = ['cluster', 'node', 'service', 'revision', 'task'] as const satisfies readonly Kind[];
+export const KINDS = [
+  'cluster',
+  'node',
+  'service',
+  'revision',
+  'task',
+  'network',
+] as const satisfies readonly Kind[];
+/** The kinds that have names, each name once, whatever its case. */
+export type NamedKind = 'service' | 'network';
 
 /** One kind's objects by id, read-only. */
 export interface TableView<T> {
@@ -29,7 +39,8 @@ export interface TablesView {
   readonly service: TableView<Service>;
   readonly revision: TableView<Revision>;
   readonly task: TableView<Task>;
-  serviceByName(name: string): Service | undefined;
+  readonly network: TableView<Network>;
+  byName<K extends NamedKind>(kind: K, name: string): Kinds[K] | undefined;
   tasksOfService(serviceId: string): readonly Task[];
   tasksOnNode(nodeId: string): readonly Task[];
   revisionsOfService(serviceId: string): readonly Revision[];
@@ -61,6 +72,15 @@ class MultiIndex<T> {
   }
 }
 
+export function isNamed(kind: Kind): kind is NamedKind {
+  return kind === 'service' || kind === 'network';
+}
+
+/** As names are compared. */
+export function nameKey(object: Kinds[NamedKind]): string {
+  return object.spec.name.toLowerCase();
+}
+
 /** "<service id>.<spec version>" */
 export function revisionId(serviceId: string, specVersion: number): string {
   return `${serviceId}.${specVersion}`;
@@ -72,14 +92,15 @@ export class Tables implements TablesView {
   readonly service = new Map<string, Service>();
   readonly revision = new Map<string, Revision>();
   readonly task = new Map<string, Task>();
-  readonly #serviceByName = new Map<string, string>();
+  readonly network = new Map<string, Network>();
+  readonly #idByName = { service: new Map<string, string>(), network: new Map<string, string>() };
   readonly #tasksByService = new MultiIndex<Task>();
   readonly #tasksByNode = new MultiIndex<Task>();
   readonly #revisionsByService = new MultiIndex<Revision>();
 
-  serviceByName(name: string): Service | undefined {
-    const id = this.#serviceByName.get(name.toLowerCase());
-    return id === undefined ? undefined : this.service.get(id);
+  byName<K extends NamedKind>(kind: K, name: string): Kinds[K] | undefined {
+    const id = this.#idByName[kind].get(name.toLowerCase());
+    return id === undefined ? undefined : (this[kind] as Map<string, Kinds[K]>).get(id);
   }
 
   tasksOfService(serviceId: string): readonly Task[] {
@@ -105,7 +126,7 @@ export class Tables implements TablesView {
   put<K extends Kind>(kind: K, object: Kinds[K]): void {
     this.#unindex(kind, object.id);
     (this[kind] as Map<string, Kinds[K]>).set(object.id, object);
-    if (kind === 'service') this.#serviceByName.set((object as Service).spec.name.toLowerCase(), object.id);
+    if (isNamed(kind)) this.#idByName[kind].set(nameKey(object as Kinds[NamedKind]), object.id);
     if (kind === 'revision')
       this.#revisionsByService.put((object as Revision).serviceId, object.id, object as Revision);
     if (kind === 'task') {
@@ -121,9 +142,11 @@ export class Tables implements TablesView {
   }
 
   #unindex(kind: Kind, id: string): void {
-    if (kind === 'service') {
-      const service = this.service.get(id);
-      if (service !== undefined) this.#serviceByName.delete(service.spec.name.toLowerCase());
+    if (isNamed(kind)) {
+      const object = this[kind].get(id);
+      const names = this.#idByName[kind];
+      // Another may hold the name by now.
+      if (object !== undefined && names.get(nameKey(object)) === id) names.delete(nameKey(object));
     } else if (kind === 'revision') {
       const revision = this.revision.get(id);
       if (revision !== undefined) this.#revisionsByService.delete(revision.serviceId, id);

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
-import { emptyResourceLimits } from '../../core/generated/objects.ts';
+import { emptyPortConfig, emptyResourceLimits } from '../../core/generated/objects.ts';
 import { buildDemoImage } from '../../deploy/demo-image.ts';
 import { eventually } from '../support/eventually.ts';
 import { RealNode, whyNoRealNode } from '../support/real-node.ts';
@@ -105,7 +105,7 @@ describe('a node', { skip }, () => {
   test('publishes a port in host mode, reachable on loopback, and says which', async () => {
     const web =
       'mkdir /tmp/w; hostname > /tmp/w/index.html; trap "exit 0" TERM; httpd -f -p 8080 -h /tmp/w & wait $!';
-    const port = { protocol: 'tcp', targetPort: 8080, publishedPort: 0, publishMode: 'host' } as const;
+    const port = { ...emptyPortConfig, targetPort: 8080, publishedPort: 0, publishMode: 'host' } as const;
     const service = await createService(node, 'web', { image, replicas: 2, script: web, ports: [port] });
     const tasks = await untilRunning(node, service.id, 2);
 
@@ -123,7 +123,12 @@ describe('a node', { skip }, () => {
   });
 
   test('a second task that wants the same host port waits, and why says what for', async () => {
-    const port = { protocol: 'tcp', targetPort: 8080, publishedPort: 18_080, publishMode: 'host' } as const;
+    const port = {
+      ...emptyPortConfig,
+      targetPort: 8080,
+      publishedPort: 18_080,
+      publishMode: 'host',
+    } as const;
     const service = await createService(node, 'fixed', { image, replicas: 2, ports: [port] });
     await untilRunning(node, service.id, 1);
 

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { emptyPortConfig } from '../../core/generated/objects.ts';
 import { buildDemoImage } from '../../deploy/demo-image.ts';
 import { eventually } from '../support/eventually.ts';
 import { RealNode, whyNoRealNode } from '../support/real-node.ts';
@@ -15,8 +16,8 @@ test('every replacement gets the port of the task before it', { skip }, async ()
   await node.importImage((await buildDemoImage({ name: 'bb:1' })).archive);
   const ports = [
     {
+      ...emptyPortConfig,
       name: '',
-      protocol: 'tcp' as const,
       targetPort: 80,
       publishedPort: 38_417,
       publishMode: 'host' as const,

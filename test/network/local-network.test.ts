@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
 import { createNamespace, removeNamespace } from '../../agent/linux/namespace.ts';
 import type { Endpoint } from '../../agent/network/network.ts';
-import type { PortConfig, PortProtocol } from '../../core/generated/objects.ts';
+import { emptyPortConfig, type PortConfig, type PortProtocol } from '../../core/generated/objects.ts';
 import { eventually, FAR_ADDRESS, HOST_ADDRESS, Lab, type NetworkProcess } from './lab.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root to make network namespaces';
@@ -16,7 +16,7 @@ function check(name: string, run: (context: TestContext) => Promise<void>): void
 }
 
 function aPort(targetPort: number, publishedPort: number, protocol: PortProtocol = 'tcp'): PortConfig {
-  return { protocol, targetPort, publishedPort, publishMode: 'host' };
+  return { ...emptyPortConfig, protocol, targetPort, publishedPort, publishMode: 'host' };
 }
 
 function isLinkLocal(address: string): boolean {

@@ -3,6 +3,7 @@
 
 import { networkLog } from '../../agent/log.ts';
 import { destroyLocalNetwork, openLocalNetwork } from '../../agent/network/local-network.ts';
+import { emptyPortConfig } from '../../core/generated/objects.ts';
 import { answerCalls } from './answer-calls.ts';
 
 const [runDir = '', stateDir = '', engineId = ''] = process.argv.slice(2);
@@ -13,7 +14,7 @@ async function measure(count: number): Promise<{ attachMs: number; detachMs: num
   const ids = Array.from({ length: count }, (_, index) => `measured${index}`);
   const started = performance.now();
   for (const id of ids) {
-    const ports = [{ protocol: 'tcp', targetPort: 80, publishedPort: 0, publishMode: 'host' } as const];
+    const ports = [{ ...emptyPortConfig, targetPort: 80, publishedPort: 0, publishMode: 'host' } as const];
     await network.attach({ id, ports });
   }
   const attached = performance.now();

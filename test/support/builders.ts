@@ -4,6 +4,7 @@ import { newServiceSpec } from '../../core/defaults.ts';
 import {
   emptyMeta,
   emptyNodeDescription,
+  emptyService,
   type Node,
   type Service,
   type ServiceSpec,
@@ -56,7 +57,7 @@ export function aServiceObject(
   change: (spec: ServiceSpec) => ServiceSpec = (spec) => spec,
 ): Service {
   const spec = { ...newServiceSpec(id, { image: 'busybox' }), mode: { replicated: { replicas } } };
-  return { id, meta: emptyMeta, spec: change(spec), specVersion: 1, previousSpecVersion: 0 };
+  return { ...emptyService, id, spec: change(spec), specVersion: 1 };
 }
 
 export interface TaskOptions {
@@ -99,6 +100,7 @@ export function aTask(serviceId: string, options: TaskOptions = {}): Task {
     },
     desiredState: desired,
     notBeforeMs: options.notBeforeMs ?? 0,
+    attachments: [],
   };
 }
 

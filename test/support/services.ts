@@ -1,7 +1,14 @@
 // Services of real containers for tests, built on the control service.
 
 import { defaultRestartPolicy, newServiceSpec } from '../../core/defaults.ts';
-import type { ContainerSpec, PortConfig, Service, ServiceSpec, Task } from '../../core/generated/objects.ts';
+import {
+  type ContainerSpec,
+  emptyEndpointSpec,
+  type PortConfig,
+  type Service,
+  type ServiceSpec,
+  type Task,
+} from '../../core/generated/objects.ts';
 import { isWanted } from '../../core/task-state.ts';
 import { eventually } from './eventually.ts';
 import type { RealNode } from './real-node.ts';
@@ -33,7 +40,7 @@ export function serviceSpec(name: string, options: RealServiceOptions): ServiceS
     ...spec,
     task: { ...spec.task, restart: { ...defaultRestartPolicy, delayMs: 100 } },
     mode: { replicated: { replicas } },
-    endpoint: { ports },
+    endpoint: { ...emptyEndpointSpec, ports },
   });
 }
 

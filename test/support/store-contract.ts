@@ -92,6 +92,8 @@ export function aService(id: string, name = id): Service {
     spec: newServiceSpec(name, { image: 'busybox' }),
     specVersion: 1,
     previousSpecVersion: 0,
+    virtualAddresses: [],
+    ports: [],
   };
 }
 
@@ -168,7 +170,7 @@ export function describeStore({ name, skip = false, newLog }: StoreSubject): voi
           tx.create('service', aService('a', 'web'));
           tx.create('service', aService('b', 'web'));
         }),
-        /name web is wanted twice/,
+        /name of service web is wanted twice/,
       );
 
       assert.equal(store.view.service.size, 0);
@@ -179,7 +181,7 @@ export function describeStore({ name, skip = false, newLog }: StoreSubject): voi
       log.hold();
       const create = (id: string) =>
         store.update((tx) => {
-          if (tx.view.serviceByName('web') !== undefined) throw new Error('name is taken');
+          if (tx.view.byName('service', 'web') !== undefined) throw new Error('name is taken');
           tx.create('service', aService(id, 'web'));
         });
 
@@ -277,7 +279,7 @@ export function describeStore({ name, skip = false, newLog }: StoreSubject): voi
       await other.restore(1, inChunks([...snapshot]));
 
       assert.deepEqual([...other.view.service.values()], [store.view.service.get('a')]);
-      assert.equal(other.view.serviceByName('A')?.id, 'a');
+      assert.equal(other.view.byName('service', 'A')?.id, 'a');
     });
 
     test('a batch of big objects takes as many entries as it needs', async (t) => {
