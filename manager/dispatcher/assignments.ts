@@ -5,6 +5,8 @@ import type { Revision, Task } from '../../core/generated/objects.ts';
 import { compareTaskStates } from '../../core/task-state.ts';
 import { type Assignments, emptyAssignments } from '../../proto/generated/dispatcher.ts';
 import type { TablesView } from '../store/tables.ts';
+import type { DirectoryChanges, NetworkDirectory } from './network-directory.ts';
+import { isNoNews, noNetworkNews, SessionNetworks } from './session-networks.ts';
 
 export class AssignmentTracker {
   readonly #nodeId: string;
@@ -12,10 +14,12 @@ export class AssignmentTracker {
   readonly #sent = new Map<string, { readonly desiredState: string; readonly revisionId: string }>();
   readonly #revisions = new Map<string, number>();
   readonly #dirty = new Set<string>();
+  readonly #networks: SessionNetworks;
   #sequence = 0;
 
   constructor(nodeId: string) {
     this.#nodeId = nodeId;
+    this.#networks = new SessionNetworks(nodeId);
   }
 
   get isDirty(): boolean {
@@ -28,14 +32,16 @@ export class AssignmentTracker {
   }
 
   /** Everything the node has to do; the first message of a session. */
-  complete(view: TablesView): Assignments {
+  complete(view: TablesView, directory: NetworkDirectory | undefined): Assignments {
     this.#dirty.clear();
     const tasks = view.tasksOnNode(this.#nodeId).filter((task) => isSendable(view, task));
-    return this.#message(view, tasks, [], true);
+    const news = directory === undefined ? noNetworkNews : this.#networks.catchUp(view, directory);
+    return { ...this.#message(view, tasks, []), ...news, complete: true };
   }
 
   /** The differences since the last message, or undefined when there are none. */
-  incremental(view: TablesView): Assignments | undefined {
+  incremental(view: TablesView, directory: NetworkDirectory): Assignments | undefined {
+    const news = this.#networks.catchUp(view, directory);
     const changed: Task[] = [];
     const removed: string[] = [];
     for (const id of this.#dirty) {
@@ -46,15 +52,17 @@ export class AssignmentTracker {
       } else if (sent?.desiredState !== task.desiredState && isSendable(view, task)) changed.push(task);
     }
     this.#dirty.clear();
-    return changed.length + removed.length === 0 ? undefined : this.#message(view, changed, removed, false);
+    if (changed.length + removed.length === 0 && isNoNews(news)) return undefined;
+    return { ...this.#message(view, changed, removed), ...news };
   }
 
-  #message(
-    view: TablesView,
-    tasks: readonly Task[],
-    removedTaskIds: string[],
-    complete: boolean,
-  ): Assignments {
+  /** What changed in networks that the node takes part in, or undefined when nothing did. */
+  networkChanges(changes: DirectoryChanges): Assignments | undefined {
+    const news = this.#networks.select(changes);
+    return isNoNews(news) ? undefined : { ...emptyAssignments, ...news, sequence: ++this.#sequence };
+  }
+
+  #message(view: TablesView, tasks: readonly Task[], removedTaskIds: string[]): Assignments {
     const revisions: Revision[] = [];
     const removedRevisionIds: string[] = [];
     for (const task of tasks) {
@@ -72,7 +80,6 @@ export class AssignmentTracker {
     return {
       ...emptyAssignments,
       sequence: ++this.#sequence,
-      complete,
       revisions,
       tasks,
       removedTaskIds,

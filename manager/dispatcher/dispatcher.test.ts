@@ -22,6 +22,7 @@ import { Store } from '../store/store.ts';
 import { Transaction } from '../store/transaction.ts';
 import { AssignmentTracker } from './assignments.ts';
 import { Dispatcher } from './dispatcher.ts';
+import { NetworkDirectory } from './network-directory.ts';
 
 setLogLevel('silent');
 // Of the default cluster.
@@ -276,20 +277,21 @@ test('a revision goes out with its first task, is taken back with its last, and 
   const service = aServiceObject('s', 2);
   const [first, second] = [aTask('s'), aTask('s', { slot: 2 })];
   const tables = tablesOf([service], [first]);
+  const directory = new NetworkDirectory(tables);
   const tracker = new AssignmentTracker('n1');
   assert.deepEqual(
-    tracker.complete(tables).revisions.map(({ id }) => id),
+    tracker.complete(tables, directory).revisions.map(({ id }) => id),
     ['s.1'],
   );
 
   tables.delete('task', first.id);
   tracker.note(first);
-  assert.deepEqual(tracker.incremental(tables)?.removedRevisionIds, ['s.1']);
+  assert.deepEqual(tracker.incremental(tables, directory)?.removedRevisionIds, ['s.1']);
   tables.put('task', second);
   tracker.note(second);
 
   assert.deepEqual(
-    tracker.incremental(tables)?.revisions.map(({ id }) => id),
+    tracker.incremental(tables, directory)?.revisions.map(({ id }) => id),
     ['s.1'],
   );
 });
@@ -298,9 +300,10 @@ test('a task whose revision is gone is never sent: the agent could do nothing wi
   const [service, task] = [aServiceObject('s', 1), aTask('s')];
   const tables = tablesOf([service], [task]);
   tables.delete('revision', 's.1');
+  const directory = new NetworkDirectory(tables);
   const tracker = new AssignmentTracker('n1');
 
-  assert.deepEqual(tracker.complete(tables).tasks, []);
+  assert.deepEqual(tracker.complete(tables, directory).tasks, []);
   tracker.note(task);
-  assert.equal(tracker.incremental(tables), undefined);
+  assert.equal(tracker.incremental(tables, directory), undefined);
 });

@@ -9,6 +9,7 @@ import type { Node, NodeState, Task } from '../../core/generated/objects.ts';
 import { newId, type RandomBytes } from '../../core/ids.ts';
 import type {
   AgentMessage,
+  Assignments,
   ClusterNews,
   DispatcherService,
   ManagerMessage,
@@ -21,6 +22,7 @@ import type { LogBroker } from '../log-broker.ts';
 import type { Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { AssignmentTracker } from './assignments.ts';
+import { NetworkDirectory } from './network-directory.ts';
 import { newsFor, type SharedNews, sharedNews } from './news.ts';
 import { StatusWriter } from './status-writer.ts';
 
@@ -47,6 +49,7 @@ const GRACE_PERIODS_AT_START = 6;
 const PERIOD_JITTER = 0.1;
 // An agent that does not read this many messages is cut off rather than kept in memory.
 const OUTBOX_MAX = 10_000;
+const NETWORK_BATCH_MS = 10;
 
 export class Dispatcher {
   readonly #options: DispatcherOptions;
@@ -55,6 +58,9 @@ export class Dispatcher {
   readonly #deadlines = new Map<string, () => void>();
   #isStopped = false;
   #isNewsPlanned = false;
+  /** Only while this manager leads. */
+  #directory: NetworkDirectory | undefined;
+  #isNetworkFlushPlanned = false;
 
   constructor(options: DispatcherOptions) {
     this.#options = options;
@@ -83,8 +89,12 @@ export class Dispatcher {
   async run(signal: AbortSignal): Promise<void> {
     const { store } = this.#options;
     this.#isStopped = false;
+    const directory = new NetworkDirectory(store.view);
+    this.#directory = directory;
     const unsubscribe = store.subscribe(({ events }) => {
-      for (const { kind, action, object, previous } of events) {
+      for (const event of events) {
+        const { kind, action, object, previous } = event;
+        directory.note(event);
         if (kind === 'node' && action === 'removed') this.#dismiss(object.id);
         if (kind === 'cluster' || (kind === 'node' && isNews(object as Node, previous as Node | undefined)))
           this.#planNews();
@@ -95,7 +105,10 @@ export class Dispatcher {
         session.tracker.note(task);
         this.#scheduleFlush(session);
       }
+      if (directory.isDirty) this.#planNetworkFlush();
     });
+    // Those that came before this manager knew the networks.
+    for (const session of this.#sessions.values()) this.#scheduleFlush(session);
     const stopped = new Promise<void>((resolve) => {
       if (signal.aborted) resolve();
       else signal.addEventListener('abort', () => resolve(), { once: true });
@@ -106,6 +119,7 @@ export class Dispatcher {
     } finally {
       unsubscribe();
       this.#isStopped = true;
+      this.#directory = undefined;
       for (const cancel of this.#deadlines.values()) cancel();
       this.#deadlines.clear();
       for (const session of this.#sessions.values()) session.outbox.end();
@@ -189,7 +203,7 @@ export class Dispatcher {
     this.#sessions.set(nodeId, session);
     session.outbox.push({ registered: { sessionId: session.id, heartbeatPeriodMs: this.#nextPeriodMs() } });
     this.#sendNews(session);
-    session.outbox.push({ assignments: session.tracker.complete(store.view) });
+    session.outbox.push({ assignments: session.tracker.complete(store.view, this.#directory) });
     dispatcherLog.info({ 'node.id': nodeId, 'session.id': session.id }, 'session opened');
     return session;
   }
@@ -259,15 +273,28 @@ export class Dispatcher {
 
   /** Collects the changes of this turn of the event loop into one message. */
   #scheduleFlush(session: Session): void {
-    if (session.flushScheduled || !session.tracker.isDirty) return;
+    if (session.flushScheduled) return;
     session.flushScheduled = true;
     this.#options.clock.after(0, () => {
       session.flushScheduled = false;
-      const assignments = session.tracker.incremental(this.#options.store.view);
-      if (assignments === undefined) return;
-      if (session.outbox.size < OUTBOX_MAX) session.outbox.push({ assignments });
-      else
-        session.outbox.end(new SwarmError('resource-exhausted', 'the agent does not read its assignments'));
+      if (this.#directory === undefined) return;
+      send(session, session.tracker.incremental(this.#options.store.view, this.#directory));
+    });
+  }
+
+  /** What changes in networks goes to all their nodes: a little later, so that many changes are one message. */
+  #planNetworkFlush(): void {
+    if (this.#isNetworkFlushPlanned) return;
+    this.#isNetworkFlushPlanned = true;
+    this.#options.clock.after(NETWORK_BATCH_MS, () => {
+      this.#isNetworkFlushPlanned = false;
+      const directory = this.#directory;
+      if (directory === undefined) return;
+      const mesh = directory.meshNetworkId;
+      const changes = directory.takeChanges();
+      for (const session of this.#sessions.values()) send(session, session.tracker.networkChanges(changes));
+      if (directory.meshNetworkId === mesh) return;
+      for (const session of this.#sessions.values()) this.#scheduleFlush(session);
     });
   }
 
@@ -320,6 +347,12 @@ export class Dispatcher {
   #nextPeriodMs(): number {
     return Math.round(this.#periodMs() * (1 + PERIOD_JITTER * (2 * this.#options.random() - 1)));
   }
+}
+
+function send({ outbox }: Session, assignments: Assignments | undefined): void {
+  if (assignments === undefined) return;
+  if (outbox.size < OUTBOX_MAX) outbox.push({ assignments });
+  else outbox.end(new SwarmError('resource-exhausted', 'the agent does not read its assignments'));
 }
 
 /** Status changes of thousands of nodes concern nobody's news. */

@@ -3,8 +3,13 @@
 import { newServiceSpec } from '../../core/defaults.ts';
 import {
   emptyMeta,
+  emptyNetwork,
+  emptyNetworkSpec,
   emptyNodeDescription,
   emptyService,
+  emptySubnet,
+  type Network,
+  type NetworkSpec,
   type Node,
   type Service,
   type ServiceSpec,
@@ -60,6 +65,17 @@ export function aServiceObject(
   return { ...emptyService, id, spec: change(spec), specVersion: 1 };
 }
 
+/** An overlay network that has its addresses. */
+export function aNetwork(id: string, spec: Partial<NetworkSpec> = {}): Network {
+  return {
+    ...emptyNetwork,
+    id,
+    spec: { ...emptyNetworkSpec, name: id, ...spec },
+    vni: 0x100000,
+    subnets: [{ ...emptySubnet, subnet: '10.0.1.0/24', gateway: '10.0.1.1' }],
+  };
+}
+
 export interface TaskOptions {
   readonly slot?: number;
   readonly nodeId?: string;
@@ -70,6 +86,7 @@ export interface TaskOptions {
   readonly endedAtMs?: number;
   readonly runningAtMs?: number;
   readonly notBeforeMs?: number;
+  readonly attachments?: Task['attachments'];
 }
 
 let counter = 0;
@@ -100,7 +117,7 @@ export function aTask(serviceId: string, options: TaskOptions = {}): Task {
     },
     desiredState: desired,
     notBeforeMs: options.notBeforeMs ?? 0,
-    attachments: [],
+    attachments: options.attachments ?? [],
   };
 }
 
