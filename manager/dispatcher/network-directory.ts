@@ -150,7 +150,7 @@ export class NetworkDirectory {
       previous === undefined ||
       isLost(node) !== isLost(previous) ||
       this.#view.node.get(node.id) === undefined ||
-      node.spec.labels !== previous.spec.labels;
+      !isDeepStrictEqual(node.spec.labels, previous.spec.labels);
     if (isOther) for (const task of this.#view.tasksOnNode(node.id)) this.#noteTask(task);
   }
 
