@@ -8,7 +8,7 @@ import type { Engine, EngineDescription } from '../agent/engine/engine.ts';
 import type { LocalNetwork } from '../agent/network/local-network.ts';
 import { sleep } from '../core/clock.ts';
 import { messageOf, SwarmError } from '../core/errors.ts';
-import { emptyNodeTrust, type NodeDescription } from '../core/generated/objects.ts';
+import { emptyNodeTrust, type NodeDescription, type NodeTrust } from '../core/generated/objects.ts';
 import { newId } from '../core/ids.ts';
 import { parseUnlockKey } from '../core/unlock-key.ts';
 import { VERSION } from '../core/version.ts';
@@ -36,8 +36,8 @@ import { asItIs, foundingOf } from './founding.ts';
 import { deleteIdentity, type Identity, readIdentity, writeIdentity } from './identity.ts';
 import { joinCluster } from './joining.ts';
 import { nodeLog } from './log.ts';
-import { chooseAddresses, describeMachine } from './machine.ts';
-import { type Beginning, Membership } from './membership.ts';
+import { chooseAddresses, describeMachine, mtuOf } from './machine.ts';
+import { type Beginning, Membership, type MembershipOptions } from './membership.ts';
 import type { NodeFacts } from './metrics-server.ts';
 import { Problems } from './problems.ts';
 import { restoreManager } from './restore-manager.ts';
@@ -236,7 +236,7 @@ export class Daemon {
       nodeId: identity?.nodeId ?? '',
       clusterId: identity?.clusterId ?? '',
       manager: this.#membership?.role === 'manager' || this.#locked !== undefined,
-      description: { ...this.describe(), trust: this.#membership?.trust ?? emptyNodeTrust },
+      description: this.#describe(this.#membership?.trust ?? emptyNodeTrust, identity?.dataPathAddress),
       dataRoot: config['data-root'],
       cgroupVersion: this.#engineFacts.cgroupVersion,
       containersRunning: running,
@@ -253,13 +253,14 @@ export class Daemon {
     };
   }
 
-  describe(): Omit<NodeDescription, 'trust'> {
+  #describe(trust: NodeTrust, dataPathAddress = ''): NodeDescription {
     const { containerdVersion, runtime } = this.#engineFacts;
-    return describeMachine({
+    const machine = describeMachine({
       version: VERSION,
       runtime: `containerd ${containerdVersion}, ${runtime}`,
       labels: this.#options.config.label,
     });
+    return { ...machine, trust, dataPathMtu: mtuOf(dataPathAddress) };
   }
 
   /** Ends the agent and the manager; containers go on. */
@@ -355,7 +356,7 @@ export class Daemon {
   #membershipOptions() {
     return {
       ...this.#options,
-      describe: () => this.describe(),
+      describe: (...of: Parameters<MembershipOptions['describe']>) => this.#describe(...of),
       etcd: this.#etcd,
       onProblem: (subject: string, text: string) => this.#problems.set(subject, text),
     };

@@ -18,7 +18,11 @@ export interface EngineFacts {
   readonly labels: readonly string[];
 }
 
-export function describeMachine({ version, runtime, labels }: EngineFacts): Omit<NodeDescription, 'trust'> {
+export function describeMachine({
+  version,
+  runtime,
+  labels,
+}: EngineFacts): Omit<NodeDescription, 'trust' | 'dataPathMtu'> {
   return {
     hostname: os.hostname(),
     platform: { os: 'linux', architecture: normalArchitecture(os.machine()) },
@@ -31,6 +35,20 @@ export function describeMachine({ version, runtime, labels }: EngineFacts): Omit
     kernel: os.release(),
     operatingSystem: /^PRETTY_NAME="?(.*?)"?$/m.exec(readOsRelease())?.[1] ?? 'Linux',
   };
+}
+
+/** Of the interface with this address; 0 when there is none. */
+export function mtuOf(address: string): number {
+  const found = Object.entries(os.networkInterfaces()).find(([, addresses]) =>
+    addresses?.some((candidate) => candidate.address === address),
+  );
+  if (found === undefined) return 0;
+  try {
+    return Number(readFileSync(`/sys/class/net/${found[0]}/mtu`, 'utf8'));
+  } catch {
+    // It went away meanwhile, or /sys shows another network namespace: what it carries is not known.
+    return 0;
+  }
 }
 
 function readOsRelease(): string {

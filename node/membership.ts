@@ -44,7 +44,7 @@ export interface MembershipOptions {
   readonly program: string;
   readonly engine: Engine;
   readonly network: LocalNetwork;
-  readonly describe: () => Omit<NodeDescription, 'trust'>;
+  readonly describe: (trust: NodeTrust, dataPathAddress: string) => NodeDescription;
   readonly etcd: EtcdSettings | undefined;
   /** Told why something does not work, for the node's status; empty when it does again. */
   readonly onProblem: (subject: 'manager' | 'agent' | 'news' | 'certificate', problem: string) => void;
@@ -226,7 +226,7 @@ export class Membership {
       engine,
       network,
       stateDirectory,
-      describe: () => ({ ...describe(), trust: trustOf(this.#holder.current) }),
+      describe: () => describe(trustOf(this.#holder.current), this.#identity.dataPathAddress),
       clock: systemClock,
       random: Math.random,
     });

@@ -169,8 +169,10 @@ export interface NodeDescription {
   readonly kernel: string;
   readonly operatingSystem: string;
   readonly trust: NodeTrust;
+  /** Of the interface with the data path address; 0: it is not known. */
+  readonly dataPathMtu: number;
 }
-export const emptyNodeDescription: NodeDescription = Object.freeze({ hostname: '', platform: emptyPlatform, resources: emptyResources, engineVersion: '', engineLabels: {}, runtime: '', kernel: '', operatingSystem: '', trust: emptyNodeTrust });
+export const emptyNodeDescription: NodeDescription = Object.freeze({ hostname: '', platform: emptyPlatform, resources: emptyResources, engineVersion: '', engineLabels: {}, runtime: '', kernel: '', operatingSystem: '', trust: emptyNodeTrust, dataPathMtu: 0 });
 
 export interface NodeSpec {
   readonly name: string;
@@ -525,5 +527,7 @@ export interface Network {
   readonly subnets: readonly Subnet[];
   /** Why it could not be given what it needs; empty: nothing is wrong. */
   readonly error: string;
+  /** Of packets inside: what the node with the smallest carried when the network was made. */
+  readonly mtu: number;
 }
-export const emptyNetwork: Network = Object.freeze({ id: '', meta: emptyMeta, spec: emptyNetworkSpec, vni: 0, subnets: [], error: '' });
+export const emptyNetwork: Network = Object.freeze({ id: '', meta: emptyMeta, spec: emptyNetworkSpec, vni: 0, subnets: [], error: '', mtu: 0 });

@@ -1,10 +1,13 @@
-// Gives tasks what the whole cluster has to agree on before they are placed. The node-local network needs nothing of
-// that kind, so a NEW task becomes PENDING as it is.
+// Gives networks, services and tasks what the whole cluster has to agree on before a task is placed: subnets, addresses,
+// ports. A task that needs nothing of that kind goes on at once; one that waits says for what.
 
 import type { Clock } from '../../core/clock.ts';
+import type { Service, Task, TaskAttachment, TaskStatus } from '../../core/generated/objects.ts';
 import { runLoop } from '../loop.ts';
 import type { Commit, Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
+import { Allocation } from './allocation.ts';
+import { NotYet } from './not-yet.ts';
 
 export interface AllocatorOptions {
   readonly store: Store;
@@ -14,38 +17,174 @@ export interface AllocatorOptions {
 
 /** Runs until the signal aborts. */
 export function runAllocatorLoop(options: AllocatorOptions, signal: AbortSignal): Promise<void> {
-  const { store, clock } = options;
-  const fresh = new Set<string>();
-  for (const task of store.view.task.values()) if (task.status.state === 'new') fresh.add(task.id);
-
-  const pass = async () => {
-    const ids = [...fresh];
-    fresh.clear();
-    try {
-      await store.batch(ids.map((id) => (tx: Transaction) => allocate(tx, id, clock.nowMs())));
-    } catch (error) {
-      for (const id of ids) fresh.add(id);
-      throw error;
-    }
-    return undefined;
-  };
-  const isRelevant = (commit: Commit) => {
-    const before = fresh.size;
-    for (const { kind, action, object } of commit.events)
-      if (kind === 'task' && action === 'created') fresh.add(object.id);
-    return fresh.size > before;
-  };
-  return runLoop({ name: 'allocator', isRelevant, pass, ...options }, signal);
+  const allocator = new Allocator(options);
+  const isRelevant = (commit: Commit) => allocator.note(commit);
+  return runLoop({ name: 'allocator', isRelevant, pass: () => allocator.pass(), ...options }, signal);
 }
 
-function allocate(tx: Transaction, taskId: string, nowMs: number): void {
-  const task = tx.view.task.get(taskId);
-  if (task === undefined || task.status.state !== 'new') return;
-  const status = {
-    ...task.status,
-    state: 'pending' as const,
-    timestampMs: nowMs,
-    message: 'pending task scheduling',
-  };
-  tx.update('task', { ...task, status });
+interface Grant {
+  readonly taskId: string;
+  readonly attachments: readonly TaskAttachment[];
+  /** Why there are none; empty: nothing is wrong. */
+  readonly error: string;
+}
+
+class Allocator {
+  readonly #store: Store;
+  readonly #clock: Clock;
+  #allocation: Allocation;
+  readonly #networks = new Set<string>();
+  readonly #services = new Set<string>();
+  readonly #tasks = new Set<string>();
+  /** Services and tasks that wait, with the reason. */
+  readonly #stuckServices = new Map<string, string>();
+  readonly #stuckTasks = new Set<string>();
+  #mayRetry = false;
+  #retryAtMs = Number.POSITIVE_INFINITY;
+
+  constructor({ store, clock }: AllocatorOptions) {
+    this.#store = store;
+    this.#clock = clock;
+    this.#allocation = this.#start();
+  }
+
+  /** True when there is something to do. */
+  note({ events }: Commit): boolean {
+    let isRelevant = false;
+    for (const event of events) {
+      const { kind, action, object, previous } = event;
+      if (this.#allocation.note(event, this.#clock.nowMs())) this.#mayRetry = true;
+      if (kind === 'network' && action !== 'removed') this.#networks.add(object.id);
+      else if (
+        kind === 'service' &&
+        action !== 'removed' &&
+        isRespecified(object as Service, previous as Service)
+      )
+        this.#services.add(object.id);
+      else if (kind === 'service' && action === 'removed') this.#stuckServices.delete(object.id);
+      else if (kind === 'task' && action === 'created') this.#tasks.add(object.id);
+      else continue;
+      isRelevant = true;
+    }
+    const isWaited = this.#stuckServices.size + this.#stuckTasks.size > 0;
+    return isRelevant || (this.#mayRetry && isWaited);
+  }
+
+  async pass(): Promise<number | undefined> {
+    if (this.#mayRetry || this.#clock.nowMs() >= this.#retryAtMs) {
+      this.#mayRetry = false;
+      for (const id of this.#stuckServices.keys()) this.#services.add(id);
+      for (const id of this.#stuckTasks) this.#tasks.add(id);
+    }
+    try {
+      for (const id of take(this.#networks)) await this.#allocateNetwork(id);
+      await this.#allocateServices(take(this.#services));
+      await this.#allocateTasks(take(this.#tasks));
+    } catch (error) {
+      // What was decided and not written is unknown: everything is read again.
+      this.#allocation = this.#start();
+      throw error;
+    }
+    const isWaited = this.#stuckServices.size + this.#stuckTasks.size > 0;
+    const nextFreeAtMs = isWaited ? this.#allocation.nextFreeAtMs() : undefined;
+    this.#retryAtMs = nextFreeAtMs ?? Number.POSITIVE_INFINITY;
+    return nextFreeAtMs;
+  }
+
+  #start(): Allocation {
+    const { view } = this.#store;
+    for (const { id } of view.network.values()) this.#networks.add(id);
+    for (const { id } of view.service.values()) this.#services.add(id);
+    for (const task of view.task.values()) if (task.status.state === 'new') this.#tasks.add(task.id);
+    return new Allocation(view);
+  }
+
+  /** One at a time: each has to see the subnets of the one before. */
+  async #allocateNetwork(id: string): Promise<void> {
+    await this.#store.update((tx) => {
+      const network = tx.view.network.get(id);
+      const next = network && this.#allocation.network(network);
+      if (next !== undefined) tx.update('network', next);
+    });
+  }
+
+  async #allocateServices(ids: readonly string[]): Promise<void> {
+    const steps: ((tx: Transaction) => void)[] = [];
+    for (const id of ids) {
+      const service = this.#store.view.service.get(id);
+      const next = service && this.#decideService(service);
+      if (next === undefined) continue;
+      steps.push((tx) => {
+        // Another version is looked at again, for the event of its change.
+        if (tx.view.service.get(id)?.meta.version === next.meta.version) tx.update('service', next);
+      });
+    }
+    if (steps.length > 0) await this.#store.batch(steps);
+  }
+
+  #decideService(service: Service): Service | undefined {
+    try {
+      const next = this.#allocation.service(service, this.#clock.nowMs());
+      this.#stuckServices.delete(service.id);
+      return next;
+    } catch (error) {
+      if (!(error instanceof NotYet)) throw error;
+      this.#stuckServices.set(service.id, error.message);
+      return undefined;
+    }
+  }
+
+  async #allocateTasks(ids: readonly string[]): Promise<void> {
+    const grants = ids.flatMap((id) => this.#decideTask(id) ?? []);
+    if (grants.length === 0) return;
+    await this.#store.batch(grants.map((grant) => (tx: Transaction) => this.#writeTask(tx, grant)));
+    for (const { taskId, attachments } of grants) {
+      const stored = this.#store.view.task.get(taskId);
+      if (stored?.attachments.length === attachments.length) continue;
+      this.#allocation.release(attachments, taskId, this.#clock.nowMs());
+    }
+  }
+
+  /** undefined: there is nothing to write. */
+  #decideTask(taskId: string): Grant | undefined {
+    const { view } = this.#store;
+    const task = view.task.get(taskId);
+    const revision = task && view.revisionOf(task);
+    this.#stuckTasks.delete(taskId);
+    if (task === undefined || task.status.state !== 'new') return undefined;
+    try {
+      const problem = this.#stuckServices.get(task.serviceId);
+      if (problem !== undefined) throw new NotYet(problem);
+      const nowMs = this.#clock.nowMs();
+      const attachments = revision === undefined ? [] : this.#allocation.task(task, revision.spec, nowMs);
+      return { taskId, attachments, error: '' };
+    } catch (error) {
+      if (!(error instanceof NotYet)) throw error;
+      this.#stuckTasks.add(taskId);
+      return error.message === task.status.error
+        ? undefined
+        : { taskId, attachments: [], error: error.message };
+    }
+  }
+
+  #writeTask(tx: Transaction, { taskId, attachments, error }: Grant): void {
+    const task = tx.view.task.get(taskId);
+    if (task === undefined || task.status.state !== 'new') return;
+    const timestampMs = this.#clock.nowMs();
+    const status: TaskStatus =
+      error === ''
+        ? { ...task.status, state: 'pending', timestampMs, error, message: 'pending task scheduling' }
+        : { ...task.status, timestampMs, error, message: 'waiting for addresses' };
+    tx.update('task', { ...task, status, attachments } satisfies Task);
+  }
+}
+
+function isRespecified(service: Service, previous: Service | undefined): boolean {
+  return previous === undefined || service.specVersion !== previous.specVersion;
+}
+
+function take(ids: Set<string>): string[] {
+  const taken = [...ids];
+  ids.clear();
+  return taken;
 }

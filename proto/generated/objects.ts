@@ -347,6 +347,7 @@ export const NodeDescriptionCodec: Codec<NodeDescription> = {
     if (m.kernel !== '') w.uint32(58).string(m.kernel);
     if (m.operatingSystem !== '') w.uint32(66).string(m.operatingSystem);
     NodeTrustCodec.write(m.trust, w.uint32(74).fork()).ldelim();
+    if (m.dataPathMtu !== 0) w.uint32(80).int32(m.dataPathMtu);
     return w;
   },
   read(r, end) {
@@ -359,6 +360,7 @@ export const NodeDescriptionCodec: Codec<NodeDescription> = {
     let kernel: string = '';
     let operatingSystem: string = '';
     let trust: NodeTrust = emptyNodeTrust;
+    let dataPathMtu: number = 0;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -373,10 +375,11 @@ export const NodeDescriptionCodec: Codec<NodeDescription> = {
         case 7: kernel = r.string(); break;
         case 8: operatingSystem = r.string(); break;
         case 9: trust = NodeTrustCodec.read(r, r.uint32() + r.pos); break;
+        case 10: dataPathMtu = r.int32(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { hostname, platform, resources, engineVersion, engineLabels: Object.fromEntries(engineLabels), runtime, kernel, operatingSystem, trust };
+    return { hostname, platform, resources, engineVersion, engineLabels: Object.fromEntries(engineLabels), runtime, kernel, operatingSystem, trust, dataPathMtu };
   },
 };
 
@@ -1352,6 +1355,7 @@ export const NetworkCodec: Codec<Network> = {
     if (m.vni !== 0) w.uint32(32).uint32(m.vni);
     for (const value of m.subnets) SubnetCodec.write(value, w.uint32(42).fork()).ldelim();
     if (m.error !== '') w.uint32(50).string(m.error);
+    if (m.mtu !== 0) w.uint32(56).int32(m.mtu);
     return w;
   },
   read(r, end) {
@@ -1361,6 +1365,7 @@ export const NetworkCodec: Codec<Network> = {
     let vni: number = 0;
     const subnets: Subnet[] = [];
     let error: string = '';
+    let mtu: number = 0;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -1370,9 +1375,10 @@ export const NetworkCodec: Codec<Network> = {
         case 4: vni = r.uint32(); break;
         case 5: subnets.push(SubnetCodec.read(r, r.uint32() + r.pos)); break;
         case 6: error = r.string(); break;
+        case 7: mtu = r.int32(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { id, meta, spec, vni, subnets, error };
+    return { id, meta, spec, vni, subnets, error, mtu };
   },
 };

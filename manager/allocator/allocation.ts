@@ -1,0 +1,252 @@
+// Which addresses and ports are given out, kept up with the store, and what networks, services and tasks get of them.
+// Decides only; the loop writes.
+
+import { isDeepStrictEqual } from 'node:util';
+import { hasCode, messageOf } from '../../core/errors.ts';
+import type {
+  Network,
+  NetworkAttachment,
+  PortConfig,
+  Service,
+  ServiceSpec,
+  Task,
+  TaskAttachment,
+  VirtualAddress,
+} from '../../core/generated/objects.ts';
+import { isTerminal } from '../../core/task-state.ts';
+import type { StoreEvent } from '../store/apply-entry.ts';
+import type { TablesView } from '../store/tables.ts';
+import { AddressSpace } from './address-space.ts';
+import { NotYet } from './not-yet.ts';
+import { planNetwork } from './plan-network.ts';
+import { PortBook } from './port-book.ts';
+
+export class Allocation {
+  readonly #view: TablesView;
+  readonly #spaces = new Map<string, AddressSpace[]>();
+  readonly #ports = new PortBook();
+
+  /** Reads everything once; from then on `note` has to hear of every event. */
+  constructor(view: TablesView) {
+    this.#view = view;
+    for (const network of view.network.values()) this.#noteNetwork(network);
+    for (const service of view.service.values()) this.#claimService(service);
+    for (const task of view.task.values()) if (!isTerminal(task.status.state)) this.#claimTask(task);
+  }
+
+  /** True when something was given back or became possible: who waits should try again. */
+  note({ kind, action, object, previous }: StoreEvent, nowMs: number): boolean {
+    if (kind === 'network') {
+      if (action === 'removed') this.#spaces.delete(object.id);
+      else this.#noteNetwork(object as Network);
+      return true;
+    }
+    if (kind === 'service') {
+      const before = (previous ?? (action === 'removed' ? object : undefined)) as Service | undefined;
+      const after = action === 'removed' ? undefined : (object as Service);
+      return this.#moveService(before, after, nowMs);
+    }
+    if (kind !== 'task') return false;
+    const task = object as Task;
+    if (action !== 'removed' && !isTerminal(task.status.state)) return false;
+    this.release(task.attachments, task.id, nowMs);
+    return task.attachments.length > 0;
+  }
+
+  /** The network with what it lacked, or with the reason why it cannot have it; undefined: nothing changes. */
+  network(network: Network): Network | undefined {
+    const next = { ...network, ...this.#choice(network) };
+    return isDeepStrictEqual(next, network) ? undefined : next;
+  }
+
+  /** The service with addresses and ports as its spec asks for; undefined: nothing changes. Throws `NotYet`. */
+  service(service: Service, nowMs: number): Service | undefined {
+    const virtualAddresses = this.#virtualAddresses(service, nowMs);
+    const ports = this.#ports.choose(service);
+    const isSame =
+      isDeepStrictEqual(virtualAddresses, service.virtualAddresses) &&
+      isDeepStrictEqual(ports, service.ports);
+    return isSame ? undefined : { ...service, virtualAddresses, ports };
+  }
+
+  /** What a task gets. Throws `NotYet`. */
+  task(task: Task, spec: ServiceSpec, nowMs: number): TaskAttachment[] {
+    const networks = spec.task.networks.flatMap((attachment) => this.#networkOf(attachment) ?? []);
+    if (spec.endpoint.ports.some(isIngress)) networks.push(this.#meshNetwork());
+    const attachments: TaskAttachment[] = [];
+    try {
+      for (const network of networks)
+        attachments.push({ networkId: network.id, addresses: this.#allocate(network, task.id, nowMs) });
+    } catch (error) {
+      this.release(attachments, task.id, nowMs);
+      throw error;
+    }
+    return attachments;
+  }
+
+  /** Takes back what a task was to get and did not. */
+  release(attachments: readonly TaskAttachment[], owner: string, nowMs: number): void {
+    for (const { networkId, addresses } of attachments)
+      for (const space of this.#spaces.get(networkId) ?? [])
+        for (const address of addresses) space.release(address, owner, nowMs);
+  }
+
+  /** When an address that rests may be given out again; undefined: none rests. */
+  nextFreeAtMs(): number | undefined {
+    const times = [...this.#spaces.values()].flat().flatMap((space) => space.nextFreeAtMs() ?? []);
+    return times.length === 0 ? undefined : Math.min(...times);
+  }
+
+  #choice(network: Network): Pick<Network, 'vni' | 'subnets' | 'mtu' | 'error'> {
+    try {
+      return { ...planNetwork(this.#view, network), error: '' };
+    } catch (error) {
+      if (!hasCode(error, 'resource-exhausted') && !hasCode(error, 'failed-precondition')) throw error;
+      const { vni, subnets, mtu } = network;
+      return { vni, subnets, mtu, error: messageOf(error) };
+    }
+  }
+
+  #noteNetwork({ id, subnets }: Network): void {
+    const known = this.#spaces.get(id) ?? [];
+    const spaces = subnets.map((subnet) => {
+      const space = new AddressSpace(subnet);
+      return known.find((other) => other.isSame(space)) ?? space;
+    });
+    this.#spaces.set(id, spaces);
+    if (known.length === 0 || spaces.every((space) => known.includes(space))) return;
+    // A subnet that was widened is counted anew.
+    for (const service of this.#view.service.values()) this.#claimService(service);
+    for (const task of this.#view.task.values()) if (!isTerminal(task.status.state)) this.#claimTask(task);
+  }
+
+  #claimTask({ id, attachments }: Task): void {
+    for (const { networkId, addresses } of attachments)
+      for (const address of addresses) this.#claim(networkId, address, id);
+  }
+
+  #claimService(service: Service): void {
+    for (const { networkId, address } of service.virtualAddresses)
+      this.#claim(networkId, address, service.id);
+    this.#ports.claim(service);
+  }
+
+  #claim(networkId: string, address: string, owner: string): boolean {
+    return (this.#spaces.get(networkId) ?? []).some((space) => space.claim(address, owner));
+  }
+
+  #moveService(before: Service | undefined, after: Service | undefined, nowMs: number): boolean {
+    const kept = new Set(after?.virtualAddresses.map(keyOf));
+    const left = before?.virtualAddresses.filter((virtual) => !kept.has(keyOf(virtual))) ?? [];
+    for (const { networkId, address } of left)
+      this.release([{ networkId, addresses: [address] }], before?.id ?? '', nowMs);
+    if (before !== undefined) this.#ports.release(before);
+    if (after !== undefined) this.#claimService(after);
+    return true;
+  }
+
+  #virtualAddresses(service: Service, nowMs: number): VirtualAddress[] {
+    const { spec } = service;
+    if (spec.endpoint.mode === 'dnsrr') return [];
+    return spec.task.networks.flatMap((attachment) => {
+      const network = this.#networkOf(attachment);
+      if (network === undefined || network.spec.driver !== 'overlay') return [];
+      const addresses = this.#virtualAddressesIn(network, attachment, service, nowMs);
+      return addresses.map((address) => ({ networkId: network.id, address }));
+    });
+  }
+
+  /** One of each family: what is asked for, what the service has, or a free one. */
+  #virtualAddressesIn(
+    network: Network,
+    { virtualAddresses: wanted }: NetworkAttachment,
+    service: Service,
+    nowMs: number,
+  ): string[] {
+    const owned = service.virtualAddresses.filter(({ networkId }) => networkId === network.id);
+    return this.#familiesOf(network).map((spaces) => {
+      const isHere = (address: string) => spaces.some((space) => space.contains(address));
+      const asked = wanted.find(isHere);
+      if (asked !== undefined) {
+        if (this.#claim(network.id, asked, service.id)) return asked;
+        throw new NotYet(`network ${network.spec.name}: address ${asked} is in use`);
+      }
+      const current = owned.find(({ address }) => isHere(address));
+      return current?.address ?? allocateIn(spaces, service.id, nowMs, network);
+    });
+  }
+
+  #allocate(network: Network, owner: string, nowMs: number): string[] {
+    const given: string[] = [];
+    try {
+      for (const spaces of this.#familiesOf(network)) given.push(allocateIn(spaces, owner, nowMs, network));
+    } catch (error) {
+      this.release([{ networkId: network.id, addresses: given }], owner, nowMs);
+      throw error;
+    }
+    return given;
+  }
+
+  /** The subnets of each family that the network has. */
+  #familiesOf({ id }: Network): AddressSpace[][] {
+    const spaces = this.#spaces.get(id) ?? [];
+    return [4, 6]
+      .map((family) => spaces.filter((space) => space.family === family))
+      .filter((group) => group.length > 0);
+  }
+
+  /** undefined for what each node has for itself. */
+  #networkOf({ networkId }: NetworkAttachment): Network | undefined {
+    if (NODE_NETWORKS.has(networkId)) return undefined;
+    const network = this.#view.network.get(networkId);
+    if (network === undefined) throw new NotYet(`network ${networkId} is gone`);
+    return requireReady(network);
+  }
+
+  #meshNetwork(): Network {
+    for (const network of this.#view.network.values()) if (network.spec.ingress) return requireReady(network);
+    throw new NotYet(
+      'there is no ingress network to publish ports in: tsswarm network create --ingress ingress',
+    );
+  }
+}
+
+/** What each node has for itself. */
+const NODE_NETWORKS: ReadonlySet<string> = new Set(['host', 'none', 'bridge']);
+
+function requireReady(network: Network): Network {
+  if (network.subnets.length > 0) return network;
+  const reason = network.error === '' ? 'has no subnet yet' : `has no subnet: ${network.error}`;
+  throw new NotYet(`network ${network.spec.name} ${reason}`);
+}
+
+function allocateIn(
+  spaces: readonly AddressSpace[],
+  owner: string,
+  nowMs: number,
+  { spec }: Network,
+): string {
+  for (const space of spaces) {
+    const address = space.allocate(owner, nowMs);
+    if (address !== undefined) return address;
+  }
+  const [capacity, used] = [total(spaces, 'capacity'), total(spaces, 'used')];
+  const rest =
+    used < capacity ? `${capacity - used} were just given back and rest a few seconds` : 'all are in use';
+  throw new NotYet(
+    `network ${spec.name} has no free address: ${used} of ${capacity} in use, ${rest}; ` +
+      `widen it: tsswarm network update --subnet-add SUBNET ${spec.name}`,
+  );
+}
+
+function total(spaces: readonly AddressSpace[], what: 'capacity' | 'used'): number {
+  return spaces.reduce((sum, space) => sum + space[what], 0);
+}
+
+function isIngress({ publishMode }: PortConfig): boolean {
+  return publishMode === 'ingress';
+}
+
+function keyOf({ networkId, address }: VirtualAddress): string {
+  return `${networkId} ${address}`;
+}
