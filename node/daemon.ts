@@ -353,10 +353,10 @@ export class Daemon {
       });
   }
 
-  #membershipOptions() {
+  #membershipOptions(): MembershipOptions {
     return {
       ...this.#options,
-      describe: (...of: Parameters<MembershipOptions['describe']>) => this.#describe(...of),
+      describe: (trust, dataPathAddress) => this.#describe(trust, dataPathAddress),
       etcd: this.#etcd,
       onProblem: (subject: string, text: string) => this.#problems.set(subject, text),
     };

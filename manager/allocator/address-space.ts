@@ -123,7 +123,7 @@ export class AddressSpace {
     return first !== undefined && first[1] <= nowMs - RESERVED_MS ? first[0] : undefined;
   }
 
-  /** Those that were given back before then are as free as any. */
+  /** Those that were given back before then are free like the others. */
   #wake(beforeMs: number): void {
     for (const [offset, sinceMs] of this.#resting) {
       if (sinceMs > beforeMs) return;
