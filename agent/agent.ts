@@ -5,7 +5,7 @@ import type { NodeDescription } from '../core/generated/objects.ts';
 import type { ClusterNews } from '../proto/generated/dispatcher.ts';
 import type { Channel } from '../rpc/client.ts';
 import type { Engine } from './engine/engine.ts';
-import type { Network } from './network/network.ts';
+import type { TaskNetworks } from './network/network.ts';
 import { Redescription, runSessions } from './session/session.ts';
 import { Worker } from './worker/worker.ts';
 
@@ -17,7 +17,7 @@ export interface AgentOptions {
   readonly address: () => string;
   readonly onNews: (news: ClusterNews) => void;
   readonly engine: Engine;
-  readonly network: Network;
+  readonly network: TaskNetworks;
   readonly stateDirectory: string;
   readonly describe: () => NodeDescription;
   readonly clock: Clock;

@@ -2,6 +2,7 @@
 
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { Engine } from './engine/engine.ts';
+import type { Drift } from './network/overlay/overlay.ts';
 
 const BUCKETS_S = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
 
@@ -10,6 +11,7 @@ export class AgentMetrics {
   readonly #containers: Histogram<'action'>;
   readonly #images: Histogram<'action'>;
   readonly #failures: Counter<'action'>;
+  readonly #repairs: Counter<'kind' | 'problem'>;
 
   constructor() {
     const registers = [this.registry];
@@ -33,6 +35,17 @@ export class AgentMetrics {
       labelNames: ['action'],
       registers,
     });
+    this.#repairs = new Counter({
+      name: 'tsswarm_network_repairs_total',
+      help: 'What audits found in the kernel that was not as it should be, and mended.',
+      labelNames: ['kind', 'problem'],
+      registers,
+    });
+  }
+
+  /** Counts what an audit of a network had to mend. */
+  countRepairs(drift: readonly Drift[]): void {
+    for (const { what, problem } of drift) this.#repairs.inc({ kind: what, problem });
   }
 
   /** Reads the containers' states at every scrape. */

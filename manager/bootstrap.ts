@@ -7,10 +7,13 @@ import {
   type ClusterNetwork,
   type ClusterSpec,
   emptyMeta,
+  emptyNetwork,
+  emptyNetworkSpec,
   emptyNodeDescription,
+  type NetworkSpec,
   type NodeAvailability,
 } from '../core/generated/objects.ts';
-import type { RandomBytes } from '../core/ids.ts';
+import { newId, type RandomBytes } from '../core/ids.ts';
 import { newSecrets } from './ca/authority.ts';
 import type { CertificateTool } from './ca/certificate-tool.ts';
 import { withoutManagement } from './ca/role-loop.ts';
@@ -45,20 +48,20 @@ export async function bootstrap(options: BootstrapOptions, founding: Bootstrap):
     ? await newSecrets(tool, { clusterId, autolock: spec.autolock, nowMs: clock.nowMs(), randomBytes })
     : undefined;
   await store.update((tx) => {
-    if (secrets !== undefined && tx.view.cluster.get(clusterId) === undefined)
-      tx.create('cluster', {
-        id: clusterId,
-        meta: emptyMeta,
-        spec,
-        secrets,
-        network: { ...defaultClusterNetwork, ...founding.network },
-      });
+    if (secrets !== undefined && tx.view.cluster.get(clusterId) === undefined) {
+      const network = { ...defaultClusterNetwork, ...founding.network };
+      tx.create('cluster', { id: clusterId, meta: emptyMeta, spec, secrets, network });
+      tx.create('network', { ...emptyNetwork, id: newId(randomBytes), spec: ingressNetwork });
+    }
     putFirstManager(tx, options, founding);
     // Whoever managed before is gone; if it comes back, it has to be promoted again.
     for (const node of tx.view.node.values())
       if (node.id !== options.nodeId && node.role === 'manager') tx.update('node', withoutManagement(node));
   });
 }
+
+/** The network of the routing mesh, as Swarm makes it. An operator may replace it. */
+const ingressNetwork: NetworkSpec = { ...emptyNetworkSpec, name: 'ingress', ingress: true };
 
 function putFirstManager(
   tx: Transaction,

@@ -37,7 +37,7 @@ import { deleteIdentity, type Identity, readIdentity, writeIdentity } from './id
 import { joinCluster } from './joining.ts';
 import { nodeLog } from './log.ts';
 import { chooseAddresses, describeMachine, mtuOf } from './machine.ts';
-import { type Beginning, Membership, type MembershipOptions } from './membership.ts';
+import { type Beginning, Membership, type MembershipOptions, type OpenNetworks } from './membership.ts';
 import type { NodeFacts } from './metrics-server.ts';
 import { Problems } from './problems.ts';
 import { restoreManager } from './restore-manager.ts';
@@ -49,6 +49,7 @@ export interface DaemonOptions {
   readonly program: string;
   readonly engine: Engine;
   readonly network: LocalNetwork;
+  readonly openNetworks: OpenNetworks;
 }
 
 const READY_LIMIT_MS = 30_000;

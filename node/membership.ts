@@ -6,7 +6,7 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Agent, startAgent } from '../agent/agent.ts';
 import type { Engine } from '../agent/engine/engine.ts';
-import type { LocalNetwork } from '../agent/network/local-network.ts';
+import type { ClusterNetworks } from '../agent/network/cluster-networks.ts';
 import { parseHostPort } from '../core/addresses.ts';
 import { hasCode, messageOf, SwarmError } from '../core/errors.ts';
 import {
@@ -43,12 +43,22 @@ export interface MembershipOptions {
   readonly config: DaemonConfig;
   readonly program: string;
   readonly engine: Engine;
-  readonly network: LocalNetwork;
+  readonly openNetworks: OpenNetworks;
   readonly describe: (trust: NodeTrust, dataPathAddress: string) => NodeDescription;
   readonly etcd: EtcdSettings | undefined;
   /** Told why something does not work, for the node's status; empty when it does again. */
-  readonly onProblem: (subject: 'manager' | 'agent' | 'news' | 'certificate', problem: string) => void;
+  readonly onProblem: (
+    subject: 'manager' | 'agent' | 'news' | 'certificate' | 'network',
+    problem: string,
+  ) => void;
 }
+
+/** The networks of the tasks of this node, as a member with this id and address. */
+export type OpenNetworks = (member: {
+  readonly nodeId: string;
+  readonly dataPathAddress: string;
+  readonly onProblem: (problem: string) => void;
+}) => Promise<ClusterNetworks>;
 
 /** How a membership begins. */
 export interface Beginning {
@@ -93,6 +103,7 @@ export class Membership {
   /** The newest first; what is on the disk may still be wrapped with the one before. */
   #unlockKeys: readonly string[];
   #agent: Agent | undefined;
+  #networks: ClusterNetworks | undefined;
   #manager: { readonly stop: () => Promise<void> } | undefined;
   #changes: Promise<void> = Promise.resolve();
   #cancelRenewal = () => {};
@@ -177,6 +188,8 @@ export class Membership {
     this.#stopping.abort();
     await this.#changes;
     await this.#agent?.removeAll();
+    await this.#networks?.destroy();
+    this.#networks = undefined;
     await this.stop();
   }
 
@@ -187,6 +200,7 @@ export class Membership {
     this.#cancelAdoption();
     await this.#changes;
     await this.#agent?.stop();
+    await this.#networks?.stop();
     await this.#manager?.stop();
     this.#tool[Symbol.dispose]();
   }
@@ -215,11 +229,18 @@ export class Membership {
   }
 
   async #startAgent(): Promise<Agent> {
-    const { engine, network, describe } = this.#options;
+    const { engine, openNetworks, onProblem, describe } = this.#options;
+    const { nodeId, dataPathAddress } = this.#identity;
     const stateDirectory = path.join(this.#dataRoot, 'agent', 'tasks');
     mkdirSync(stateDirectory, { recursive: true, mode: 0o700 });
+    const network = await openNetworks({
+      nodeId,
+      dataPathAddress,
+      onProblem: (problem) => onProblem('network', problem),
+    });
+    this.#networks = network;
     return startAgent({
-      nodeId: this.#identity.nodeId,
+      nodeId,
       connect: () => this.#connectAgent(),
       address: () => parseHostPort(this.#identity.advertiseAddress, 'address').host,
       onNews: (news) => this.#follow(news),

@@ -7,6 +7,7 @@ import path from 'node:path';
 import { openEngine } from '../agent/engine/open.ts';
 import { engineLog, networkLog } from '../agent/log.ts';
 import { AgentMetrics } from '../agent/metrics.ts';
+import { ClusterNetworks, destroyClusterNetworks } from '../agent/network/cluster-networks.ts';
 import { destroyLocalNetwork, openLocalNetwork } from '../agent/network/local-network.ts';
 import { SwarmError } from '../core/errors.ts';
 import { VERSION } from '../core/version.ts';
@@ -36,7 +37,20 @@ export async function runDaemon(config: DaemonConfig): Promise<void> {
   await using network = await openLocalNetwork({ ...networkOptions(config), logger: networkLog });
   // From here on a failure has to end what runs already, or the process would stay half alive.
   await using started = new AsyncDisposableStack();
-  const daemon = await Daemon.open({ config, program: currentProgram(), engine, network });
+  const daemon = await Daemon.open({
+    config,
+    program: currentProgram(),
+    engine,
+    network,
+    openNetworks: (member) =>
+      ClusterNetworks.open({
+        ...networkOptions(config),
+        ...member,
+        local: network,
+        onRepair: (drift) => metrics.countRepairs(drift),
+        logger: networkLog,
+      }),
+  });
   started.defer(() => daemon.stop());
   const facts = nodeMetrics(() => daemon.facts);
   const metricsServer = await serveMetrics(config['metrics-addr'], [
@@ -72,6 +86,7 @@ export async function teardown(config: DaemonConfig): Promise<void> {
   const engine = await openEngine(engineOptions(config));
   for (const { id } of await engine.containers.list()) await engine.containers.remove(id);
   await engine.shutdownContainerd();
+  await destroyClusterNetworks({ ...networkOptions(config), logger: networkLog });
   await destroyLocalNetwork(networkOptions(config));
   rmSync(config['run-dir'], { recursive: true, force: true });
 }

@@ -1,7 +1,8 @@
-// What a network does for containers on this node. Endpoints are named by the container that they belong to.
+// What the node's networks do for containers. Endpoints are named by the container that they belong to.
 // Every method is safe to repeat after a crash: an operation that finds its work done succeeds.
 
-import type { PortConfig } from '../../core/generated/objects.ts';
+import type { PortConfig, TaskAttachment } from '../../core/generated/objects.ts';
+import type { Assignments } from '../../proto/generated/dispatcher.ts';
 
 export interface EndpointRequest {
   /** The container's id. */
@@ -21,6 +22,7 @@ export interface Endpoint {
   readonly resolvConf: string;
 }
 
+/** The network of this node alone. */
 export interface Network extends AsyncDisposable {
   /** Namespace, addresses, routes. A published port that is taken is `failed-precondition`, naming the port. */
   attach(request: EndpointRequest): Promise<Endpoint>;
@@ -30,4 +32,23 @@ export interface Network extends AsyncDisposable {
   detach(id: string): Promise<void>;
   /** The endpoints that exist, also those made before a restart of this process. */
   list(): Promise<Endpoint[]>;
+}
+
+export interface TaskNetworkRequest extends EndpointRequest {
+  /** In networks of the cluster, in the order of the interfaces; none: the network of the node alone. */
+  readonly attachments: readonly TaskAttachment[];
+  /** Instead of all others: the node's own interfaces, or nothing but loopback. */
+  readonly instead?: 'host' | 'none';
+}
+
+/** All networks that a task can be part of on this node. */
+export interface TaskNetworks {
+  /** What the managers say of the cluster's networks. */
+  hear(assignments: Assignments): void;
+  attach(request: TaskNetworkRequest): Promise<Endpoint>;
+  /** Returns when nobody begins a connection to it any more. */
+  drain(id: string): Promise<void>;
+  detach(id: string): Promise<void>;
+  /** Ids of the containers that have something here. */
+  list(): Promise<string[]>;
 }

@@ -1,9 +1,9 @@
 // From a task and its spec to what the engine needs. Pure.
 
-import type { Revision, Task } from '../../core/generated/objects.ts';
+import type { Revision, ServiceSpec, Task } from '../../core/generated/objects.ts';
 import { parseLogOptions } from '../../core/validate-spec.ts';
 import type { ContainerConfig } from '../engine/engine.ts';
-import type { Endpoint } from '../network/network.ts';
+import type { Endpoint, TaskNetworkRequest } from '../network/network.ts';
 
 // Docker's own default keeps everything in one file; a node that nobody watches must not fill its disk.
 const DEFAULT_LOG_MAX_BYTES = 64 * 2 ** 20;
@@ -29,6 +29,18 @@ export function containerConfig(task: Task, { spec }: Revision, endpoint: Endpoi
       address: endpoint.address,
     },
   };
+}
+
+/** "host" and "none" are what each node has for itself. */
+export function networkRequest(
+  { id, attachments }: Task,
+  { task, endpoint }: ServiceSpec,
+): TaskNetworkRequest {
+  const ports = endpoint.ports.filter(({ publishMode }) => publishMode === 'host');
+  const instead = task.networks
+    .map(({ networkId }) => networkId)
+    .find((name) => name === 'host' || name === 'none');
+  return { id, ports, attachments, ...(instead && { instead }) };
 }
 
 /** The labels that cAdvisor, dashboards and log collectors look for on Swarm's containers. */

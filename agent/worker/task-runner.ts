@@ -10,15 +10,15 @@ import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
 import type { ContainerExit, Engine } from '../engine/engine.ts';
 import type { Limiter } from '../engine/limiter.ts';
 import { workerLog } from '../log.ts';
-import type { Network } from '../network/network.ts';
-import { containerConfig } from './container-config.ts';
+import type { TaskNetworks } from '../network/network.ts';
+import { containerConfig, networkRequest } from './container-config.ts';
 import type { ImagePuller } from './image-puller.ts';
 import type { Journal } from './journal.ts';
 import { type Action, nextAction } from './task-step.ts';
 
 export interface RunnerContext {
   readonly engine: Engine;
-  readonly network: Network;
+  readonly network: TaskNetworks;
   readonly puller: ImagePuller;
   readonly journal: Journal;
   readonly clock: Clock;
@@ -152,7 +152,7 @@ export class TaskRunner {
     await Promise.race([puller.ensure(spec.task.container.image, this.#revision.id), abortion(signal)]);
     await this.#context.preparations.run(async () => {
       signal.throwIfAborted();
-      const endpoint = await network.attach({ id: this.#task.id, ports: spec.endpoint.ports });
+      const endpoint = await network.attach(networkRequest(this.#task, spec));
       await engine.containers.create(containerConfig(this.#task, this.#revision, endpoint));
       await this.#set('ready', 'prepared', { ports: endpoint.ports });
     });

@@ -10,14 +10,14 @@ import type { Assignments, LogOptions } from '../../proto/generated/dispatcher.t
 import type { ContainerSummary, Engine, LogRecord } from '../engine/engine.ts';
 import { Limiter } from '../engine/limiter.ts';
 import { workerLog } from '../log.ts';
-import type { Network } from '../network/network.ts';
+import type { TaskNetworks } from '../network/network.ts';
 import { ImagePuller } from './image-puller.ts';
 import { Journal, type JournalEntry } from './journal.ts';
 import { type RunnerContext, TaskRunner } from './task-runner.ts';
 
 export interface WorkerOptions {
   readonly engine: Engine;
-  readonly network: Network;
+  readonly network: TaskNetworks;
   readonly clock: Clock;
   readonly stateDirectory: string;
 }
@@ -65,7 +65,10 @@ export class Worker {
   }
 
   /** Carries out a message of the manager. */
-  assign({ complete, revisions, tasks, removedTaskIds, removedRevisionIds }: Assignments): void {
+  assign(assignments: Assignments): void {
+    const { complete, revisions, tasks, removedTaskIds, removedRevisionIds } = assignments;
+    // Tasks wait for their networks, never the other way round.
+    this.#context.network.hear(assignments);
     for (const revision of revisions) this.#revisions.set(revision.id, revision);
     for (const task of tasks) this.#assignTask(task);
     const wanted = new Set(tasks.map(({ id }) => id));
@@ -124,7 +127,7 @@ export class Worker {
     );
     const known = new Set(entries.map(({ task }) => task.id));
     for (const id of containers.keys()) if (!known.has(id)) await this.#discard(id);
-    for (const { id } of await network.list()) if (!known.has(id)) await network.detach(id);
+    for (const id of await network.list()) if (!known.has(id)) await network.detach(id);
     for (const { task, revision, status } of entries) {
       this.#revisions.set(revision.id, revision);
       const adopted = adoptStatus(status, containers.get(task.id), this.#context.clock.nowMs());

@@ -9,7 +9,7 @@ import type {
   Engine,
   Images,
 } from '../../agent/engine/engine.ts';
-import type { Endpoint, EndpointRequest, Network } from '../../agent/network/network.ts';
+import type { Endpoint, EndpointRequest, TaskNetworks } from '../../agent/network/network.ts';
 import { SwarmError } from '../../core/errors.ts';
 
 interface FakeContainer {
@@ -111,7 +111,7 @@ export class FakeEngine implements Engine {
   }
 }
 
-export class FakeNetwork implements Network {
+export class FakeNetwork implements TaskNetworks {
   readonly endpoints = new Map<string, Endpoint>();
   #address = 1;
 
@@ -135,9 +135,9 @@ export class FakeNetwork implements Network {
     this.endpoints.delete(id);
   }
 
-  async list(): Promise<Endpoint[]> {
-    return [...this.endpoints.values()];
+  async list(): Promise<string[]> {
+    return [...this.endpoints.keys()];
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {}
+  hear(): void {}
 }
