@@ -7,10 +7,15 @@ import { parseAddress } from './ip-address.ts';
 import { requireName } from './validate-fields.ts';
 
 /** What each node has for itself; no network of the cluster has such a name. */
-export const NODE_NETWORKS: readonly string[] = ['host', 'none', 'bridge'];
+const NODE_NETWORKS: readonly string[] = ['host', 'none', 'bridge'];
 // Linux's IFNAMSIZ leaves so many characters.
 const INTERFACE_PATTERN = /^[^\s/:]{1,15}$/;
 const PORT_MAX = 65_535;
+
+/** True of what needs no network of the cluster. */
+export function isNodeNetwork(target: string): boolean {
+  return NODE_NETWORKS.includes(target);
+}
 
 /** Throws `invalid-argument` on the first field that is wrong. */
 export function validateNetworks(networks: readonly NetworkAttachment[], { mode }: EndpointSpec): void {
@@ -21,10 +26,7 @@ export function validateNetworks(networks: readonly NetworkAttachment[], { mode 
     seen.add(target);
     if ((target === 'host' || target === 'none') && networks.length > 1)
       throw invalidField('network', `"${target}" goes with no other network`);
-    if (
-      NODE_NETWORKS.includes(target) &&
-      aliases.length + virtualAddresses.length + Object.keys(options).length > 0
-    )
+    if (isNodeNetwork(target) && aliases.length + virtualAddresses.length + Object.keys(options).length > 0)
       throw invalidField(
         'network',
         `"${target}" is each node's own: it has no aliases, addresses or options`,

@@ -10,13 +10,13 @@ import {
   covers,
   formatAddress,
   formatPrefix,
+  lastAddress,
   overlaps,
   type Prefix,
   parseAddress,
   parsePrefix,
-  prefixSize,
 } from './ip-address.ts';
-import { NODE_NETWORKS } from './validate-endpoint.ts';
+import { isNodeNetwork } from './validate-endpoint.ts';
 import { requireLabels, requireName, requireWhole } from './validate-fields.ts';
 
 // What every host has to take; IPv6 asks for more.
@@ -52,7 +52,7 @@ const DRIVER_OPTIONS: Readonly<
 /** Throws `invalid-argument` on the first field that is wrong. */
 export function validateNetworkSpec(spec: NetworkSpec): void {
   requireName('name', spec.name);
-  if (NODE_NETWORKS.includes(spec.name.toLowerCase()))
+  if (isNodeNetwork(spec.name.toLowerCase()))
     throw invalidField('name', `"${spec.name}" is what each node has for itself: choose another one`);
   requireLabels('label', spec.labels);
   validateDriver(spec);
@@ -218,5 +218,5 @@ function requireHost(field: string, text: string, prefix: Prefix): Address {
 
 /** False for the network itself and for IPv4's broadcast address. */
 export function isHostAddress(prefix: Prefix, { family, value }: Address): boolean {
-  return value !== prefix.base && (family === 6 || value !== prefix.base + prefixSize(prefix) - 1n);
+  return value !== prefix.base && (family === 6 || value !== lastAddress(prefix).value);
 }
