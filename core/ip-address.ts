@@ -78,6 +78,11 @@ export function prefixSize({ family, length }: Pick<Prefix, 'family' | 'length'>
   return 1n << BigInt(addressBits(family) - length);
 }
 
+/** Of IPv4 it is the broadcast address. */
+export function lastAddress(prefix: Prefix): Address {
+  return { family: prefix.family, value: prefix.base + prefixSize(prefix) - 1n };
+}
+
 /** Some address is in both. */
 export function overlaps(a: Prefix, b: Prefix): boolean {
   const wider = a.length < b.length ? a : b;

@@ -3,9 +3,12 @@ import { test } from 'node:test';
 import { newServiceSpec } from './defaults.ts';
 import {
   type ContainerSpec,
+  type EndpointSpec,
   emptyEndpointSpec,
+  emptyNetworkAttachment,
   emptyPortConfig,
   type Mount,
+  type NetworkAttachment,
   type PortConfig,
   type ServiceSpec,
 } from './generated/objects.ts';
@@ -37,6 +40,17 @@ const port = (change: Partial<PortConfig>): ServiceSpec => ({
     ports: [{ ...emptyPortConfig, targetPort: 80, publishedPort: 8080, publishMode: 'host', ...change }],
   },
 });
+/** The same port once more, as it is and as changed. */
+const ports = (one: Partial<PortConfig>, other: Partial<PortConfig>): ServiceSpec => ({
+  ...good,
+  endpoint: { ...good.endpoint, ports: [one, other].flatMap((change) => port(change).endpoint.ports) },
+});
+const endpoint = (change: Partial<EndpointSpec>, spec: ServiceSpec = good): ServiceSpec => ({
+  ...spec,
+  endpoint: { ...spec.endpoint, ...change },
+});
+const attached = (...changes: readonly Partial<NetworkAttachment>[]): ServiceSpec =>
+  task({ networks: changes.map((change) => ({ ...emptyNetworkAttachment, networkId: 'front', ...change })) });
 const limits = (change: object) =>
   task({ resources: { ...good.task.resources, limits: { ...good.task.resources.limits, ...change } } });
 const reservations = (change: object) =>
@@ -47,6 +61,13 @@ const reservations = (change: object) =>
 test('an ordinary spec is accepted', () => {
   validateServiceSpec(good);
   validateServiceSpec(port({}));
+  validateServiceSpec(
+    port({ publishMode: 'ingress', publishedPort: 0, locality: 'only', hostAddress: '10.0.0.1' }),
+  );
+  validateServiceSpec(
+    attached({ networkId: 'front', aliases: ['www'], virtualAddresses: ['10.0.1.5', 'fd00::5'] }),
+  );
+  validateServiceSpec(attached({ networkId: 'host' }));
   validateServiceSpec(
     container({ mounts: [mount({}), mount({ type: 'tmpfs', source: '', target: '/tmp' })] }),
   );
@@ -132,6 +153,74 @@ test('each malformed field is refused by name', () => {
     ],
     ['target port zero', port({ targetPort: 0 }), /^publish: target port 0/],
     ['a published port too high', port({ publishedPort: 70_000 }), /^publish: published port 70000/],
+    ['a port on a name', port({ hostAddress: 'eth0' }), /^publish: address "eth0" must be an IP address/],
+    [
+      'a port on every address',
+      port({ hostAddress: '0.0.0.0' }),
+      /^publish: address 0.0.0.0 is every address/,
+    ],
+    ['a port on no interface', port({ hostInterface: 'a b' }), /^publish: interface "a b"/],
+    [
+      'a port on an address and an interface',
+      port({ hostAddress: '10.0.0.1', hostInterface: 'eth0' }),
+      /^publish: address and interface do not go together/,
+    ],
+    [
+      'a host port that is local',
+      port({ locality: 'prefer' }),
+      /^publish: local=prefer goes with mode=ingress/,
+    ],
+    ['a port twice', ports({}, { targetPort: 81 }), /^publish: port 8080\/tcp is published twice/],
+    [
+      'a port of both modes',
+      ports({}, { publishMode: 'ingress' }),
+      /^publish: port 8080\/tcp is published twice/,
+    ],
+    [
+      'a port here and everywhere',
+      ports({}, { hostAddress: '10.0.0.1' }),
+      /^publish: port 8080\/tcp is published/,
+    ],
+    [
+      'an ingress port without VIP',
+      endpoint({ mode: 'dnsrr' }, port({ publishMode: 'ingress' })),
+      /^publish: port 80 cannot be published in ingress mode with endpoint-mode dnsrr/,
+    ],
+    [
+      'an affinity that nobody has',
+      endpoint({ mode: 'dnsrr', affinity: 'client-address' }),
+      /^affinity: goes with endpoint-mode vip/,
+    ],
+    ['a weight of two words', endpoint({ weightLabel: 'a b' }), /^weight-label: "a b"/],
+    ['a weight that nobody has', endpoint({ mode: 'dnsrr', weightLabel: 'w' }), /^weight-label: goes with/],
+    ['a network without name', attached({ networkId: '' }), /^network: must be the name or id/],
+    ['one network twice', attached({}, {}), /^network: "front" is used twice/],
+    [
+      'a host with company',
+      attached({}, { networkId: 'host' }),
+      /^network: "host" goes with no other network/,
+    ],
+    [
+      'a host with a name',
+      attached({ networkId: 'host', aliases: ['a'] }),
+      /^network: "host" is each node's own/,
+    ],
+    ['an alias with a dot', attached({ aliases: ['a.b'] }), /^network: alias: "a.b"/],
+    [
+      'a VIP that is a name',
+      attached({ virtualAddresses: ['web'] }),
+      /^network: vip: "web" must be an IP address/,
+    ],
+    [
+      'two VIPs of a family',
+      attached({ virtualAddresses: ['10.0.0.1', '10.0.0.2'] }),
+      /^network: vip: a service has one address of IPv4/,
+    ],
+    [
+      'a VIP that is not wanted',
+      endpoint({ mode: 'dnsrr' }, attached({ virtualAddresses: ['10.0.0.1'] })),
+      /^network: vip: a service with endpoint-mode dnsrr has none/,
+    ],
     [
       'an unknown log option',
       task({ logDriver: { name: 'json-file', options: { colour: 'red' } } }),
@@ -147,9 +236,15 @@ test('each malformed field is refused by name', () => {
     assert.throws(() => validateServiceSpec(spec), { code: 'invalid-argument', message }, what);
 });
 
+test('one port may be published on several addresses, or chosen several times', () => {
+  validateServiceSpec(ports({ hostAddress: '10.0.0.1' }, { hostAddress: '10.0.0.2' }));
+  validateServiceSpec(ports({ hostInterface: 'eth0' }, { hostInterface: 'eth1' }));
+  validateServiceSpec(ports({}, { protocol: 'udp' }));
+  validateServiceSpec(ports({ publishedPort: 0 }, { publishedPort: 0 }));
+});
+
 test('what this version cannot do is refused as such, never ignored', () => {
   const cases: [ServiceSpec, RegExp][] = [
-    [port({ publishMode: 'ingress' }), /^publish: mode=ingress is not supported yet/],
     [
       container({ mounts: [mount({ type: 'volume', source: 'data' })] }),
       /^mount: type "volume".*not supported yet/,

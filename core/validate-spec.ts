@@ -8,7 +8,6 @@ import type {
   Mount,
   NodeSpec,
   Placement,
-  PortConfig,
   ResourceRequirements,
   RestartPolicy,
   ServiceSpec,
@@ -17,10 +16,9 @@ import type {
 } from './generated/objects.ts';
 import { parseImageReference } from './image-reference.ts';
 import { parseSignal } from './signals.ts';
+import { validateEndpoint, validateNetworks } from './validate-endpoint.ts';
+import { requireLabels, requireName, requireWhole } from './validate-fields.ts';
 
-const NAME_PATTERN = /^[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*$/;
-// A service's name becomes a DNS label.
-const NAME_LENGTH_MAX = 63;
 const HOSTNAME_PATTERN =
   /^(?=.{1,253}$)[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*$/;
 // Swarm's floors: less CPU than this cannot be expressed as a quota, less memory than this starts nothing.
@@ -32,8 +30,8 @@ export const SPEC_BYTES_MAX = 512 * 1024;
 
 /** Throws `invalid-argument` on the first field that is wrong; `unimplemented` on what this version cannot do. */
 export function validateServiceSpec(spec: ServiceSpec): void {
-  validateName(spec.name);
-  validateLabels('label', spec.labels);
+  requireName('name', spec.name);
+  requireLabels('label', spec.labels);
   if (spec.mode.replicated === undefined) throw invalidField('mode', 'must be "replicated"');
   const { replicas } = spec.mode.replicated;
   requireWhole('replicas', replicas);
@@ -43,20 +41,13 @@ export function validateServiceSpec(spec: ServiceSpec): void {
   validateUpdateConfig('rollback', spec.rollback);
   if (spec.rollback.failureAction === 'rollback')
     throw invalidField('rollback-failure-action', 'must be "pause" or "continue"');
-  validatePorts(spec.endpoint.ports);
+  validateNetworks(spec.task.networks, spec.endpoint);
+  validateEndpoint(spec.endpoint);
 }
 
 /** Refuses a node name or label that could not be addressed later. */
 export function validateNodeSpec(spec: NodeSpec): void {
-  validateLabels('label', spec.labels);
-}
-
-function validateName(name: string): void {
-  if (name === '') throw invalidField('name', 'must not be empty');
-  if (name.length > NAME_LENGTH_MAX)
-    throw invalidField('name', `must be ${NAME_LENGTH_MAX} characters or fewer, it has ${name.length}`);
-  if (!NAME_PATTERN.test(name))
-    throw invalidField('name', `"${name}" is not valid as a DNS name: letters, digits, "-" and "_" inside`);
+  requireLabels('label', spec.labels);
 }
 
 function validateTaskSpec(task: TaskSpec): void {
@@ -84,7 +75,7 @@ function validateContainer(container: ContainerSpec): void {
     if (!/^[^\s:]+$/.test(group)) throw invalidField('group', `"${group}" must be a group's name or number`);
   if (container.hostname !== '' && !HOSTNAME_PATTERN.test(container.hostname))
     throw invalidField('hostname', `"${container.hostname}" is not a valid host name`);
-  validateLabels('container-label', container.labels);
+  requireLabels('container-label', container.labels);
   if (container.stopSignal !== '') parseSignal(container.stopSignal, 'stop-signal');
   requireWhole('stop-grace-period', container.stopGracePeriodMs ?? 0);
   validateMounts(container.mounts);
@@ -174,32 +165,4 @@ function validateUpdateConfig(kind: 'update' | 'rollback', config: UpdateConfig)
   requireWhole(`${kind}-monitor`, config.monitorMs);
   if (!(config.maxFailureRatio >= 0 && config.maxFailureRatio <= 1))
     throw invalidField(`${kind}-max-failure-ratio`, `${config.maxFailureRatio} must be from 0 to 1`);
-}
-
-function validatePorts(ports: readonly PortConfig[]): void {
-  const published = new Set<string>();
-  for (const port of ports) {
-    if (port.targetPort < 1 || port.targetPort > 65535)
-      throw invalidField('publish', `target port ${port.targetPort} must be from 1 to 65535`);
-    if (port.publishedPort > 65535)
-      throw invalidField('publish', `published port ${port.publishedPort} must be from 0 to 65535`);
-    if (port.publishMode === 'ingress')
-      throw new SwarmError('unimplemented', 'publish: mode=ingress is not supported yet', {
-        hint: 'Publish on the nodes that run the tasks: --publish mode=host,target=PORT[,published=PORT]',
-      });
-    if (port.publishedPort === 0) continue;
-    const key = `${port.publishedPort}/${port.protocol}`;
-    if (published.has(key)) throw invalidField('publish', `port ${key} is published twice`);
-    published.add(key);
-  }
-}
-
-function validateLabels(field: string, labels: Readonly<Record<string, string>>): void {
-  for (const key of Object.keys(labels))
-    if (key.trim() === '') throw invalidField(field, 'a label needs a name: NAME=VALUE');
-}
-
-function requireWhole(field: string, value: number): void {
-  if (!Number.isSafeInteger(value) || value < 0)
-    throw invalidField(field, `${value} must be a whole number, zero or more`);
 }

@@ -392,7 +392,6 @@ test('what is malformed is refused by name and never stored', async () => {
     [125, /"-p, --publish" flag: target port "99999"/, ['-p', 'mode=host,target=99999', 'busybox']],
     [125, /"-p, --publish" flag: target is missing/, ['-p', 'mode=host,published=80', 'busybox']],
     [125, /"-p, --publish" flag: unknown key "taget"/, ['-p', 'mode=host,taget=80', 'busybox']],
-    [1, /publish: mode=ingress is not supported yet\nPublish on the nodes/, ['-p', '8080:80', 'busybox']],
     [
       1,
       /publish: port 80\/tcp is published twice/,

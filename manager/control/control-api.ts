@@ -13,6 +13,7 @@ import { getAuthority, getCluster, getJoinTokens, rotateAuthority, updateCluster
 import { explain } from './explain.ts';
 import { findService } from './find.ts';
 import { serviceLogs } from './logs-api.ts';
+import { createNetwork, getNetwork, listNetworks, removeNetwork, updateNetwork } from './network-api.ts';
 import { listNodes, removeNode, updateNode } from './node-api.ts';
 import {
   createService,
@@ -22,6 +23,7 @@ import {
   updateService,
   watchService,
 } from './service-api.ts';
+import { newTurns } from './turns.ts';
 
 export interface ControlOptions {
   readonly store: Store;
@@ -37,7 +39,8 @@ export interface ControlOptions {
 }
 
 export function controlHandlers(options: ControlOptions): Handlers<typeof ControlService> {
-  const { store, clock, randomBytes, logBroker, backup } = options;
+  const { store, clock, logBroker, backup } = options;
+  const withTurns = { ...options, takeTurn: newTurns() };
   return {
     getCluster: () => getCluster(store.view),
     updateCluster: (request) => updateCluster(options, request),
@@ -48,11 +51,16 @@ export function controlHandlers(options: ControlOptions): Handlers<typeof Contro
     listNodes: () => ({ nodes: listNodes(options) }),
     updateNode: (request) => updateNode(options, request),
     removeNode: async ({ node, force }) => ({ nodeId: await removeNode(options, node, force) }),
-    createService: ({ spec }) => createService(store, spec, randomBytes),
-    updateService: (request) => updateService(store, request, clock.nowMs()),
+    createService: ({ spec }) => createService(withTurns, spec),
+    updateService: (request) => updateService(withTurns, request),
     removeService: async ({ service }) => ({ serviceId: await removeService(store, service) }),
     getService: ({ service }) => ({ service: findService(store.view, service) }),
     listServices: () => listServices(store.view),
+    createNetwork: ({ spec }, { signal }) => createNetwork(withTurns, spec, signal),
+    updateNetwork: (request) => updateNetwork(withTurns, request),
+    removeNetwork: async ({ network }) => ({ networkId: await removeNetwork(withTurns, network) }),
+    getNetwork: (request) => getNetwork(store.view, request),
+    listNetworks: () => listNetworks(store.view),
     async *listTasks(request) {
       yield* listTasks(store.view, request);
     },

@@ -1,13 +1,19 @@
 // Finds what an operator means: by id, name, or a prefix of an id that only one object has.
 
 import { SwarmError } from '../../core/errors.ts';
-import type { Node, Service, Task } from '../../core/generated/objects.ts';
+import type { Network, Node, Service, Task } from '../../core/generated/objects.ts';
 import type { TablesView } from '../store/tables.ts';
 
 /** Throws `not-found`, or `invalid-argument` when several services match. */
 export function findService(view: TablesView, reference: string): Service {
   const exact = view.service.get(reference) ?? view.byName('service', reference);
   return exact ?? onlyMatch('service', reference, byPrefix(view.service.values(), reference));
+}
+
+/** Throws `not-found`, or `invalid-argument` when several networks match. */
+export function findNetwork(view: TablesView, reference: string): Network {
+  const exact = view.network.get(reference) ?? view.byName('network', reference);
+  return exact ?? onlyMatch('network', reference, byPrefix(view.network.values(), reference));
 }
 
 /** By id, host name or prefix. */

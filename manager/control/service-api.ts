@@ -8,9 +8,9 @@ import {
   type ServiceSpec,
   type Task,
 } from '../../core/generated/objects.ts';
-import { newId, type RandomBytes } from '../../core/ids.ts';
+import { newId } from '../../core/ids.ts';
 import { isWanted } from '../../core/task-state.ts';
-import { SPEC_BYTES_MAX, validateServiceSpec } from '../../core/validate-spec.ts';
+import { validateServiceSpec } from '../../core/validate-spec.ts';
 import type {
   CreateServiceResponse,
   ListServicesResponse,
@@ -21,53 +21,70 @@ import type {
   WatchServiceResponse,
 } from '../../proto/generated/control.ts';
 import { ServiceSpecCodec } from '../../proto/generated/objects.ts';
-import { encode } from '../../proto/wire.ts';
 import type { Store } from '../store/store.ts';
 import { revisionId, type TablesView } from '../store/tables.ts';
 import type { Transaction } from '../store/transaction.ts';
+import type { ControlOptions } from './control-api.ts';
 import { findService } from './find.ts';
+import { hasOthersToMind, placedSpec } from './plan-endpoint.ts';
+import { requireSpecSize } from './spec-size.ts';
+import type { TakeTurn } from './turns.ts';
 
 const TASKS_PER_PAGE = 500;
 
+type ServiceOptions = Pick<ControlOptions, 'store' | 'clock' | 'randomBytes'> & {
+  readonly takeTurn: TakeTurn;
+};
+
 export async function createService(
-  store: Store,
+  { store, randomBytes, takeTurn }: ServiceOptions,
   spec: ServiceSpec,
-  randomBytes: RandomBytes,
 ): Promise<CreateServiceResponse> {
   requireValid(spec);
   const id = newId(randomBytes);
-  await store.update((tx) => {
-    if (tx.view.byName('service', spec.name) !== undefined)
-      throw new SwarmError(
-        'already-exists',
-        `name conflicts with an existing object: service ${spec.name} already exists`,
-      );
-    const service: Service = { ...emptyService, id, spec, specVersion: 1 };
-    tx.create('service', service);
-    createRevision(tx, service);
-  });
+  await inTurn(takeTurn, hasOthersToMind(spec), () =>
+    store.update((tx) => {
+      if (tx.view.byName('service', spec.name) !== undefined)
+        throw new SwarmError(
+          'already-exists',
+          `name conflicts with an existing object: service ${spec.name} already exists`,
+        );
+      const service: Service = { ...emptyService, id, spec: placedSpec(tx.view, id, spec), specVersion: 1 };
+      tx.create('service', service);
+      createRevision(tx, service);
+    }),
+  );
   return { service: stored(store.view, id) };
 }
 
 export async function updateService(
-  store: Store,
+  { store, clock, takeTurn }: ServiceOptions,
   request: UpdateServiceRequest,
-  nowMs: number,
 ): Promise<UpdateServiceResponse> {
-  if (request.spec !== undefined) requireValid(request.spec);
-  await store.update((tx) => {
-    const service = stored(tx.view, request.serviceId);
-    if (service.specVersion !== request.version)
-      throw new SwarmError(
-        'out-of-sequence',
-        `service ${service.spec.name}: update out of sequence, its spec is number ${service.specVersion}, not ${request.version}`,
-        { hint: 'It was changed meanwhile: look at it again and repeat the change.' },
-      );
-    const next = request.rollback ? rolledBack(service, nowMs) : respecified(service, request.spec);
-    tx.update('service', next);
-    createRevision(tx, next);
-  });
-  return { service: stored(store.view, request.serviceId) };
+  const { spec, serviceId } = request;
+  if (spec !== undefined) requireValid(spec);
+  // What a rollback brings back is known only when it happens.
+  await inTurn(takeTurn, spec === undefined || hasOthersToMind(spec), () =>
+    store.update((tx) => {
+      const service = stored(tx.view, serviceId);
+      if (service.specVersion !== request.version)
+        throw new SwarmError(
+          'out-of-sequence',
+          `service ${service.spec.name}: update out of sequence, its spec is number ${service.specVersion}, not ${request.version}`,
+          { hint: 'It was changed meanwhile: look at it again and repeat the change.' },
+        );
+      const next = request.rollback ? rolledBack(service, clock.nowMs()) : respecified(service, spec);
+      const placed = { ...next, spec: placedSpec(tx.view, serviceId, next.spec) };
+      tx.update('service', placed);
+      createRevision(tx, placed);
+    }),
+  );
+  return { service: stored(store.view, serviceId) };
+}
+
+/** Most services have nothing that others could want as well: they need not wait. */
+function inTurn<T>(takeTurn: TakeTurn, isNeeded: boolean, act: () => Promise<T>): Promise<T> {
+  return isNeeded ? takeTurn(act) : act();
 }
 
 export async function removeService(store: Store, reference: string): Promise<string> {
@@ -155,12 +172,7 @@ function isGone(view: TablesView, serviceId: string): boolean {
 
 function requireValid(spec: ServiceSpec): void {
   validateServiceSpec(spec);
-  const { length } = encode(ServiceSpecCodec, spec);
-  if (length > SPEC_BYTES_MAX)
-    throw invalidField(
-      'spec',
-      `the whole spec has ${length} bytes, ${SPEC_BYTES_MAX} are allowed (env, labels and args count)`,
-    );
+  requireSpecSize(ServiceSpecCodec, spec);
 }
 
 function respecified(service: Service, spec: ServiceSpec | undefined): Service {
