@@ -170,6 +170,38 @@ const service: CommandGroup = {
   ],
 };
 
+const network: CommandGroup = {
+  name: 'network',
+  summary: 'Manage networks',
+  unsupported: ['connect', 'disconnect'],
+  children: [
+    { name: 'create', summary: 'Create a network', load: () => import('./commands/network/create.ts') },
+    {
+      name: 'inspect',
+      summary: 'Display detailed information on one or more networks',
+      load: () => import('./commands/network/inspect.ts'),
+    },
+    {
+      name: 'ls',
+      aliases: ['list'],
+      summary: 'List networks',
+      load: () => import('./commands/network/ls.ts'),
+    },
+    {
+      name: 'prune',
+      summary: 'Remove all unused networks',
+      load: () => import('./commands/network/prune.ts'),
+    },
+    {
+      name: 'rm',
+      aliases: ['remove'],
+      summary: 'Remove one or more networks',
+      load: () => import('./commands/network/rm.ts'),
+    },
+    { name: 'update', summary: 'Update a network', load: () => import('./commands/network/update.ts') },
+  ],
+};
+
 const image: CommandGroup = {
   name: 'image',
   summary: "Manage this node's images",
@@ -220,7 +252,6 @@ export const commandTree: CommandGroup = {
     'exec',
     'events',
     'logs',
-    'network',
     'plugin',
     'secret',
     'stack',
@@ -248,6 +279,7 @@ export const commandTree: CommandGroup = {
     },
     node,
     service,
+    network,
     image,
     swarm,
     {

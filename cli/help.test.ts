@@ -45,8 +45,10 @@ test("Swarm's flags are all known, supported or not", () => {
     'group env host dns dns-option dns-search label container-label constraint placement-pref generic-resource ulimit sysctl mount secret config network publish'.split(
       ' ',
     );
-  const create = [...plain, 'env-file', ...lists];
+  const own = ['affinity', 'weight-label'];
+  const create = [...plain, 'env-file', ...lists, ...own];
   const update = [
+    ...own,
     ...plain.filter((name) => name !== 'name' && name !== 'mode'),
     ...['image', 'args', 'force', 'rollback'],
     ...lists.flatMap((name) => [`${name}-add`, `${name}-rm`]),
@@ -56,7 +58,7 @@ test("Swarm's flags are all known, supported or not", () => {
   assert.deepEqual(Object.keys(updateFlags).sort(), update.sort());
 });
 
-test("Swarm's commands of membership are there under its names, with all of its flags", async () => {
+test("Swarm's commands of membership and networks are there under its names, with all of its flags", async () => {
   const spec =
     'task-history-limit dispatcher-heartbeat max-snapshots snapshot-interval cert-expiry external-ca';
   const node = 'listen-addr advertise-addr data-path-addr availability';
@@ -76,6 +78,14 @@ test("Swarm's commands of membership are there under its names, with all of its 
     'node promote': '',
     'node demote': '',
     'node rm': 'force',
+    'network create':
+      'driver attachable ingress internal scope config-only config-from subnet ip-range gateway aux-address ipam-driver ipam-opt ipv4 ipv6 label opt',
+    'network ls': 'filter format no-trunc quiet',
+    'network list': '',
+    'network inspect': 'format verbose',
+    'network prune': 'filter force',
+    'network rm': 'force',
+    'network remove': '',
   };
   for (const [name, flags] of Object.entries(known)) {
     const leaf = name

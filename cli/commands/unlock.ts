@@ -3,6 +3,7 @@
 import { messageOf, SwarmError } from '../../core/errors.ts';
 import { parseUnlockKey } from '../../core/unlock-key.ts';
 import { defineCommand } from '../command.ts';
+import { readLine } from '../input-line.ts';
 import type { Io } from '../io.ts';
 
 export const command = defineCommand({
@@ -33,12 +34,5 @@ function requireKey(key: string): void {
 /** From the keyboard, unseen, or the first line of what is piped in. */
 async function readKey(io: Io): Promise<string> {
   const typed = await io.readSecret('Enter unlock key: ');
-  if (typed !== undefined) return typed;
-  let text = '';
-  const decoder = new TextDecoder();
-  for await (const data of io.stdin) {
-    text += decoder.decode(data, { stream: true });
-    if (text.includes('\n')) break;
-  }
-  return text.split('\n')[0] ?? '';
+  return typed ?? readLine(io);
 }

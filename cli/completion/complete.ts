@@ -49,7 +49,8 @@ async function completeCommand(
   const current = words.at(-1) ?? '';
   const pending = pendingFlag(command, words.at(-2));
   if (pending !== undefined) {
-    const lines = (pending.choices ?? []).filter((choice) => choice.startsWith(current));
+    const choices = pending.choices ?? (await lookUpNames(pending.completes, connection).catch(() => []));
+    const lines = choices.filter((choice) => choice.startsWith(current));
     return { lines, directive: lines.length > 0 ? NO_FILES : FILES };
   }
   if (current.startsWith('-')) {
@@ -82,6 +83,10 @@ async function lookUpNames(
   if (kind === 'service') {
     const { services } = await (await connection.control()).listServices({}, options);
     return services.map(({ service }) => service.spec.name);
+  }
+  if (kind === 'network') {
+    const { networks } = await (await connection.control()).listNetworks({}, options);
+    return networks.map(({ network }) => network.spec.name);
   }
   if (kind === 'node') {
     const { nodes } = await (await connection.control()).listNodes({}, options);

@@ -26,6 +26,8 @@ export interface Flag<T = unknown, A extends Arity = Arity> {
   readonly isUnsupported?: true;
   /** Candidates for completion. */
   readonly choices?: readonly string[];
+  /** What its value names, for completion. */
+  readonly completes?: 'network';
 }
 
 export type FlagTable = Readonly<Record<string, Flag>>;
@@ -42,6 +44,7 @@ export type FlagValues<F extends FlagTable> = {
 export interface FlagOptions {
   readonly shorthand?: string;
   readonly defaultText?: string;
+  readonly completes?: 'network';
 }
 
 const text = (value: string) => value;

@@ -1,11 +1,13 @@
-// `--publish`: Docker's short syntax ("8080:80/udp", ranges) and long syntax ("mode=host,target=80,…"). Pure.
+// `--publish`: Docker's short syntax ("8080:80/udp", ranges, an address before it) and long syntax ("target=80,…"). Pure.
 
 import { emptyPortConfig, type PortConfig, type PortProtocol } from '../../core/generated/objects.ts';
+import { parseAddress } from '../../core/ip-address.ts';
 import { oneOf } from './units.ts';
 import { splitCsv, splitKeyValue } from './words.ts';
 
 const parseProtocol = oneOf('tcp', 'udp', 'sctp');
 const parseMode = oneOf('ingress', 'host');
+const parseLocality = oneOf('any', 'prefer', 'only');
 const PORT_MAX = 65535;
 
 export function parsePublish(text: string): PortConfig[] {
@@ -42,11 +44,22 @@ function parseLong(text: string): PortConfig {
       case 'published':
         port.publishedPort = value === '0' ? 0 : parsePort('published port', value);
         break;
+      case 'address':
+        port.hostAddress = parseHostAddress(value);
+        break;
+      case 'interface':
+        port.hostInterface = value;
+        break;
+      case 'local':
+        port.locality = named('local', value.toLowerCase(), parseLocality);
+        break;
       default:
-        throw new Error(`unknown key "${key}"; known are mode, target, published and protocol`);
+        throw new Error(
+          `unknown key "${key}"; known are mode, target, published, protocol, address, interface and local`,
+        );
     }
   }
-  if (targetPort === undefined) throw new Error('target is missing: mode=host,target=PORT[,published=PORT]');
+  if (targetPort === undefined) throw new Error('target is missing: target=PORT[,published=PORT]');
   return { ...port, targetPort };
 }
 
@@ -58,21 +71,33 @@ function named<T>(key: string, value: string, parse: (text: string) => T): T {
   }
 }
 
+/** "[ADDRESS:][PUBLISHED]:TARGET" or "TARGET". */
 function parseShort(text: string): PortConfig[] {
   const { ports, protocol } = splitProtocol(text);
-  const parts = ports.split(':');
-  if (parts.length > 2)
-    throw new Error('a host address cannot be given for a service; write PUBLISHED:TARGET');
-  const target = parseRange('target port', parts.at(-1) ?? '');
-  const published = parts.length === 2 && parts[0] !== '' ? parseRange('published port', parts[0] ?? '') : [];
+  const parts = /^(?:(?<address>\[[^\]]+\]|[^:]+):)?(?<published>[^:]*):(?<target>[^:]*)$/.exec(
+    ports,
+  )?.groups;
+  if (parts === undefined && ports.includes(':'))
+    throw new Error('must be [ADDRESS:]PUBLISHED:TARGET, an IPv6 address in [brackets]');
+  const target = parseRange('target port', parts?.['target'] ?? ports);
+  const published = parts?.['published'] ? parseRange('published port', parts['published']) : [];
   if (published.length > 0 && published.length !== target.length)
     throw new Error('the ranges of published and target ports must have the same length');
+  const hostAddress = parts?.['address'] === undefined ? '' : parseHostAddress(parts['address']);
   return target.map((targetPort, index) => ({
     ...emptyPortConfig,
     protocol,
     targetPort,
     publishedPort: published[index] ?? 0,
+    hostAddress,
   }));
+}
+
+/** With or without brackets. */
+function parseHostAddress(text: string): string {
+  const address = text.replace(/^\[(.*)\]$/, '$1');
+  if (parseAddress(address) === undefined) throw new Error(`address "${text}" must be an IP address`);
+  return address;
 }
 
 function splitProtocol(text: string): { ports: string; protocol: PortProtocol } {

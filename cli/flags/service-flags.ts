@@ -20,6 +20,7 @@ import {
   valuesFlag,
 } from './flag.ts';
 import { parseMount } from './mounts.ts';
+import { parseNetworkAttachment } from './network-attachment.ts';
 import { parsePublish, parseTargetPort } from './ports.ts';
 import { oneOf } from './units.ts';
 import { parseLabel, splitKeyValue, splitShellWords } from './words.ts';
@@ -138,9 +139,24 @@ function updateConfigFlags(initial: Initial) {
   };
 }
 
+function endpointFlags(initial: Initial) {
+  return {
+    'endpoint-mode': choiceFlag('Endpoint mode', ['vip', 'dnsrr'], initial(shown('vip'))),
+    affinity: choiceFlag(
+      'What keeps connections at one task',
+      ['none', 'client-address'],
+      initial(shown('none')),
+    ),
+    'weight-label': textFlag(
+      'Label of nodes, 1 to 100, that says the share of connections for each task there',
+    ),
+  };
+}
+
 function scalarFlags(initial: Initial) {
   return {
     ...containerFlags(initial),
+    ...endpointFlags(initial),
     ...restartFlags(initial),
     ...updateConfigFlags(initial),
     'log-driver': textFlag('Logging driver for service ("json-file")', initial(shown('json-file'))),
@@ -157,7 +173,6 @@ const UNSUPPORTED_ON_BOTH = [
   'cap-add',
   'cap-drop',
   'credential-spec',
-  'endpoint-mode',
   'health-cmd',
   'health-interval',
   'health-retries',
@@ -181,7 +196,6 @@ const UNSUPPORTED_ON_CREATE = [
   'dns-search',
   'generic-resource',
   'host',
-  'network',
   'placement-pref',
   'secret',
   'sysctl',
@@ -189,6 +203,10 @@ const UNSUPPORTED_ON_CREATE = [
 ] as const;
 
 const UNSUPPORTED_ON_UPDATE = UNSUPPORTED_ON_CREATE.flatMap((name) => [`${name}-add`, `${name}-rm`] as const);
+
+const ATTACHMENT = 'NAME, or name=NAME[,alias=ALIAS][,vip=ADDRESS]';
+const PORT =
+  '[ADDRESS:]PUBLISHED:TARGET, or target=PORT[,published=PORT][,mode=ingress|host][,address=|interface=][,local=prefer|only]';
 
 export const createFlags = {
   name: textFlag('Service name', { defaultText: 'random' }),
@@ -204,9 +222,10 @@ export const createFlags = {
   'container-label': valuesFlag('list', parseLabel, 'Container labels'),
   constraint: listFlag('Placement constraints (KEY==VALUE or KEY!=VALUE)'),
   mount: valuesFlag('mount', parseMount, 'Attach a filesystem mount to the service (type=bind|tmpfs,…)'),
-  publish: valuesFlag('port', parsePublish, 'Publish a port (mode=host,target=PORT[,published=PORT])', {
-    shorthand: 'p',
+  network: valuesFlag('network', parseNetworkAttachment, `Network to be part of (${ATTACHMENT})`, {
+    completes: 'network',
   }),
+  publish: valuesFlag('port', parsePublish, `Publish a port (${PORT})`, { shorthand: 'p' }),
   ...unsupportedFlags(UNSUPPORTED_ON_BOTH),
   ...unsupportedFlags(UNSUPPORTED_ON_CREATE),
 };
@@ -229,7 +248,11 @@ export const updateFlags = {
   'constraint-rm': listFlag('Remove a constraint'),
   'mount-add': valuesFlag('mount', parseMount, 'Add or update a mount on a service'),
   'mount-rm': listFlag('Remove a mount by its target path'),
-  'publish-add': valuesFlag('port', parsePublish, 'Add or update a published port'),
+  'network-add': valuesFlag('network', parseNetworkAttachment, `Add a network (${ATTACHMENT})`, {
+    completes: 'network',
+  }),
+  'network-rm': listFlag('Remove a network', { completes: 'network' }),
+  'publish-add': valuesFlag('port', parsePublish, `Add or update a published port (${PORT})`),
   'publish-rm': valuesFlag('port', parseTargetPort, 'Remove a published port by its target port'),
   ...unsupportedFlags(UNSUPPORTED_ON_BOTH),
   ...unsupportedFlags(UNSUPPORTED_ON_UPDATE),

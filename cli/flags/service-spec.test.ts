@@ -6,7 +6,8 @@ import { parseFlags } from './parse-flags.ts';
 import { createFlags, updateFlags } from './service-flags.ts';
 import { changedSpec, newSpec } from './service-spec.ts';
 
-const source = { environment: { HOME_TOWN: 'Ulm' }, workdir: '/home/op' };
+const networkIds = new Map([['front', 'id-of-front']]);
+const source = { environment: { HOME_TOWN: 'Ulm' }, workdir: '/home/op', networkIds };
 
 function created(line: string, envFileLines: readonly string[] = []): ServiceSpec {
   const { flags } = parseFlags(createFlags, line.split(' ').filter(Boolean));
@@ -136,4 +137,37 @@ test('scalars of an update replace theirs and leave the others', () => {
   assert.deepEqual(next.task.container.args, ['sleep', '1 0']);
   assert.equal(next.task.forceUpdate, 1);
   assert.equal(next.task.container.image, 'nginx:2');
+});
+
+test('networks and endpoint flags of an update change what they name', () => {
+  const spec = created(
+    '--network name=back,alias=a -p 80:80 -p 10.0.0.1:81:81 --endpoint-mode vip --affinity client-address',
+  );
+  const stored = {
+    ...spec,
+    task: {
+      ...spec.task,
+      networks: spec.task.networks.map((given) => ({ ...given, networkId: 'id-of-back' })),
+    },
+  };
+
+  const added = updated(stored, '--network-add', 'name=front,alias=b', '--publish-add', '10.0.0.2:81:81');
+  const again = updated(added, '--network-add', 'front', '--network-rm', 'id-of-back', '--weight-label', 'w');
+
+  assert.deepEqual(
+    added.task.networks.map(({ networkId, aliases }) => [networkId, ...aliases]),
+    [
+      ['id-of-back', 'a'],
+      ['id-of-front', 'b'],
+    ],
+  );
+  assert.deepEqual(
+    added.endpoint.ports.map(({ hostAddress }) => hostAddress),
+    ['', '10.0.0.1', '10.0.0.2'],
+  );
+  assert.deepEqual(
+    again.task.networks.map(({ networkId, aliases }) => [networkId, ...aliases]),
+    [['id-of-front']],
+  );
+  assert.deepEqual([again.endpoint.affinity, again.endpoint.weightLabel], ['client-address', 'w']);
 });

@@ -6,8 +6,10 @@ import { newServiceSpec } from '../../core/defaults.ts';
 import { invalidField, messageOf } from '../../core/errors.ts';
 import type {
   ContainerSpec,
+  EndpointSpec,
   LogDriver,
   Mount,
+  NetworkAttachment,
   PortConfig,
   ServiceSpec,
   TaskSpec,
@@ -15,6 +17,7 @@ import type {
 } from '../../core/generated/objects.ts';
 import { parseImageReference } from '../../core/image-reference.ts';
 import type { FlagValues } from './flag.ts';
+import { mergeLabels } from './labels.ts';
 import type { createFlags, updateFlags } from './service-flags.ts';
 import { splitKeyValue } from './words.ts';
 
@@ -51,14 +54,20 @@ export function newSpec(flags: CreateFlags, input: CreateInput): ServiceSpec {
         mounts: absoluteMounts(flags.mount, input.workdir),
       },
       placement: { ...task.placement, constraints: unique(flags.constraint) },
+      networks: flags.network,
     },
     endpoint: { ...spec.endpoint, ports: flags.publish.flat() },
   };
   return applyScalars(withLists, flags);
 }
 
+export interface UpdateInput extends SpecSource {
+  /** Ids of the networks that flags name. */
+  readonly networkIds: ReadonlyMap<string, string>;
+}
+
 /** `current` with the changes asked for; what no flag names stays as it is. */
-export function changedSpec(current: ServiceSpec, flags: UpdateFlags, source: SpecSource): ServiceSpec {
+export function changedSpec(current: ServiceSpec, flags: UpdateFlags, source: UpdateInput): ServiceSpec {
   const { task } = current;
   const { container } = task;
   const changed: ServiceSpec = {
@@ -88,6 +97,7 @@ export function changedSpec(current: ServiceSpec, flags: UpdateFlags, source: Sp
         constraints: mergeList(task.placement.constraints, flags['constraint-rm'], flags['constraint-add']),
       },
       forceUpdate: task.forceUpdate + (flags.force ? 1 : 0),
+      networks: mergeNetworks(task.networks, flags['network-rm'], flags['network-add'], source.networkIds),
     },
     endpoint: {
       ...current.endpoint,
@@ -113,6 +123,7 @@ function applyScalars(spec: ServiceSpec, flags: ScalarFlags): ServiceSpec {
     ...spec,
     mode: flags.replicas === undefined ? spec.mode : { replicated: { replicas: flags.replicas } },
     task: applyTaskScalars(spec.task, flags),
+    endpoint: applyEndpointScalars(spec.endpoint, flags),
     update: applyUpdateConfig(spec.update, {
       parallelism: flags['update-parallelism'],
       delayMs: flags['update-delay'],
@@ -161,6 +172,15 @@ function applyTaskScalars(task: TaskSpec, flags: ScalarFlags): TaskSpec {
       maxReplicasPerNode: flags['replicas-max-per-node'] ?? task.placement.maxReplicasPerNode,
     },
     ...(logDriver && { logDriver }),
+  };
+}
+
+function applyEndpointScalars(endpoint: EndpointSpec, flags: ScalarFlags): EndpointSpec {
+  return {
+    ...endpoint,
+    mode: flags['endpoint-mode'] ?? endpoint.mode,
+    affinity: flags.affinity ?? endpoint.affinity,
+    weightLabel: flags['weight-label'] ?? endpoint.weightLabel,
   };
 }
 
@@ -223,15 +243,6 @@ function mergeEnv(current: readonly string[], added: readonly string[]): string[
   return [...byName.values()];
 }
 
-function mergeLabels(
-  current: Readonly<Record<string, string>>,
-  removed: readonly string[],
-  added: readonly (readonly [string, string])[],
-): Record<string, string> {
-  const kept = Object.entries(current).filter(([key]) => !removed.includes(key));
-  return Object.fromEntries([...kept, ...added]);
-}
-
 function mergeList(
   current: readonly string[],
   removed: readonly string[],
@@ -251,9 +262,26 @@ function mergeMounts(
   return [...byTarget.values()];
 }
 
+/** A network added again takes the place of what was said of it before. */
+function mergeNetworks(
+  current: readonly NetworkAttachment[],
+  removed: readonly string[],
+  added: readonly NetworkAttachment[],
+  ids: ReadonlyMap<string, string>,
+): NetworkAttachment[] {
+  const idOf = (name: string) => ids.get(name) ?? name;
+  const byId = new Map(current.map((attachment) => [attachment.networkId, attachment]));
+  for (const name of removed) byId.delete(idOf(name));
+  for (const attachment of added) {
+    const networkId = idOf(attachment.networkId);
+    byId.set(networkId, { ...attachment, networkId });
+  }
+  return [...byId.values()];
+}
+
 type PortKey = Pick<PortConfig, 'targetPort' | 'protocol'>;
 
-/** A port added for a target that is published already in the same mode takes its place. */
+/** A port added for a target that is published already in the same mode and place takes its place. */
 function mergePorts(
   current: readonly PortConfig[],
   removed: readonly PortKey[],
@@ -263,9 +291,15 @@ function mergePorts(
   const kept = current.filter(
     (port) =>
       !removed.some((other) => isSameTarget(port, other)) &&
-      !added.some((other) => isSameTarget(port, other) && port.publishMode === other.publishMode),
+      !added.some((other) => isSameTarget(port, other) && isSamePlace(port, other)),
   );
   return [...kept, ...added];
+}
+
+function isSamePlace(a: PortConfig, b: PortConfig): boolean {
+  return (
+    a.publishMode === b.publishMode && a.hostAddress === b.hostAddress && a.hostInterface === b.hostInterface
+  );
 }
 
 function absoluteMounts(mounts: readonly Mount[], workdir: string): Mount[] {

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { emptyPortConfig } from '../../core/generated/objects.ts';
 import { parseMount } from './mounts.ts';
 import { parsePublish, parseTargetPort } from './ports.ts';
 import { parseBytes, parseCpus, parseDuration } from './units.ts';
@@ -64,10 +65,10 @@ test('CSV fields may be quoted', () => {
 });
 
 test('published ports have a long and a short syntax', () => {
-  const host = { protocol: 'tcp', targetPort: 80, publishedPort: 0, publishMode: 'host' };
+  const host = { ...emptyPortConfig, targetPort: 80, publishMode: 'host' };
   assert.deepEqual(parsePublish('mode=host,target=80'), [host]);
   assert.deepEqual(parsePublish('published=53,target=5353,protocol=UDP,mode=host'), [
-    { protocol: 'udp', targetPort: 5353, publishedPort: 53, publishMode: 'host' },
+    { ...host, protocol: 'udp', targetPort: 5353, publishedPort: 53 },
   ]);
   assert.deepEqual(parsePublish('8080:80'), [{ ...host, publishedPort: 8080, publishMode: 'ingress' }]);
   assert.deepEqual(
@@ -77,6 +78,18 @@ test('published ports have a long and a short syntax', () => {
       [8001, 81, 'udp'],
     ],
   );
+  assert.deepEqual(parsePublish('target=80,address=[fd00::1],local=PREFER'), [
+    { ...host, publishMode: 'ingress', hostAddress: 'fd00::1', locality: 'prefer' },
+  ]);
+  assert.deepEqual(parsePublish('target=80,interface=eth0')[0]?.hostInterface, 'eth0');
+  for (const [text, address, published] of [
+    ['10.0.0.1:8080:80', '10.0.0.1', 8080],
+    ['[fd00::1]:8080:80', 'fd00::1', 8080],
+    ['10.0.0.1::80', '10.0.0.1', 0],
+  ] as const)
+    assert.deepEqual(parsePublish(text), [
+      { ...host, publishMode: 'ingress', hostAddress: address, publishedPort: published },
+    ]);
   assert.deepEqual(parseTargetPort('53/udp'), { targetPort: 53, protocol: 'udp' });
   for (const text of [
     '0',
@@ -84,6 +97,11 @@ test('published ports have a long and a short syntax', () => {
     'a:b',
     '1:2:3',
     '8000-8001:80',
+    'fd00::1:8080:80',
+    '10.0.0.1:80',
+    'eth0:80:80',
+    'target=80,address=eth0',
+    'target=80,local=maybe',
     'target=80,mode=magic',
     'target=80,x=y',
     '80/icmp',

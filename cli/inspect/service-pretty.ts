@@ -1,9 +1,11 @@
 // `service inspect --pretty`. Pure.
 
-import type { Service, ServiceSpec, TaskSpec, UpdateConfig } from '../../core/generated/objects.ts';
+import type { Network, Service, TaskSpec, UpdateConfig } from '../../core/generated/objects.ts';
 import { formatBinarySize, formatElapsed, formatGoDuration } from '../output/human.ts';
+import { portsOfService } from '../output/ports.ts';
 
-export function prettyService(service: Service, nowMs: number): string {
+/** `networks` are those of the cluster, for their names. */
+export function prettyService(service: Service, networks: readonly Network[], nowMs: number): string {
   const { spec } = service;
   const lines = [
     '',
@@ -18,7 +20,8 @@ export function prettyService(service: Service, nowMs: number): string {
     ...updateConfigLines('RollbackConfig', 'Rollback', spec.rollback),
     ...containerLines(spec.task),
     ...resourceLines(spec.task),
-    ...portLines(spec),
+    ...networkLines(service, networks),
+    ...portLines(service),
   ];
   return `${lines.join('\n')}\n`;
 }
@@ -105,15 +108,31 @@ function resourceLines({ resources: { limits, reservations } }: TaskSpec): strin
   ];
 }
 
-function portLines({ endpoint }: ServiceSpec): string[] {
+function networkLines({ spec, virtualAddresses }: Service, networks: readonly Network[]): string[] {
+  const nameOf = (id: string) => networks.find((network) => network.id === id)?.spec.name ?? id;
+  const names = spec.task.networks.map(({ networkId }) => nameOf(networkId));
   return [
-    'Endpoint Mode:\tvip',
-    ...(endpoint.ports.length === 0 ? [] : ['Ports:']),
-    ...endpoint.ports.flatMap((port) => [
+    ...(names.length === 0 ? [] : [`Networks:\t${names.join(' ')}`]),
+    ...virtualAddresses.map(({ networkId, address }) => ` ${nameOf(networkId)}: ${address}`),
+  ];
+}
+
+function portLines(service: Service): string[] {
+  const { mode, affinity, weightLabel } = service.spec.endpoint;
+  const ports = portsOfService(service);
+  return [
+    `Endpoint Mode:\t${mode}`,
+    ...(affinity === 'none' ? [] : [`Affinity:\t${affinity}`]),
+    ...(weightLabel === '' ? [] : [`Weight Label:\t${weightLabel}`]),
+    ...(ports.length === 0 ? [] : ['Ports:']),
+    ...ports.flatMap((port) => [
       ...(port.publishedPort > 0 ? [` PublishedPort = ${port.publishedPort}`] : []),
       `  Protocol = ${port.protocol}`,
       `  TargetPort = ${port.targetPort}`,
       `  PublishMode = ${port.publishMode}`,
+      ...(port.hostAddress === '' ? [] : [`  HostAddress = ${port.hostAddress}`]),
+      ...(port.hostInterface === '' ? [] : [`  HostInterface = ${port.hostInterface}`]),
+      ...(port.locality === 'any' ? [] : [`  Locality = ${port.locality}`]),
     ]),
   ];
 }

@@ -3,6 +3,8 @@
 import type {
   ContainerSpec,
   Mount,
+  Network,
+  NetworkAttachment,
   PortConfig,
   ResourceRequirements,
   Service,
@@ -10,10 +12,15 @@ import type {
   TaskSpec,
   UpdateConfig,
   UpdateStatus,
+  VirtualAddress,
 } from '../../core/generated/objects.ts';
+import { contains, parseAddress, parsePrefix } from '../../core/ip-address.ts';
+import { portsOfService } from '../output/ports.ts';
 import { formatTime, toNanos } from './time.ts';
 
-export function toDockerService(service: Service): object {
+/** The cluster's networks say which subnet an address is of. */
+export function toDockerService(service: Service, networks: readonly Network[] = []): object {
+  const ports = portsOfService(service);
   return {
     ID: service.id,
     Version: { Index: service.meta.version },
@@ -23,7 +30,10 @@ export function toDockerService(service: Service): object {
     ...(service.previousSpec && { PreviousSpec: toDockerSpec(service.previousSpec) }),
     Endpoint: {
       Spec: endpointSpec(service.spec),
-      ...(service.spec.endpoint.ports.length > 0 && { Ports: service.spec.endpoint.ports.map(port) }),
+      ...(ports.length > 0 && { Ports: ports.map(port) }),
+      ...(service.virtualAddresses.length > 0 && {
+        VirtualIPs: service.virtualAddresses.map((given) => virtualIp(given, networks)),
+      }),
     },
     ...(service.updateStatus && { UpdateStatus: updateStatus(service.updateStatus) }),
   };
@@ -63,6 +73,7 @@ function taskTemplate(task: TaskSpec): object {
       }),
     },
     ...(task.logDriver && { LogDriver: { Name: task.logDriver.name, Options: task.logDriver.options } }),
+    ...(task.networks.length > 0 && { Networks: task.networks.map(attachment) }),
     ForceUpdate: task.forceUpdate,
     Runtime: 'container',
   };
@@ -134,8 +145,33 @@ function updateConfig(config: UpdateConfig): object {
   };
 }
 
+function attachment({ networkId, aliases, virtualAddresses, options }: NetworkAttachment): object {
+  return {
+    Target: networkId,
+    ...(aliases.length > 0 && { Aliases: aliases }),
+    ...(Object.keys(options).length > 0 && { DriverOpts: options }),
+    ...(virtualAddresses.length > 0 && { VirtualIPs: virtualAddresses }),
+  };
+}
+
+/** With the length of its subnet, as Docker writes it. */
+function virtualIp({ networkId, address }: VirtualAddress, networks: readonly Network[]): object {
+  const subnets = networks.find(({ id }) => id === networkId)?.subnets ?? [];
+  const parsed = parseAddress(address);
+  const prefix = subnets
+    .map(({ subnet }) => parsePrefix(subnet))
+    .find((candidate) => candidate !== undefined && parsed !== undefined && contains(candidate, parsed));
+  return { NetworkID: networkId, Addr: prefix === undefined ? address : `${address}/${prefix.length}` };
+}
+
 function endpointSpec({ endpoint }: ServiceSpec): object {
-  return { Mode: 'vip', ...(endpoint.ports.length > 0 && { Ports: endpoint.ports.map(port) }) };
+  const { mode, ports, affinity, weightLabel } = endpoint;
+  return {
+    Mode: mode,
+    ...(ports.length > 0 && { Ports: ports.map(port) }),
+    ...(affinity !== 'none' && { Affinity: affinity }),
+    ...(weightLabel !== '' && { WeightLabel: weightLabel }),
+  };
 }
 
 function port(item: PortConfig): object {
@@ -144,6 +180,9 @@ function port(item: PortConfig): object {
     TargetPort: item.targetPort,
     ...(item.publishedPort > 0 && { PublishedPort: item.publishedPort }),
     PublishMode: item.publishMode,
+    ...(item.hostAddress !== '' && { HostAddress: item.hostAddress }),
+    ...(item.hostInterface !== '' && { HostInterface: item.hostInterface }),
+    ...(item.locality !== 'any' && { Locality: item.locality }),
   };
 }
 

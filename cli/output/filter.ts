@@ -24,15 +24,20 @@ export function matchesFilter(filters: Filters, key: string, matches: (value: st
   return values === undefined || values.some(matches);
 }
 
+type Labels = Readonly<Record<string, string>>;
+
 /** "KEY" or "KEY=VALUE", all of them. */
-export function matchesLabels(
-  filters: Filters,
-  key: string,
-  labels: Readonly<Record<string, string>>,
-): boolean {
-  return (filters.get(key) ?? []).every((wanted) => {
-    const equals = wanted.indexOf('=');
-    if (equals < 0) return Object.hasOwn(labels, wanted);
-    return labels[wanted.slice(0, equals)] === wanted.slice(equals + 1);
-  });
+export function matchesLabels(filters: Filters, key: string, labels: Labels): boolean {
+  return (filters.get(key) ?? []).every((wanted) => hasLabel(labels, wanted));
+}
+
+/** "KEY" or "KEY=VALUE", none of them. */
+export function lacksLabels(filters: Filters, key: string, labels: Labels): boolean {
+  return !(filters.get(key) ?? []).some((unwanted) => hasLabel(labels, unwanted));
+}
+
+function hasLabel(labels: Labels, text: string): boolean {
+  const equals = text.indexOf('=');
+  if (equals < 0) return Object.hasOwn(labels, text);
+  return labels[text.slice(0, equals)] === text.slice(equals + 1);
 }

@@ -1,13 +1,14 @@
 // Lists of tasks, as `service ps` and `node ps` show them: slot by slot, newest first, older tasks of a slot drawn as
 // branches below it.
 
-import type { Node, PortConfig, Service, ServiceSpec, Task } from '../../core/generated/objects.ts';
+import type { Node, Service, ServiceSpec, Task } from '../../core/generated/objects.ts';
 import type { Control } from '../connection.ts';
 import { formatList, type Row } from '../format/list-format.ts';
 import { compareNames } from '../names.ts';
 import { type Filters, matchesFilter, matchesLabels } from '../output/filter.ts';
 import { capitalize, formatElapsed, shortId, truncate } from '../output/human.ts';
 import { withoutDigest } from '../output/image-name.ts';
+import { formatPorts } from '../output/ports.ts';
 
 const ERROR_LENGTH_MAX = 30;
 const TITLES = {
@@ -19,6 +20,7 @@ const TITLES = {
   CurrentState: 'CURRENT STATE',
   Error: 'ERROR',
   Ports: 'PORTS',
+  Addresses: 'ADDRESSES',
 };
 const LAYOUT =
   '{{.ID}}\t{{.Name}}\t{{.Image}}\t{{.Node}}\t{{.DesiredState}}\t{{.CurrentState}}\t{{.Error}}\t{{.Ports}}';
@@ -83,7 +85,8 @@ export function formatTasks(list: TaskList, filters: Filters, options: TaskListO
       DesiredState: capitalize(task.desiredState),
       CurrentState: `${capitalize(task.status.state)} ${formatElapsed(list.nowMs - task.status.timestampMs).toLowerCase()} ago`,
       Error: error === '' ? '' : `"${error}"`,
-      Ports: task.status.ports.map(formatPort).join(','),
+      Ports: formatPorts(task.status.ports).join(','),
+      Addresses: task.attachments.flatMap(({ addresses }) => addresses).join(', '),
     };
   });
   return formatList(rows, { titles: TITLES, layout: LAYOUT, format, isQuiet });
@@ -134,9 +137,4 @@ function matchesTask(task: Task, filters: Filters, names: TaskNames, specs: Spec
     matchesFilter(filters, 'desired-state', (value) => task.desiredState === value.toLowerCase()) &&
     matchesLabels(filters, 'label', specOf(task, specs)?.task.container.labels ?? {})
   );
-}
-
-/** "*:32768->80/tcp" */
-function formatPort({ publishedPort, targetPort, protocol }: PortConfig): string {
-  return `*:${publishedPort}->${targetPort}/${protocol}`;
 }

@@ -6,9 +6,12 @@ import type { Service, Task } from '../../core/generated/objects.ts';
 import { isTerminal, isWanted } from '../../core/task-state.ts';
 import { type ExplainResponse, type ExplainStep, emptyExplainStep } from '../../proto/generated/control.ts';
 import type { TablesView } from '../store/tables.ts';
+import { explainEndpoint, moreAddresses } from './explain-endpoint.ts';
 import { findService, findTask } from './find.ts';
+import { fullNetworkOf } from './network-use.ts';
 
-type Draft = Partial<ExplainStep> & Pick<ExplainStep, 'subject' | 'text'>;
+/** A step of which only what matters is said. */
+export type Draft = Partial<ExplainStep> & Pick<ExplainStep, 'subject' | 'text'>;
 
 /** Throws `not-found` when the target is neither a service nor a task. */
 export function explain(view: TablesView, target: string, nowMs: number): ExplainResponse {
@@ -46,6 +49,7 @@ function explainService(view: TablesView, service: Service, nowMs: number): Draf
     },
   ];
   if (service.updateStatus !== undefined) steps.push(explainUpdate(service, nowMs));
+  steps.push(...explainEndpoint(view, service));
   const stuck = wanted.filter((task) => task.status.state !== 'running');
   for (const group of groupByCause(stuck)) {
     const [first] = group as [Task, ...Task[]];
@@ -174,6 +178,8 @@ function remedyFor(view: TablesView, task: Task): string {
   const { error } = task.status;
   const name = view.service.get(task.serviceId)?.spec.name ?? task.serviceId;
   const image = view.revisionOf(task)?.spec.task.container.image ?? '';
+  const full = task.status.state === 'new' ? fullNetworkOf(view, task) : undefined;
+  if (full !== undefined) return moreAddresses(full);
   if (error.includes('insufficient resources'))
     return `lower --reserve-cpu or --reserve-memory of ${name}, or free or add a node`;
   if (error.includes('constraints not satisfied'))

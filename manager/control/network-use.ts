@@ -43,6 +43,22 @@ export function tallyNetworks(view: TablesView): ReadonlyMap<string, NetworkTall
   return new Map([...drafts].map(([id, draft]) => [id, draft.tally()]));
 }
 
+/** A network of the task that has no address left. */
+export function fullNetworkOf(view: TablesView, task: Task): Network | undefined {
+  const spec = view.revisionOf(task)?.spec;
+  if (spec === undefined) return undefined;
+  const tallies = tallyNetworks(view);
+  const id = networksOf(spec, ingressNetwork(view)?.id).find((candidate) =>
+    isFull(tallies.get(candidate)?.use),
+  );
+  return id === undefined ? undefined : view.network.get(id);
+}
+
+/** Nothing that it has is free; one without addresses of its own is never full. */
+export function isFull(use: NetworkUse | undefined): boolean {
+  return use !== undefined && use.capacity > 0 && use.taskAddresses + use.serviceAddresses >= use.capacity;
+}
+
 /** The network that ports published in ingress mode are reached by. */
 export function ingressNetwork(view: TablesView): Network | undefined {
   for (const network of view.network.values()) if (network.spec.ingress) return network;

@@ -1,11 +1,16 @@
 // `service inspect`.
 
-import type { Service } from '../../../core/generated/objects.ts';
+import type { Network, Service } from '../../../core/generated/objects.ts';
 import { defineCommand } from '../../command.ts';
 import { inspectFlags } from '../../flags/common-flags.ts';
 import { inspectObjects } from '../../inspect/inspect-objects.ts';
 import { prettyService } from '../../inspect/service-pretty.ts';
 import { toDockerService } from '../../inspect/service-shape.ts';
+
+interface Found {
+  readonly service: Service;
+  readonly networks: readonly Network[];
+}
 
 export const command = defineCommand({
   usage: '[OPTIONS] SERVICE [SERVICE...]',
@@ -14,11 +19,21 @@ export const command = defineCommand({
   completes: 'service',
   async run({ flags, args, io, connection }) {
     const control = await connection.control();
-    return inspectObjects<Service>({
+    let known: Promise<readonly Network[]> | undefined;
+    /** Asked for once, and only when a service has networks. */
+    const networksOf = ({ spec, virtualAddresses }: Service) => {
+      if (spec.task.networks.length + virtualAddresses.length === 0) return [];
+      known ??= control.listNetworks({}).then(({ networks }) => networks.map(({ network }) => network));
+      return known;
+    };
+    return inspectObjects<Found>({
       names: args,
-      find: async (name) => (await control.getService({ service: name })).service,
-      toShape: toDockerService,
-      toText: (service) => prettyService(service, io.nowMs()),
+      find: async (name) => {
+        const { service } = await control.getService({ service: name });
+        return { service, networks: await networksOf(service) };
+      },
+      toShape: ({ service, networks }) => toDockerService(service, networks),
+      toText: ({ service, networks }) => prettyService(service, networks, io.nowMs()),
       flags,
       io,
     });

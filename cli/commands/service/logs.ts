@@ -6,7 +6,8 @@ import type { LogLine } from '../../../proto/generated/dispatcher.ts';
 import { defineCommand } from '../../command.ts';
 import type { Control } from '../../connection.ts';
 import { switchFlag, valueFlag } from '../../flags/flag.ts';
-import { parseDuration, parseInteger } from '../../flags/units.ts';
+import { parseMoment } from '../../flags/moment.ts';
+import { parseInteger } from '../../flags/units.ts';
 import { shortId } from '../../output/human.ts';
 import { readTasks, TaskNames } from '../../tasks/task-list.ts';
 
@@ -24,7 +25,7 @@ export const command = defineCommand({
     raw: switchFlag('Do not neatly format logs'),
     since: valueFlag(
       'string',
-      parseSince,
+      parseMoment,
       'Show logs since timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)',
     ),
     tail: valueFlag('string', parseTail, 'Number of lines to show from the end of the logs', {
@@ -141,19 +142,6 @@ async function findTask(control: Control, name: string): Promise<Task | undefine
   if (owner === undefined && matches.length > 1 && !matches.some(({ id }) => id === name))
     throw new SwarmError('invalid-argument', `task ${name} is ambiguous: ${matches.length} match`);
   return matches.sort((a, b) => b.meta.createdAtMs - a.meta.createdAtMs)[0];
-}
-
-/** From "now" to the moment meant: durations are relative, everything else is a time. */
-function parseSince(text: string): (nowMs: number) => number {
-  if (/^\d+(\.\d+)?$/.test(text)) return () => Number(text) * 1000;
-  const timeMs = /^\d{4}-\d\d-\d\d/.test(text) ? Date.parse(text) : Number.NaN;
-  if (!Number.isNaN(timeMs)) return () => timeMs;
-  try {
-    const durationMs = parseDuration(text);
-    return (nowMs) => nowMs - durationMs;
-  } catch {
-    throw new Error('must be a time such as 2026-01-02T15:04:05Z or a duration such as 10m');
-  }
 }
 
 function parseTail(text: string): number {

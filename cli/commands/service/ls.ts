@@ -8,6 +8,7 @@ import { compareNames } from '../../names.ts';
 import { type Filters, matchesFilter, matchesLabels, parseFilters } from '../../output/filter.ts';
 import { shortId } from '../../output/human.ts';
 import { withoutDigest } from '../../output/image-name.ts';
+import { formatPorts, portsOfService } from '../../output/ports.ts';
 
 const FILTERS = ['id', 'label', 'mode', 'name'];
 const TITLES = { ID: 'ID', Name: 'NAME', Mode: 'MODE', Replicas: 'REPLICAS', Image: 'IMAGE', Ports: 'PORTS' };
@@ -42,13 +43,13 @@ function matchesService(filters: Filters, { service }: ServiceSummary): boolean 
 function serviceRow({ service, runningTasks, desiredTasks }: ServiceSummary, isFull: boolean): Row {
   const { spec } = service;
   const most = spec.task.placement.maxReplicasPerNode;
-  const published = spec.endpoint.ports.filter((port) => port.publishMode === 'ingress');
+  const published = portsOfService(service).filter((port) => port.publishMode === 'ingress');
   return {
     ID: isFull ? service.id : shortId(service.id),
     Name: spec.name,
     Mode: 'replicated',
     Replicas: `${runningTasks}/${desiredTasks}${most > 0 ? ` (max ${most} per node)` : ''}`,
     Image: withoutDigest(spec.task.container.image),
-    Ports: published.map((port) => `*:${port.publishedPort}->${port.targetPort}/${port.protocol}`).join(', '),
+    Ports: formatPorts(published).join(', '),
   };
 }

@@ -1,7 +1,9 @@
 // `service update`.
 
+import { isNodeNetwork } from '../../../core/validate-endpoint.ts';
 import { validateServiceSpec } from '../../../core/validate-spec.ts';
 import { defineCommand } from '../../command.ts';
+import type { Control } from '../../connection.ts';
 import { updateFlags } from '../../flags/service-flags.ts';
 import { changedSpec } from '../../flags/service-spec.ts';
 import { pinImage } from '../../image-pin.ts';
@@ -23,7 +25,12 @@ export const command = defineCommand({
     const target = { serviceId: service.id, version: service.specVersion };
     if (flags.rollback) await control.updateService({ ...target, rollback: true });
     else {
-      const asked = changedSpec(service.spec, flags, { environment: io.environment, workdir: io.workdir });
+      const networks = [...flags['network-add'].map(({ networkId }) => networkId), ...flags['network-rm']];
+      const asked = changedSpec(service.spec, flags, {
+        environment: io.environment,
+        workdir: io.workdir,
+        networkIds: await idsOfNetworks(control, networks),
+      });
       validateServiceSpec(asked);
       const isPinned = flags.image === undefined || flags['no-resolve-image'];
       const spec = isPinned ? asked : await pinImage(asked, connection, io);
@@ -40,3 +47,11 @@ export const command = defineCommand({
     });
   },
 });
+
+/** The spec of a service has ids, operators write names. Throws `not-found` for the first that is neither. */
+async function idsOfNetworks(control: Control, names: readonly string[]): Promise<Map<string, string>> {
+  const ids = new Map<string, string>();
+  for (const name of names.filter((name) => !isNodeNetwork(name)))
+    ids.set(name, (await control.getNetwork({ network: name, verbose: false })).network.id);
+  return ids;
+}

@@ -1,0 +1,74 @@
+// `network prune`: removes what nobody uses.
+
+import { hasCode, messageOf, SwarmError } from '../../../core/errors.ts';
+import type { NetworkSummary } from '../../../proto/generated/control.ts';
+import { defineCommand } from '../../command.ts';
+import { listFlag, switchFlag } from '../../flags/flag.ts';
+import { parseMoment } from '../../flags/moment.ts';
+import { readLine } from '../../input-line.ts';
+import type { Io } from '../../io.ts';
+import { type Filters, lacksLabels, matchesLabels, parseFilters } from '../../output/filter.ts';
+import { UsageError } from '../../usage-error.ts';
+
+const QUESTION = `WARNING! This will remove all networks not used by at least one service.
+Are you sure you want to continue? [y/N] `;
+
+export const command = defineCommand({
+  usage: '[OPTIONS]',
+  args: { min: 0, max: 0 },
+  flags: {
+    filter: listFlag('Provide filter values (label=KEY[=VALUE], label!=KEY[=VALUE], until=TIME|DURATION)'),
+    force: switchFlag('Do not prompt for confirmation', { shorthand: 'f' }),
+  },
+  async run({ flags, io, connection }) {
+    const filters = parseFilters(flags.filter, ['label', 'label!', 'until']);
+    const untilMs = parseUntil(filters, io.nowMs());
+    if (!flags.force) await requireConsent(io);
+    const control = await connection.control();
+    const { networks } = await control.listNetworks({});
+    const removed: string[] = [];
+    for (const summary of networks.filter((candidate) => isToGo(candidate, filters, untilMs))) {
+      try {
+        await control.removeNetwork({ network: summary.network.id });
+        removed.push(summary.network.spec.name);
+      } catch (error) {
+        // Somebody was quicker: it is in use now, or gone.
+        if (!hasCode(error, 'failed-precondition') && !hasCode(error, 'not-found')) throw error;
+      }
+    }
+    if (removed.length > 0) await io.out(`Deleted Networks:\n${removed.join('\n')}\n\n`);
+  },
+});
+
+/** The routing mesh's stays: ports that are published later need it. */
+function isToGo(
+  { network: { spec, meta }, use }: NetworkSummary,
+  filters: Filters,
+  untilMs: number,
+): boolean {
+  return (
+    !use.inUse &&
+    !spec.ingress &&
+    meta.createdAtMs < untilMs &&
+    matchesLabels(filters, 'label', spec.labels) &&
+    lacksLabels(filters, 'label!', spec.labels)
+  );
+}
+
+function parseUntil(filters: Filters, nowMs: number): number {
+  const [text, another] = filters.get('until') ?? [];
+  if (text === undefined) return Number.POSITIVE_INFINITY;
+  if (another !== undefined) throw new UsageError('--filter: more than one until filter specified');
+  try {
+    return parseMoment(text)(nowMs);
+  } catch (error) {
+    throw new UsageError(`--filter: until "${text}" ${messageOf(error)}`);
+  }
+}
+
+async function requireConsent(io: Io): Promise<void> {
+  await io.out(QUESTION);
+  const answer = await readLine(io);
+  if (answer.trim().toLowerCase() !== 'y')
+    throw new SwarmError('cancelled', 'network prune has been cancelled');
+}
