@@ -15,12 +15,14 @@ import { SystemCallError } from '../linux/libc.ts';
 import { isPinnedNamespace, removeNamespace, startThreadPool } from '../linux/namespace.ts';
 import type { NetlinkMessage } from '../linux/netlink.ts';
 import { NetlinkSocket, netlinkProtocols } from '../linux/netlink-socket.ts';
+import { deleteTable } from '../linux/nftables.ts';
 import {
-  addPortMapElements,
-  deletePortMapElements,
-  deleteTable,
-  type PortMapElement,
-} from '../linux/nftables.ts';
+  addElements,
+  deleteElements,
+  portField,
+  protocolPortKey,
+  type SetElement,
+} from '../linux/nftables-maps.ts';
 import { readNetworkSetting, writeNetworkSetting } from '../linux/sysctl.ts';
 import { AddressPool } from './address-pool.ts';
 import { firewallWarnings, outgoingMtu, usedPrefixes } from './host-survey.ts';
@@ -337,11 +339,9 @@ class KernelLocalNetwork implements LocalNetwork {
   /** Inside first, so that the host never sends to a port that the network does not know yet. */
   #publish(record: EndpointRecord): void {
     if (record.ports.length === 0) return;
-    const networkElements = this.#networkElements(record);
-    const hostElements = this.#hostElements(record);
     this.#changeTables(
-      addPortMapElements(NETWORK_TABLE, PUBLISHED_PORTS_MAP, networkElements),
-      addPortMapElements(this.#places.hostTable, PUBLISHED_PORTS_MAP, hostElements),
+      addElements(NETWORK_TABLE, PUBLISHED_PORTS_MAP, this.#networkElements(record)),
+      addElements(this.#places.hostTable, PUBLISHED_PORTS_MAP, this.#hostElements(record)),
     );
     // A UDP client that was already sending would go on to reach nothing: its flow is known as not translated.
     this.#wiring.hostTables.execute(
@@ -353,11 +353,10 @@ class KernelLocalNetwork implements LocalNetwork {
 
   #unpublish(record: EndpointRecord): void {
     if (record.ports.length === 0) return;
-    const networkElements = this.#networkElements(record);
-    const hostElements = this.#hostElements(record);
+    const keys = record.ports.map(portKey);
     this.#changeTables(
-      deletePortMapElements(NETWORK_TABLE, PUBLISHED_PORTS_MAP, networkElements),
-      deletePortMapElements(this.#places.hostTable, PUBLISHED_PORTS_MAP, hostElements),
+      deleteElements(NETWORK_TABLE, PUBLISHED_PORTS_MAP, keys),
+      deleteElements(this.#places.hostTable, PUBLISHED_PORTS_MAP, keys),
     );
   }
 
@@ -403,22 +402,18 @@ class KernelLocalNetwork implements LocalNetwork {
     );
   }
 
-  #hostElements(record: EndpointRecord): PortMapElement[] {
-    return record.ports.map(({ protocol, publishedPort }) => ({
-      protocolNumber: protocolNumbers[protocol],
-      port: publishedPort,
-      targetAddress: this.#networkAddress,
-      targetPort: publishedPort,
+  #hostElements(record: EndpointRecord): SetElement[] {
+    return record.ports.map((port) => ({
+      key: portKey(port),
+      value: Buffer.concat([this.#networkAddress, portField(port.publishedPort)]),
     }));
   }
 
-  #networkElements(record: EndpointRecord): PortMapElement[] {
-    const targetAddress = ipv4Bytes(addressOf(record));
-    return record.ports.map(({ protocol, publishedPort, targetPort }) => ({
-      protocolNumber: protocolNumbers[protocol],
-      port: publishedPort,
-      targetAddress,
-      targetPort,
+  #networkElements(record: EndpointRecord): SetElement[] {
+    const address = ipv4Bytes(addressOf(record));
+    return record.ports.map((port) => ({
+      key: portKey(port),
+      value: Buffer.concat([address, portField(port.targetPort)]),
     }));
   }
 
@@ -461,6 +456,10 @@ function holdAll(ports: readonly PortConfig[]): HeldPort[] {
 
 function forgetFlowsTo(protocol: PortConfig['protocol'], destinationPort: number): NetlinkMessage {
   return deleteConnections('original', { protocolNumber: protocolNumbers[protocol], destinationPort });
+}
+
+function portKey({ protocol, publishedPort }: PortConfig): Buffer {
+  return protocolPortKey(protocolNumbers[protocol], publishedPort);
 }
 
 function addressOf(record: EndpointRecord): number {

@@ -12,6 +12,7 @@ import { SystemCallError } from '../linux/libc.ts';
 import { createNamespace, isPinnedNamespace, removeNamespace, withinNamespace } from '../linux/namespace.ts';
 import type { NetlinkMessage } from '../linux/netlink.ts';
 import { NetlinkSocket, netlinkProtocols } from '../linux/netlink-socket.ts';
+import { addRoutingRule, type RoutingRule } from '../linux/routing-rules.ts';
 import {
   addAddress,
   addPermanentNeighbour,
@@ -22,6 +23,7 @@ import {
   disableLinkLocalAddress,
   type Link,
   listLinks,
+  MAIN_TABLE,
   setLinkUp,
 } from '../linux/rtnetlink.ts';
 import { writeNetworkSetting } from '../linux/sysctl.ts';
@@ -46,6 +48,13 @@ export interface EndpointLayout {
 }
 
 export const LOOPBACK_INDEX = 1;
+const CONTAINER_LINK_PATTERN = /^eth(\d+)$/;
+/** A container's links follow lo: eth0 has index 2. */
+export const FIRST_CONTAINER_INDEX = 2;
+/** Of a container's routing tables for answers: one for each of its links. */
+const ANSWER_TABLE_BASE = 1000;
+/** Of a container's routing rules, in the order in which they are looked at. */
+const answerPriorities = { networks: 900, udpPort: 910, udp: 920 } as const;
 const UPLINK_IN_NETWORK_INDEX = 2;
 const CONTAINER_LINK = 'eth0';
 const CONTAINER_LINK_INDEX = 2;
@@ -221,6 +230,42 @@ export function endpointLinkName(address: number): string {
 /** Removes the link of this name; none is fine. */
 export function removeLink(socket: NetlinkSocket, name: string): void {
   ignoringErrno(ENODEV, () => socket.execute([deleteLink(name)]));
+}
+
+/** Of the next link of a container: n of ethN. */
+export function freeLinkNumber(links: readonly Link[]): number {
+  const used = links.map(({ name }) => Number(CONTAINER_LINK_PATTERN.exec(name)?.[1] ?? -1));
+  return Math.max(-1, ...used) + 1;
+}
+
+export interface AnswerRouting {
+  readonly address: Buffer;
+  readonly gateway: Buffer;
+  /** Ports of the container's UDP servers that are reached by this link, or all. */
+  readonly udpPorts: readonly number[] | 'all';
+}
+
+/**
+ * In a container: what is sent from an address leaves by the address's own link, whatever the default route is. A UDP
+ * server that listens on all addresses leaves the choice of its answers' address to the routes, which cannot know by which
+ * link the question came: then the port tells, except within the container's networks.
+ */
+export function routeAnswers(routes: NetlinkSocket, number: number, answers: AnswerRouting): void {
+  const { address, gateway, udpPorts } = answers;
+  const table = ANSWER_TABLE_BASE + number;
+  const linkIndex = FIRST_CONTAINER_INDEX + number;
+  const route = { destination: NO_ADDRESS, prefixLength: 0, linkIndex, gateway, onlink: true };
+  routes.execute([addRoute({ ...route, table })]);
+  const rules: RoutingRule[] = [{ source: address, table, priority: table }];
+  const udp = { source: NO_ADDRESS, isUdp: true, table } as const;
+  if (udpPorts === 'all') rules.push({ ...udp, priority: answerPriorities.udp });
+  else
+    for (const sourcePort of udpPorts) rules.push({ ...udp, sourcePort, priority: answerPriorities.udpPort });
+  if (udpPorts.length > 0) {
+    rules.push({ table: MAIN_TABLE, withoutDefault: true, priority: answerPriorities.networks });
+  }
+  // What is there already is another link's too, or that of an earlier link of this number.
+  for (const rule of rules) ignoringErrno(EEXIST, () => routes.execute([addRoutingRule(rule)]));
 }
 
 export function linksOf(socket: NetlinkSocket): Link[] {

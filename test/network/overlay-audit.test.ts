@@ -1,30 +1,16 @@
 // The self-audit: whatever somebody changes behind the overlay's back is found and mended (overlay-lab.ts).
 
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
-import type { Drift, OverlayNetwork } from '../../agent/network/overlay/overlay.ts';
-import { type Container, type OverlayHost, OverlayLab } from './overlay-lab.ts';
-
-const skip = process.getuid?.() === 0 ? false : 'needs root to make network namespaces';
-const check = (name: string, run: () => Promise<void>): void => void test(name, { skip }, run);
-
-const net: OverlayNetwork = {
-  id: 'net1',
-  vni: 0x100001,
-  subnet: '10.0.1.0/24',
-  gateway: '10.0.1.1',
-  isInternal: false,
-};
+import type { Drift } from '../../agent/network/overlay/overlay.ts';
+import { type Container, check, net, type OverlayHost, type OverlayLab, withLab } from './overlay-lab.ts';
 
 let lab: OverlayLab;
 let host: OverlayHost;
 let here: Container;
 let there: Container;
 
-before(async () => {
-  if (skip) return;
-  lab = new OverlayLab(2);
-  await lab.ready();
+withLab(2, async (opened) => {
+  lab = opened;
   for (const each of lab.hosts) await each.ensure(net);
   host = lab.hosts[0]!;
   here = await lab.container(host, net.id, '10.0.1.10');
@@ -36,10 +22,6 @@ before(async () => {
   ];
   await lab.connect(net.id, [here, there, leaver], { services });
   await lab.connect(net.id, [here, there], { services });
-});
-
-after(async () => {
-  await lab?.[Symbol.asyncDispose]();
 });
 
 async function works(): Promise<void> {
