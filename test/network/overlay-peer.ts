@@ -1,4 +1,4 @@
-// A container's program in the tests of the overlay. It serves port 80 on TCP and UDP, telling "SERVER CLIENT" addresses
+// A container's program in the tests of the overlay. It serves ports 80 and 81 on TCP and UDP, telling "SERVER CLIENT" addresses
 // to each connection and datagram and echoing what it gets, and answers calls: asks others the same. Its argument is the
 // address by which it calls itself to datagrams.
 
@@ -10,6 +10,7 @@ import { setImmediate } from 'node:timers/promises';
 import { answerCalls } from './answer-calls.ts';
 
 const PORT = 80;
+const OTHER_PORT = 81;
 const ANSWER_TIMEOUT_MS = 3000;
 
 interface Target {
@@ -23,7 +24,7 @@ interface Report {
   readonly servers: Record<string, number>;
 }
 
-await serve();
+for (const port of [PORT, OTHER_PORT]) await serve(port);
 
 const connections = new Map<string, Socket>();
 const datagrams = createSocket('udp4');
@@ -31,7 +32,7 @@ let isLoading = false;
 let report: Report = { requests: 0, failures: {}, servers: {} };
 let loading: Promise<void> | undefined;
 
-function serve(): Promise<void> {
+function serve(port: number): Promise<void> {
   const own = createSocket('udp4');
   own.on('message', (message, from) => {
     const address = process.argv[2] || networkInterfaces()['eth0']?.[0]?.address;
@@ -42,7 +43,7 @@ function serve(): Promise<void> {
     socket.write(`${socket.localAddress} ${socket.remoteAddress}\n`);
     socket.pipe(socket);
   });
-  return new Promise((resolve) => own.bind(PORT, () => server.listen(PORT, '0.0.0.0', resolve)));
+  return new Promise((resolve) => own.bind(port, () => server.listen(port, '0.0.0.0', resolve)));
 }
 
 /** What comes first from the socket: a line, or why there is none. */
