@@ -1,7 +1,7 @@
 // The self-audit: whatever somebody changes behind the overlay's back is found and mended (overlay-lab.ts).
 
 import assert from 'node:assert/strict';
-import type { Drift } from '../../agent/network/overlay/overlay.ts';
+import { checkDamages, type Damage } from './damages.ts';
 import { type Container, check, net, type OverlayHost, type OverlayLab, withLab } from './overlay-lab.ts';
 
 let lab: OverlayLab;
@@ -38,8 +38,6 @@ check('nothing is found where nothing is wrong, and an audit changes nothing', a
   await works();
   assert.deepEqual(await host.overlay.call('repair', net.id), []);
 });
-
-type Damage = readonly [what: string, where: 'network' | 'host', command: string, found: Partial<Drift>];
 
 const damages: readonly Damage[] = [
   ['a route', 'network', 'ip route del 10.0.1.20', { what: 'route', problem: 'missing' }],
@@ -105,20 +103,7 @@ const damages: readonly Damage[] = [
   ],
 ];
 
-for (const [what, where, command, found] of damages) {
-  check(`${what}: changed, found, mended`, async () => {
-    if (where === 'host') host.run(command);
-    else host.inNetwork(net.id, command);
-
-    const drift = await host.overlay.call<Drift[]>('audit', net.id);
-    const isFound = drift.some((each) =>
-      Object.entries(found).every(([key, value]) => each[key as keyof Drift] === value),
-    );
-    assert.ok(isFound, JSON.stringify(drift));
-    assert.deepEqual(await host.overlay.call('repair', net.id), drift);
-    await works();
-  });
-}
+checkDamages(damages, { host: () => host, networkId: net.id, works });
 
 check('a service whose elements somebody took away can still be changed', async () => {
   host.inNetwork(net.id, 'nft flush ruleset');

@@ -165,7 +165,11 @@ function linkDrift({ layout }: DesiredNetwork, wiring: OverlayWiring, forwarding
     withinNamespace(layout.namespacePath, () =>
       settings.every(([name, value]) => readNetworkSetting(name) === value),
     );
-  if (!isSet) drift.push({ what: 'link', name: 'settings', problem: 'different' });
+  const routesLoopback =
+    !layout.isIngress ||
+    !links.has(UPLINK_IN_NETWORK) ||
+    readNetworkSetting(`ipv4/conf/${layout.uplinkName}/route_localnet`) === '1';
+  if (!isSet || !routesLoopback) drift.push({ what: 'link', name: 'settings', problem: 'different' });
   return drift;
 }
 

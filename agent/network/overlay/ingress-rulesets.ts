@@ -39,7 +39,7 @@ import { VXLAN_LINK } from './overlay-wiring.ts';
 import { planRuleset } from './ruleset.ts';
 
 export const INGRESS_TABLE = 'tsswarm_ingress';
-const RETURN_CHAIN = 'return';
+const RETURN_CHAIN = 'send_back';
 /** Behind connection tracking (-200), before translations (-100) and routing. */
 const MARK_PRIORITY = -150;
 
