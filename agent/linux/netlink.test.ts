@@ -12,7 +12,8 @@ import {
   textOf,
   uint32,
 } from './netlink.ts';
-import { addPortMapElements, addTable, deletePortMapElements, interfaceIs } from './nftables.ts';
+import { addTable, interfaceIs } from './nftables.ts';
+import { addElements, deleteElements, portField, protocolPortKey } from './nftables-maps.ts';
 import {
   addAddress,
   addRoute,
@@ -20,6 +21,7 @@ import {
   decodeAddress,
   decodeLink,
   decodeRoute,
+  MAIN_TABLE,
   setLinkUp,
 } from './rtnetlink.ts';
 
@@ -111,7 +113,7 @@ test('routes and addresses are read as they were written', () => {
   const address = addAddress({ linkIndex: 4, address: destination, prefixLength: 31 });
 
   assert.deepEqual(decodeRoute(route.body), {
-    isInMainTable: true,
+    table: MAIN_TABLE,
     destination,
     prefixLength: 16,
     linkIndex: 4,
@@ -129,31 +131,22 @@ test('an nf_tables message carries subsystem, command and family', () => {
 });
 
 test('a port map element is a padded key and a padded value; its deletion needs the key only', () => {
-  const element = {
-    protocolNumber: 6,
-    port: 8080,
-    targetAddress: Buffer.from([10, 186, 0, 2]),
-    targetPort: 80,
-  };
-  const key = '06000000 1f900000';
-  const value = '0aba0002 00500000';
+  const key = protocolPortKey(6, 8080);
+  const value = Buffer.concat([Buffer.from([10, 186, 0, 2]), portField(80)]);
 
-  const [added] = addPortMapElements('t', 'm', [element]);
-  const [deleted] = deletePortMapElements('t', 'm', [element]);
+  const [added] = addElements('t', 'm', [{ key, value }]);
+  const [deleted] = deleteElements('t', 'm', [key]);
 
-  assert.ok(added!.body.includes(hex(key)) && added!.body.includes(hex(value)));
-  assert.ok(deleted!.body.includes(hex(key)) && !deleted!.body.includes(hex(value)));
+  const keyBytes = hex('06000000 1f900000');
+  const valueBytes = hex('0aba0002 00500000');
+  assert.ok(added!.body.includes(keyBytes) && added!.body.includes(valueBytes));
+  assert.ok(deleted!.body.includes(keyBytes) && !deleted!.body.includes(valueBytes));
 });
 
 test('many elements are spread over messages that the format can carry', () => {
-  const elements = Array.from({ length: 2500 }, (_, port) => ({
-    protocolNumber: 17,
-    port,
-    targetAddress: Buffer.alloc(4),
-    targetPort: port,
-  }));
+  const elements = Array.from({ length: 2500 }, (_, port) => ({ key: protocolPortKey(17, port) }));
 
-  assert.equal(addPortMapElements('t', 'm', elements).length, 3);
+  assert.equal(addElements('t', 'm', elements).length, 3);
 });
 
 test('an interface name is compared with its padding, so that no longer name matches', () => {

@@ -11,16 +11,15 @@ import {
   textOf,
   uint8,
   uint16BigEndian,
+  uint32,
   uint32BigEndian,
 } from './netlink.ts';
 import {
   AF_INET,
   COMPARE_EQUAL,
-  CONCATENATION_BITS,
   commands,
   compare,
   DESTINATION_PORT_OFFSET,
-  ELEMENTS_PER_MESSAGE_MAX,
   expression,
   FIRST_REGISTER,
   ipv4Offsets,
@@ -30,33 +29,51 @@ import {
   NAT_DESTINATION,
   NETWORK_HEADER,
   SECOND_REGISTER,
-  SET_IS_MAP,
   TRANSPORT_HEADER,
-  TYPE_IPV4_ADDRESS,
   tableMessage,
   VERDICT_REGISTER,
 } from './nftables.ts';
 
-const TYPE_MARK = 19;
-const TYPE_INTERFACE_NAME = 41;
-const TYPE_VERDICT = 0xffffff00;
+const SET_IS_MAP = 8;
+/** An attribute's length has 16 bits, and an element takes 60 bytes at most. */
+const ELEMENTS_PER_MESSAGE_MAX = 1000;
 const GOTO = -4;
+
+// Types only matter to `nft list`, which shows values by them; a concatenation takes six bits per field.
+const types = {
+  address: 7,
+  protocol: 12,
+  port: 13,
+  mark: 19,
+  interfaceName: 41,
+  verdict: 0xffffff00,
+} as const;
+const CONCATENATION_BITS = 6;
+
+function concatenation(...parts: readonly (keyof typeof types)[]): { type: number; bytes: number } {
+  const type = parts.reduce((sum, part) => (sum << CONCATENATION_BITS) | types[part], 0);
+  return { type, bytes: 4 * parts.length };
+}
 
 /** What keys and values are; a concatenation has its fields one after another, each padded to four bytes. */
 const fields = {
-  address: { type: TYPE_IPV4_ADDRESS, bytes: 4 },
-  addressPair: { type: (TYPE_IPV4_ADDRESS << CONCATENATION_BITS) | TYPE_IPV4_ADDRESS, bytes: 8 },
-  /** An address, then a number in the byte order of the machine. */
-  addressSlot: { type: (TYPE_IPV4_ADDRESS << CONCATENATION_BITS) | TYPE_MARK, bytes: 8 },
-  interfaceName: { type: TYPE_INTERFACE_NAME, bytes: 16 },
-  verdict: { type: TYPE_VERDICT, bytes: 16 },
+  address: concatenation('address'),
+  addressPair: concatenation('address', 'address'),
+  /** A slot is a number in the byte order of the machine. */
+  addressSlot: concatenation('address', 'mark'),
+  addressPort: concatenation('address', 'port'),
+  addressProtocolPort: concatenation('address', 'protocol', 'port'),
+  protocolPort: concatenation('protocol', 'port'),
+  protocolPortSlot: concatenation('protocol', 'port', 'mark'),
+  interfaceName: { type: types.interfaceName, bytes: 16 },
+  verdict: { type: types.verdict, bytes: 16 },
 } as const;
 
 export interface SetOptions {
   readonly name: string;
   readonly key: Exclude<keyof typeof fields, 'verdict'>;
   /** A map when present. */
-  readonly value?: 'address' | 'verdict';
+  readonly value?: 'address' | 'addressPort' | 'verdict';
 }
 
 /** `id` is unique in its transaction. */
@@ -81,6 +98,15 @@ export function addSet(table: string, options: SetOptions, id: number): NetlinkM
 export interface SetElement {
   readonly key: Buffer;
   readonly value?: Buffer | string;
+}
+
+/** A field of two bytes, padded. */
+export function portField(port: number): Buffer {
+  return Buffer.concat([uint16BigEndian(port), Buffer.alloc(2)]);
+}
+
+export function protocolPortKey(protocolNumber: number, port: number): Buffer {
+  return Buffer.concat([uint32(protocolNumber), portField(port)]);
 }
 
 /** EEXIST when a key is there with another value. */
@@ -159,6 +185,7 @@ function lookup(set: string, attributes: readonly Attribute[]): Attribute {
   return expression('lookup', [[1, text(set)], [2, uint32BigEndian(FIRST_REGISTER)], ...attributes]);
 }
 
+const THIRD_REGISTER = SECOND_REGISTER + 1;
 const LOOKUP_INVERTED = 1;
 
 function isMember(set: string, wanted = true): Attribute {
@@ -191,20 +218,71 @@ export function goByDestination(map: string): Attribute[] {
   return [loadAddress('destination'), lookup(map, [[3, uint32BigEndian(VERDICT_REGISTER)]])];
 }
 
+/** Protocol and destination port, as a key's first fields or behind an address. */
+function loadPort(register: number): Attribute[] {
+  return [
+    loadMeta(META_LAYER4_PROTOCOL, register),
+    loadPayload(TRANSPORT_HEADER, DESTINATION_PORT_OFFSET, 2, register + 1),
+  ];
+}
+
+/** Goes to the chain that the map holds for the packet's protocol and port; the rule ends when it holds none. */
+export function goByPort(map: string): Attribute[] {
+  return [...loadPort(FIRST_REGISTER), lookup(map, [[3, uint32BigEndian(VERDICT_REGISTER)]])];
+}
+
+/** The rule ends unless the packet's destination address, protocol and port are in the set. */
+export function destinationPortIsIn(set: string): Attribute[] {
+  return [loadAddress('destination'), ...loadPort(SECOND_REGISTER), isMember(set)];
+}
+
 const RANDOM = 1;
+
+function loadRandomSlot(slots: number, register: number): Attribute {
+  return expression('numgen', [
+    [1, uint32BigEndian(register)],
+    [2, uint32BigEndian(slots)],
+    [3, uint32BigEndian(RANDOM)],
+    [4, uint32BigEndian(0)],
+  ]);
+}
 
 /** DNAT to what the map holds for the packet's destination and a random one of that many slots. */
 export function translateToRandomSlot(map: string, slots: number): Attribute[] {
   return [
     loadAddress('destination'),
-    expression('numgen', [
-      [1, uint32BigEndian(SECOND_REGISTER)],
-      [2, uint32BigEndian(slots)],
-      [3, uint32BigEndian(RANDOM)],
-      [4, uint32BigEndian(0)],
-    ]),
+    loadRandomSlot(slots, SECOND_REGISTER),
     lookup(map, [[3, uint32BigEndian(FIRST_REGISTER)]]),
     translateDestination(),
+  ];
+}
+
+/** DNAT to the address and port that the map holds for the packet's protocol, port and a random slot. */
+export function translatePortToRandomSlot(map: string, slots: number): Attribute[] {
+  return [
+    ...loadPort(FIRST_REGISTER),
+    loadRandomSlot(slots, THIRD_REGISTER),
+    lookup(map, [[3, uint32BigEndian(FIRST_REGISTER)]]),
+    translateDestinationAndPort(),
+  ];
+}
+
+/** DNAT to what the map holds for the packet's protocol and port; the rule ends when it holds nothing. */
+export function translateByPort(map: string): Attribute[] {
+  return [
+    ...loadPort(FIRST_REGISTER),
+    lookup(map, [[3, uint32BigEndian(FIRST_REGISTER)]]),
+    translateDestinationAndPort(),
+  ];
+}
+
+/** The same for the packet's destination address, protocol and port. */
+export function translateByAddressAndPort(map: string): Attribute[] {
+  return [
+    loadAddress('destination'),
+    ...loadPort(SECOND_REGISTER),
+    lookup(map, [[3, uint32BigEndian(FIRST_REGISTER)]]),
+    translateDestinationAndPort(),
   ];
 }
 
@@ -227,8 +305,27 @@ function translateDestination(): Attribute {
   ]);
 }
 
+function translateDestinationAndPort(): Attribute {
+  return expression('nat', [
+    [1, uint32BigEndian(NAT_DESTINATION)],
+    [2, uint32BigEndian(AF_INET)],
+    [3, uint32BigEndian(FIRST_REGISTER)],
+    [5, uint32BigEndian(SECOND_REGISTER)],
+  ]);
+}
+
 export function destinationIs(address: Buffer): Attribute[] {
   return [loadAddress('destination'), compare(COMPARE_EQUAL, address)];
+}
+
+const LINK_LOCAL = Buffer.from([169, 254]);
+
+/** 169.254.0.0/16: the links between a host and its networks have such addresses. */
+export function sourceIsLinkLocal(): Attribute[] {
+  return [
+    loadPayload(NETWORK_HEADER, ipv4Offsets.source, LINK_LOCAL.length),
+    compare(COMPARE_EQUAL, LINK_LOCAL),
+  ];
 }
 
 /** Of TCP and UDP alike. */

@@ -10,7 +10,6 @@ import {
   netlinkFlags,
   text,
   textOf,
-  uint16BigEndian,
   uint32,
   uint32BigEndian,
 } from './netlink.ts';
@@ -28,38 +27,38 @@ export const commands = {
   deleteElement: 14,
 } as const;
 
+const NETDEV_EGRESS = 1;
 /** Hooks of the ip family. */
 const hooks = { prerouting: 0, input: 1, forward: 2, output: 3, postrouting: 4 } as const;
 const verdicts = { drop: 0, accept: 1 } as const;
-export const SET_IS_MAP = 8;
-
-// Types only matter to `nft list`, which shows values by them; a concatenation takes six bits per field.
-export const TYPE_IPV4_ADDRESS = 7;
-const TYPE_PROTOCOL = 12;
-const TYPE_SERVICE = 13;
-export const CONCATENATION_BITS = 6;
 
 export type Rule = readonly Attribute[];
 
 export interface BaseChain {
-  readonly type: 'nat' | 'filter';
+  /** `route`: of the output hook, where a packet whose mark changes is routed again. */
+  readonly type: 'nat' | 'filter' | 'route';
   readonly hook: keyof typeof hooks;
   readonly priority: number;
 }
+
+/** Of tables: `netdev` has the packets of single links, as they leave. */
+export type TableFamily = 'ipv4' | 'netdev';
 
 export function tableMessage(
   what: string,
   command: number,
   flags: number,
   attributes: readonly Attribute[],
+  family: TableFamily = 'ipv4',
 ): NetlinkMessage {
   const subsystem = netfilterSubsystems.tables;
-  return netfilterMessage({ what, subsystem, command, flags, attributes });
+  return netfilterMessage({ what, subsystem, command, flags, attributes, family: netfilterFamilies[family] });
 }
 
 /** Fine when it exists. */
-export function addTable(table: string): NetlinkMessage {
-  return tableMessage(`add table ${table}`, commands.newTable, netlinkFlags.create, [[1, text(table)]]);
+export function addTable(table: string, family?: TableFamily): NetlinkMessage {
+  const attributes: Attribute[] = [[1, text(table)]];
+  return tableMessage(`add table ${table}`, commands.newTable, netlinkFlags.create, attributes, family);
 }
 
 /** EEXIST when it exists. */
@@ -69,22 +68,41 @@ export function createTable(table: string): NetlinkMessage {
 }
 
 /** With all that is in it. */
-export function deleteTable(table: string): NetlinkMessage {
-  return tableMessage(`delete table ${table}`, commands.deleteTable, 0, [[1, text(table)]]);
+export function deleteTable(table: string, family?: TableFamily): NetlinkMessage {
+  return tableMessage(`delete table ${table}`, commands.deleteTable, 0, [[1, text(table)]], family);
 }
 
 export function addChain(table: string, chain: string, base: BaseChain): NetlinkMessage {
-  const hook: Attribute[] = [
+  return addHookedChain(table, chain, base.type, 'ipv4', [
     [1, uint32BigEndian(hooks[base.hook])],
     [2, uint32BigEndian(base.priority)],
-  ];
-  return tableMessage(`add chain ${chain}`, commands.newChain, netlinkFlags.create, [
+  ]);
+}
+
+/** Of a netdev table: what leaves by the link. EOPNOTSUPP before Linux 5.16. */
+export function addEgressChain(table: string, chain: string, link: string): NetlinkMessage {
+  return addHookedChain(table, chain, 'filter', 'netdev', [
+    [1, uint32BigEndian(NETDEV_EGRESS)],
+    [2, uint32BigEndian(0)],
+    [3, text(link)],
+  ]);
+}
+
+function addHookedChain(
+  table: string,
+  chain: string,
+  type: string,
+  family: TableFamily,
+  hook: readonly Attribute[],
+): NetlinkMessage {
+  const attributes: Attribute[] = [
     [1, text(table)],
     [3, text(chain)],
     [4, hook],
     [5, uint32BigEndian(verdicts.accept)],
-    [7, text(base.type)],
-  ]);
+    [7, text(type)],
+  ];
+  return tableMessage(`add chain ${chain}`, commands.newChain, netlinkFlags.create, attributes, family);
 }
 
 /** One that other chains go to; `addChain` makes those that the kernel calls. */
@@ -95,89 +113,14 @@ export function addRegularChain(table: string, chain: string): NetlinkMessage {
   ]);
 }
 
-export function addRule(table: string, chain: string, rule: Rule): NetlinkMessage {
+export function addRule(table: string, chain: string, rule: Rule, family?: TableFamily): NetlinkMessage {
   const flags = netlinkFlags.create | netlinkFlags.append;
-  return tableMessage(`add rule to chain ${chain}`, commands.newRule, flags, [
+  const attributes: Attribute[] = [
     [1, text(table)],
     [2, text(chain)],
     [4, rule],
-  ]);
-}
-
-const PORT_KEY_BYTES = 8;
-const PORT_TARGET_BYTES = 8;
-
-/** A map from protocol and port to address and port. `id` is unique in its transaction. */
-export function addPortMap(table: string, map: string, id: number): NetlinkMessage {
-  return tableMessage(`add map ${map}`, commands.newSet, netlinkFlags.create, [
-    [1, text(table)],
-    [2, text(map)],
-    [3, uint32BigEndian(SET_IS_MAP)],
-    [4, uint32BigEndian((TYPE_PROTOCOL << CONCATENATION_BITS) | TYPE_SERVICE)],
-    [5, uint32BigEndian(PORT_KEY_BYTES)],
-    [6, uint32BigEndian((TYPE_IPV4_ADDRESS << CONCATENATION_BITS) | TYPE_SERVICE)],
-    [7, uint32BigEndian(PORT_TARGET_BYTES)],
-    [10, uint32BigEndian(id)],
-  ]);
-}
-
-export interface PortMapElement {
-  readonly protocolNumber: number;
-  readonly port: number;
-  readonly targetAddress: Buffer;
-  readonly targetPort: number;
-}
-
-/** An attribute's length has 16 bits, and an element takes about 44 bytes. */
-export const ELEMENTS_PER_MESSAGE_MAX = 1000;
-
-/** EEXIST when a key is there with another value. */
-export function addPortMapElements(
-  table: string,
-  map: string,
-  elements: readonly PortMapElement[],
-): NetlinkMessage[] {
-  return elementMessages(table, map, elements, 'add');
-}
-
-/** ENOENT when a key is not there. */
-export function deletePortMapElements(
-  table: string,
-  map: string,
-  elements: readonly PortMapElement[],
-): NetlinkMessage[] {
-  return elementMessages(table, map, elements, 'delete');
-}
-
-function elementMessages(
-  table: string,
-  map: string,
-  elements: readonly PortMapElement[],
-  action: 'add' | 'delete',
-): NetlinkMessage[] {
-  const messages: NetlinkMessage[] = [];
-  for (let first = 0; first < elements.length; first += ELEMENTS_PER_MESSAGE_MAX) {
-    const list = elements.slice(first, first + ELEMENTS_PER_MESSAGE_MAX).map((element): Attribute => {
-      const key: Attribute = [1, [[1, Buffer.concat([uint32(element.protocolNumber), port(element.port)])]]];
-      const value: Attribute = [2, [[1, Buffer.concat([element.targetAddress, port(element.targetPort)])]]];
-      return [1, action === 'add' ? [key, value] : [key]];
-    });
-    const command = action === 'add' ? commands.newElement : commands.deleteElement;
-    const flags = action === 'add' ? netlinkFlags.create : 0;
-    messages.push(
-      tableMessage(`${action} elements of map ${map}`, command, flags, [
-        [1, text(table)],
-        [2, text(map)],
-        [3, list],
-      ]),
-    );
-  }
-  return messages;
-}
-
-/** A port in a concatenation: two bytes big-endian, two of padding. */
-function port(value: number): Buffer {
-  return Buffer.concat([uint16BigEndian(value), Buffer.alloc(2)]);
+  ];
+  return tableMessage(`add rule to chain ${chain}`, commands.newRule, flags, attributes, family);
 }
 
 export const listChains: NetlinkMessage = netfilterMessage({
@@ -212,8 +155,8 @@ export function decodeChain(body: Buffer): ListedChain {
 }
 
 /** The rules of a table, one a reply. */
-export function listRules(table: string): NetlinkMessage {
-  return tableMessage(`list rules of table ${table}`, commands.getRule, 0, [[1, text(table)]]);
+export function listRules(table: string, family?: TableFamily): NetlinkMessage {
+  return tableMessage(`list rules of table ${table}`, commands.getRule, 0, [[1, text(table)]], family);
 }
 
 export const VERDICT_REGISTER = 0;
@@ -223,6 +166,7 @@ export const SECOND_REGISTER = 9;
 
 export const META_LAYER4_PROTOCOL = 16;
 const metaKeys = { inputName: 6, outputName: 7 } as const;
+export const LINK_HEADER = 0;
 export const NETWORK_HEADER = 1;
 export const TRANSPORT_HEADER = 2;
 export const DESTINATION_PORT_OFFSET = 2;
@@ -239,7 +183,7 @@ const STATE_ESTABLISHED_OR_RELATED = 0x2 | 0x4;
 const STATUS_DESTINATION_NAT = 0x20;
 const INTERFACE_NAME_BYTES = 16;
 export const COMPARE_EQUAL = 0;
-const COMPARE_UNEQUAL = 1;
+export const COMPARE_UNEQUAL = 1;
 
 export function expression(name: string, attributes: readonly Attribute[]): Attribute {
   return [
@@ -342,29 +286,15 @@ export function isInvalid(): Attribute[] {
   return connectionBits(CONNECTION_STATE, STATE_INVALID, true);
 }
 
-/** DNAT to what the map holds for the packet's protocol and port; the rule ends when it holds nothing. */
-export function translateByPortMap(map: string): Attribute[] {
-  return [
-    loadMeta(META_LAYER4_PROTOCOL),
-    loadPayload(TRANSPORT_HEADER, DESTINATION_PORT_OFFSET, 2, SECOND_REGISTER),
-    expression('lookup', [
-      [1, text(map)],
-      [2, uint32BigEndian(FIRST_REGISTER)],
-      [3, uint32BigEndian(FIRST_REGISTER)],
-    ]),
-    expression('nat', [
-      [1, uint32BigEndian(NAT_DESTINATION)],
-      [2, uint32BigEndian(AF_INET)],
-      [3, uint32BigEndian(FIRST_REGISTER)],
-      [5, uint32BigEndian(SECOND_REGISTER)],
-    ]),
-  ];
-}
-
 export function masquerade(): Attribute[] {
   return [expression('masq', [])];
 }
 
 export function drop(): Attribute[] {
   return [verdict(verdicts.drop)];
+}
+
+/** No further rule of the chain looks at the packet. */
+export function accept(): Attribute[] {
+  return [verdict(verdicts.accept)];
 }

@@ -45,9 +45,10 @@ const INET_CONFIGURATION = 1;
 const INET_ROUTE_LOCALNET = 26;
 const LINK_UP = 1;
 
-const routeAttributes = { destination: 1, link: 4, gateway: 5, metric: 6, preferredSource: 7 } as const;
+const routeAttributes = { destination: 1, link: 4, gateway: 5, metric: 6, table: 15 } as const;
 const ROUTE_ONLINK = 4;
-const ROUTE_TABLE_MAIN = 254;
+/** The routing table that a packet is looked up in when no rule says otherwise. */
+export const MAIN_TABLE = 254;
 const ROUTE_PROTOCOL_STATIC = 4;
 const routeTypes = { unicast: 1, unreachable: 7 } as const;
 
@@ -211,6 +212,8 @@ export interface RouteOptions {
   /** The gateway is on the link although no route says so. */
   readonly onlink?: boolean;
   readonly metric?: number;
+  /** The main one when absent. */
+  readonly table?: number;
 }
 
 const SCOPE_UNIVERSE = 0;
@@ -224,7 +227,7 @@ export function addRoute(options: RouteOptions): NetlinkMessage {
   const header = Buffer.alloc(12);
   header[0] = familyOf(options.destination);
   header[1] = options.prefixLength;
-  header[4] = ROUTE_TABLE_MAIN;
+  header[4] = options.table === undefined ? MAIN_TABLE : 0;
   header[5] = ROUTE_PROTOCOL_STATIC;
   header[6] = isDirect ? SCOPE_LINK : SCOPE_UNIVERSE;
   header[7] = routeTypes[options.type ?? 'unicast'];
@@ -234,6 +237,7 @@ export function addRoute(options: RouteOptions): NetlinkMessage {
   if (options.linkIndex !== undefined) attributes.push([routeAttributes.link, uint32(options.linkIndex)]);
   if (options.gateway !== undefined) attributes.push([routeAttributes.gateway, options.gateway]);
   if (options.metric !== undefined) attributes.push([routeAttributes.metric, uint32(options.metric)]);
+  if (options.table !== undefined) attributes.push([routeAttributes.table, uint32(options.table)]);
   return {
     what: `add route to ${[...options.destination].join('.')}/${options.prefixLength}`,
     type: messageTypes.newRoute,
@@ -247,7 +251,7 @@ export function deleteRoute(destination: Buffer, prefixLength: number): NetlinkM
   const header = Buffer.alloc(12);
   header[0] = familyOf(destination);
   header[1] = prefixLength;
-  header[4] = ROUTE_TABLE_MAIN;
+  header[4] = MAIN_TABLE;
   header[6] = SCOPE_ANY;
   return {
     what: `delete route to ${[...destination].join('.')}/${prefixLength}`,
@@ -268,16 +272,12 @@ const NEIGHBOUR_HARDWARE_ADDRESS = 2;
 
 /** A neighbour that is never asked for and never forgotten. */
 export function addPermanentNeighbour(options: NeighbourOptions): NetlinkMessage {
-  const header = Buffer.alloc(12);
-  header[0] = familyOf(options.address);
-  header.writeInt32LE(options.linkIndex, 4);
-  header.writeUInt16LE(NEIGHBOUR_PERMANENT, 8);
   return {
     what: `add neighbour on link ${options.linkIndex}`,
     type: messageTypes.newNeighbour,
     flags: netlinkFlags.create | netlinkFlags.replace,
     body: Buffer.concat([
-      header,
+      neighbourHeader(options.linkIndex, options.address, NEIGHBOUR_PERMANENT),
       encodeAttributes([
         [NEIGHBOUR_ADDRESS, options.address],
         [NEIGHBOUR_HARDWARE_ADDRESS, options.macAddress],
@@ -288,15 +288,23 @@ export function addPermanentNeighbour(options: NeighbourOptions): NetlinkMessage
 
 /** ENOENT when there is none. */
 export function deleteNeighbour(linkIndex: number, address: Buffer): NetlinkMessage {
-  const header = Buffer.alloc(12);
-  header[0] = familyOf(address);
-  header.writeInt32LE(linkIndex, 4);
   return {
     what: `delete neighbour on link ${linkIndex}`,
     type: messageTypes.deleteNeighbour,
     flags: 0,
-    body: Buffer.concat([header, encodeAttributes([[NEIGHBOUR_ADDRESS, address]])]),
+    body: Buffer.concat([
+      neighbourHeader(linkIndex, address, 0),
+      encodeAttributes([[NEIGHBOUR_ADDRESS, address]]),
+    ]),
   };
+}
+
+function neighbourHeader(linkIndex: number, address: Buffer, state: number): Buffer {
+  const header = Buffer.alloc(12);
+  header[0] = familyOf(address);
+  header.writeInt32LE(linkIndex, 4);
+  header.writeUInt16LE(state, 8);
+  return header;
 }
 
 export const listIpv4Neighbours: NetlinkMessage = {
@@ -379,7 +387,7 @@ export function decodeAddress(body: Buffer): LinkAddress {
 }
 
 export interface Route {
-  readonly isInMainTable: boolean;
+  readonly table: number;
   readonly destination: Buffer;
   readonly prefixLength: number;
   readonly linkIndex: number | undefined;
@@ -390,7 +398,7 @@ export interface Route {
 export function decodeRoute(body: Buffer): Route {
   const attributes = decodeAttributes(body, 12);
   return {
-    isInMainTable: body[4] === ROUTE_TABLE_MAIN,
+    table: attributes.get(routeAttributes.table)?.readUInt32LE() ?? body[4] ?? 0,
     destination: attributes.get(routeAttributes.destination) ?? Buffer.alloc(4),
     prefixLength: body[1] ?? 0,
     linkIndex: attributes.get(routeAttributes.link)?.readUInt32LE(),

@@ -8,6 +8,7 @@ import {
   decodeRoute,
   listIpv4Addresses,
   listIpv4Routes,
+  MAIN_TABLE,
   type Route,
 } from '../linux/rtnetlink.ts';
 import { ipv4Number, type Prefix, parseIpv4 } from './ipv4.ts';
@@ -64,5 +65,5 @@ function mainRoutes(routes: NetlinkSocket): Route[] {
   return routes
     .dump(listIpv4Routes)
     .map((reply) => decodeRoute(reply.body))
-    .filter((route) => route.isInMainTable);
+    .filter((route) => route.table === MAIN_TABLE);
 }

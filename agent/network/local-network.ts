@@ -15,12 +15,14 @@ import { SystemCallError } from '../linux/libc.ts';
 import { isPinnedNamespace, removeNamespace, startThreadPool } from '../linux/namespace.ts';
 import type { NetlinkMessage } from '../linux/netlink.ts';
 import { NetlinkSocket, netlinkProtocols } from '../linux/netlink-socket.ts';
+import { deleteTable } from '../linux/nftables.ts';
 import {
-  addPortMapElements,
-  deletePortMapElements,
-  deleteTable,
-  type PortMapElement,
-} from '../linux/nftables.ts';
+  addElements,
+  deleteElements,
+  portField,
+  protocolPortKey,
+  type SetElement,
+} from '../linux/nftables-maps.ts';
 import { readNetworkSetting, writeNetworkSetting } from '../linux/sysctl.ts';
 import { AddressPool } from './address-pool.ts';
 import { firewallWarnings, outgoingMtu, usedPrefixes } from './host-survey.ts';
@@ -65,6 +67,7 @@ const UPLINK_PREFIX = 'tsu-';
 /** An interface name has 15 characters. */
 const ENGINE_ID_PATTERN = /^[a-z0-9]{1,11}$/;
 const ENDPOINT_ID_PATTERN = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/;
+const ENDPOINT_LINK_PATTERN = /^v[0-9a-f]{8}$/;
 /** Addresses whose former link is still being freed, before one that is free. */
 const WIRING_ATTEMPTS_MAX = 64;
 const ENOENT = 2;
@@ -211,17 +214,21 @@ class KernelLocalNetwork implements LocalNetwork {
     const links = this.#wiring.endpointLinks();
     for (const record of this.#places.records.readEndpoints()) {
       const address = addressOf(record);
-      const isWhole = isPinnedNamespace(this.#pinOf(record.id)) && links.has(endpointLinkName(address));
+      const pin = this.#namespaceOf(record);
+      const isWhole = isPinnedNamespace(pin) && links.has(endpointLinkName(address));
       if (!isWhole) {
         this.#places.records.removeEndpoint(record.id);
         continue;
       }
+      links.delete(endpointLinkName(address));
       this.#addresses.adopt(address);
       this.#endpoints.set(record.id, { record, held: this.#holdAgain(record) });
     }
     for (const pin of pinsIn(this.#places.namespacesDir)) {
       if (pin !== NETWORK_PIN && !this.#endpoints.has(pin)) removeNamespace(this.#pinOf(pin));
     }
+    // In a namespace of somebody else, a link does not go with a pin.
+    for (const name of links) if (ENDPOINT_LINK_PATTERN.test(name)) this.#wiring.removeEndpointLink(name);
     this.#writeTables();
     this.#wiring.configureConnectionTracking();
   }
@@ -232,12 +239,17 @@ class KernelLocalNetwork implements LocalNetwork {
     }
     const existing = this.#endpoints.get(request.id);
     if (existing !== undefined) return this.#describe(existing.record);
+    const { namespacePath } = request;
+    if (namespacePath !== undefined && !isPinnedNamespace(namespacePath)) {
+      throw new SwarmError('not-found', `namespacePath: nothing is pinned at ${namespacePath}`);
+    }
     for (const port of request.ports) this.#refuseUsedPort(port);
     const held = holdAll(request.ports);
     try {
       const ports = request.ports.map((port, index) => ({ ...port, publishedPort: held[index]!.port }));
-      const address = formatIpv4(this.#wire(request.id));
-      const state = { record: { id: request.id, address, ports, drained: false }, held };
+      const address = formatIpv4(this.#wire(request));
+      const own = { id: request.id, address, ports, drained: false };
+      const state = { record: namespacePath === undefined ? own : { ...own, namespacePath }, held };
       this.#places.records.writeEndpoint(state.record);
       this.#endpoints.set(request.id, state);
       this.#publish(state.record);
@@ -277,14 +289,23 @@ class KernelLocalNetwork implements LocalNetwork {
     return join(this.#places.namespacesDir, id);
   }
 
-  #layoutOf(id: string, address: number): EndpointLayout {
-    return { id, namespacePath: this.#pinOf(id), address };
+  #namespaceOf({ id, namespacePath }: Pick<EndpointRecord, 'id' | 'namespacePath'>): string {
+    return namespacePath ?? this.#pinOf(id);
+  }
+
+  #layoutOf(request: EndpointRequest, address: number): EndpointLayout {
+    const layout = { id: request.id, namespacePath: this.#namespaceOf(request), address };
+    if (request.namespacePath === undefined) return layout;
+    const udpPorts = request.ports
+      .filter(({ protocol }) => protocol === 'udp')
+      .map((port) => port.targetPort);
+    return { ...layout, further: { isDefaultRoute: request.isDefaultRoute === true, udpPorts } };
   }
 
   #describe(record: EndpointRecord): Endpoint {
     return {
       id: record.id,
-      namespacePath: this.#pinOf(record.id),
+      namespacePath: this.#namespaceOf(record),
       address: record.address,
       ports: record.ports,
       resolvConf: planResolvConf(readResolvConfSources()),
@@ -292,12 +313,12 @@ class KernelLocalNetwork implements LocalNetwork {
   }
 
   /** The endpoint's address. */
-  #wire(id: string): number {
+  #wire(request: EndpointRequest): number {
     for (let attempt = 0; attempt < WIRING_ATTEMPTS_MAX; attempt++) {
       const address = this.#addresses.allocate();
       let isWired = false;
       try {
-        isWired = this.#wiring.wire(this.#layoutOf(id, address));
+        isWired = this.#wiring.wire(this.#layoutOf(request, address));
       } finally {
         if (!isWired) this.#addresses.release(address);
       }
@@ -326,7 +347,7 @@ class KernelLocalNetwork implements LocalNetwork {
     if (state === undefined) return;
     this.#drain(id);
     this.#places.records.removeEndpoint(id);
-    const endpoint = this.#layoutOf(id, addressOf(state.record));
+    const endpoint = this.#layoutOf(state.record, addressOf(state.record));
     this.#wiring.unwire(endpoint);
     this.#forgetConnections(state.record);
     this.#addresses.release(endpoint.address);
@@ -337,11 +358,9 @@ class KernelLocalNetwork implements LocalNetwork {
   /** Inside first, so that the host never sends to a port that the network does not know yet. */
   #publish(record: EndpointRecord): void {
     if (record.ports.length === 0) return;
-    const networkElements = this.#networkElements(record);
-    const hostElements = this.#hostElements(record);
     this.#changeTables(
-      addPortMapElements(NETWORK_TABLE, PUBLISHED_PORTS_MAP, networkElements),
-      addPortMapElements(this.#places.hostTable, PUBLISHED_PORTS_MAP, hostElements),
+      addElements(NETWORK_TABLE, PUBLISHED_PORTS_MAP, this.#networkElements(record)),
+      addElements(this.#places.hostTable, PUBLISHED_PORTS_MAP, this.#hostElements(record)),
     );
     // A UDP client that was already sending would go on to reach nothing: its flow is known as not translated.
     this.#wiring.hostTables.execute(
@@ -353,11 +372,10 @@ class KernelLocalNetwork implements LocalNetwork {
 
   #unpublish(record: EndpointRecord): void {
     if (record.ports.length === 0) return;
-    const networkElements = this.#networkElements(record);
-    const hostElements = this.#hostElements(record);
+    const keys = record.ports.map(portKey);
     this.#changeTables(
-      deletePortMapElements(NETWORK_TABLE, PUBLISHED_PORTS_MAP, networkElements),
-      deletePortMapElements(this.#places.hostTable, PUBLISHED_PORTS_MAP, hostElements),
+      deleteElements(NETWORK_TABLE, PUBLISHED_PORTS_MAP, keys),
+      deleteElements(this.#places.hostTable, PUBLISHED_PORTS_MAP, keys),
     );
   }
 
@@ -403,22 +421,18 @@ class KernelLocalNetwork implements LocalNetwork {
     );
   }
 
-  #hostElements(record: EndpointRecord): PortMapElement[] {
-    return record.ports.map(({ protocol, publishedPort }) => ({
-      protocolNumber: protocolNumbers[protocol],
-      port: publishedPort,
-      targetAddress: this.#networkAddress,
-      targetPort: publishedPort,
+  #hostElements(record: EndpointRecord): SetElement[] {
+    return record.ports.map((port) => ({
+      key: portKey(port),
+      value: Buffer.concat([this.#networkAddress, portField(port.publishedPort)]),
     }));
   }
 
-  #networkElements(record: EndpointRecord): PortMapElement[] {
-    const targetAddress = ipv4Bytes(addressOf(record));
-    return record.ports.map(({ protocol, publishedPort, targetPort }) => ({
-      protocolNumber: protocolNumbers[protocol],
-      port: publishedPort,
-      targetAddress,
-      targetPort,
+  #networkElements(record: EndpointRecord): SetElement[] {
+    const address = ipv4Bytes(addressOf(record));
+    return record.ports.map((port) => ({
+      key: portKey(port),
+      value: Buffer.concat([address, portField(port.targetPort)]),
     }));
   }
 
@@ -461,6 +475,10 @@ function holdAll(ports: readonly PortConfig[]): HeldPort[] {
 
 function forgetFlowsTo(protocol: PortConfig['protocol'], destinationPort: number): NetlinkMessage {
   return deleteConnections('original', { protocolNumber: protocolNumbers[protocol], destinationPort });
+}
+
+function portKey({ protocol, publishedPort }: PortConfig): Buffer {
+  return protocolPortKey(protocolNumbers[protocol], publishedPort);
 }
 
 function addressOf(record: EndpointRecord): number {

@@ -9,6 +9,13 @@ export interface EndpointRequest {
   readonly id: string;
   /** Host-mode ports; published port 0 asks for a free one. */
   readonly ports: readonly PortConfig[];
+  /**
+   * A namespace that the caller has pinned, and unpins after `detach`: the container gets a further link, whose name
+   * follows those it has. Without it the network makes the namespace.
+   */
+  readonly namespacePath?: string;
+  /** Of a further link: whether it leads out. When it does not, it answers what comes in by it. */
+  readonly isDefaultRoute?: boolean;
 }
 
 export interface Endpoint {
@@ -18,7 +25,7 @@ export interface Endpoint {
   readonly address: string;
   /** With the published ports as they came to be. */
   readonly ports: readonly PortConfig[];
-  /** Contents of the container's /etc/resolv.conf. */
+  /** Contents of the container's /etc/resolv.conf, unless another network has given them. */
   readonly resolvConf: string;
 }
 

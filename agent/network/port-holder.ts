@@ -18,7 +18,9 @@ const SO_RCVBUF = 8;
 const SHUT_RD = 0;
 const SOCKET_ADDRESS_BYTES = 16;
 const PORT_OFFSET = 2;
+const ADDRESS_OFFSET = 4;
 const EADDRINUSE = 98;
+const EADDRNOTAVAIL = 99;
 const ESOCKTNOSUPPORT = 94;
 const EPROTONOSUPPORT = 93;
 
@@ -28,16 +30,24 @@ export interface HeldPort {
   readonly fd: number;
 }
 
-/** Holds a port of all addresses of the namespace of the calling thread; 0 takes a free one of the ephemeral range. */
-export function holdPort(protocol: PortProtocol, port: number): HeldPort {
+/**
+ * Holds a port of one address, or of all, of the namespace of the calling thread; 0 takes a free one of the ephemeral
+ * range. `failed-precondition` when somebody has it, or nobody has the address.
+ */
+export function holdPort(protocol: PortProtocol, port: number, address?: string): HeldPort {
   const fd = openSocket(protocol);
   try {
-    holdWith(fd, protocol, port);
+    holdWith(fd, protocol, socketAddress(port, address));
     return { protocol, port: port === 0 ? boundPort(fd) : port, fd };
   } catch (error) {
     libcFunctions.close(fd);
-    if (!(error instanceof SystemCallError) || error.errno !== EADDRINUSE) throw error;
-    throw portInUse(protocol, port, error);
+    if (!(error instanceof SystemCallError)) throw error;
+    if (error.errno === EADDRINUSE) throw portInUse(protocol, port, error);
+    if (error.errno !== EADDRNOTAVAIL) throw error;
+    throw new SwarmError('failed-precondition', `no interface of this node has ${address}`, {
+      hint: 'ip address shows those that there are.',
+      cause: error,
+    });
   }
 }
 
@@ -67,17 +77,22 @@ function openSocket(protocol: PortProtocol): number {
   }
 }
 
-function holdWith(fd: number, protocol: PortProtocol, port: number): void {
-  const address = Buffer.alloc(SOCKET_ADDRESS_BYTES);
-  address.writeUInt16LE(AF_INET);
-  address.writeUInt16BE(port, PORT_OFFSET);
+function socketAddress(port: number, address?: string): Buffer {
+  const bytes = Buffer.alloc(SOCKET_ADDRESS_BYTES);
+  bytes.writeUInt16LE(AF_INET);
+  bytes.writeUInt16BE(port, PORT_OFFSET);
+  if (address !== undefined) bytes.set(address.split('.').map(Number), ADDRESS_OFFSET);
+  return bytes;
+}
+
+function holdWith(fd: number, protocol: PortProtocol, address: Buffer): void {
   if (protocol === 'udp') {
     // What comes after a drain is never read: the smallest buffer that the kernel allows.
     setOption(fd, SO_RCVBUF, 0);
     check(libcFunctions.bind(fd, address, address.length), 'bind');
     return;
   }
-  if (port === 0) {
+  if (address.readUInt16BE(PORT_OFFSET) === 0) {
     // The kernel would take a port of its own choice back when the socket stops listening.
     check(libcFunctions.bind(fd, address, address.length), 'bind');
     return;

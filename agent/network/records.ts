@@ -22,6 +22,8 @@ export interface EndpointRecord {
   readonly address: string;
   readonly ports: readonly PortConfig[];
   readonly drained: boolean;
+  /** Of a further link: the caller's namespace. */
+  readonly namespacePath?: string;
 }
 
 const NETWORK_FILE = 'network.json';
@@ -104,6 +106,7 @@ function isEndpointRecord(value: unknown): value is EndpointRecord {
     typeof record?.id === 'string' &&
     typeof record.address === 'string' &&
     typeof record.drained === 'boolean' &&
+    ['string', 'undefined'].includes(typeof record.namespacePath) &&
     Array.isArray(record.ports)
   );
 }

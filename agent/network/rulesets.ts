@@ -6,37 +6,21 @@
 
 import type { NetlinkMessage } from '../linux/netlink.ts';
 import {
-  addChain,
-  addPortMap,
-  addPortMapElements,
-  addRule,
-  addTable,
-  type BaseChain,
-  deleteTable,
   destinationIsLocal,
   drop,
   interfaceIs,
   isDestinationTranslated,
-  isEstablishedOrRelated,
-  isInvalid,
   loopbackIs,
   masquerade,
-  type PortMapElement,
-  type Rule,
-  translateByPortMap,
 } from '../linux/nftables.ts';
+import { addElements, addSet, type SetElement, translateByPort } from '../linux/nftables-maps.ts';
+import { type Chain, chainMessages, hostIsolation, networkIsolation, replaceTable } from './chains.ts';
 
 export const PUBLISHED_PORTS_MAP = 'published';
 export const NETWORK_TABLE = 'tsswarm';
 /** The network's end of the link to the host. */
 export const UPLINK_IN_NETWORK = 'up0';
 const MAP_ID = 1;
-
-interface Chain {
-  readonly name: string;
-  readonly base: BaseChain;
-  readonly rules: readonly Rule[];
-}
 
 export function hostTableName(engineId: string): string {
   return `tsswarm_${engineId}`;
@@ -46,12 +30,12 @@ export function hostTableName(engineId: string): string {
 export function hostRuleset(
   table: string,
   uplink: string,
-  published: readonly PortMapElement[],
+  published: readonly SetElement[],
 ): NetlinkMessage[] {
-  const publish = [...destinationIsLocal(), ...translateByPortMap(PUBLISHED_PORTS_MAP)];
+  const publish = [...destinationIsLocal(), ...translateByPort(PUBLISHED_PORTS_MAP)];
   const toUplink = interfaceIs('outputName', uplink);
   const fromUplink = interfaceIs('inputName', uplink);
-  return replaceTable(table, published, [
+  return portMapTable(table, published, [
     {
       // route_localnet, which lets 127.0.0.1 be translated, would also let a container reach the host's loopback.
       name: 'guard',
@@ -68,16 +52,7 @@ export function hostRuleset(
       base: { type: 'nat', hook: 'output', priority: -105 },
       rules: [publish],
     },
-    {
-      // Nothing but published ports and answers enters a network, from wherever.
-      name: 'isolate',
-      base: { type: 'filter', hook: 'forward', priority: -5 },
-      rules: [
-        [...toUplink, ...isEstablishedOrRelated(false), ...isDestinationTranslated(false), ...drop()],
-        // It would leave with an address that nobody outside can answer.
-        [...fromUplink, ...isInvalid(), ...drop()],
-      ],
-    },
+    hostIsolation(toUplink, fromUplink),
     {
       name: 'masquerade',
       base: { type: 'nat', hook: 'postrouting', priority: 95 },
@@ -97,21 +72,15 @@ export function hostRuleset(
 }
 
 /** The table of the network's own namespace. */
-export function networkRuleset(published: readonly PortMapElement[]): NetlinkMessage[] {
+export function networkRuleset(published: readonly SetElement[]): NetlinkMessage[] {
   const fromUplink = interfaceIs('inputName', UPLINK_IN_NETWORK);
-  return replaceTable(NETWORK_TABLE, published, [
+  return portMapTable(NETWORK_TABLE, published, [
     {
       name: 'publish',
       base: { type: 'nat', hook: 'prerouting', priority: -100 },
-      rules: [[...fromUplink, ...translateByPortMap(PUBLISHED_PORTS_MAP)]],
+      rules: [[...fromUplink, ...translateByPort(PUBLISHED_PORTS_MAP)]],
     },
-    {
-      name: 'isolate',
-      base: { type: 'filter', hook: 'forward', priority: 0 },
-      rules: [
-        [...fromUplink, ...isEstablishedOrRelated(false), ...isDestinationTranslated(false), ...drop()],
-      ],
-    },
+    networkIsolation(fromUplink),
     {
       name: 'masquerade',
       base: { type: 'nat', hook: 'postrouting', priority: 100 },
@@ -122,21 +91,15 @@ export function networkRuleset(published: readonly PortMapElement[]): NetlinkMes
   ]);
 }
 
-function replaceTable(
+function portMapTable(
   table: string,
-  published: readonly PortMapElement[],
+  published: readonly SetElement[],
   chains: readonly Chain[],
 ): NetlinkMessage[] {
   return [
-    // Deleting what is not there would fail the transaction.
-    addTable(table),
-    deleteTable(table),
-    addTable(table),
-    addPortMap(table, PUBLISHED_PORTS_MAP, MAP_ID),
-    ...addPortMapElements(table, PUBLISHED_PORTS_MAP, published),
-    ...chains.flatMap((chain) => [
-      addChain(table, chain.name, chain.base),
-      ...chain.rules.map((rule) => addRule(table, chain.name, rule)),
-    ]),
+    ...replaceTable(table),
+    addSet(table, { name: PUBLISHED_PORTS_MAP, key: 'protocolPort', value: 'addressPort' }, MAP_ID),
+    ...addElements(table, PUBLISHED_PORTS_MAP, published),
+    ...chainMessages(table, chains),
   ];
 }

@@ -10,8 +10,8 @@ import { closeSync, openSync } from 'node:fs';
 import { defined } from '../../core/assert.ts';
 import { SystemCallError } from '../linux/libc.ts';
 import { createNamespace, isPinnedNamespace, removeNamespace, withinNamespace } from '../linux/namespace.ts';
-import type { NetlinkMessage } from '../linux/netlink.ts';
 import { NetlinkSocket, netlinkProtocols } from '../linux/netlink-socket.ts';
+import { addRoutingRule, type RoutingRule } from '../linux/routing-rules.ts';
 import {
   addAddress,
   addPermanentNeighbour,
@@ -22,6 +22,7 @@ import {
   disableLinkLocalAddress,
   type Link,
   listLinks,
+  MAIN_TABLE,
   setLinkUp,
 } from '../linux/rtnetlink.ts';
 import { writeNetworkSetting } from '../linux/sysctl.ts';
@@ -43,12 +44,25 @@ export interface EndpointLayout {
   readonly id: string;
   readonly namespacePath: string;
   readonly address: number;
+  /** Of a link in a namespace that somebody else has made and has links in. */
+  readonly further?: FurtherLink;
+}
+
+export interface FurtherLink {
+  readonly isDefaultRoute: boolean;
+  /** Ports of UDP servers that are reached by the link. */
+  readonly udpPorts: readonly number[];
 }
 
 export const LOOPBACK_INDEX = 1;
+const CONTAINER_LINK_PATTERN = /^eth(\d+)$/;
+/** A container's links follow lo: eth0 has index 2. */
+export const FIRST_CONTAINER_INDEX = 2;
+/** Of a container's routing tables for answers: one for each of its links. */
+const ANSWER_TABLE_BASE = 1000;
+/** Of a container's routing rules, in the order in which they are looked at. */
+const answerPriorities = { networks: 900, udpPort: 910, udp: 920 } as const;
 const UPLINK_IN_NETWORK_INDEX = 2;
-const CONTAINER_LINK = 'eth0';
-const CONTAINER_LINK_INDEX = 2;
 /** Link numbers of endpoints follow from their addresses, so that nothing needs to be looked up. */
 const ENDPOINT_INDEX_BASE = 1000;
 /** The same on every node and link: a container's neighbour entry never changes. */
@@ -137,9 +151,12 @@ export class Wiring implements Disposable {
 
   /** False when the address is still in use by a link that the kernel has not freed yet. */
   wire(endpoint: EndpointLayout): boolean {
-    removeNamespace(endpoint.namespacePath);
     try {
-      createNamespace(endpoint.namespacePath, (namespaceFd) => this.#wireInside(endpoint, namespaceFd));
+      if (endpoint.further !== undefined) this.#wireFurther(endpoint, endpoint.further);
+      else {
+        removeNamespace(endpoint.namespacePath);
+        createNamespace(endpoint.namespacePath, (namespaceFd) => this.#wireInside(endpoint, namespaceFd));
+      }
       return true;
     } catch (error) {
       if (error instanceof SystemCallError && (error.errno === EEXIST || error.errno === EBUSY)) return false;
@@ -152,7 +169,12 @@ export class Wiring implements Disposable {
     ignoringErrno(ENODEV, () =>
       this.networkRoutes.execute([setLinkUp(linkIndexOf(endpoint, this.#layout), false)]),
     );
-    removeNamespace(endpoint.namespacePath);
+    if (endpoint.further === undefined) removeNamespace(endpoint.namespacePath);
+  }
+
+  /** A link that a crash has left. */
+  removeEndpointLink(name: string): void {
+    removeLink(this.networkRoutes, name);
   }
 
   [Symbol.dispose](): void {
@@ -161,13 +183,24 @@ export class Wiring implements Disposable {
     }
   }
 
+  #wireFurther(endpoint: EndpointLayout, further: FurtherLink): void {
+    const namespaceFd = openSync(endpoint.namespacePath, 'r');
+    try {
+      withinNamespace(endpoint.namespacePath, () => this.#wireInside(endpoint, namespaceFd, further));
+    } finally {
+      closeSync(namespaceFd);
+    }
+  }
+
   /** Called inside the container's namespace. */
-  #wireInside(endpoint: EndpointLayout, namespaceFd: number): void {
+  #wireInside(endpoint: EndpointLayout, namespaceFd: number, further?: FurtherLink): void {
     for (const [name, value] of containerSettings) writeNetworkSetting(name, value);
     using containerRoutes = new NetlinkSocket(netlinkProtocols.route);
+    const number = further === undefined ? 0 : freeLinkNumber(linksOf(containerRoutes));
     const index = linkIndexOf(endpoint, this.#layout);
     const address = ipv4Bytes(endpoint.address);
     const macAddress = containerMac(address);
+    const containerLink = { name: `eth${number}`, index: FIRST_CONTAINER_INDEX + number };
     this.networkRoutes.execute([
       createVeth({
         name: endpointLinkName(endpoint.address),
@@ -175,16 +208,41 @@ export class Wiring implements Disposable {
         macAddress: GATEWAY_MAC,
         mtu: this.#layout.mtu,
         alias: endpoint.id,
-        peer: { name: CONTAINER_LINK, index: CONTAINER_LINK_INDEX, macAddress, namespaceFd },
+        peer: { ...containerLink, macAddress, namespaceFd },
       }),
     ]);
-    containerRoutes.execute(containerMessages(address, this.#layout.subnet));
-    this.networkRoutes.execute([
-      disableLinkLocalAddress(index),
-      setLinkUp(index, true),
-      addPermanentNeighbour({ linkIndex: index, address, macAddress }),
-      addRoute({ destination: address, prefixLength: 32, linkIndex: index }),
+    try {
+      this.#routeInside(containerRoutes, number, address, further);
+      this.networkRoutes.execute([
+        disableLinkLocalAddress(index),
+        setLinkUp(index, true),
+        addPermanentNeighbour({ linkIndex: index, address, macAddress }),
+        addRoute({ destination: address, prefixLength: 32, linkIndex: index }),
+      ]);
+    } catch (error) {
+      // A namespace that is made here goes with its links.
+      if (further !== undefined) removeLink(this.networkRoutes, endpointLinkName(endpoint.address));
+      throw error;
+    }
+  }
+
+  #routeInside(routes: NetlinkSocket, number: number, address: Buffer, further?: FurtherLink): void {
+    const linkIndex = FIRST_CONTAINER_INDEX + number;
+    const { subnet } = this.#layout;
+    const gateway = ipv4Bytes(gatewayOf(subnet));
+    const over = { linkIndex, gateway, onlink: true };
+    const leadsOut = further === undefined || further.isDefaultRoute;
+    routes.execute([
+      setLinkUp(LOOPBACK_INDEX, true),
+      disableLinkLocalAddress(linkIndex),
+      addAddress({ linkIndex, address, prefixLength: subnet.length, withoutPrefixRoute: true }),
+      setLinkUp(linkIndex, true),
+      addPermanentNeighbour({ linkIndex, address: gateway, macAddress: GATEWAY_MAC }),
+      leadsOut
+        ? addRoute({ destination: NO_ADDRESS, prefixLength: 0, ...over })
+        : addRoute({ destination: ipv4Bytes(subnet.base), prefixLength: subnet.length, ...over }),
     ]);
+    if (further !== undefined) routeAnswers(routes, number, { address, gateway, udpPorts: further.udpPorts });
   }
 
   /** The index of the host's end. */
@@ -223,6 +281,42 @@ export function removeLink(socket: NetlinkSocket, name: string): void {
   ignoringErrno(ENODEV, () => socket.execute([deleteLink(name)]));
 }
 
+/** Of the next link of a container: n of ethN. */
+export function freeLinkNumber(links: readonly Link[]): number {
+  const used = links.map(({ name }) => Number(CONTAINER_LINK_PATTERN.exec(name)?.[1] ?? -1));
+  return Math.max(-1, ...used) + 1;
+}
+
+export interface AnswerRouting {
+  readonly address: Buffer;
+  readonly gateway: Buffer;
+  /** Ports of the container's UDP servers that are reached by this link, or all. */
+  readonly udpPorts: readonly number[] | 'all';
+}
+
+/**
+ * In a container: what is sent from an address leaves by the address's own link, whatever the default route is. A UDP
+ * server that listens on all addresses leaves the choice of its answers' address to the routes, which cannot know by which
+ * link the question came: then the port tells, except within the container's networks.
+ */
+export function routeAnswers(routes: NetlinkSocket, number: number, answers: AnswerRouting): void {
+  const { address, gateway, udpPorts } = answers;
+  const table = ANSWER_TABLE_BASE + number;
+  const linkIndex = FIRST_CONTAINER_INDEX + number;
+  const route = { destination: NO_ADDRESS, prefixLength: 0, linkIndex, gateway, onlink: true };
+  routes.execute([addRoute({ ...route, table })]);
+  const rules: RoutingRule[] = [{ source: address, table, priority: table }];
+  const udp = { source: NO_ADDRESS, isUdp: true, table } as const;
+  if (udpPorts === 'all') rules.push({ ...udp, priority: answerPriorities.udp });
+  else
+    for (const sourcePort of udpPorts) rules.push({ ...udp, sourcePort, priority: answerPriorities.udpPort });
+  if (udpPorts.length > 0) {
+    rules.push({ table: MAIN_TABLE, withoutDefault: true, priority: answerPriorities.networks });
+  }
+  // What is there already is another link's too, or that of an earlier link of this number.
+  for (const rule of rules) ignoringErrno(EEXIST, () => routes.execute([addRoutingRule(rule)]));
+}
+
 export function linksOf(socket: NetlinkSocket): Link[] {
   return socket.dump(listLinks).map((reply) => decodeLink(reply.body));
 }
@@ -246,19 +340,6 @@ export function writeNetworkSettings(): void {
   writeNetworkSetting('ipv4/conf/default/rp_filter', 1);
   writeNetworkSetting('ipv4/conf/all/send_redirects', 0);
   writeNetworkSetting('ipv4/conf/default/send_redirects', 0);
-}
-
-function containerMessages(address: Buffer, subnet: Prefix): NetlinkMessage[] {
-  const gateway = ipv4Bytes(gatewayOf(subnet));
-  const linkIndex = CONTAINER_LINK_INDEX;
-  return [
-    setLinkUp(LOOPBACK_INDEX, true),
-    disableLinkLocalAddress(linkIndex),
-    addAddress({ linkIndex, address, prefixLength: subnet.length, withoutPrefixRoute: true }),
-    setLinkUp(linkIndex, true),
-    addPermanentNeighbour({ linkIndex, address: gateway, macAddress: GATEWAY_MAC }),
-    addRoute({ destination: NO_ADDRESS, prefixLength: 0, linkIndex, gateway, onlink: true }),
-  ];
 }
 
 export function ignoringErrno(errno: number, action: () => void): void {

@@ -1,30 +1,16 @@
 // The self-audit: whatever somebody changes behind the overlay's back is found and mended (overlay-lab.ts).
 
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
-import type { Drift, OverlayNetwork } from '../../agent/network/overlay/overlay.ts';
-import { type Container, type OverlayHost, OverlayLab } from './overlay-lab.ts';
-
-const skip = process.getuid?.() === 0 ? false : 'needs root to make network namespaces';
-const check = (name: string, run: () => Promise<void>): void => void test(name, { skip }, run);
-
-const net: OverlayNetwork = {
-  id: 'net1',
-  vni: 0x100001,
-  subnet: '10.0.1.0/24',
-  gateway: '10.0.1.1',
-  isInternal: false,
-};
+import { checkDamages, type Damage } from './damages.ts';
+import { type Container, check, net, type OverlayHost, type OverlayLab, withLab } from './overlay-lab.ts';
 
 let lab: OverlayLab;
 let host: OverlayHost;
 let here: Container;
 let there: Container;
 
-before(async () => {
-  if (skip) return;
-  lab = new OverlayLab(2);
-  await lab.ready();
+withLab(2, async (opened) => {
+  lab = opened;
   for (const each of lab.hosts) await each.ensure(net);
   host = lab.hosts[0]!;
   here = await lab.container(host, net.id, '10.0.1.10');
@@ -36,10 +22,6 @@ before(async () => {
   ];
   await lab.connect(net.id, [here, there, leaver], { services });
   await lab.connect(net.id, [here, there], { services });
-});
-
-after(async () => {
-  await lab?.[Symbol.asyncDispose]();
 });
 
 async function works(): Promise<void> {
@@ -56,8 +38,6 @@ check('nothing is found where nothing is wrong, and an audit changes nothing', a
   await works();
   assert.deepEqual(await host.overlay.call('repair', net.id), []);
 });
-
-type Damage = readonly [what: string, where: 'network' | 'host', command: string, found: Partial<Drift>];
 
 const damages: readonly Damage[] = [
   ['a route', 'network', 'ip route del 10.0.1.20', { what: 'route', problem: 'missing' }],
@@ -123,20 +103,7 @@ const damages: readonly Damage[] = [
   ],
 ];
 
-for (const [what, where, command, found] of damages) {
-  check(`${what}: changed, found, mended`, async () => {
-    if (where === 'host') host.run(command);
-    else host.inNetwork(net.id, command);
-
-    const drift = await host.overlay.call<Drift[]>('audit', net.id);
-    const isFound = drift.some((each) =>
-      Object.entries(found).every(([key, value]) => each[key as keyof Drift] === value),
-    );
-    assert.ok(isFound, JSON.stringify(drift));
-    assert.deepEqual(await host.overlay.call('repair', net.id), drift);
-    await works();
-  });
-}
+checkDamages(damages, { host: () => host, networkId: net.id, works });
 
 check('a service whose elements somebody took away can still be changed', async () => {
   host.inNetwork(net.id, 'nft flush ruleset');

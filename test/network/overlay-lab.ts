@@ -4,6 +4,7 @@
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { after, before, test } from 'node:test';
 import { createNamespace, isPinnedNamespace, removeNamespace } from '../../agent/linux/namespace.ts';
 import type {
   NetworkInventory,
@@ -15,6 +16,56 @@ import { CallableProgram, Program, run } from './lab.ts';
 
 /** On the wire, reached by the hosts and not by containers' addresses. */
 export const WIRE_ADDRESS = '192.0.2.254';
+/** Of a machine beyond a router of the wire. */
+export const FAR_CLIENT_ADDRESS = '203.0.113.9';
+const FAR_ROUTER_ADDRESS = '203.0.113.1';
+
+const skip = process.getuid?.() === 0 ? false : 'needs root to make network namespaces';
+
+/** A test that makes network namespaces. */
+export function check(name: string, run: () => Promise<void>): void {
+  test(name, { skip }, run);
+}
+
+/** Machines for the tests of a file. */
+export function withLab(hosts: number, prepare: (lab: OverlayLab) => Promise<void>): void {
+  let lab: OverlayLab | undefined;
+  before(async () => {
+    if (skip) return;
+    lab = new OverlayLab(hosts);
+    await lab.ready();
+    await prepare(lab);
+  });
+  after(async () => {
+    await lab?.[Symbol.asyncDispose]();
+  });
+}
+
+export const net: OverlayNetwork = {
+  id: 'net1',
+  vni: 0x100001,
+  subnet: '10.0.1.0/24',
+  gateway: '10.0.1.1',
+  isInternal: false,
+};
+
+export const closed: OverlayNetwork = {
+  ...net,
+  id: 'closed',
+  vni: 0x100002,
+  subnet: '10.0.2.0/24',
+  gateway: '10.0.2.1',
+  isInternal: true,
+};
+
+export const ingress: OverlayNetwork = {
+  ...net,
+  id: 'ingress',
+  vni: 0x100000,
+  subnet: '10.0.0.0/24',
+  gateway: '10.0.0.1',
+  isIngress: true,
+};
 
 export class OverlayHost {
   readonly path: string;
@@ -123,8 +174,8 @@ export class Container {
   }
 
   /** "SERVER CLIENT" as the server sees it, or why there is no answer. */
-  ask(protocol: 'tcp' | 'udp', host: string): Promise<string> {
-    return this.peer.call('ask', { protocol, host });
+  ask(protocol: 'tcp' | 'udp', host: string, port?: number): Promise<string> {
+    return this.peer.call('ask', { protocol, host, port });
   }
 
   resolve(name: string, type = 'A'): Promise<unknown> {
@@ -172,11 +223,38 @@ export class OverlayLab implements AsyncDisposable {
     return program;
   }
 
-  /** A callable program anywhere. */
-  async peer(namespacePath: string): Promise<CallableProgram> {
-    const program = this.program(namespacePath, 'overlay-peer.ts', []);
+  /** A callable program on a machine beyond a router, with 203.0.113.9. */
+  async farClient(): Promise<CallableProgram> {
+    const path = join(this.#folder, 'far');
+    createNamespace(path, () => undefined);
+    this.wire('ip link add far type veth peer name eth0');
+    this.wire('ip link set eth0 netns', path);
+    this.wire(`ip address add ${FAR_ROUTER_ADDRESS}/24 dev far`);
+    this.wire('ip link set far up');
+    this.wire('sysctl -qw net.ipv4.ip_forward=1');
+    run(path, [`ip address add ${FAR_CLIENT_ADDRESS}/24 dev eth0`]);
+    run(path, ['ip link set eth0 up']);
+    run(path, [`ip route add default via ${FAR_ROUTER_ADDRESS}`]);
+    for (const host of this.hosts) host.run(`ip route add default via ${WIRE_ADDRESS}`);
+    return this.peer(path);
+  }
+
+  /** A callable program anywhere, that says it is `address`. */
+  async peer(namespacePath: string, address = ''): Promise<CallableProgram> {
+    const program = this.program(namespacePath, 'overlay-peer.ts', [address]);
     const first = await program.line();
     if (first !== 'ready') throw new Error(`overlay-peer.ts: ${first}`);
+    return new CallableProgram(program);
+  }
+
+  /** A process with the node-local network of a machine open. */
+  async localNetwork(host: OverlayHost): Promise<CallableProgram> {
+    const stateDir = join(host.runDir, 'local-state');
+    mkdirSync(stateDir, { recursive: true });
+    const args = [join(host.runDir, 'local'), stateDir, 'locallab'];
+    const program = this.program(host.path, 'network-process.ts', args);
+    const first = await program.line();
+    if (first !== 'ready') throw new Error(`network-process.ts: ${first}`);
     return new CallableProgram(program);
   }
 
@@ -188,7 +266,7 @@ export class OverlayLab implements AsyncDisposable {
   ): Promise<Container> {
     const endpoint = host.endpoint(networkId, address, changes);
     await host.overlay.call('attach', endpoint);
-    return new Container(host, endpoint, await this.peer(endpoint.namespacePath));
+    return new Container(host, endpoint, await this.peer(endpoint.namespacePath, address));
   }
 
   /** Each host is told of the containers on the others. */

@@ -1,28 +1,16 @@
 // Names in the overlay, asked for by containers through 127.0.0.11 (overlay-lab.ts).
 
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
-import type { OverlayNetwork } from '../../agent/network/overlay/overlay.ts';
-import { type Container, type OverlayHost, OverlayLab } from './overlay-lab.ts';
+import {
+  type Container,
+  check,
+  closed,
+  net,
+  type OverlayHost,
+  type OverlayLab,
+  withLab,
+} from './overlay-lab.ts';
 
-const skip = process.getuid?.() === 0 ? false : 'needs root to make network namespaces';
-const check = (name: string, run: () => Promise<void>): void => void test(name, { skip }, run);
-
-const net: OverlayNetwork = {
-  id: 'net1',
-  vni: 0x100001,
-  subnet: '10.0.1.0/24',
-  gateway: '10.0.1.1',
-  isInternal: false,
-};
-const closed: OverlayNetwork = {
-  ...net,
-  id: 'closed',
-  vni: 0x100002,
-  subnet: '10.0.2.0/24',
-  gateway: '10.0.2.1',
-  isInternal: true,
-};
 const many = Array.from({ length: 200 }, (_, index) => `10.0.1.${index + 20}`);
 const state = {
   names: [
@@ -37,10 +25,8 @@ let open: Container;
 let inner: Container;
 let both: Container;
 
-before(async () => {
-  if (skip) return;
-  lab = new OverlayLab(1);
-  await lab.ready();
+withLab(1, async (opened) => {
+  lab = opened;
   [host] = lab.hosts as [OverlayHost];
   const upstream = lab.program(lab.wirePath, 'dns-upstream.ts', []);
   assert.equal(await upstream.line(), 'ready');
@@ -52,10 +38,6 @@ before(async () => {
   await host.overlay.call('attach', host.endpoint(net.id, '10.0.1.11', { namespacePath }));
   await host.apply(net.id, state);
   await host.apply(closed.id, { names: [{ name: 'db', addresses: ['10.0.2.2'] }] });
-});
-
-after(async () => {
-  await lab?.[Symbol.asyncDispose]();
 });
 
 check('a container asks 127.0.0.11, as its resolv.conf says', async () => {

@@ -1,7 +1,8 @@
-// A container's program in the tests of the overlay. It serves port 80 on TCP and UDP, telling "SERVER CLIENT" addresses
-// to each connection and datagram and echoing what it gets, and answers calls: asks others the same.
+// A container's program in the tests of the overlay. It serves ports 80 and 81 on TCP and UDP, telling "SERVER CLIENT" addresses
+// to each connection and datagram and echoing what it gets, and answers calls: asks others the same. Its argument is the
+// address by which it calls itself to datagrams.
 
-import { createSocket } from 'node:dgram';
+import { createSocket, type RemoteInfo } from 'node:dgram';
 import { Resolver } from 'node:dns/promises';
 import { createConnection, createServer, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
@@ -9,11 +10,12 @@ import { setImmediate } from 'node:timers/promises';
 import { answerCalls } from './answer-calls.ts';
 
 const PORT = 80;
+const OTHER_PORT = 81;
 const ANSWER_TIMEOUT_MS = 3000;
 
 interface Target {
-  readonly protocol: 'tcp' | 'udp';
   readonly host: string;
+  readonly port?: number;
 }
 
 interface Report {
@@ -22,7 +24,7 @@ interface Report {
   readonly servers: Record<string, number>;
 }
 
-await serve();
+for (const port of [PORT, OTHER_PORT]) await serve(port);
 
 const connections = new Map<string, Socket>();
 const datagrams = createSocket('udp4');
@@ -30,10 +32,10 @@ let isLoading = false;
 let report: Report = { requests: 0, failures: {}, servers: {} };
 let loading: Promise<void> | undefined;
 
-function serve(): Promise<void> {
+function serve(port: number): Promise<void> {
   const own = createSocket('udp4');
   own.on('message', (message, from) => {
-    const address = networkInterfaces()['eth0']?.[0]?.address;
+    const address = process.argv[2] || networkInterfaces()['eth0']?.[0]?.address;
     own.send(`${address} ${from.address} ${message}`, from.port, from.address);
   });
   const server = createServer((socket) => {
@@ -41,7 +43,7 @@ function serve(): Promise<void> {
     socket.write(`${socket.localAddress} ${socket.remoteAddress}\n`);
     socket.pipe(socket);
   });
-  return new Promise((resolve) => own.bind(PORT, () => server.listen(PORT, '0.0.0.0', resolve)));
+  return new Promise((resolve) => own.bind(port, () => server.listen(port, '0.0.0.0', resolve)));
 }
 
 /** What comes first from the socket: a line, or why there is none. */
@@ -54,17 +56,22 @@ function answerOf(socket: Socket): Promise<string> {
   });
 }
 
-async function ask({ protocol, host }: Target): Promise<string> {
+async function ask({ protocol, ...target }: Target & { protocol: 'tcp' | 'udp' }): Promise<string> {
   if (protocol === 'tcp') {
-    const socket = createConnection({ host, port: PORT });
+    const socket = createConnection({ port: PORT, ...target });
     const answer = await answerOf(socket);
     socket.destroy();
     return answer;
   }
-  return askByDatagram(createSocket('udp4'), host, true);
+  return askByDatagram(createSocket('udp4'), target, true);
 }
 
-function askByDatagram(socket: typeof datagrams, host: string, isOwn: boolean): Promise<string> {
+/** An answer counts when it comes from where the question went. */
+function askByDatagram(
+  socket: typeof datagrams,
+  { host, port = PORT }: Target,
+  isOwn: boolean,
+): Promise<string> {
   return new Promise((resolve) => {
     const end = (answer: string): void => {
       clearTimeout(timer);
@@ -72,16 +79,20 @@ function askByDatagram(socket: typeof datagrams, host: string, isOwn: boolean): 
       if (isOwn) socket.close();
       resolve(answer);
     };
-    const read = (message: Buffer): void => end(message.toString().trim());
+    const read = (message: Buffer, from: RemoteInfo): void => {
+      if (from.address === host && from.port === port) end(message.toString().trim());
+    };
     const timer = setTimeout(() => end('silence'), ANSWER_TIMEOUT_MS / 3);
     socket.on('message', read);
     socket.on('error', (error: NodeJS.ErrnoException) => end(error.code ?? error.message));
-    socket.send('', PORT, host);
+    // Only a connected socket hears that it was refused.
+    if (isOwn) socket.connect(port, host, () => socket.send(''));
+    else socket.send('', port, host);
   });
 }
 
-async function open({ name, host }: { name: string; host: string }): Promise<string> {
-  const socket = createConnection({ host, port: PORT });
+async function open({ name, ...target }: Target & { name: string }): Promise<string> {
+  const socket = createConnection({ port: PORT, ...target });
   socket.on('error', () => undefined);
   connections.set(name, socket);
   return answerOf(socket);
@@ -95,15 +106,15 @@ async function send({ name, text }: { name: string; text: string }): Promise<str
 }
 
 /** New connections one after another until `stopLoad`. */
-async function startLoad({ host }: { host: string }): Promise<void> {
+async function startLoad(target: Target): Promise<void> {
   isLoading = true;
-  loading = load(host);
+  loading = load(target);
 }
 
-async function load(host: string): Promise<void> {
+async function load(target: Target): Promise<void> {
   report = { requests: 0, failures: {}, servers: {} };
   while (isLoading) {
-    const answer = await ask({ protocol: 'tcp', host });
+    const answer = await ask({ protocol: 'tcp', ...target });
     report.requests++;
     const [server = '', client] = answer.split(' ');
     const counts = client === undefined ? report.failures : report.servers;
@@ -131,7 +142,7 @@ async function resolve({ name, type }: { name: string; type: string }): Promise<
 await answerCalls({
   ask,
   /** From one socket, so that all of them are one flow. */
-  askAgain: ({ host }: { host: string }) => askByDatagram(datagrams, host, false),
+  askAgain: (target: Target) => askByDatagram(datagrams, target, false),
   open,
   send,
   startLoad,

@@ -132,5 +132,6 @@ await answerCalls({
   audit: overlay.audit.bind(overlay),
   repair: overlay.repair.bind(overlay),
   list: overlay.list.bind(overlay),
+  portProblems: overlay.portProblems.bind(overlay),
   dieAfter,
 });

@@ -2,30 +2,10 @@
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
-import type { OverlayNetwork } from '../../agent/network/overlay/overlay.ts';
 import { eventually } from '../support/eventually.ts';
 import type { CallableProgram } from './lab.ts';
-import { type Container, OverlayLab, WIRE_ADDRESS } from './overlay-lab.ts';
+import { type Container, check, closed, net, type OverlayLab, WIRE_ADDRESS, withLab } from './overlay-lab.ts';
 
-const skip = process.getuid?.() === 0 ? false : 'needs root to make network namespaces';
-const check = (name: string, run: () => Promise<void>): void => void test(name, { skip }, run);
-
-const net: OverlayNetwork = {
-  id: 'net1',
-  vni: 0x100001,
-  subnet: '10.0.1.0/24',
-  gateway: '10.0.1.1',
-  isInternal: false,
-};
-const closed: OverlayNetwork = {
-  ...net,
-  id: 'closed',
-  vni: 0x100002,
-  subnet: '10.0.2.0/24',
-  gateway: '10.0.2.1',
-  isInternal: true,
-};
 const VIP = '10.0.1.2';
 
 interface Report {
@@ -41,10 +21,8 @@ let client: Container;
 /** Beyond the hosts. */
 let outside: CallableProgram;
 
-before(async () => {
-  if (skip) return;
-  lab = new OverlayLab(3);
-  await lab.ready();
+withLab(3, async (opened) => {
+  lab = opened;
   all = [];
   for (const [index, host] of lab.hosts.entries()) {
     await host.ensure(net);
@@ -52,10 +30,6 @@ before(async () => {
       all.push(await lab.container(host, net.id, `10.0.1.${(index + 1) * 10 + last}`));
   }
   client = all[0]!;
-});
-
-after(async () => {
-  await lab?.[Symbol.asyncDispose]();
 });
 
 /** These containers exist, and these of them get the service's new connections. */

@@ -3,22 +3,9 @@
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
 import { removeNamespace } from '../../agent/linux/namespace.ts';
-import type { OverlayNetwork } from '../../agent/network/overlay/overlay.ts';
 import { eventually } from '../support/eventually.ts';
-import { type Container, type OverlayHost, OverlayLab } from './overlay-lab.ts';
-
-const skip = process.getuid?.() === 0 ? false : 'needs root to make network namespaces';
-const check = (name: string, run: () => Promise<void>): void => void test(name, { skip }, run);
-
-const net: OverlayNetwork = {
-  id: 'net1',
-  vni: 0x100001,
-  subnet: '10.0.1.0/24',
-  gateway: '10.0.1.1',
-  isInternal: false,
-};
+import { type Container, check, net, type OverlayHost, OverlayLab, withLab } from './overlay-lab.ts';
 
 let lab: OverlayLab;
 let one: OverlayHost;
@@ -28,21 +15,15 @@ let a: Container;
 let b: Container;
 let far: Container;
 
-before(async () => {
-  if (skip) return;
-  lab = new OverlayLab(2);
+withLab(2, async (opened) => {
+  lab = opened;
   [one, two] = lab.hosts as [OverlayHost, OverlayHost];
-  await lab.ready();
   hostBefore = one.traces();
   for (const host of lab.hosts) await host.ensure(net);
   a = await lab.container(one, net.id, '10.0.1.10');
   b = await lab.container(one, net.id, '10.0.1.11');
   far = await lab.container(two, net.id, '10.0.1.20');
   await lab.connect(net.id, [a, b, far]);
-});
-
-after(async () => {
-  await lab?.[Symbol.asyncDispose]();
 });
 
 for (const protocol of ['tcp', 'udp'] as const) {

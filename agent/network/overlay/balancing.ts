@@ -7,14 +7,53 @@ const LARGE_CLASS_MAX = 4096;
 /** With so many slots per backend at least, none gets a quarter more than another; as far as there are classes. */
 const SLOTS_PER_BACKEND = 4;
 
-/** Numbers of slots that a service can have. */
-export const slotClasses: readonly number[] = [
+/** Who gets the new connections of a name, as the kernel has it. */
+export interface Balance {
+  readonly chain: string;
+  /** The backend of each slot. */
+  readonly slots: readonly string[];
+}
+
+export interface BalanceChain {
+  readonly name: string;
+  readonly slots: number;
+}
+
+/** What a name without backends goes to. */
+export const REFUSE_CHAIN = 'refuse';
+
+/** The chains that names with backends go to. */
+export const balanceChains: readonly BalanceChain[] = [
   ...Array.from({ length: EXACT_CLASS_MAX }, (_, index) => index + 1),
   ...LARGE_CLASSES,
-];
+].map((slots) => ({ name: `n${slots}`, slots }));
+
+const slotsByChain = new Map([
+  [REFUSE_CHAIN, 0],
+  ...balanceChains.map(({ name, slots }) => [name, slots] as const),
+]);
+
+/** How many slots a name of this chain has; undefined when there is no such chain. */
+export function chainSlots(chain: string): number | undefined {
+  return slotsByChain.get(chain);
+}
+
+/** `previous` is what there is until now. */
+export function planBalance(backends: readonly string[], previous?: Balance): Balance {
+  const slots = planSlots(backends, previous?.slots);
+  return { chain: slots.length === 0 ? REFUSE_CHAIN : `n${slots.length}`, slots };
+}
+
+export function isSameBalance(one: Balance | undefined, other: Balance | undefined): boolean {
+  return (
+    one?.chain === other?.chain &&
+    one?.slots.length === other?.slots.length &&
+    (one?.slots.every((backend, slot) => backend === other?.slots[slot]) ?? true)
+  );
+}
 
 /** The backend of each slot; few slots change when few backends do. `previous` are the slots until now. */
-export function planSlots(backends: readonly string[], previous: readonly string[] = []): string[] {
+function planSlots(backends: readonly string[], previous: readonly string[] = []): string[] {
   const order = keepPlaces(new Set(backends), previous);
   const size = slotCount(order.length);
   return Array.from({ length: size }, (_, slot) => order[slot % order.length]!);

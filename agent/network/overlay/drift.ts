@@ -1,5 +1,6 @@
 // The self-audit: what a network should have in the kernel against what is there.
 
+import { isDeepStrictEqual } from 'node:util';
 import { withinNamespace } from '../../linux/namespace.ts';
 import type { NetlinkSocket } from '../../linux/netlink-socket.ts';
 import {
@@ -8,12 +9,14 @@ import {
   type Link,
   listIpv4Neighbours,
   listIpv4Routes,
+  MAIN_TABLE,
 } from '../../linux/rtnetlink.ts';
 import { readNetworkSetting } from '../../linux/sysctl.ts';
 import { decodeForwardingEntry, listForwardingEntries } from '../../linux/vxlan.ts';
 import { formatIpv4, ipv4Bytes } from '../ipv4.ts';
 import { UPLINK_IN_NETWORK } from '../rulesets.ts';
 import { containerMac } from '../wiring.ts';
+import type { Balance } from './balancing.ts';
 import type { Drift } from './overlay.ts';
 import { OVERLAY_TABLE } from './overlay-rulesets.ts';
 import {
@@ -23,6 +26,7 @@ import {
   type OverlayLayout,
   type OverlayWiring,
   parseAlias,
+  RETURN_HOP,
   VXLAN_INDEX,
   VXLAN_LINK,
   vxlanOf,
@@ -47,7 +51,7 @@ export interface DesiredNetwork {
   readonly endpoints: readonly { readonly endpoint: LocalEndpoint; readonly index: number }[];
   readonly remotes: ReadonlyMap<string, string>;
   readonly nodes: ReadonlySet<string>;
-  readonly services: ReadonlyMap<string, readonly string[]>;
+  readonly services: ReadonlyMap<string, Balance>;
   readonly gone: ReadonlySet<string>;
 }
 
@@ -64,7 +68,7 @@ export function readForwarding(socket: NetlinkSocket): Forwarding {
   const routes = socket
     .dump(listIpv4Routes)
     .map(({ body }) => decodeRoute(body))
-    .filter(({ isInMainTable }) => isInMainTable);
+    .filter(({ table }) => table === MAIN_TABLE);
   const neighbours = socket
     .dump(listIpv4Neighbours)
     .map(({ body }) => decodeNeighbour(body))
@@ -78,7 +82,7 @@ export function readForwarding(socket: NetlinkSocket): Forwarding {
   );
   const nodes = new Map([...entries.keys()].map((address) => [address, false]));
   for (const { linkIndex, address, macAddress } of neighbours) {
-    if (linkIndex !== VXLAN_INDEX) continue;
+    if (linkIndex !== VXLAN_INDEX || address.equals(RETURN_HOP)) continue;
     const expected = nodeMac(address);
     const isRight = macAddress.equals(expected) && entries.get(address.join('.'))?.equals(expected) === true;
     nodes.set(address.join('.'), isRight);
@@ -112,13 +116,13 @@ export function findDrift(desired: DesiredNetwork, wiring: OverlayWiring): Drift
   return [
     ...linkDrift(desired, wiring, forwarding),
     ...endpointDrift(desired, wiring.links(), forwarding),
-    ...compare('route', desired.remotes, forwarding.remotes),
-    ...compare('node', new Map([...desired.nodes].map((address) => [address, true])), forwarding.nodes),
+    ...compareMaps('route', desired.remotes, forwarding.remotes),
+    ...compareMaps('node', new Map([...desired.nodes].map((address) => [address, true])), forwarding.nodes),
     ...tableDrift(desired, wiring.tables),
   ];
 }
 
-function compare<T>(
+export function compareMaps<T>(
   what: Drift['what'],
   desired: ReadonlyMap<string, T>,
   found: ReadonlyMap<string, T>,
@@ -127,7 +131,7 @@ function compare<T>(
   for (const [name, value] of desired) {
     const other = found.get(name);
     if (other === undefined) drift.push({ what, name, problem: 'missing' });
-    else if (String(other) !== String(value)) drift.push({ what, name, problem: 'different' });
+    else if (!isDeepStrictEqual(other, value)) drift.push({ what, name, problem: 'different' });
   }
   for (const name of found.keys()) {
     if (!desired.has(name)) drift.push({ what, name, problem: 'unexpected' });
@@ -161,7 +165,11 @@ function linkDrift({ layout }: DesiredNetwork, wiring: OverlayWiring, forwarding
     withinNamespace(layout.namespacePath, () =>
       settings.every(([name, value]) => readNetworkSetting(name) === value),
     );
-  if (!isSet) drift.push({ what: 'link', name: 'settings', problem: 'different' });
+  const routesLoopback =
+    !layout.isIngress ||
+    !links.has(UPLINK_IN_NETWORK) ||
+    readNetworkSetting(`ipv4/conf/${layout.uplinkName}/route_localnet`) === '1';
+  if (!isSet || !routesLoopback) drift.push({ what: 'link', name: 'settings', problem: 'different' });
   return drift;
 }
 
@@ -203,9 +211,9 @@ function tableDrift(desired: DesiredNetwork, tables: NetlinkSocket): Drift[] {
   if (table === undefined) return [{ what: 'table', name: OVERLAY_TABLE, problem: 'different' }];
   const hairpin = desired.endpoints.map(({ endpoint }) => formatIpv4(endpoint.address));
   return [
-    ...compare('service', desired.services, table.services),
-    ...compare('hairpin', members(hairpin), members(table.hairpin)),
-    ...compare('gone', members(desired.gone), members(table.gone)),
+    ...compareMaps('service', desired.services, table.services),
+    ...compareMaps('hairpin', members(hairpin), members(table.hairpin)),
+    ...compareMaps('gone', members(desired.gone), members(table.gone)),
   ];
 }
 

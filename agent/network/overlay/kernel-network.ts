@@ -1,6 +1,7 @@
 // One network of the overlay: what it should be, and what of that the kernel has. Synchronous; the kernel is the only
 // state that outlives the process.
 
+import { defined } from '../../../core/assert.ts';
 import { SwarmError } from '../../../core/errors.ts';
 import type { Logger } from '../../../rpc/logger.ts';
 import { deleteConnections } from '../../linux/conntrack.ts';
@@ -9,11 +10,13 @@ import { isPinnedNamespace } from '../../linux/namespace.ts';
 import type { NetlinkMessage } from '../../linux/netlink.ts';
 import { formatIpv4 } from '../ipv4.ts';
 import { removeLink } from '../wiring.ts';
-import { planSlots } from './balancing.ts';
+import { type BalanceChange, balanceMessages } from './balance-sets.ts';
+import { type Balance, isSameBalance, planBalance } from './balancing.ts';
 import { Zone } from './dns-zone.ts';
 import { findDrift, readForwarding } from './drift.ts';
+import { IngressMesh, type InnerPorts } from './ingress-mesh.ts';
 import type { Drift, OverlayState, RemoteEndpoint, VirtualService } from './overlay.ts';
-import { overlayRuleset } from './overlay-rulesets.ts';
+import { overlayRules } from './overlay-rulesets.ts';
 import {
   bytesOf,
   type EndpointLink,
@@ -24,14 +27,8 @@ import {
   OverlayWiring,
   parseAlias,
 } from './overlay-wiring.ts';
-import {
-  elementsOf,
-  goneMessages,
-  hairpinMessages,
-  readTable,
-  type ServiceChange,
-  serviceMessages,
-} from './service-table.ts';
+import { rulesetMessages } from './ruleset.ts';
+import { elementsOf, goneMessages, hairpinMessages, readTable, serviceSets } from './service-table.ts';
 
 interface EndpointState {
   readonly endpoint: LocalEndpoint;
@@ -49,8 +46,10 @@ export class KernelNetwork implements Disposable {
   /** Address of a container elsewhere → address of its node. */
   #remotes = new Map<string, string>();
   #nodes = new Set<string>();
-  readonly #services = new Map<string, readonly string[]>();
+  readonly #services = new Map<string, Balance>();
   readonly #gone = new Set<string>();
+  /** Of the ingress only. */
+  readonly #mesh: IngressMesh | undefined;
   #applied: OverlayState | undefined;
 
   constructor(layout: OverlayLayout, logger: Logger) {
@@ -58,6 +57,19 @@ export class KernelNetwork implements Disposable {
     this.#logger = logger;
     this.zone = new Zone(layout.subnet);
     this.#wiring = new OverlayWiring(layout);
+    if (!layout.isIngress) return;
+    this.#mesh = new IngressMesh({
+      routes: this.#wiring.routes,
+      tables: this.#wiring.tables,
+      uplinkAddress: () => this.uplinkAddress,
+      isLocal: (address) => this.#hasLocal(address),
+      changeTable: (messages, rewrite) => this.#changeTable(messages, rewrite),
+    });
+  }
+
+  /** Of the ingress: where the host sends published ports. */
+  get uplinkAddress(): Buffer {
+    return defined(this.#wiring.uplinkAddress, 'a network with a way out that is open');
   }
 
   /** Makes what is missing and takes over what is there. False while the kernel has another VXLAN of this number. */
@@ -79,6 +91,7 @@ export class KernelNetwork implements Disposable {
       table.hairpin.size === this.#endpoints.size &&
       [...table.hairpin].every((address) => this.#hasLocal(address));
     if (!isComplete) this.#writeTable();
+    this.#mesh?.open();
     this.#wiring.configureConnectionTracking();
     return true;
   }
@@ -102,6 +115,7 @@ export class KernelNetwork implements Disposable {
     this.#remotes.delete(address);
     this.#changeTable(hairpinMessages(address, 'add'));
     this.#takeBack([address]);
+    this.#mesh?.attach(address);
   }
 
   detach(id: string): void {
@@ -112,28 +126,37 @@ export class KernelNetwork implements Disposable {
     const address = formatIpv4(state.endpoint.address);
     this.#byAddress.delete(address);
     this.#changeTable(hairpinMessages(address, 'delete'));
+    this.#mesh?.detach(address);
     this.#cut([address]);
   }
 
-  apply(state: OverlayState): void {
+  /** `ports` are the published ones of the ingress, as the host sends them. */
+  apply(state: OverlayState, ports: InnerPorts): void {
     const before = this.#applied;
-    const left = state.remotes === before?.remotes ? [] : this.#applyRemotes(state.remotes);
+    const isSame = before !== undefined && state.remotes === before.remotes && state.nodes === before.nodes;
+    const left = isSame ? [] : this.#applyRemotes(state.remotes, state.nodes ?? []);
     const changes = this.#planServices(before?.services, state.services);
     if (changes.length > 0) {
-      for (const { vip, to } of changes) {
-        if (to === undefined) this.#services.delete(vip);
-        else this.#services.set(vip, to);
+      for (const { name, to } of changes) {
+        if (to === undefined) this.#services.delete(name);
+        else this.#services.set(name, to);
       }
-      this.#changeTable(serviceMessages(changes));
+      this.#changeTable(balanceMessages(serviceSets, changes));
     }
+    this.#mesh?.apply(ports);
     this.zone.update(state.names);
     // Services first: a connection that is cut goes to another backend when its client tries again.
     this.#cut(left);
     this.#applied = state;
   }
 
+  /** Of the ingress, where ports of the host are tried again. */
+  publish(ports: InnerPorts): void {
+    this.#mesh?.apply(ports);
+  }
+
   audit(): Drift[] {
-    return findDrift(
+    const drift = findDrift(
       {
         layout: this.layout,
         endpoints: [...this.#endpoints.values()].map(({ endpoint, link }) => ({
@@ -147,6 +170,7 @@ export class KernelNetwork implements Disposable {
       },
       this.#wiring,
     );
+    return [...drift, ...(this.#mesh?.audit() ?? [])];
   }
 
   /** Whole and in place: what is right already is only written again. */
@@ -166,6 +190,7 @@ export class KernelNetwork implements Disposable {
     this.#wiring.addRemotes([...this.#remotes]);
     this.#repairEndpoints();
     if (drift.some(({ what }) => ['table', 'service', 'hairpin', 'gone'].includes(what))) this.#writeTable();
+    this.#mesh?.repair();
     return drift;
   }
 
@@ -208,13 +233,14 @@ export class KernelNetwork implements Disposable {
   }
 
   /** Routes and nodes as they should be; the addresses that left. */
-  #applyRemotes(remotes: readonly RemoteEndpoint[]): string[] {
+  #applyRemotes(remotes: readonly RemoteEndpoint[], otherNodes: readonly string[]): string[] {
     const wanted = new Map(
       remotes
         .filter(({ address }) => !this.#hasLocal(address))
         .map(({ address, nodeAddress }) => [address, nodeAddress] as const),
     );
-    const nodes = new Set(wanted.values());
+    const nodes = new Set([...wanted.values(), ...otherNodes]);
+    nodes.delete(formatIpv4(this.layout.dataPathAddress));
     this.#wiring.addNodes([...nodes].filter((address) => !this.#nodes.has(address)));
     const added = [...wanted].filter(([address, node]) => this.#remotes.get(address) !== node);
     this.#wiring.addRemotes(added);
@@ -232,7 +258,7 @@ export class KernelNetwork implements Disposable {
   #planServices(
     before: readonly VirtualService[] | undefined,
     after: readonly VirtualService[],
-  ): ServiceChange[] {
+  ): BalanceChange[] {
     if (before === after) return [];
     const changed = after.filter((service, index) => service !== before?.[index]);
     const wanted = new Set(changed.map(({ vip }) => vip));
@@ -242,12 +268,11 @@ export class KernelNetwork implements Disposable {
         : before.flatMap((service, index) => (service === after[index] ? [] : [service.vip]));
     const removed = candidates.filter((vip) => !wanted.has(vip));
     return [
-      ...removed.map((vip) => ({ vip, from: this.#services.get(vip), to: undefined })),
+      ...removed.map((name) => ({ name, from: this.#services.get(name), to: undefined })),
       ...changed.flatMap(({ vip, backends }) => {
         const from = this.#services.get(vip);
-        const to = planSlots(backends, from);
-        const isSame = from?.length === to.length && to.every((backend, slot) => backend === from[slot]);
-        return isSame ? [] : [{ vip, from, to }];
+        const to = planBalance(backends, from);
+        return isSameBalance(from, to) ? [] : [{ name: vip, from, to }];
       }),
     ];
   }
@@ -285,13 +310,13 @@ export class KernelNetwork implements Disposable {
   }
 
   /** When the table is not what it should be, it is written anew. */
-  #changeTable(messages: readonly NetlinkMessage[]): void {
+  #changeTable(messages: readonly NetlinkMessage[], rewrite = () => this.#writeTable()): void {
     try {
       this.#wiring.tables.executeBatch(messages);
     } catch (error) {
       if (!(error instanceof SystemCallError)) throw error;
       this.#logger.warn({ error: error.message }, 'repairing the table of an overlay network');
-      this.#writeTable();
+      rewrite();
     }
   }
 
@@ -299,7 +324,7 @@ export class KernelNetwork implements Disposable {
   #writeTable(): void {
     const hairpin = new Set(this.#byAddress.keys());
     const contents = { services: this.#services, hairpin, gone: this.#gone };
-    this.#wiring.tables.executeBatch(overlayRuleset(elementsOf(contents)));
+    this.#wiring.tables.executeBatch(rulesetMessages(overlayRules, elementsOf(contents)));
   }
 
   /** A link that is gone is made again while its container is there. */

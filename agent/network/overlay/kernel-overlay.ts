@@ -15,24 +15,18 @@ import {
   withinNamespace,
 } from '../../linux/namespace.ts';
 import { NetlinkSocket, netlinkProtocols } from '../../linux/netlink-socket.ts';
-import { deleteTable } from '../../linux/nftables.ts';
 import { decodeAddress, listIpv4Addresses } from '../../linux/rtnetlink.ts';
 import { readNetworkSetting, writeNetworkSetting } from '../../linux/sysctl.ts';
-import {
-  formatIpv4,
-  ipv4Bytes,
-  ipv4Number,
-  type Prefix,
-  parseIpv4,
-  parsePrefix,
-  prefixSize,
-} from '../ipv4.ts';
+import { formatIpv4, ipv4Bytes, ipv4Number } from '../ipv4.ts';
 import { hostNameServers, planOverlayResolvConf, readResolvConfSources } from '../resolv-conf.ts';
-import { ignoringErrno, linksOf, removeLink } from '../wiring.ts';
+import { linksOf, removeLink } from '../wiring.ts';
 import { Forwarder } from './dns-forwarder.ts';
 import { DnsServer } from './dns-server.ts';
 import type { Client } from './dns-zone.ts';
+import { checkPublished, HostPorts } from './host-ports.ts';
+import { HostTable } from './host-table.ts';
 import { KernelNetwork } from './kernel-network.ts';
+import { checkedAddress, checkNetworkId, isHostAddress, planLayout } from './network-layout.ts';
 import type {
   Attached,
   Drift,
@@ -41,13 +35,10 @@ import type {
   OverlayEndpoint,
   OverlayNetwork,
   OverlayState,
+  PortProblem,
+  PublishedPort,
 } from './overlay.ts';
-import {
-  isHostTableRight,
-  overlayHostRuleset,
-  overlayHostTable,
-  RESOLVER_ADDRESS,
-} from './overlay-rulesets.ts';
+import { RESOLVER_ADDRESS } from './overlay-rulesets.ts';
 import {
   ENDPOINT_LINK_PATTERN,
   type LocalEndpoint,
@@ -72,12 +63,8 @@ export interface OverlayOptions {
 }
 
 const DEFAULT_DATA_PATH_PORT = 4789;
-/** Outer Ethernet, IPv4, UDP and VXLAN headers, of which the underlay's MTU counts all but Ethernet's. */
-const VXLAN_OVERHEAD = 50;
-const VNI_MAX = 0xffffff;
 const PINS_FOLDER = 'overlay';
 const FORWARDING_NOTE = 'overlay-forwarding';
-const NETWORK_ID_PATTERN = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/;
 const ENDPOINT_ID_PATTERN = /^\S{1,128}$/;
 const UPLINK_PREFIX = 'tsu-';
 /** An interface name has 15 characters. */
@@ -87,7 +74,6 @@ const VNI_WAIT_MS = 2000;
 const VNI_FIRST_PAUSE_MS = 1;
 const VNI_PAUSE_MAX_MS = 50;
 const RESOLV_CONF_AGE_MAX_MS = 1000;
-const ENOENT = 2;
 const EADDRINUSE = 98;
 
 /** Opens the overlay of this engine. Networks of an earlier process work on; `ensure` takes them over. */
@@ -103,9 +89,12 @@ class KernelOverlay implements Overlay {
   readonly #options: OverlayOptions;
   readonly #dataPathAddress: number;
   readonly #dataPathPort: number;
-  readonly #hostTable: string;
+  readonly #hostTable: HostTable;
   readonly #hostTables = new NetlinkSocket(netlinkProtocols.netfilter);
   readonly #hostRoutes = new NetlinkSocket(netlinkProtocols.route);
+  readonly #ports = new HostPorts(this.#hostRoutes);
+  /** As applied last. */
+  #published: readonly PublishedPort[] | undefined;
   readonly #networks = new Map<string, KernelNetwork>();
   readonly #servers = new Map<string, DnsServer>();
   readonly #forwarder: Forwarder;
@@ -118,12 +107,14 @@ class KernelOverlay implements Overlay {
     this.#options = options;
     this.#dataPathAddress = checkedAddress('dataPathAddress', options.dataPathAddress);
     this.#dataPathPort = options.dataPathPort ?? DEFAULT_DATA_PATH_PORT;
-    this.#hostTable = overlayHostTable(options.engineId);
+    this.#hostTable = new HostTable(this.#hostTables, options.engineId, this.#dataPathPort);
     this.#forwarder = new Forwarder(() => options.nameServers ?? hostNameServers(readResolvConfSources()));
   }
 
   /** What a process left that was killed while it made or removed a network. */
   clean(): void {
+    this.#hostTable.adopt();
+    this.#ports.adopt(this.#hostTable.targets.inner);
     for (const name of readdirSync(join(this.#options.runDir, PINS_FOLDER))) {
       if (!isPinnedNamespace(this.#pinOf(name))) this.#takeDown(name);
     }
@@ -137,6 +128,7 @@ class KernelOverlay implements Overlay {
     const layout = this.#layoutOf(network);
     const existing = this.#networks.get(network.id);
     if (existing !== undefined) return refuseChange(network.id, existing.layout, layout);
+    if (layout.isIngress) this.#refuseSecondIngress();
     const promise = this.#open(network.id, layout).finally(() => this.#opening.delete(network.id));
     this.#opening.set(network.id, promise);
     return promise;
@@ -174,7 +166,22 @@ class KernelOverlay implements Overlay {
   }
 
   async apply(networkId: string, state: OverlayState): Promise<void> {
-    this.#network(networkId).apply(state);
+    const network = this.#network(networkId);
+    const published = state.published ?? [];
+    if (!network.layout.isIngress) {
+      if (published.length > 0) throw invalidField('published', `network ${networkId} is not the ingress`);
+      network.apply(state, new Map());
+      return;
+    }
+    published.forEach(checkPublished);
+    this.#published = published;
+    network.apply(state, this.#ports.plan(published));
+    // The network first: the host never sends to a port that is not known there.
+    this.#hostTable.publish({ address: network.uplinkAddress, inner: this.#ports.inner });
+  }
+
+  async portProblems(): Promise<PortProblem[]> {
+    return [...this.#ports.problems];
   }
 
   async audit(networkId: string): Promise<Drift[]> {
@@ -182,9 +189,14 @@ class KernelOverlay implements Overlay {
   }
 
   async repair(networkId: string): Promise<Drift[]> {
+    const network = this.#network(networkId);
     const hostDrift = this.#hostDrift();
-    const drift = [...this.#network(networkId).repair(), ...hostDrift];
-    if (hostDrift.length > 0) this.#writeHostTable();
+    const drift = [...network.repair(), ...hostDrift];
+    if (drift.length > 0) this.#writeHostTable();
+    if (network.layout.isIngress && this.#published !== undefined) {
+      network.publish(this.#ports.plan(this.#published));
+      this.#hostTable.publish({ address: network.uplinkAddress, inner: this.#ports.inner });
+    }
     if (drift.length > 0)
       this.#options.logger.warn({ network: networkId, drift }, 'repaired an overlay network');
     return drift;
@@ -209,6 +221,7 @@ class KernelOverlay implements Overlay {
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.allSettled(this.#opening.values());
     for (const networkId of this.#networks.keys()) this.#close(networkId);
+    this.#ports[Symbol.dispose]();
     this.#hostTables[Symbol.dispose]();
     this.#hostRoutes[Symbol.dispose]();
   }
@@ -240,6 +253,14 @@ class KernelOverlay implements Overlay {
     throw new SwarmError('not-found', `networkId: network ${networkId} is not on this node`, {
       hint: 'Ensure it first.',
     });
+  }
+
+  #refuseSecondIngress(): void {
+    for (const [networkId, { layout }] of this.#networks) {
+      if (!layout.isIngress) continue;
+      const text = `isIngress: network ${networkId} is the ingress of this node`;
+      throw new SwarmError('failed-precondition', text, { hint: 'Remove that network first.' });
+    }
   }
 
   #close(networkId: string): void {
@@ -285,45 +306,13 @@ class KernelOverlay implements Overlay {
   }
 
   #layoutOf(network: OverlayNetwork): OverlayLayout {
-    checkNetworkId(network.id);
-    if (!Number.isInteger(network.vni) || network.vni < 1 || network.vni > VNI_MAX) {
-      throw invalidField('vni', `${network.vni} is not 1 to ${VNI_MAX}`);
-    }
-    const subnet = parsePrefix(network.subnet);
-    const gateway = checkedAddress('gateway', network.gateway);
-    if (gateway < subnet.base || gateway >= subnet.base + prefixSize(subnet.length)) {
-      throw invalidField('gateway', `${network.gateway} is not in ${network.subnet}`);
-    }
-    return {
-      namespacePath: this.#pinOf(network.id),
-      uplinkName: network.isInternal ? undefined : this.#uplinkOf(network.id),
-      vni: network.vni,
-      subnet,
-      gateway,
-      mtu: this.#mtuOf(network),
+    return planLayout(network, {
+      pinOf: (networkId) => this.#pinOf(networkId),
+      uplinkOf: (networkId) => this.#uplinkOf(networkId),
       dataPathAddress: this.#dataPathAddress,
       dataPathPort: this.#dataPathPort,
-    };
-  }
-
-  #mtuOf(network: OverlayNetwork): number {
-    const address = this.#hostRoutes
-      .dump(listIpv4Addresses)
-      .map(({ body }) => decodeAddress(body))
-      .find((candidate) => ipv4Number(candidate.address) === this.#dataPathAddress);
-    const link = linksOf(this.#hostRoutes).find(({ index }) => index === address?.linkIndex);
-    if (link === undefined) {
-      const text = `dataPathAddress: no interface of this node has ${this.#options.dataPathAddress}`;
-      throw new SwarmError('failed-precondition', text, { hint: 'ip address shows those that there are.' });
-    }
-    const max = link.mtu - VXLAN_OVERHEAD;
-    if (network.mtu !== undefined && network.mtu > max) {
-      const text = `mtu: ${network.mtu} is more than interface ${link.name} carries for an overlay: ${max}`;
-      throw new SwarmError('failed-precondition', text, {
-        hint: `Give the network an MTU of at most ${max}, or ${link.name} one of ${network.mtu + VXLAN_OVERHEAD}.`,
-      });
-    }
-    return network.mtu ?? max;
+      routes: this.#hostRoutes,
+    });
   }
 
   async #open(networkId: string, layout: OverlayLayout): Promise<void> {
@@ -390,8 +379,21 @@ class KernelOverlay implements Overlay {
     }
     removeLink(this.#hostRoutes, this.#uplinkOf(networkId));
     removeNamespace(pin);
+    this.#unpublishWithoutUplink();
     this.#writeHostTable();
     this.#restoreForwarding();
+  }
+
+  /** Published ports end with the ingress, whoever made it. */
+  #unpublishWithoutUplink(): void {
+    const target = this.#hostTable.targets.address;
+    if (target === undefined) return;
+    const hostEnd = ipv4Number(target) - 1;
+    const addresses = this.#hostRoutes.dump(listIpv4Addresses).map(({ body }) => decodeAddress(body).address);
+    if (addresses.some((address) => ipv4Number(address) === hostEnd)) return;
+    this.#ports.clear();
+    this.#published = undefined;
+    this.#hostTable.publish({ address: undefined, inner: new Map() });
   }
 
   #uplinks(): string[] {
@@ -403,19 +405,12 @@ class KernelOverlay implements Overlay {
 
   /** In one transaction; no networks, no table. */
   #writeHostTable(): void {
-    if (this.#pins().length > 0) {
-      this.#hostTables.executeBatch(overlayHostRuleset(this.#hostTable, this.#dataPathPort, this.#uplinks()));
-    } else {
-      ignoringErrno(ENOENT, () => this.#hostTables.executeBatch([deleteTable(this.#hostTable)]));
-    }
+    if (this.#pins().length > 0) this.#hostTable.write(this.#uplinks());
+    else this.#hostTable.remove();
   }
 
   #hostDrift(): Drift[] {
-    let isRight = false;
-    ignoringErrno(ENOENT, () => {
-      isRight = isHostTableRight(this.#hostTables, this.#hostTable, this.#dataPathPort, this.#uplinks());
-    });
-    return isRight ? [] : [{ what: 'host-table', name: this.#hostTable, problem: 'different' }];
+    return this.#hostTable.drift(this.#uplinks());
   }
 
   /** First the note, then the deed: after a crash in between, only what is off is switched off. */
@@ -463,20 +458,4 @@ function refuseChange(networkId: string, existing: OverlayLayout, wanted: Overla
   throw new SwarmError('failed-precondition', `network ${networkId} is on this node with other properties`, {
     hint: 'Remove it first.',
   });
-}
-
-function checkNetworkId(id: string): void {
-  if (!NETWORK_ID_PATTERN.test(id)) throw invalidField('id', `"${id}" cannot name a network`);
-}
-
-function checkedAddress(field: string, text: string): number {
-  const address = parseIpv4(text);
-  if (address === undefined) throw invalidField(field, `"${text}" is not an IPv4 address`);
-  return address;
-}
-
-/** Neither the network's own addresses nor one outside. */
-function isHostAddress(address: number, layout: { subnet: Prefix; gateway: number }): boolean {
-  const last = layout.subnet.base + prefixSize(layout.subnet.length) - 1;
-  return address > layout.subnet.base && address < last && address !== layout.gateway;
 }

@@ -6,57 +6,46 @@
 //   hairpin    (address, address) of containers here: one that reaches itself by its VIP must see another's address
 //   gone       addresses whose container has left: what is still sent to them is answered with a reset
 
-import { createHash } from 'node:crypto';
-import { type NetlinkMessage, textOf } from '../../linux/netlink.ts';
-import type { NetlinkSocket } from '../../linux/netlink-socket.ts';
+import type { NetlinkMessage } from '../../linux/netlink.ts';
 import {
-  addChain,
-  addRegularChain,
-  addRule,
-  addTable,
-  type BaseChain,
   createTable,
-  deleteTable,
+  destinationIsLocal,
   drop,
   interfaceIs,
   isDestinationTranslated,
   isEstablishedOrRelated,
-  isInvalid,
-  listRules,
   loopbackIs,
   masquerade,
   type Rule,
 } from '../../linux/nftables.ts';
 import {
-  addElements,
   addressesAreIn,
-  addSet,
-  decodeElements,
   destinationIs,
   destinationIsIn,
   destinationPortIs,
   goByDestination,
   interfaceIsIn,
-  listElements,
   protocolIs,
   reject,
-  type SetElement,
   type SetOptions,
+  sourceIsLinkLocal,
+  translateByAddressAndPort,
+  translateByPort,
   translateTo,
   translateToRandomSlot,
   withoutTracking,
 } from '../../linux/nftables-maps.ts';
+import { type Chain, chainMessages, hostIsolation, networkIsolation, replaceTable } from '../chains.ts';
 import { protocolNumbers } from '../port-holder.ts';
 import { UPLINK_IN_NETWORK } from '../rulesets.ts';
-import { slotClasses } from './balancing.ts';
+import { balanceChains, REFUSE_CHAIN } from './balancing.ts';
+import { planRuleset, type Ruleset } from './ruleset.ts';
 
 export const OVERLAY_TABLE = 'tsswarm';
 const RESOLVER_TABLE = 'tsswarm_dns';
-const UPLINKS_SET = 'uplinks';
 /** Where containers ask for names, as in Docker. */
 export const RESOLVER_ADDRESS = Buffer.from([127, 0, 0, 11]);
 export const DNS_PORT = 53;
-const REFUSE_CHAIN = 'refuse';
 
 export const overlaySets = {
   svc: { name: 'svc', key: 'address', value: 'verdict' },
@@ -66,29 +55,18 @@ export const overlaySets = {
   gone: { name: 'gone', key: 'address' },
 } as const satisfies Record<string, SetOptions>;
 
-export type OverlayElements = Readonly<Record<keyof typeof overlaySets, readonly SetElement[]>>;
-
-interface Chain {
-  readonly name: string;
-  /** Absent for chains that others go to. */
-  readonly base?: BaseChain;
-  readonly rules: readonly Rule[];
-}
-
-/** The chain that a service with so many slots goes to. */
-export function serviceChain(slots: number): string {
-  return slots === 0 ? REFUSE_CHAIN : `n${slots}`;
-}
+/** Where names without backends go. */
+export const refuseChain: Chain = {
+  name: REFUSE_CHAIN,
+  rules: [[...protocolIs(protocolNumbers.tcp), ...reject('reset')], reject('unreachable')],
+};
 
 const networkChains: readonly Chain[] = [
-  ...slotClasses.map((slots) => ({
-    name: serviceChain(slots),
+  ...balanceChains.map(({ name, slots }) => ({
+    name,
     rules: [translateToRandomSlot(overlaySets.lb.name, slots)],
   })),
-  {
-    name: REFUSE_CHAIN,
-    rules: [[...protocolIs(protocolNumbers.tcp), ...reject('reset')], reject('unreachable')],
-  },
+  refuseChain,
   {
     name: 'refuse_without_backends',
     base: { type: 'filter', hook: 'prerouting', priority: -150 },
@@ -108,18 +86,7 @@ const networkChains: readonly Chain[] = [
       [...destinationIsIn(overlaySets.gone.name), ...protocolIs(protocolNumbers.tcp), ...reject('reset')],
     ],
   },
-  {
-    name: 'isolate',
-    base: { type: 'filter', hook: 'forward', priority: 0 },
-    rules: [
-      [
-        ...interfaceIs('inputName', UPLINK_IN_NETWORK),
-        ...isEstablishedOrRelated(false),
-        ...isDestinationTranslated(false),
-        ...drop(),
-      ],
-    ],
-  },
+  networkIsolation(interfaceIs('inputName', UPLINK_IN_NETWORK)),
   {
     name: 'masquerade',
     base: { type: 'nat', hook: 'postrouting', priority: 100 },
@@ -130,36 +97,24 @@ const networkChains: readonly Chain[] = [
   },
 ];
 
-const ruleset: readonly NetlinkMessage[] = [
-  ...Object.values(overlaySets).map((set, index) => addSet(OVERLAY_TABLE, set, index + 1)),
-  ...chainMessages(OVERLAY_TABLE, networkChains),
-];
-
-/** An empty chain of this name tells which rules a table has: another program version may have other ones. */
-export const rulesetMark = `rules_${createHash('sha256')
-  .update(Buffer.concat(ruleset.map(({ body }) => body)))
-  .digest('hex')
-  .slice(0, 12)}`;
-
-/** How many rules the table of a network's namespace has. */
-export const rulesetSize = networkChains.flatMap(({ rules }) => rules).length;
-
-/** Replaces the table of a network's namespace in one transaction. */
-export function overlayRuleset(elements: OverlayElements): NetlinkMessage[] {
-  const names = Object.keys(overlaySets) as (keyof typeof overlaySets)[];
-  return [
-    ...replaceTable(OVERLAY_TABLE),
-    ...ruleset,
-    ...names.flatMap((name) => addElements(OVERLAY_TABLE, overlaySets[name].name, elements[name])),
-    addRegularChain(OVERLAY_TABLE, rulesetMark),
-  ];
-}
+/** The table of every overlay network's namespace. */
+export const overlayRules = planRuleset(OVERLAY_TABLE, overlaySets, networkChains);
 
 export function overlayHostTable(engineId: string): string {
   return `tsswarm_overlay_${engineId}`;
 }
 
-/** Chains of the host's table for all overlay networks. */
+export const hostSets = {
+  uplinks: { name: 'uplinks', key: 'interfaceName' },
+  published: { name: 'published', key: 'protocolPort', value: 'addressPort' },
+  publishedAt: { name: 'published_at', key: 'addressProtocolPort', value: 'addressPort' },
+} as const satisfies Record<string, SetOptions>;
+
+/** The host's table for all overlay networks. */
+export function overlayHostRules(table: string, dataPathPort: number): Ruleset<keyof typeof hostSets> {
+  return planRuleset(table, hostSets, hostChains(dataPathPort));
+}
+
 function hostChains(dataPathPort: number): Chain[] {
   // Without it, each connection inside an overlay would be tracked once more as a UDP flow of the host.
   const untracked: Rule = [
@@ -167,69 +122,38 @@ function hostChains(dataPathPort: number): Chain[] {
     ...destinationPortIs(dataPathPort),
     ...withoutTracking(),
   ];
-  const fromUplink = interfaceIsIn('input', UPLINKS_SET);
-  const toUplink = interfaceIsIn('output', UPLINKS_SET);
+  const fromUplink = interfaceIsIn('input', hostSets.uplinks.name);
+  const toUplink = interfaceIsIn('output', hostSets.uplinks.name);
+  const publish: Rule[] = [
+    translateByAddressAndPort(hostSets.publishedAt.name),
+    [...destinationIsLocal(), ...translateByPort(hostSets.published.name)],
+  ];
   return [
     {
-      name: 'untracked_in',
+      // route_localnet, which lets 127.0.0.1 be translated, would also let a network reach the host's loopback.
+      name: 'guard',
       base: { type: 'filter', hook: 'prerouting', priority: -300 },
-      rules: [untracked],
+      rules: [[...fromUplink, ...loopbackIs('destination'), ...drop()], untracked],
     },
     {
       name: 'untracked_out',
       base: { type: 'filter', hook: 'output', priority: -300 },
       rules: [untracked],
     },
-    {
-      // Nothing but answers enters a network, from wherever.
-      name: 'isolate',
-      base: { type: 'filter', hook: 'forward', priority: -5 },
-      rules: [
-        [...toUplink, ...isEstablishedOrRelated(false), ...isDestinationTranslated(false), ...drop()],
-        // It would leave with an address that nobody outside can answer.
-        [...fromUplink, ...isInvalid(), ...drop()],
-      ],
-    },
+    { name: 'publish', base: { type: 'nat', hook: 'prerouting', priority: -105 }, rules: publish },
+    { name: 'publish_local', base: { type: 'nat', hook: 'output', priority: -105 }, rules: publish },
+    hostIsolation(toUplink, fromUplink),
     {
       name: 'masquerade',
       base: { type: 'nat', hook: 'postrouting', priority: 95 },
-      rules: [[...fromUplink, ...interfaceIsIn('output', UPLINKS_SET, false), ...masquerade()]],
+      rules: [
+        // Users of a published port on this node: on another one such an address would be somebody else.
+        [...toUplink, ...loopbackIs('source'), ...masquerade()],
+        [...toUplink, ...sourceIsLinkLocal(), ...masquerade()],
+        [...fromUplink, ...interfaceIsIn('output', hostSets.uplinks.name, false), ...masquerade()],
+      ],
     },
   ];
-}
-
-/** Replaces the host's table; `uplinks` are the host's ends of the networks' links. */
-export function overlayHostRuleset(
-  table: string,
-  dataPathPort: number,
-  uplinks: readonly string[],
-): NetlinkMessage[] {
-  return [
-    ...replaceTable(table),
-    addSet(table, { name: UPLINKS_SET, key: 'interfaceName' }, 1),
-    ...addElements(
-      table,
-      UPLINKS_SET,
-      uplinks.map((name) => ({ key: interfaceNameKey(name) })),
-    ),
-    ...chainMessages(table, hostChains(dataPathPort)),
-  ];
-}
-
-/** Whether the host's table has its rules, and these uplinks. */
-export function isHostTableRight(
-  tables: NetlinkSocket,
-  table: string,
-  dataPathPort: number,
-  uplinks: readonly string[],
-): boolean {
-  const expected = hostChains(dataPathPort).flatMap(({ rules }) => rules).length;
-  if (tables.dump(listRules(table)).length !== expected) return false;
-  const names = tables
-    .dump(listElements(table, UPLINKS_SET))
-    .flatMap(decodeElements)
-    .map(({ key }) => textOf(key));
-  return names.length === uplinks.length && uplinks.every((name) => names.includes(name));
 }
 
 /**
@@ -253,28 +177,5 @@ export function resolverRuleset(gateway: Buffer, how: 'create' | 'replace'): Net
         rules: [[...loopbackIs('source'), ...interfaceIs('outputName', 'lo', false), ...masquerade()]],
       },
     ]),
-  ];
-}
-
-const INTERFACE_NAME_BYTES = 16;
-
-function interfaceNameKey(name: string): Buffer {
-  const key = Buffer.alloc(INTERFACE_NAME_BYTES);
-  key.write(name);
-  return key;
-}
-
-function replaceTable(table: string): NetlinkMessage[] {
-  // Deleting what is not there would fail the transaction.
-  return [addTable(table), deleteTable(table), addTable(table)];
-}
-
-/** All chains before all rules: rules and elements go to chains. */
-function chainMessages(table: string, chains: readonly Chain[]): NetlinkMessage[] {
-  return [
-    ...chains.map(({ name, base }) =>
-      base === undefined ? addRegularChain(table, name) : addChain(table, name, base),
-    ),
-    ...chains.flatMap(({ name, rules }) => rules.map((rule) => addRule(table, name, rule))),
   ];
 }

@@ -49,12 +49,15 @@ import { planLink } from '../subnet-choice.ts';
 import {
   containerMac,
   containerSettings,
+  FIRST_CONTAINER_INDEX,
+  freeLinkNumber,
   GATEWAY_MAC,
   ignoringErrno,
   LOOPBACK_INDEX,
   linksOf,
   NO_ADDRESS,
   removeLink,
+  routeAnswers,
   UNREACHABLE_METRIC,
   writeNetworkSettings,
 } from '../wiring.ts';
@@ -64,6 +67,7 @@ export interface OverlayLayout {
   readonly namespacePath: string;
   /** The host's end of the way out; undefined for internal networks. */
   readonly uplinkName: string | undefined;
+  readonly isIngress: boolean;
   readonly vni: number;
   readonly subnet: Prefix;
   readonly gateway: number;
@@ -87,9 +91,8 @@ export const VXLAN_LINK = 'vx0';
 export const VXLAN_INDEX = 100;
 export const ENDPOINT_LINK_PATTERN = /^v\d+$/;
 const FIRST_ENDPOINT_INDEX = 1000;
-const CONTAINER_LINK_PATTERN = /^eth(\d+)$/;
-/** A container's links follow lo: eth0 has index 2. */
-const FIRST_CONTAINER_INDEX = 2;
+/** Who answers of the routing mesh are routed to, before they get their node's MAC address: "IPv4 dummy address" (RFC 7600). */
+export const RETURN_HOP = Buffer.from([192, 0, 0, 8]);
 const UPLINK_PREFIX_LENGTH = 31;
 const ESRCH = 3;
 const ENOENT = 2;
@@ -103,6 +106,7 @@ export class OverlayWiring implements Disposable {
   readonly tables: NetlinkSocket;
   readonly #hostRoutes: NetlinkSocket;
   readonly #layout: OverlayLayout;
+  #uplinkAddress: Buffer | undefined;
   #nextIndex = FIRST_ENDPOINT_INDEX;
 
   /** Makes the namespace when it is not there. */
@@ -155,6 +159,11 @@ export class OverlayWiring implements Disposable {
     );
   }
 
+  /** The network's end of the way out, when there is one and it is configured. */
+  get uplinkAddress(): Buffer | undefined {
+    return this.#uplinkAddress;
+  }
+
   links(): Link[] {
     return linksOf(this.routes);
   }
@@ -172,11 +181,18 @@ export class OverlayWiring implements Disposable {
       return [new NetlinkSocket(netlinkProtocols.route), new NetlinkSocket(netlinkProtocols.netfilter)];
     });
     try {
-      const number = freeNumber(linksOf(containerRoutes));
+      const number = freeLinkNumber(linksOf(containerRoutes));
       const index = this.#createEndpointLink(endpoint, number, namespaceFd);
       try {
         containerRoutes.execute(this.#containerMessages(endpoint, number));
-        if (number === 0) this.#writeResolver(containerTables);
+        if (this.#layout.uplinkName !== undefined && !endpoint.isDefaultRoute) {
+          routeAnswers(containerRoutes, number, {
+            address: ipv4Bytes(endpoint.address),
+            gateway: ipv4Bytes(this.#layout.gateway),
+            udpPorts: this.#layout.isIngress ? 'all' : [],
+          });
+        }
+        this.#writeResolver(containerTables, number === 0);
         this.#routeTo(endpoint, index);
       } catch (error) {
         removeLink(this.routes, linkNameOf(index));
@@ -268,8 +284,11 @@ export class OverlayWiring implements Disposable {
   #configureUplink(name: string): void {
     const [uplink, inNetwork] = this.#ensureUplink(name);
     const link = this.#uplinkAddresses(name, uplink);
+    this.#uplinkAddress = ipv4Bytes(link.base + 1);
     this.#hostRoutes.execute([
       disableLinkLocalAddress(uplink),
+      // Published ports have 127.0.0.1 as well.
+      ...(this.#layout.isIngress ? [routeLoopbackAddresses(uplink)] : []),
       addAddress({
         linkIndex: uplink,
         address: ipv4Bytes(link.base),
@@ -280,7 +299,7 @@ export class OverlayWiring implements Disposable {
     this.routes.execute([
       addAddress({
         linkIndex: inNetwork,
-        address: ipv4Bytes(link.base + 1),
+        address: this.#uplinkAddress,
         prefixLength: UPLINK_PREFIX_LENGTH,
       }),
       disableLinkLocalAddress(inNetwork),
@@ -337,13 +356,14 @@ export class OverlayWiring implements Disposable {
     }
   }
 
-  #writeResolver(containerTables: NetlinkSocket): void {
+  /** A container asks the network of its first link; what is there before that one is left of an earlier attempt. */
+  #writeResolver(containerTables: NetlinkSocket, isFirst: boolean): void {
     const gateway = ipv4Bytes(this.#layout.gateway);
     try {
       containerTables.executeBatch(resolverRuleset(gateway, 'create'));
     } catch (error) {
       if (!(error instanceof SystemCallError) || error.errno !== EEXIST) throw error;
-      containerTables.executeBatch(resolverRuleset(gateway, 'replace'));
+      if (isFirst) containerTables.executeBatch(resolverRuleset(gateway, 'replace'));
     }
   }
 
@@ -422,11 +442,6 @@ export function parseAlias(alias: string): LocalEndpoint | undefined {
 
 function linkNameOf(index: number): string {
   return `v${index}`;
-}
-
-function freeNumber(links: readonly Link[]): number {
-  const used = links.map(({ name }) => Number(CONTAINER_LINK_PATTERN.exec(name)?.[1] ?? -1));
-  return Math.max(-1, ...used) + 1;
 }
 
 function nodeMessages(address: string): NetlinkMessage[] {

@@ -1,6 +1,8 @@
 // What the overlay does for containers on this node. It knows networks, addresses and names as plain data; who chose them
 // is not its business. Every method is safe to repeat after a crash, and finds in the kernel what the last process left.
 
+import type { PortProtocol } from '../../../core/generated/objects.ts';
+
 export interface OverlayNetwork {
   /** Unique among the networks of the node; also a file name. */
   readonly id: string;
@@ -12,6 +14,11 @@ export interface OverlayNetwork {
   readonly gateway: string;
   /** No way out, and no names but its own. */
   readonly isInternal: boolean;
+  /**
+   * The routing mesh's network: ports published on every node lead to its containers, which do not reach each other over
+   * it. A node has one at most; it is not internal.
+   */
+  readonly isIngress?: true;
   /** Of packets inside; what the underlay carries less 50 bytes when absent. More than that is refused. */
   readonly mtu?: number;
 }
@@ -23,7 +30,10 @@ export interface OverlayEndpoint {
   readonly address: string;
   /** Pinned by the caller, who unpins it after `detach`: that frees the links inside. */
   readonly namespacePath: string;
-  /** Of the container's networks, one leads out. Ignored for internal networks. */
+  /**
+   * Of the container's networks, one leads out. Ignored for internal networks. What comes in by another one is answered
+   * by that one all the same.
+   */
   readonly isDefaultRoute: boolean;
 }
 
@@ -36,8 +46,12 @@ export interface Attached {
 export interface OverlayState {
   /** Containers on other nodes. An address that leaves is cut: its connections end. Tells the nodes as well. */
   readonly remotes: readonly RemoteEndpoint[];
+  /** Data path addresses of the network's nodes, beside those of remotes: of the ingress, all nodes. */
+  readonly nodes?: readonly string[];
   readonly services: readonly VirtualService[];
   readonly names: readonly NameRecord[];
+  /** Of the ingress only. */
+  readonly published?: readonly PublishedPort[];
 }
 
 export interface RemoteEndpoint {
@@ -50,6 +64,30 @@ export interface VirtualService {
   readonly vip: string;
   /** Who gets new connections, on whichever node. One that leaves keeps what it has; with none, clients are refused. */
   readonly backends: readonly string[];
+}
+
+/** A port of this node that leads to containers on whichever node, which see their client's true address. */
+export interface PublishedPort {
+  readonly protocol: PortProtocol;
+  readonly port: number;
+  /** Of all addresses of this node, 127.0.0.1 included, when neither this nor `hostInterface` is there. */
+  readonly hostAddress?: string;
+  /** Its addresses are looked at when the state is applied. */
+  readonly hostInterface?: string;
+  /** Who gets new connections. One that leaves keeps what it has; with none, clients are refused. */
+  readonly backends: readonly PortBackend[];
+}
+
+export interface PortBackend {
+  readonly address: string;
+  /** The container's. */
+  readonly port: number;
+}
+
+/** A published port that leads nowhere, as somebody else on this node has it. */
+export interface PortProblem extends Omit<PublishedPort, 'backends'> {
+  /** A sentence for the operator. */
+  readonly reason: string;
 }
 
 export interface NameRecord {
@@ -70,8 +108,12 @@ export interface Drift {
     | 'hairpin'
     | 'gone'
     | 'table'
-    | 'host-table';
-  /** An address, or the name of a link or table. */
+    | 'port'
+    | 'open-port'
+    | 'return'
+    | 'host-table'
+    | 'host-port';
+  /** An address, a port, or the name of a link or table. */
   readonly name: string;
   readonly problem: 'missing' | 'different' | 'unexpected';
 }
@@ -90,8 +132,10 @@ export interface Overlay extends AsyncDisposable {
   attach(endpoint: OverlayEndpoint): Promise<Attached>;
   /** Unknown ids are fine. */
   detach(endpointId: string): Promise<void>;
-  /** Only differences to what is programmed reach the kernel. */
+  /** Only differences to what is programmed reach the kernel. Published ports that are in use are tried again. */
   apply(networkId: string, state: OverlayState): Promise<void>;
+  /** Published ports that this node does not serve, as of the last `apply` or `repair`. */
+  portProblems(): Promise<PortProblem[]>;
   /** Compares what should be with what the kernel has. */
   audit(networkId: string): Promise<Drift[]>;
   /** Mends what an audit finds, and returns it. */

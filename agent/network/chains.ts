@@ -1,0 +1,71 @@
+// Tables of nf_tables as lists of chains, and the chains that more than one table has.
+
+import type { NetlinkMessage } from '../linux/netlink.ts';
+import {
+  addChain,
+  addRegularChain,
+  addRule,
+  addTable,
+  type BaseChain,
+  deleteTable,
+  drop,
+  isDestinationTranslated,
+  isEstablishedOrRelated,
+  isInvalid,
+  type Rule,
+  type TableFamily,
+} from '../linux/nftables.ts';
+
+export interface Chain {
+  readonly name: string;
+  /** Absent for chains that others go to. */
+  readonly base?: BaseChain;
+  readonly rules: readonly Rule[];
+}
+
+/** What a transaction begins with that writes a table anew. */
+export function replaceTable(table: string, family?: TableFamily): NetlinkMessage[] {
+  // Deleting what is not there would fail the transaction.
+  return [addTable(table, family), deleteTable(table, family), addTable(table, family)];
+}
+
+/** All chains before all rules: rules and elements go to chains. */
+export function chainMessages(table: string, chains: readonly Chain[]): NetlinkMessage[] {
+  return [
+    ...chains.map(({ name, base }) =>
+      base === undefined ? addRegularChain(table, name) : addChain(table, name, base),
+    ),
+    ...chains.flatMap(({ name, rules }) => rules.map((rule) => addRule(table, name, rule))),
+  ];
+}
+
+export function ruleCount(chains: readonly Chain[]): number {
+  return chains.reduce((sum, { rules }) => sum + rules.length, 0);
+}
+
+/** Of the host's tables, whose priorities are just before Docker's: what enters a network, from wherever. */
+export function hostIsolation(toUplink: Rule, fromUplink: Rule): Chain {
+  return {
+    name: 'isolate',
+    base: { type: 'filter', hook: 'forward', priority: -5 },
+    rules: [
+      // Nothing but published ports and answers.
+      dropUnlessTranslated(toUplink),
+      // It would leave with an address that nobody outside can answer.
+      [...fromUplink, ...isInvalid(), ...drop()],
+    ],
+  };
+}
+
+/** The same inside, for what the host lets through. */
+export function networkIsolation(fromUplink: Rule): Chain {
+  return {
+    name: 'isolate',
+    base: { type: 'filter', hook: 'forward', priority: 0 },
+    rules: [dropUnlessTranslated(fromUplink)],
+  };
+}
+
+function dropUnlessTranslated(where: Rule): Rule {
+  return [...where, ...isEstablishedOrRelated(false), ...isDestinationTranslated(false), ...drop()];
+}

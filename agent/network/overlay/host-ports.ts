@@ -1,0 +1,193 @@
+// Published ports of the routing mesh at the host: each is held by a socket, so that no process of the host loses a port
+// or starts on one that gets no packets, and is known in the ingress network by an inner port, so that two addresses of
+// the host can have the same port for different services.
+
+import { invalidField, messageOf, SwarmError } from '../../../core/errors.ts';
+import type { NetlinkSocket } from '../../linux/netlink-socket.ts';
+import { decodeAddress, listIpv4Addresses } from '../../linux/rtnetlink.ts';
+import { type HeldPort, holdPort, releasePort } from '../port-holder.ts';
+import { linksOf } from '../wiring.ts';
+import type { InnerPort, InnerPorts } from './ingress-mesh.ts';
+import { checkedAddress } from './network-layout.ts';
+import type { PortBackend, PortProblem, PublishedPort } from './overlay.ts';
+
+/** A port of all addresses of the host, or of one. */
+export interface HostPort {
+  readonly protocol: PublishedPort['protocol'];
+  readonly port: number;
+  readonly address: string | undefined;
+}
+
+const PORT_MAX = 65_535;
+/** Of the addresses of a host that listen everywhere. */
+const ANY_ADDRESS = '0.0.0.0';
+
+export class HostPorts implements Disposable {
+  readonly #routes: NetlinkSocket;
+  readonly #held = new Map<string, HeldPort>();
+  /** What the host's table sends where: host port → inner port. */
+  #inner: ReadonlyMap<string, number> = new Map();
+  #problems: PortProblem[] = [];
+
+  /** `routes` is a socket of the host's namespace. */
+  constructor(routes: NetlinkSocket) {
+    this.#routes = routes;
+  }
+
+  get inner(): ReadonlyMap<string, number> {
+    return this.#inner;
+  }
+
+  /** Of the last `plan`. */
+  get problems(): readonly PortProblem[] {
+    return this.#problems;
+  }
+
+  /** What an earlier process has programmed. Until the next `plan`, a port that cannot be held stays programmed. */
+  adopt(inner: ReadonlyMap<string, number>): void {
+    this.#inner = inner;
+    for (const name of inner.keys()) this.#hold(parseHostPort(name));
+  }
+
+  /** Holds what can be held and lets go of the rest; the inner ports to program, and their containers. */
+  plan(published: readonly PublishedPort[]): InnerPorts {
+    this.#problems = [];
+    const wanted = published.map((entry) => ({ entry, names: this.#hostPortsOf(entry) }));
+    this.#release(new Set(wanted.flatMap(({ names }) => names)));
+    const inner = new Map<string, number>();
+    // A port that is free from now on may still be sent to until the host's table has changed.
+    const taken = new Set([...this.#inner].map(([name, port]) => innerName(parseHostPort(name), port)));
+    const ports = new Map<InnerPort, readonly PortBackend[]>();
+    for (const { entry, names } of wanted) {
+      const held = names.filter((name) => this.#accepts(entry, name, inner));
+      if (held.length === 0) continue;
+      const port = this.#innerPort(entry, held, taken, ports);
+      for (const name of held) inner.set(name, port);
+      taken.add(innerName(entry, port));
+      ports.set(innerName(entry, port), entry.backends);
+    }
+    this.#inner = inner;
+    return ports;
+  }
+
+  /** Nothing is published any more. */
+  clear(): void {
+    this.#release(new Set());
+    this.#inner = new Map();
+    this.#problems = [];
+  }
+
+  [Symbol.dispose](): void {
+    this.clear();
+  }
+
+  #release(except: ReadonlySet<string>): void {
+    for (const [name, held] of this.#held) {
+      if (except.has(name)) continue;
+      releasePort(held);
+      this.#held.delete(name);
+    }
+  }
+
+  #accepts(entry: PublishedPort, name: string, inner: ReadonlyMap<string, number>): boolean {
+    const reason = inner.has(name) ? 'it is published twice' : this.#hold(parseHostPort(name));
+    if (reason !== undefined) this.#report(entry, reason);
+    return reason === undefined;
+  }
+
+  /** Why it cannot be held; undefined when it is. */
+  #hold(hostPort: HostPort): string | undefined {
+    const name = hostPortName(hostPort);
+    if (this.#held.has(name)) return undefined;
+    try {
+      this.#held.set(name, holdPort(hostPort.protocol, hostPort.port, hostPort.address));
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof SwarmError) || error.code !== 'failed-precondition') throw error;
+      return messageOf(error);
+    }
+  }
+
+  #hostPortsOf(entry: PublishedPort): string[] {
+    const { protocol, port, hostAddress, hostInterface } = entry;
+    if (hostInterface === undefined) {
+      const address = hostAddress === ANY_ADDRESS ? undefined : hostAddress;
+      return [hostPortName({ protocol, port, address })];
+    }
+    const addresses = this.#addressesOf(hostInterface);
+    if (addresses.length === 0)
+      this.#report(entry, `no interface ${hostInterface} of this node has an address`);
+    return addresses.map((address) => hostPortName({ protocol, port, address }));
+  }
+
+  #addressesOf(linkName: string): string[] {
+    const link = linksOf(this.#routes).find(({ name }) => name === linkName);
+    if (link === undefined) return [];
+    return this.#routes
+      .dump(listIpv4Addresses)
+      .map(({ body }) => decodeAddress(body))
+      .filter(({ linkIndex }) => linkIndex === link.index)
+      .map(({ address }) => address.join('.'));
+  }
+
+  #report({ protocol, port, hostAddress, hostInterface }: PublishedPort, reason: string): void {
+    this.#problems.push({
+      protocol,
+      port,
+      ...(hostAddress === undefined ? undefined : { hostAddress }),
+      ...(hostInterface === undefined ? undefined : { hostInterface }),
+      reason,
+    });
+  }
+
+  /** The one that it has, else its own number when that is free. */
+  #innerPort(
+    entry: PublishedPort,
+    names: readonly string[],
+    taken: ReadonlySet<InnerPort>,
+    planned: InnerPorts,
+  ): number {
+    for (const name of names) {
+      const port = this.#inner.get(name);
+      if (port !== undefined && !planned.has(innerName(entry, port))) return port;
+    }
+    for (let step = 0; step < PORT_MAX; step++) {
+      const port = 1 + ((entry.port - 1 + step) % PORT_MAX);
+      if (!taken.has(innerName(entry, port))) return port;
+    }
+    throw new SwarmError('resource-exhausted', `published: all ${entry.protocol} ports are in use`);
+  }
+}
+
+export function checkPublished({ port, hostAddress, hostInterface, backends }: PublishedPort): void {
+  checkPort('published.port', port);
+  if (hostAddress !== undefined) checkedAddress('published.hostAddress', hostAddress);
+  if (hostAddress !== undefined && hostInterface !== undefined) {
+    throw invalidField('published.hostInterface', 'an address is given as well');
+  }
+  for (const backend of backends) {
+    checkedAddress('published.backends.address', backend.address);
+    checkPort('published.backends.port', backend.port);
+  }
+}
+
+function checkPort(field: string, port: number): void {
+  if (!Number.isInteger(port) || port < 1 || port > PORT_MAX) {
+    throw invalidField(field, `${port} is not 1 to ${PORT_MAX}`);
+  }
+}
+
+/** "tcp 80", or "tcp 192.0.2.1:80". */
+export function hostPortName({ protocol, port, address }: HostPort): string {
+  return address === undefined ? `${protocol} ${port}` : `${protocol} ${address}:${port}`;
+}
+
+export function parseHostPort(name: string): HostPort {
+  const [protocol, where = ''] = name.split(' ') as [HostPort['protocol'], string];
+  const [port, address] = where.split(':').reverse();
+  return { protocol, port: Number(port), address };
+}
+
+function innerName({ protocol }: Pick<HostPort, 'protocol'>, port: number): InnerPort {
+  return `${protocol} ${port}`;
+}

@@ -1,0 +1,297 @@
+// The routing mesh in the namespace of the ingress network: which container a published port leads to, and the way back
+// of answers (ingress-rulesets.ts). Ports are inner ports here: host-ports.ts tells which one a published port has.
+
+import type { PortProtocol } from '../../../core/generated/objects.ts';
+import { deleteConnections } from '../../linux/conntrack.ts';
+import type { NetlinkMessage } from '../../linux/netlink.ts';
+import type { NetlinkSocket } from '../../linux/netlink-socket.ts';
+import { listRules } from '../../linux/nftables.ts';
+import {
+  addElements,
+  deleteElements,
+  portField,
+  protocolPortKey,
+  type SetElement,
+} from '../../linux/nftables-maps.ts';
+import { addRoutingRule, isMarkRule, listIpv4Rules } from '../../linux/routing-rules.ts';
+import {
+  addPermanentNeighbour,
+  addRoute,
+  decodeNeighbour,
+  decodeRoute,
+  listIpv4Neighbours,
+  listIpv4Routes,
+} from '../../linux/rtnetlink.ts';
+import { protocolNumbers } from '../port-holder.ts';
+import { ignoringErrno, NO_ADDRESS } from '../wiring.ts';
+import {
+  type BalanceChange,
+  type BalanceSets,
+  balanceElements,
+  balanceMessages,
+  balancesIn,
+} from './balance-sets.ts';
+import { type Balance, isSameBalance, planBalance } from './balancing.ts';
+import { compareMaps } from './drift.ts';
+import { INGRESS_TABLE, ingressRules, ingressSets, returnRuleset } from './ingress-rulesets.ts';
+import type { Drift, PortBackend } from './overlay.ts';
+import { bytesOf, nodeMac, RETURN_HOP, VXLAN_INDEX } from './overlay-wiring.ts';
+import { type Elements, readRuleset, rulesetMessages } from './ruleset.ts';
+
+/** Protocol and inner port. */
+export type InnerPort = `${PortProtocol} ${number}`;
+
+/** Inner ports and their containers; the same array means that nothing has changed. */
+export type InnerPorts = ReadonlyMap<InnerPort, readonly PortBackend[]>;
+
+interface MeshContents {
+  readonly ports: ReadonlyMap<string, Balance>;
+  /** "10.0.0.5 tcp 80" */
+  readonly open: ReadonlySet<string>;
+}
+
+const RETURN_TABLE = 200;
+const RETURN_PRIORITY = 100;
+const EEXIST = 17;
+const ENOENT = 2;
+
+const portSets: BalanceSets = {
+  table: INGRESS_TABLE,
+  chains: ingressSets.ports.name,
+  slots: ingressSets.targets.name,
+  keyOf: (name) => {
+    const [protocol, port] = name.split(' ') as [PortProtocol, string];
+    return protocolPortKey(protocolNumbers[protocol], Number(port));
+  },
+  nameIn: (key) => `${protocolIn(key, 0)} ${key.readUInt16BE(4)}`,
+  valueOf: (backend) => {
+    const [address = '', port] = backend.split(':');
+    return Buffer.concat([bytesOf(address), portField(Number(port))]);
+  },
+  backendIn: (value) => `${value.subarray(0, 4).join('.')}:${value.readUInt16BE(4)}`,
+};
+
+export class IngressMesh {
+  readonly #routes: NetlinkSocket;
+  readonly #tables: NetlinkSocket;
+  readonly #uplinkAddress: () => Buffer;
+  readonly #isLocal: (address: string) => boolean;
+  readonly #changeTable: (messages: readonly NetlinkMessage[], rewrite: () => void) => void;
+  /** Those that have backends. */
+  readonly #ports = new Map<string, Balance>();
+  readonly #open = new Set<string>();
+  #applied: InnerPorts = new Map();
+
+  constructor(options: {
+    readonly routes: NetlinkSocket;
+    readonly tables: NetlinkSocket;
+    readonly uplinkAddress: () => Buffer;
+    readonly isLocal: (address: string) => boolean;
+    /** Executes the messages; when the table is not what it should be, writes it anew. */
+    readonly changeTable: (messages: readonly NetlinkMessage[], rewrite: () => void) => void;
+  }) {
+    this.#routes = options.routes;
+    this.#tables = options.tables;
+    this.#uplinkAddress = options.uplinkAddress;
+    this.#isLocal = options.isLocal;
+    this.#changeTable = options.changeTable;
+  }
+
+  /** Makes what is missing and takes over what is there. */
+  open(): void {
+    this.#configureReturn();
+    const found = readMesh(this.#tables);
+    for (const [name, balance] of found?.ports ?? []) this.#ports.set(name, balance);
+    for (const opening of found?.open ?? []) {
+      if (this.#isLocal(addressOf(opening))) this.#open.add(opening);
+    }
+    if (found === undefined || found.open.size !== this.#open.size) this.#writeTable();
+  }
+
+  apply(ports: InnerPorts): void {
+    const changes = this.#planChanges(ports);
+    const openings = this.#missingOpenings(ports, () => true);
+    for (const { name, to } of changes) {
+      if (to === undefined) this.#ports.delete(name);
+      else this.#ports.set(name, to);
+    }
+    this.#applied = ports;
+    this.#change([...balanceMessages(portSets, changes), ...this.#openMessages(openings)]);
+    this.#forgetRefused(changes);
+  }
+
+  /** For a container that comes to this node. */
+  attach(address: string): void {
+    this.#change(this.#openMessages(this.#missingOpenings(this.#applied, (each) => each === address)));
+  }
+
+  /** For one that leaves. A container that drains stays open: other nodes may not know yet. */
+  detach(address: string): void {
+    const openings = [...this.#open].filter((opening) => addressOf(opening) === address);
+    for (const opening of openings) this.#open.delete(opening);
+    this.#change(deleteElements(INGRESS_TABLE, ingressSets.open.name, openings.map(openingKey)));
+  }
+
+  audit(): Drift[] {
+    const found = readMesh(this.#tables);
+    const tableDrift: Drift[] =
+      found === undefined
+        ? [{ what: 'table', name: INGRESS_TABLE, problem: 'different' }]
+        : [
+            ...compareMaps('port', this.#ports, found.ports),
+            ...compareMaps('open-port', setAsMap(this.#open), setAsMap(found.open)),
+          ];
+    return [...this.#returnDrift(), ...tableDrift];
+  }
+
+  repair(): void {
+    this.#configureReturn();
+    this.#writeTable();
+  }
+
+  #planChanges(ports: InnerPorts): BalanceChange[] {
+    const left = [...this.#ports.keys()].filter((name) => !ports.has(name as InnerPort));
+    return [
+      ...left.map((name) => ({ name, from: this.#ports.get(name), to: undefined })),
+      ...[...ports].flatMap(([name, backends]) => {
+        if (this.#applied.get(name) === backends) return [];
+        const from = this.#ports.get(name);
+        const planned = planBalance(
+          backends.map(({ address, port }) => `${address}:${port}`),
+          from,
+        );
+        const to = planned.slots.length === 0 ? undefined : planned;
+        return isSameBalance(from, to) ? [] : [{ name, from, to }];
+      }),
+    ];
+  }
+
+  #missingOpenings(ports: InnerPorts, isMeant: (address: string) => boolean): string[] {
+    const openings = [...ports].flatMap(([name, backends]) =>
+      backends
+        .filter(({ address }) => isMeant(address) && this.#isLocal(address))
+        .map(({ address, port }) => `${address} ${name.split(' ')[0]} ${port}`),
+    );
+    return [...new Set(openings)].filter((opening) => !this.#open.has(opening));
+  }
+
+  #openMessages(openings: readonly string[]): NetlinkMessage[] {
+    for (const opening of openings) this.#open.add(opening);
+    return addElements(INGRESS_TABLE, ingressSets.open.name, openings.map(openElement));
+  }
+
+  /** A UDP client that was refused and keeps sending would go on to reach nothing: its flow is known as not translated. */
+  #forgetRefused(changes: readonly BalanceChange[]): void {
+    const source = this.#uplinkAddress();
+    const refused = changes.filter(({ name, from }) => from === undefined && name.startsWith('udp'));
+    this.#tables.execute(
+      refused.map(({ name }) => {
+        const sourcePort = Number(name.split(' ')[1]);
+        return deleteConnections('reply', { source, protocolNumber: protocolNumbers.udp, sourcePort });
+      }),
+    );
+  }
+
+  #change(messages: readonly NetlinkMessage[]): void {
+    this.#changeTable(messages, () => this.#writeTable());
+  }
+
+  /** In one transaction: traffic sees the old table or the new one. */
+  #writeTable(): void {
+    const contents = { ports: this.#ports, open: this.#open };
+    this.#tables.executeBatch(rulesetMessages(ingressRules, elementsOf(contents)));
+  }
+
+  /** What is there already is only written again. */
+  #configureReturn(): void {
+    this.#routes.execute([
+      addPermanentNeighbour({
+        linkIndex: VXLAN_INDEX,
+        address: RETURN_HOP,
+        macAddress: nodeMac(RETURN_HOP),
+      }),
+      addRoute({
+        table: RETURN_TABLE,
+        destination: NO_ADDRESS,
+        prefixLength: 0,
+        linkIndex: VXLAN_INDEX,
+        gateway: RETURN_HOP,
+        onlink: true,
+      }),
+    ]);
+    const rule = { isMarked: true, table: RETURN_TABLE, priority: RETURN_PRIORITY } as const;
+    ignoringErrno(EEXIST, () => this.#routes.execute([addRoutingRule(rule)]));
+    this.#tables.executeBatch(returnRuleset());
+  }
+
+  #returnDrift(): Drift[] {
+    const hasRule = this.#routes
+      .dump(listIpv4Rules)
+      .some(({ body }) => isMarkRule(body, RETURN_TABLE, RETURN_PRIORITY));
+    const hasRoute = this.#routes
+      .dump(listIpv4Routes)
+      .map(({ body }) => decodeRoute(body))
+      .some(
+        ({ table, gateway, linkIndex }) =>
+          table === RETURN_TABLE && linkIndex === VXLAN_INDEX && gateway?.equals(RETURN_HOP) === true,
+      );
+    const hasNeighbour = this.#routes
+      .dump(listIpv4Neighbours)
+      .map(({ body }) => decodeNeighbour(body))
+      .some(
+        ({ linkIndex, address, macAddress }) =>
+          linkIndex === VXLAN_INDEX && address.equals(RETURN_HOP) && macAddress.equals(nodeMac(RETURN_HOP)),
+      );
+    const parts = { rule: hasRule, route: hasRoute, neighbour: hasNeighbour, chain: this.#hasReturnChain() };
+    return Object.entries(parts).flatMap(([name, isThere]): Drift[] =>
+      isThere ? [] : [{ what: 'return', name, problem: 'missing' }],
+    );
+  }
+
+  #hasReturnChain(): boolean {
+    let count = 0;
+    ignoringErrno(ENOENT, () => {
+      count = this.#tables.dump(listRules(INGRESS_TABLE, 'netdev')).length;
+    });
+    return count === 1;
+  }
+}
+
+function elementsOf({ ports, open }: MeshContents): Elements<keyof typeof ingressSets> {
+  const { chains, slots } = balanceElements(portSets, ports);
+  return { ports: chains, targets: slots, open: [...open].map(openElement) };
+}
+
+/** undefined when the table is missing, is of another program version, or contradicts itself. */
+function readMesh(tables: NetlinkSocket): MeshContents | undefined {
+  return readRuleset(tables, ingressRules, (read) => {
+    const ports = balancesIn(portSets, { chains: read('ports'), empty: [], slots: read('targets') });
+    return ports === undefined ? undefined : { ports, open: new Set(read('open').map(openingIn)) };
+  });
+}
+
+function openElement(opening: string): SetElement {
+  return { key: openingKey(opening) };
+}
+
+function openingKey(opening: string): Buffer {
+  const [address = '', protocol, port] = opening.split(' ') as [string, PortProtocol, string];
+  return Buffer.concat([bytesOf(address), protocolPortKey(protocolNumbers[protocol], Number(port))]);
+}
+
+function openingIn({ key }: SetElement): string {
+  return `${key.subarray(0, 4).join('.')} ${protocolIn(key, 4)} ${key.readUInt16BE(8)}`;
+}
+
+function addressOf(opening: string): string {
+  return opening.split(' ')[0]!;
+}
+
+function protocolIn(key: Buffer, offset: number): string {
+  const names = Object.keys(protocolNumbers) as PortProtocol[];
+  return names.find((name) => protocolNumbers[name] === key[offset]) ?? String(key[offset]);
+}
+
+function setAsMap(names: Iterable<string>): Map<string, boolean> {
+  return new Map([...names].map((name) => [name, true]));
+}

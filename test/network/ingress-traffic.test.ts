@@ -1,0 +1,189 @@
+// The routing mesh: ports published on every machine, whichever one the container is on. Three machines, and a client
+// beyond a router (overlay-lab.ts).
+
+import assert from 'node:assert/strict';
+import {
+  aPort,
+  bothPorts,
+  ensureNetworks,
+  ingressState,
+  publish,
+  publishedContainer,
+  uplinkOf,
+} from './ingress-lab.ts';
+import type { CallableProgram } from './lab.ts';
+import {
+  type Container,
+  check,
+  FAR_CLIENT_ADDRESS,
+  net,
+  type OverlayHost,
+  type OverlayLab,
+  withLab,
+} from './overlay-lab.ts';
+
+const PORT = 8080;
+
+let lab: OverlayLab;
+let hosts: [OverlayHost, OverlayHost, OverlayHost];
+/** One on each machine. */
+let containers: [Container, Container, Container];
+let far: CallableProgram;
+/** In no network but the services' own, on the first machine. */
+let neighbour: Container;
+/** Programs of the machines themselves. */
+let programs: CallableProgram[];
+
+withLab(3, async (opened) => {
+  lab = opened;
+  hosts = lab.hosts as typeof hosts;
+  await ensureNetworks(lab);
+  const made: Container[] = [];
+  for (const [index, host] of hosts.entries()) made.push(await publishedContainer(lab, host, 10 + index));
+  containers = made as typeof containers;
+  neighbour = await lab.container(hosts[0], net.id, '10.0.1.50');
+  far = await lab.farClient();
+  programs = [];
+  // They serve the containers' port, as programs of a machine may.
+  for (const host of hosts) programs.push(await lab.peer(host.path));
+});
+
+async function serve(...backends: readonly Container[]): Promise<void> {
+  await publish(lab, containers, bothPorts(PORT, backends));
+}
+
+for (const protocol of ['tcp', 'udp'] as const) {
+  check(
+    `a client beyond a router is seen as itself, whichever machine it comes by (${protocol})`,
+    async () => {
+      for (const backend of containers) {
+        await serve(backend);
+        for (const entry of hosts) {
+          const answer = await far.call('ask', { protocol, host: entry.address, port: PORT });
+          assert.equal(answer, `${backend.address} ${FAR_CLIENT_ADDRESS}`, `by ${entry.address}`);
+        }
+      }
+    },
+  );
+
+  check(
+    `a machine reaches the ports of every machine, its own and 127.0.0.1 included (${protocol})`,
+    async () => {
+      for (const backend of containers) {
+        await serve(backend);
+        for (const [index, host] of hosts.entries()) {
+          for (const entry of hosts) {
+            const answer = await programs[index]!.call('ask', { protocol, host: entry.address, port: PORT });
+            assert.equal(answer, `${backend.address} ${host.address}`, `${host.address} by ${entry.address}`);
+          }
+          const answer = await programs[index]!.call<string>('ask', {
+            protocol,
+            host: '127.0.0.1',
+            port: PORT,
+          });
+          assert.match(answer, new RegExp(`^${backend.address} 169\\.254\\.`));
+        }
+      }
+    },
+  );
+
+  check(`a container reaches the ports of its own machine and of others (${protocol})`, async () => {
+    for (const backend of containers) {
+      await serve(backend);
+      for (const from of [neighbour, containers[0], containers[1]]) {
+        for (const entry of hosts) {
+          const answer = await from.ask(protocol, entry.address, PORT);
+          const client = entry === from.host ? '169\\.254\\.\\d+\\.\\d+' : from.host.address;
+          assert.match(
+            answer,
+            new RegExp(`^${backend.address} ${client}$`),
+            `${from.address} by ${entry.address}`,
+          );
+        }
+      }
+    }
+  });
+
+  check(`new connections go to all backends (${protocol})`, async () => {
+    await serve(...containers);
+
+    const seen = new Set<string>();
+    for (let round = 0; round < 60; round++) {
+      seen.add(await far.call('ask', { protocol, host: hosts[0].address, port: PORT }));
+    }
+
+    assert.deepEqual(
+      [...seen].sort(),
+      containers.map(({ address }) => `${address} ${FAR_CLIENT_ADDRESS}`),
+    );
+  });
+
+  check(`ports without backends are refused at once (${protocol})`, async () => {
+    await serve();
+
+    for (const entry of hosts) {
+      assert.equal(await far.call('ask', { protocol, host: entry.address, port: PORT }), 'ECONNREFUSED');
+    }
+    assert.equal(await programs[0]!.call('ask', { protocol, host: '127.0.0.1', port: PORT }), 'ECONNREFUSED');
+  });
+}
+
+check('a container that is only in the ingress gets out by it', async () => {
+  const lone = await lab.container(hosts[1], 'ingress', '10.0.0.40', { id: 'lone' });
+  await publish(lab, [...containers, lone], bothPorts(PORT, [lone]));
+
+  for (const protocol of ['tcp', 'udp'] as const) {
+    assert.equal(await lone.ask(protocol, hosts[0].address, 80), `${hosts[0].address} ${hosts[1].address}`);
+    const answer = await far.call('ask', { protocol, host: hosts[2].address, port: PORT });
+    assert.equal(answer, `${lone.address} ${FAR_CLIENT_ADDRESS}`);
+  }
+  await serve();
+  await lone.leave();
+});
+
+check('a container of several networks still reaches the outside by its own', async () => {
+  for (const protocol of ['tcp', 'udp'] as const) {
+    assert.equal(
+      await containers[0].ask(protocol, hosts[1].address),
+      `${hosts[1].address} ${hosts[0].address}`,
+    );
+  }
+});
+
+check(
+  'containers do not reach each other over the ingress, nor do others what is not published',
+  async () => {
+    await serve(containers[0]);
+    const [first, second, third] = containers;
+    const [hostEnd = ''] =
+      hosts[0].run('ip -4 -o address show dev', uplinkOf(hosts[0])).match(/169\.254[\d.]+/) ?? [];
+    const networkEnd = hostEnd.replace(/\d+$/, (last) => String(Number(last) + 1));
+    lab.wire(`ip route add ${networkEnd}/32 via ${hosts[0].address}`);
+    const outsider = await lab.peer(lab.wirePath);
+
+    const answers = await Promise.all([
+      first.ask('tcp', second.address),
+      second.ask('udp', first.address),
+      third.ask('tcp', first.address),
+      outsider.call('ask', { protocol: 'udp', host: networkEnd, port: PORT }),
+    ]);
+
+    assert.deepEqual(answers, ['silence', 'silence', 'silence', 'silence']);
+  },
+);
+
+check('two addresses of a machine have the same port for different services', async () => {
+  const [host] = hosts;
+  host.run('ip address add 192.0.2.101/24 dev eth0');
+  const at = (hostAddress: string, backend: Container) => aPort(PORT, [backend], { hostAddress });
+  const published = [at('192.0.2.1', containers[0]), at('192.0.2.101', containers[1])];
+  await host.apply('ingress', ingressState(lab, host, containers, published));
+
+  const ask = (address: string) => far.call('ask', { protocol: 'tcp', host: address, port: PORT });
+  assert.equal(await ask('192.0.2.1'), `${containers[0].address} ${FAR_CLIENT_ADDRESS}`);
+  assert.equal(await ask('192.0.2.101'), `${containers[1].address} ${FAR_CLIENT_ADDRESS}`);
+  assert.equal(
+    await programs[0]!.call('ask', { protocol: 'tcp', host: '127.0.0.1', port: PORT }),
+    'ECONNREFUSED',
+  );
+});
