@@ -90,6 +90,7 @@ export class ClusterNetworks implements TaskNetworks {
     if (!isPinnedNamespace(namespacePath)) makeNamespace(namespacePath);
     const wayOut = this.#wayOut(request);
     let resolvConf = '';
+    let published = ports;
     for (const { networkId, addresses } of attachments) {
       const overlay = await this.#openOverlay();
       this.#noteAttached(id, networkId);
@@ -102,7 +103,12 @@ export class ClusterNetworks implements TaskNetworks {
       });
       resolvConf ||= attached.resolvConf;
     }
-    return { id, namespacePath, address: attachments[0]?.addresses[0] ?? '', ports, resolvConf };
+    if (ports.length > 0 && attachments.length > 0) {
+      const isDefaultRoute = wayOut === undefined;
+      published = (await this.#options.local.attach({ id, ports, namespacePath, isDefaultRoute })).ports;
+    }
+    const address = attachments[0]?.addresses[0] ?? '';
+    return { id, namespacePath, address, ports: published, resolvConf };
   }
 
   async drain(id: string): Promise<void> {

@@ -15,6 +15,7 @@ import type {
   NameRecord,
   OverlayNetwork,
   OverlayState,
+  PublishedPort,
   RemoteEndpoint,
   VirtualService,
 } from './overlay/overlay.ts';
@@ -89,6 +90,7 @@ export class NetworkBook {
       subnet: subnet.subnet,
       gateway: subnet.gateway,
       isInternal: network.spec.internal,
+      ...(network.spec.ingress && { isIngress: true }),
       mtu: network.mtu,
     };
   }
@@ -103,9 +105,14 @@ export class NetworkBook {
       ({ serviceId }) => serviceId,
     );
     const services = [...known.services.values()];
-    const backendsOf = ({ serviceId }: NetworkService) => (serving.get(serviceId) ?? []).flatMap(addressesOf);
+    const servingOf = ({ serviceId }: NetworkService) => serving.get(serviceId) ?? [];
+    const backendsOf = (service: NetworkService) => servingOf(service).flatMap(addressesOf);
     return {
       remotes: endpoints.flatMap((endpoint) => this.#remotesOf(endpoint)),
+      ...(known.network.spec.ingress && {
+        nodes: this.#otherNodes(),
+        published: services.flatMap((service) => this.#publishedPorts(service, servingOf(service))),
+      }),
       services: services.flatMap((service) => virtualServices(service, backendsOf(service))),
       names: [
         ...services.flatMap((service) => serviceNames(service, backendsOf(service))),
@@ -149,6 +156,25 @@ export class NetworkBook {
 
   #networksOf(taskId: string): string[] {
     return [...this.#networks].filter(([, { endpoints }]) => endpoints.has(taskId)).map(([id]) => id);
+  }
+
+  #otherNodes(): string[] {
+    const others = [...this.#nodes.values()].filter(({ nodeId }) => nodeId !== this.#nodeId);
+    return others.map(({ dataPathAddress }) => dataPathAddress);
+  }
+
+  #publishedPorts({ ports }: NetworkService, serving: readonly NetworkEndpoint[]): PublishedPort[] {
+    const here = serving.filter(({ nodeId }) => nodeId === this.#nodeId);
+    return ports.map(({ protocol, publishedPort, targetPort, hostAddress, hostInterface, locality }) => {
+      const chosen = locality === 'only' || (locality === 'prefer' && here.length > 0) ? here : serving;
+      return {
+        protocol,
+        port: publishedPort,
+        ...(hostAddress !== '' && { hostAddress }),
+        ...(hostInterface !== '' && { hostInterface }),
+        backends: chosen.flatMap(addressesOf).map((address) => ({ address, port: targetPort })),
+      };
+    });
   }
 
   #remotesOf(endpoint: NetworkEndpoint): RemoteEndpoint[] {

@@ -113,7 +113,7 @@ export class NetworkFollowers {
       !follower.isDirty
     )
       this.#followers.delete(networkId);
-    this.#tell();
+    await this.#tell();
   }
 
   async #step(networkId: string): Promise<void> {
@@ -128,12 +128,13 @@ export class NetworkFollowers {
     await overlay.apply(networkId, book.overlayState(networkId));
   }
 
-  #tell(): void {
+  async #tell(): Promise<void> {
+    const ports = await (await this.#options.overlay()).portProblems();
     const problems = [...this.#followers].flatMap(([id, { problem }]) =>
       problem === undefined
         ? []
         : [`network ${this.#options.book.get(id)?.spec.name ?? id}: ${messageOf(problem)}`],
     );
-    this.#options.onProblem(problems.join('; '));
+    this.#options.onProblem([...problems, ...ports.map(({ reason }) => reason)].join('; '));
   }
 }

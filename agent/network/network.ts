@@ -41,7 +41,7 @@ export interface Network extends AsyncDisposable {
   list(): Promise<Endpoint[]>;
 }
 
-export interface TaskNetworkRequest extends EndpointRequest {
+export interface TaskNetworkRequest extends Pick<EndpointRequest, 'id' | 'ports'> {
   /** In networks of the cluster, in the order of the interfaces; none: the network of the node alone. */
   readonly attachments: readonly TaskAttachment[];
   /** Instead of all others: the node's own interfaces, or nothing but loopback. */

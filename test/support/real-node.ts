@@ -5,7 +5,7 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createWriteStream, existsSync } from 'node:fs';
-import { cp, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { cp, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { emptyClusterSpec } from '../../core/generated/objects.ts';
@@ -105,6 +105,12 @@ export class RealNode {
   async containerdPid(): Promise<number> {
     const content = await readFile(path.join(this.runDir, 'containerd.process'), 'utf8');
     return Number.parseInt(content, 10);
+  }
+
+  /** Namespaces of the cluster's networks on this node, and of tasks in them. */
+  async overlayPins(): Promise<string[]> {
+    const folders = ['overlay', 'task-netns'].map((name) => path.join(this.runDir, name));
+    return (await Promise.all(folders.map((folder) => readdir(folder).catch(() => [])))).flat();
   }
 
   async daemonLog(): Promise<string> {
