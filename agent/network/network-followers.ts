@@ -4,7 +4,7 @@
 import { messageOf, SwarmError } from '../../core/errors.ts';
 import type { Logger } from '../../rpc/logger.ts';
 import type { NetworkBook } from './network-book.ts';
-import type { Drift, Overlay } from './overlay/overlay.ts';
+import type { Drift, Overlay, PortProblem } from './overlay/overlay.ts';
 
 export interface FollowersOptions {
   readonly book: NetworkBook;
@@ -104,8 +104,7 @@ export class NetworkFollowers {
         { network: name, error: messageOf(error) },
         'network does not work, will retry',
       );
-      const timer = setTimeout(() => this.follow(networkId), RETRY_MS);
-      follower.cancelRetry = () => clearTimeout(timer);
+      this.#retry(networkId, follower);
     }
     if (
       follower.problem === undefined &&
@@ -113,7 +112,17 @@ export class NetworkFollowers {
       !follower.isDirty
     )
       this.#followers.delete(networkId);
-    await this.#tell();
+    // When the overlay cannot be opened, that is the problem already.
+    const overlay = await this.#options.overlay().catch(() => undefined);
+    const ports = (await overlay?.portProblems()) ?? [];
+    // Whoever has a port may give it back.
+    if (ports.length > 0 && this.#options.book.get(networkId)?.spec.ingress) this.#retry(networkId, follower);
+    this.#tell(ports);
+  }
+
+  #retry(networkId: string, follower: Follower): void {
+    const timer = setTimeout(() => this.follow(networkId), RETRY_MS);
+    follower.cancelRetry = () => clearTimeout(timer);
   }
 
   async #step(networkId: string): Promise<void> {
@@ -128,8 +137,7 @@ export class NetworkFollowers {
     await overlay.apply(networkId, book.overlayState(networkId));
   }
 
-  async #tell(): Promise<void> {
-    const ports = await (await this.#options.overlay()).portProblems();
+  #tell(ports: readonly PortProblem[]): void {
     const problems = [...this.#followers].flatMap(([id, { problem }]) =>
       problem === undefined
         ? []

@@ -3,94 +3,55 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import {
-  emptyNetworkSpec,
-  emptySubnet,
-  type Network,
-  type NetworkSpec,
-  type Service,
-  type ServiceSpec,
-  type Task,
-} from '../../core/generated/objects.ts';
-import { buildDemoImage } from '../../deploy/demo-image.ts';
-import { type Answer, Asking, ask, echoContainer } from '../support/echo-service.ts';
+import { emptySubnet, type ServiceSpec, type Task } from '../../core/generated/objects.ts';
+import { Asking, ask } from '../support/echo-service.ts';
 import { eventually } from '../support/eventually.ts';
-import { RealCluster } from '../support/real-cluster.ts';
+import {
+  attachmentTo,
+  echoImage,
+  NetworkCluster,
+  type Started,
+  serverNames,
+  untilAnswered,
+} from '../support/network-cluster.ts';
 import { whyNoRealNode } from '../support/real-node.ts';
 import { createService, untilRunning } from '../support/services.ts';
 
-const image = 'localhost/bb:1';
-/** Enough answers to hear of six tasks: each is missed by all of them once in 10,000 runs. */
+/** Enough answers to hear of six tasks: one is missed by all of them once in a million runs. */
 const MANY = 80;
 
-interface Started {
-  readonly service: Service;
-  readonly tasks: readonly Task[];
-}
-
 describe('services on networks of the cluster', { skip: whyNoRealNode() ?? false }, () => {
-  let cluster: RealCluster;
+  let world: NetworkCluster;
   let web: Started;
   let client: Started;
 
   before(async () => {
-    cluster = await RealCluster.start('tso', 3);
-    await cluster.init();
-    const { archive } = await buildDemoImage({ name: image });
-    for (const node of cluster.nodes) await node.importImage(archive);
-    await cluster.join(1, 'worker');
-    await cluster.join(2, 'worker');
-    await createNetwork('front');
+    world = await NetworkCluster.start('tso', 3);
+    await world.createNetwork('front');
     web = await start('web', 6, 'front');
     client = await start('client', 3, 'front');
   });
   after(async () => {
-    await cluster?.[Symbol.asyncDispose]();
+    await world?.[Symbol.asyncDispose]();
   });
 
-  async function createNetwork(name: string, change: Partial<NetworkSpec> = {}): Promise<Network> {
-    const spec = { ...emptyNetworkSpec, name, ...change };
-    return (await cluster.node(0).control.createNetwork({ spec })).network;
-  }
-
-  async function start(
+  const start = (
     name: string,
     replicas: number,
-    network: string,
+    networkId: string,
     change: (spec: ServiceSpec) => ServiceSpec = (spec) => spec,
-  ): Promise<Started> {
-    const service = await createService(cluster.node(0), name, {
-      image,
+  ): Promise<Started> =>
+    world.startEcho(name, {
       replicas,
-      container: echoContainer(),
       change: (spec) => {
-        const networks = [
-          { networkId: network, aliases: [`${name}-alias`], virtualAddresses: [], options: {} },
-        ];
+        const networks = [{ ...attachmentTo(networkId), aliases: [`${name}-alias`] }];
         return change({ ...spec, task: { ...spec.task, networks } });
       },
     });
-    return { service, tasks: await untilRunning(cluster.node(0), service.id, replicas) };
-  }
-
-  async function update(service: Service, change: (spec: ServiceSpec) => ServiceSpec): Promise<void> {
-    const { control } = cluster.node(0);
-    const current = (await control.getService({ service: service.id })).service;
-    await control.updateService({
-      serviceId: service.id,
-      version: current.specVersion,
-      spec: change(current.spec),
-      rollback: false,
-    });
-  }
-
-  const untilAnswered = (task: Task, host: string, isRight: (answer: Answer) => boolean) =>
-    eventually(async () => {
-      const [answer] = await ask({ task }, { host });
-      if (answer !== undefined && isRight(answer)) return true;
-      throw new Error(JSON.stringify(answer));
-    });
-  const hostNames = (tasks: readonly Task[]) => tasks.map(({ id }) => id.slice(0, 12)).sort();
+  const replicas = (count: number) => (spec: ServiceSpec) => ({
+    ...spec,
+    mode: { replicated: { replicas: count } },
+  });
 
   for (const how of ['tcp', 'udp'] as const)
     for (const name of ['web', 'WEB.', 'web-alias', 'tasks.web'])
@@ -107,7 +68,10 @@ describe('services on networks of the cluster', { skip: whyNoRealNode() ?? false
             [],
           );
           if (name !== 'tasks.web')
-            assert.deepEqual([...new Set(answers.map(({ server }) => server))].sort(), hostNames(web.tasks));
+            assert.deepEqual(
+              [...new Set(answers.map(({ server }) => server))].sort(),
+              serverNames(web.tasks),
+            );
           const [own] = task.attachments[0]?.addresses ?? [];
           assert.deepEqual([...new Set(answers.map((answer) => answer.client))], [own]);
         }
@@ -118,7 +82,7 @@ describe('services on networks of the cluster', { skip: whyNoRealNode() ?? false
     const answers = await ask({ task }, { host: 'web', count: MANY });
     assert.deepEqual(
       [...new Set(answers.map(({ server, error }) => server + error))].sort(),
-      hostNames(web.tasks),
+      serverNames(web.tasks),
     );
   });
 
@@ -131,20 +95,20 @@ describe('services on networks of the cluster', { skip: whyNoRealNode() ?? false
     const answers = await ask({ task }, { host: 'direct', count: MANY });
     const servers = new Set(answers.map(({ server, error }) => server + error));
     assert.ok(
-      [...servers].every((server) => hostNames(tasks).includes(server)),
+      [...servers].every((server) => serverNames(tasks).includes(server)),
       [...servers].join(),
     );
-    await cluster.node(0).control.removeService({ service: 'direct' });
+    await world.manager.control.removeService({ service: 'direct' });
   });
 
   test('networks are apart: names and addresses of one are nothing in the other', async () => {
-    await createNetwork('back');
+    await world.createNetwork('back');
     const { service, tasks } = await start('db', 1, 'back');
     const [task] = client.tasks as [Task];
     assert.match((await ask({ task }, { host: 'db' }))[0]?.error ?? '', /^name:/);
     const [address = ''] = tasks[0]?.attachments[0]?.addresses ?? [];
     assert.notEqual((await ask({ task }, { host: address }))[0]?.error, '');
-    await cluster.node(0).control.removeService({ service: service.id });
+    await world.manager.control.removeService({ service: service.id });
   });
 
   test('a service that scales, or is updated task by task, never fails a request', async () => {
@@ -153,21 +117,17 @@ describe('services on networks of the cluster', { skip: whyNoRealNode() ?? false
       new Asking(place, { host: 'web' }),
       new Asking(place, { host: 'web', how: 'udp' }),
     ]);
-    const replicas = (count: number) => (spec: ServiceSpec) => ({
-      ...spec,
-      mode: { replicated: { replicas: count } },
-    });
-    await update(web.service, replicas(3));
-    await untilRunning(cluster.node(0), web.service.id, 3);
-    await update(web.service, replicas(8));
-    await untilRunning(cluster.node(0), web.service.id, 8);
-    await update(web.service, (spec) => ({
+    await world.update('web', replicas(3));
+    await untilRunning(world.manager, web.service.id, 3);
+    await world.update('web', replicas(8));
+    await untilRunning(world.manager, web.service.id, 8);
+    await world.update('web', (spec) => ({
       ...spec,
       task: { ...spec.task, forceUpdate: 1 },
       update: { ...spec.update, parallelism: 2, order: 'start-first', monitorMs: 100 },
     }));
     await eventually(async () => {
-      const { service } = await cluster.node(0).control.getService({ service: 'web' });
+      const { service } = await world.manager.control.getService({ service: 'web' });
       assert.equal(service.updateStatus?.state, 'completed');
       return true;
     }, 60_000);
@@ -191,52 +151,54 @@ describe('services on networks of the cluster', { skip: whyNoRealNode() ?? false
     const [task] = client.tasks as [Task];
     await using kept = new Asking({ task }, { host: 'slow', how: 'tcp-keep', pauseMs: 20 });
     await eventually(() => kept.answers.length > 5);
-    await update(service, (spec) => ({ ...spec, mode: { replicated: { replicas: 0 } } }));
-    await untilAnswered(task, 'slow', ({ error }) => /refused/.test(error));
+    await world.update('slow', (spec) => ({ ...spec, mode: { replicated: { replicas: 0 } } }));
+    await untilAnswered({ task }, { host: 'slow' }, ({ error }) => /refused/.test(error));
     const before = kept.answers.length;
     await eventually(() => kept.answers.length > before + 5);
     assert.deepEqual(kept.errors, []);
     await eventually(() => kept.errors.length > 0);
-    await cluster.node(0).control.removeService({ service: service.id });
+    await world.manager.control.removeService({ service: service.id });
   });
 
   test('a killed daemon leaves the traffic alone, and names are answered again when it is back', async () => {
-    const { id } = await cluster.find(1);
+    const { id } = await world.cluster.find(1);
     const here = client.tasks.find(({ nodeId }) => nodeId === id) as Task;
     const [vip = ''] = (
-      await cluster.node(0).control.getService({ service: 'web' })
+      await world.manager.control.getService({ service: 'web' })
     ).service.virtualAddresses.map(({ address }) => address);
     await using asking = new Asking({ task: here }, { host: vip });
-    await cluster.node(1).killDaemon();
+    await world.cluster.node(1).killDaemon();
     await delay(300);
-    await cluster.node(1).startDaemon();
-    await untilAnswered(here, 'web', ({ error }) => error === '');
+    await world.cluster.node(1).startDaemon();
+    await untilAnswered({ task: here }, { host: 'web' });
     await delay(300);
     assert.ok(asking.answers.length > 50);
     assert.deepEqual(asking.errors, []);
   });
 
   test('what a lost node ran answers nobody any more, and answers again when it is back', async () => {
-    const { id } = await cluster.find(2);
+    const { id } = await world.cluster.find(2);
     const [task] = client.tasks.filter(({ nodeId }) => nodeId !== id) as [Task];
-    cluster.lan.cut(2, [0, 1]);
-    await cluster.until(2, ({ status }) => status.state === 'down');
-    await untilRunning(cluster.node(0), web.service.id, 8);
+    world.cluster.lan.cut(2, [0, 1]);
+    await world.cluster.until(2, ({ status }) => status.state === 'down');
+    await untilRunning(world.manager, web.service.id, 8);
     const answers = await ask({ task }, { host: 'web', count: MANY });
     assert.deepEqual(
       answers.filter(({ error }) => error !== ''),
       [],
     );
-    cluster.lan.heal();
-    await cluster.until(2, ({ status }) => status.state === 'ready');
-    await untilRunning(cluster.node(0), web.service.id, 8);
+    world.cluster.lan.heal();
+    await world.cluster.until(2, ({ status }) => status.state === 'ready');
+    await untilRunning(world.manager, web.service.id, 8);
     assert.equal((await ask({ task }, { host: 'web' }))[0]?.error, '');
   });
 
   test('a network that is full says so on the task, and goes on when it is widened', async () => {
-    const small = await createNetwork('small', { subnets: [{ ...emptySubnet, subnet: '10.77.0.0/29' }] });
-    const service = await createService(cluster.node(0), 'many', {
-      image,
+    const small = await world.createNetwork('small', {
+      subnets: [{ ...emptySubnet, subnet: '10.77.0.0/29' }],
+    });
+    const service = await createService(world.manager, 'many', {
+      image: echoImage,
       replicas: 6,
       change: (spec) => ({
         ...spec,
@@ -246,28 +208,28 @@ describe('services on networks of the cluster', { skip: whyNoRealNode() ?? false
         },
       }),
     });
-    await untilRunning(cluster.node(0), service.id, 4);
-    const { ok, steps } = await cluster.node(0).control.explain({ target: 'many' });
+    await untilRunning(world.manager, service.id, 4);
+    const { ok, steps } = await world.manager.control.explain({ target: 'many' });
     assert.equal(ok, false);
     assert.match(
       steps.map(({ text }) => text).join('\n'),
       /network small has no free address: 5 of 5 in use/,
     );
 
-    const { network } = await cluster.node(0).control.getNetwork({ network: 'small', verbose: false });
-    await cluster.node(0).control.updateNetwork({
+    const { network } = await world.manager.control.getNetwork({ network: 'small', verbose: false });
+    await world.manager.control.updateNetwork({
       networkId: network.id,
       version: network.meta.version,
       spec: { ...network.spec, subnets: [{ ...emptySubnet, subnet: '10.77.0.0/28' }] },
     });
-    await untilRunning(cluster.node(0), service.id, 6);
-    await cluster.node(0).control.removeService({ service: service.id });
+    await untilRunning(world.manager, service.id, 6);
+    await world.manager.control.removeService({ service: service.id });
   });
 
   test('a network goes from every node with its last task', async () => {
-    for (const service of ['web', 'client']) await cluster.node(0).control.removeService({ service });
-    for (const node of cluster.nodes)
+    for (const service of ['web', 'client']) await world.manager.control.removeService({ service });
+    for (const node of world.cluster.nodes)
       await eventually(async () => assert.deepEqual(await node.overlayPins(), []));
-    await eventually(() => cluster.node(0).control.removeNetwork({ network: 'front' }));
+    await eventually(() => world.manager.control.removeNetwork({ network: 'front' }));
   });
 });

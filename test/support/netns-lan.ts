@@ -1,8 +1,11 @@
 // Hosts as network namespaces on one bridge, which has a namespace of its own: nothing of this machine is touched.
 
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { eventually } from './eventually.ts';
 
 const SUBNET = '10.99.0';
+const OUTSIDER = 200;
 
 function ip(...args: string[]): void {
   execFileSync('ip', args, { stdio: ['ignore', 'ignore', 'pipe'] });
@@ -12,6 +15,7 @@ export class NetnsLan implements Disposable {
   /** Names for `ip netns exec`. */
   readonly hosts: readonly string[];
   readonly #bridge: string;
+  #outsider: string | undefined;
 
   /** Needs root. `name` must be unique on the machine and short. */
   constructor(name: string, count: number) {
@@ -57,8 +61,53 @@ export class NetnsLan implements Disposable {
       });
   }
 
+  /** One more host on the bridge, which is no node. */
+  addOutsider(): string {
+    const name = `${this.#bridge}-out`;
+    this.#outsider = name;
+    this.#addHost(name, OUTSIDER);
+    return name;
+  }
+
+  get outsiderAddress(): string {
+    return `${SUBNET}.${OUTSIDER}`;
+  }
+
+  /** A process of the host has the TCP port until this is disposed. */
+  async listen(position: number, port: number): Promise<AsyncDisposable> {
+    const args = [
+      'netns',
+      'exec',
+      this.hosts[position] ?? '',
+      '/bin/busybox',
+      'nc',
+      '-ll',
+      '-p',
+      String(port),
+      '-e',
+      'cat',
+    ];
+    const child = spawn('ip', args, { stdio: 'ignore' });
+    const isListening = () =>
+      execFileSync('ip', ['netns', 'exec', this.hosts[position] ?? '', 'ss', '-Hltn', `sport = :${port}`])
+        .length > 0;
+    await eventually(isListening);
+    return {
+      async [Symbol.asyncDispose]() {
+        if (child.exitCode !== null || child.signalCode !== null) return;
+        const ended = once(child, 'exit');
+        child.kill();
+        await ended;
+      },
+    };
+  }
+
   [Symbol.dispose](): void {
-    for (const name of [...this.hosts, this.#bridge])
+    for (const name of [
+      ...this.hosts,
+      this.#bridge,
+      ...(this.#outsider === undefined ? [] : [this.#outsider]),
+    ])
       try {
         ip('netns', 'del', name);
       } catch {
