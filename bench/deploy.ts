@@ -29,7 +29,12 @@ interface Timings {
   readonly down: number[];
 }
 
-/** Bars: deploy and removal at most a quarter of Swarm's time, idle memory at most its, `service ls` within 100 ms. */
+interface Race {
+  readonly ours: Timings;
+  readonly theirs: Timings;
+}
+
+/** Bars: deploy and removal at most a quarter of Swarm's time, on an overlay a sixth; idle memory at most its, `service ls` within 100 ms. */
 export async function deployBench({ isQuick }: BenchOptions): Promise<Row[]> {
   const missing = whyNoRealNode();
   if (missing !== undefined) throw new Error(`the bench ${missing}`);
@@ -42,25 +47,49 @@ export async function deployBench({ isQuick }: BenchOptions): Promise<Row[]> {
 
   const memory = pssMb(await nodePids(node));
   const dockerMemory = pssMb(docker.pids());
-  const ours: Timings = { up: [], down: [] };
-  const theirs: Timings = { up: [], down: [] };
-  for (let round = 0; round < (isQuick ? ROUNDS_QUICK : ROUNDS); round++) {
-    await deployOnTsswarm(node, ours);
-    await deployOnDocker(docker, theirs);
-    process.stderr.write(`round ${round + 1}: tsswarm ${describe(ours)}, docker ${describe(theirs)}\n`);
-  }
+  const rounds = isQuick ? ROUNDS_QUICK : ROUNDS;
+  const plain = await race(node, docker, rounds, []);
+  const created = await node.cli('network', 'create', '--driver', 'overlay', 'bench');
+  if (created.code !== 0) throw new Error(created.stderr);
+  await docker.docker('network', 'create', '--driver', 'overlay', 'bench');
+  const overlay = await race(node, docker, rounds, ['--network', 'bench']);
   const list = await timeCommand(() => node.cli('service', 'ls'));
   const dockerList = await timeCommand(() => docker.docker('service', 'ls'));
   return [
-    againstPeer(`${REPLICAS} containers up`, 's', median(ours.up), median(theirs.up), 0.25),
-    againstPeer(`${REPLICAS} containers gone`, 's', median(ours.down), median(theirs.down), 0.25),
+    againstPeer(`${REPLICAS} containers up`, 's', ...medians(plain, 'up'), 0.25),
+    againstPeer(`${REPLICAS} containers gone`, 's', ...medians(plain, 'down'), 0.25),
+    againstPeer(`${REPLICAS} up on an overlay`, 's', ...medians(overlay, 'up'), 1 / 6),
+    againstPeer(`${REPLICAS} gone from an overlay`, 's', ...medians(overlay, 'down'), 1 / 6),
     againstPeer('idle memory (PSS of daemons)', 'MB', memory, dockerMemory, 1),
     againstPeer('memory after the rounds', 'MB', pssMb(await nodePids(node)), pssMb(docker.pids()), 1),
     againstLimit('service ls, whole process', 'ms', list, 100, dockerList),
   ];
 }
 
-async function deployOnTsswarm(node: RealNode, timings: Timings): Promise<void> {
+/** In turns, so that whatever disturbs the machine disturbs both. */
+async function race(
+  node: RealNode,
+  docker: DockerSwarm,
+  rounds: number,
+  flags: readonly string[],
+): Promise<Race> {
+  const ours: Timings = { up: [], down: [] };
+  const theirs: Timings = { up: [], down: [] };
+  for (let round = 1; round <= rounds; round++) {
+    await deployOnTsswarm(node, ours, flags);
+    await deployOnDocker(docker, theirs, flags);
+    process.stderr.write(
+      `round ${round} ${flags.join(' ')}: tsswarm ${describe(ours)}, docker ${describe(theirs)}\n`,
+    );
+  }
+  return { ours, theirs };
+}
+
+function medians({ ours, theirs }: Race, what: keyof Timings): [ours: number, theirs: number] {
+  return [median(ours[what]), median(theirs[what])];
+}
+
+async function deployOnTsswarm(node: RealNode, timings: Timings, flags: readonly string[]): Promise<void> {
   const startedMs = performance.now();
   const created = await node.cli(
     'service',
@@ -71,6 +100,7 @@ async function deployOnTsswarm(node: RealNode, timings: Timings): Promise<void> 
     'bench',
     '--replicas',
     String(REPLICAS),
+    ...flags,
     IMAGE,
     ...COMMAND,
   );
@@ -97,7 +127,11 @@ async function untilAllRun(node: RealNode): Promise<void> {
   }
 }
 
-async function deployOnDocker(docker: DockerSwarm, timings: Timings): Promise<void> {
+async function deployOnDocker(
+  docker: DockerSwarm,
+  timings: Timings,
+  flags: readonly string[],
+): Promise<void> {
   const startedMs = performance.now();
   await docker.docker(
     'service',
@@ -108,6 +142,7 @@ async function deployOnDocker(docker: DockerSwarm, timings: Timings): Promise<vo
     'bench',
     '--replicas',
     String(REPLICAS),
+    ...flags,
     IMAGE,
     ...COMMAND,
   );

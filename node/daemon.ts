@@ -256,11 +256,8 @@ export class Daemon {
 
   #describe(trust: NodeTrust, dataPathAddress = ''): NodeDescription {
     const { containerdVersion, runtime } = this.#engineFacts;
-    const machine = describeMachine({
-      version: VERSION,
-      runtime: `containerd ${containerdVersion}, ${runtime}`,
-      labels: this.#options.config.label,
-    });
+    const facts = { version: VERSION, runtime: `containerd ${containerdVersion}, ${runtime}` };
+    const machine = describeMachine({ ...facts, labels: this.#options.config.label });
     return { ...machine, trust, dataPathMtu: mtuOf(dataPathAddress) };
   }
 
