@@ -4,9 +4,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Network, Service } from '../core/generated/objects.ts';
+import { formatPrefix, type Prefix } from '../core/ip-address.ts';
 import { aNode, aTask } from './support/builders.ts';
-import type { CliResult } from './support/cli-cluster.ts';
+import { CliCluster, type CliResult } from './support/cli-cluster.ts';
 import { ControlCli } from './support/control-cli.ts';
+import { eventually } from './support/eventually.ts';
 
 async function ok(result: Promise<CliResult>): Promise<string> {
   const { code, stdout, stderr } = await result;
@@ -574,4 +576,86 @@ test('completion knows the names of networks', async () => {
   assert.equal(await ok(cli.run(['__complete', 'service', 'create', '--network', ''])), 'front\nback\n:4\n');
   assert.equal(await ok(cli.run(['__complete', 'service', 'update', '--network-rm', 'b'])), 'back\n:4\n');
   assert.match(await ok(cli.run(['__complete', 'network', 'p'])), /^prune\t/);
+});
+
+test('the managers themselves give a network and its services what they need', async () => {
+  await using cli = await CliCluster.start();
+  const { control } = cli.cluster;
+
+  await ok(cli.run(['network', 'create', '--subnet', '10.5.0.0/28', 'front']));
+  const created = await cli.run([
+    ...[
+      'service',
+      'create',
+      '-q',
+      '--no-resolve-image',
+      '--name',
+      'web',
+      '--network',
+      'name=front,vip=10.5.0.9',
+    ],
+    ...[
+      '--update-monitor',
+      '50ms',
+      '-p',
+      '8080:80',
+      '-p',
+      'target=81',
+      '-p',
+      'mode=host,target=82',
+      'busybox',
+    ],
+  ]);
+  const { service } = await control.getService({ service: 'web' });
+  const full = await ok(cli.run(['network', 'inspect', '--pretty', 'front']));
+  await ok(
+    cli.run(['network', 'update', '--subnet-add', '10.5.0.0/24', '--subnet-add', '10.6.0.0/24', 'front']),
+  );
+  const wider = await eventually(async () => {
+    const { network } = await control.getNetwork({ network: 'front', verbose: false });
+    return network.subnets.length === 2 && network.subnets;
+  });
+  const removed = await cli.run(['network', 'rm', 'front', 'ingress']);
+  const why = await ok(cli.run(['why', 'web']));
+  const ports = await ok(cli.run(['service', 'ls', '--format', '{{.Ports}}']));
+
+  assert.equal(created.code, 0, created.stderr);
+  assert.deepEqual(
+    service.virtualAddresses.map(({ address }) => address),
+    ['10.5.0.9'],
+  );
+  assert.match(full, /\nAddresses:\t2 of 13 in use, 11 free \(1 of tasks, 1 of services\)\n/);
+  assert.deepEqual(
+    wider.map(({ subnet, gateway }) => `${subnet} ${gateway}`),
+    ['10.5.0.0/24 10.5.0.1', '10.6.0.0/24 10.6.0.1'],
+  );
+  assert.match(
+    removed.stderr,
+    /network front is in use by service web\n.*network ingress is in use by service web\n/s,
+  );
+  assert.match(why, /web: 1 of 1 tasks are running\n$/);
+  assert.match(ports, /^\*:8080->80\/tcp, \*:30000->81\/tcp\n$/);
+  await cli.run(['service', 'rm', 'web']);
+  await eventually(async () => (await cli.run(['network', 'rm', 'front'])).code === 0);
+});
+
+test('a network that the managers have no room for is refused, and nothing of it stays', async () => {
+  await using cli = await CliCluster.start();
+  const names = async () => ok(cli.run(['network', 'ls', '--format', '{{.Name}}']));
+  // All of 10.0.0.0/8 but its first /24, which the ingress network has.
+  const rest = Array.from(
+    { length: 16 },
+    (_, index): Prefix => ({
+      family: 4,
+      base: (10n << 24n) + (1n << BigInt(23 - index)),
+      length: 9 + index,
+    }),
+  );
+  await ok(cli.run(['network', 'create', '--subnet', rest.map(formatPrefix).join(','), 'big']));
+
+  const refused = await cli.run(['network', 'create', 'front']);
+
+  assert.equal(refused.code, 1);
+  assert.match(refused.stderr, /^Error: network front: no free subnet: the address pools \(10.0.0.0\/8\)/);
+  assert.equal(await names(), 'big\ningress\n');
 });

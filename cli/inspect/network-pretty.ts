@@ -8,6 +8,7 @@ import { formatTime } from './time.ts';
 
 export function prettyNetwork({ network, use, services }: GetNetworkResponse): string {
   const { spec, meta, error } = network;
+  const mtu = network.mtu || spec.mtu;
   const names = services.map((service) => service.spec.name).sort();
   const lines = [
     `ID:\t\t${network.id}`,
@@ -18,7 +19,7 @@ export function prettyNetwork({ network, use, services }: GetNetworkResponse): s
     `Created:\t${formatTime(meta.createdAtMs)}`,
     `Driver:\t\t${driverName(spec)}`,
     ...(network.vni > 0 ? [`VNI:\t\t${network.vni}`] : []),
-    ...(spec.mtu > 0 ? [`MTU:\t\t${spec.mtu}`] : []),
+    ...(mtu > 0 ? [`MTU:\t\t${mtu}`] : []),
     ...(spec.configFrom === '' ? [] : [`Config From:\t${spec.configFrom}`]),
     ...optionLines(network),
     ...subnetLines(network),

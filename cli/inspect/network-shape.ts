@@ -1,6 +1,6 @@
 // A network in Docker's field names, as JSON. Pure.
 
-import type { NetworkSpec, Node, Service, Subnet, Task } from '../../core/generated/objects.ts';
+import type { Network, NetworkSpec, Node, Service, Subnet, Task } from '../../core/generated/objects.ts';
 import type { GetNetworkResponse } from '../../proto/generated/control.ts';
 import { formatRule } from '../flags/policy.ts';
 import { formatTime } from './time.ts';
@@ -31,7 +31,7 @@ export function toDockerNetwork(found: GetNetworkResponse, nodes: readonly Node[
     ConfigFrom: { Network: spec.configFrom },
     ConfigOnly: spec.configOnly,
     Containers: {},
-    Options: options(spec, network.vni),
+    Options: options(network),
     Labels: spec.labels,
     ...(spec.policy && { Policy: { DenyByDefault: true, Allow: spec.policy.allow.map(formatRule) } }),
     ...(network.error !== '' && { Error: network.error }),
@@ -49,11 +49,12 @@ function ipamConfig({ subnet, ipRange, gateway, auxiliaryAddresses }: Subnet): o
   };
 }
 
-function options(spec: NetworkSpec, vni: number): object {
+function options({ spec, vni, mtu: chosen }: Network): object {
+  const mtu = chosen || spec.mtu;
   return {
     ...spec.options,
     ...(vni > 0 && { 'com.docker.network.driver.overlay.vxlanid_list': String(vni) }),
-    ...(spec.mtu > 0 && { 'com.docker.network.driver.mtu': String(spec.mtu) }),
+    ...(mtu > 0 && { 'com.docker.network.driver.mtu': String(mtu) }),
     ...(spec.encrypted && { encrypted: '' }),
   };
 }

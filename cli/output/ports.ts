@@ -4,9 +4,13 @@ import type { PortConfig, Service } from '../../core/generated/objects.ts';
 
 /** A service's ports with the numbers that were chosen for those of the routing mesh. */
 export function portsOfService({ spec, ports }: Service): readonly PortConfig[] {
-  const inMode = (mode: PortConfig['publishMode']) =>
-    spec.endpoint.ports.filter(({ publishMode }) => publishMode === mode);
-  return [...(ports.length > 0 ? ports : inMode('ingress')), ...inMode('host')];
+  const isIngress = ({ publishMode }: PortConfig) => publishMode === 'ingress';
+  const chosen = ports.filter(isIngress);
+  const asked = spec.endpoint.ports;
+  return [
+    ...(chosen.length > 0 ? chosen : asked.filter(isIngress)),
+    ...asked.filter((port) => !isIngress(port)),
+  ];
 }
 
 /** "*:8080->80/tcp"; neighbours are one range: "*:8000-8002->80-82/tcp". */

@@ -67,6 +67,7 @@ function explainPorts(view: TablesView, { spec, ports }: Service): Draft[] {
 
 function isGiven(asked: PortConfig, given: PortConfig): boolean {
   return (
+    asked.publishMode === given.publishMode &&
     asked.targetPort === given.targetPort &&
     asked.protocol === given.protocol &&
     asked.hostAddress === given.hostAddress &&

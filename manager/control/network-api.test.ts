@@ -470,6 +470,18 @@ test('networks that a service cannot be part of are refused by name', async () =
   assert.equal(world.store.view.byName('service', 'web'), undefined);
 });
 
+test('addresses of a service are stored in the one way that they are written', async () => {
+  const world = await World.create();
+  await world.network('front', { ipv6: true, subnets: [subnet('fd00::/64')] });
+
+  const { spec } = await world.service('web', [{ networkId: 'front', virtualAddresses: ['FD00:0::00A'] }], {
+    ports: [ingressPort(80, { hostAddress: 'FD01::0:1' })],
+  });
+
+  assert.deepEqual(spec.task.networks[0]?.virtualAddresses, ['fd00::a']);
+  assert.equal(spec.endpoint.ports[0]?.hostAddress, 'fd01::1');
+});
+
 test('a service keeps its address through an update', async () => {
   const world = await World.create();
   await world.network('front');

@@ -33,7 +33,14 @@ export function placedSpec(view: TablesView, serviceId: string, spec: ServiceSpe
     requireForServices(network);
     return placedAttachment(view, serviceId, attachment, network);
   });
-  return { ...spec, task: { ...spec.task, networks } };
+  const ports = spec.endpoint.ports.map(canonicalPort);
+  return { ...spec, task: { ...spec.task, networks }, endpoint: { ...spec.endpoint, ports } };
+}
+
+/** With its address in the one way that it is written: whoever compares ports compares texts. */
+function canonicalPort(port: PortConfig): PortConfig {
+  const address = parseAddress(port.hostAddress);
+  return address === undefined ? port : { ...port, hostAddress: formatAddress(address) };
 }
 
 function requireForServices({ spec }: Network): void {

@@ -1,6 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { RestartPolicy, Service, ServiceSpec, Task } from '../../core/generated/objects.ts';
+import {
+  emptyNetworkAttachment,
+  type NetworkAttachment,
+  type RestartPolicy,
+  type Service,
+  type ServiceSpec,
+  type Task,
+} from '../../core/generated/objects.ts';
 import { aNode, aServiceObject, aTask, NOW_MS, tablesOf } from '../../test/support/builders.ts';
 import { planRemoval, planService, type ServicePlan } from './plan-service.ts';
 import { serviceContext } from './slots.ts';
@@ -217,6 +224,24 @@ describe('updates', () => {
         [2, 'ready'],
       ],
     );
+  });
+
+  test('a service that moves to another network, or gets another alias there, replaces its tasks in turn', () => {
+    const joined = (change: Partial<NetworkAttachment>) => (spec: ServiceSpec) => ({
+      ...spec,
+      task: {
+        ...spec.task,
+        networks: [{ ...emptyNetworkAttachment, networkId: 'front', ...change }],
+      },
+    });
+    const first = aServiceObject('s', 2, joined({}));
+    for (const next of [joined({ networkId: 'back' }), joined({ aliases: ['www'] })]) {
+      const service = { ...first, spec: next(first.spec), specVersion: 2, previousSpec: first.spec };
+      const tasks = [old(1), old(2)];
+      const result = plan({ ...service, previousSpecVersion: 1 }, tasks);
+      assert.equal(result.updateStatus?.slotsTotal, 2);
+      assert.deepEqual(changes(result), [[tasks[0]?.id, 'shutdown']]);
+    }
   });
 
   test('start first keeps the old task until the new one runs', () => {

@@ -66,9 +66,9 @@ function allocateService(tx: Transaction, id: string): void {
     const address = wanted ?? (network && virtualAddress(tx, network, service));
     return address === undefined || spec.endpoint.mode === 'dnsrr' ? [] : [{ networkId, address }];
   });
-  const ports = spec.endpoint.ports
-    .filter(({ publishMode }) => publishMode === 'ingress')
-    .map((port, index) => ({ ...port, publishedPort: port.publishedPort || 30_000 + index }));
+  const ports = spec.endpoint.ports.map((port, index) =>
+    port.publishMode === 'host' ? port : { ...port, publishedPort: port.publishedPort || 30_000 + index },
+  );
   const next = { ...service, virtualAddresses, ports };
   if (JSON.stringify(next) !== JSON.stringify(service)) tx.update('service', next);
 }
