@@ -13,10 +13,12 @@ import { createNamespace, isPinnedNamespace, removeNamespace, startThreadPool } 
 import { NetlinkSocket, netlinkProtocols } from '../linux/netlink-socket.ts';
 import { setLinkUp } from '../linux/rtnetlink.ts';
 import type { Endpoint, Network, TaskNetworkRequest, TaskNetworks } from './network.ts';
-import { NetworkBook } from './network-book.ts';
+import { isOfParent, NetworkBook } from './network-book.ts';
 import { NetworkFollowers } from './network-followers.ts';
 import { openOverlay } from './overlay/kernel-overlay.ts';
 import type { Drift, Overlay } from './overlay/overlay.ts';
+import { attachToParent } from './parent-network.ts';
+import { planResolvConf, readResolvConfSources } from './resolv-conf.ts';
 import { LOOPBACK_INDEX } from './wiring.ts';
 
 export interface ClusterNetworksOptions {
@@ -83,7 +85,11 @@ export class ClusterNetworks implements TaskNetworks {
 
   async attach(request: TaskNetworkRequest): Promise<Endpoint> {
     const { id, ports, attachments, instead } = request;
-    if (instead === 'host') return { id, namespacePath: HOST_NAMESPACE, address: '', ports, resolvConf: '' };
+    if (instead === 'host') {
+      // Containers on the host's network ask whom the host asks, also on its loopback.
+      const [resolvConf = ''] = readResolvConfSources();
+      return { id, namespacePath: HOST_NAMESPACE, address: '', ports, resolvConf };
+    }
     if (instead === undefined && attachments.length === 0) return this.#options.local.attach(request);
     for (const { networkId } of attachments) await this.#followers.ready(networkId);
     const namespacePath = this.#pin(id);
@@ -92,17 +98,17 @@ export class ClusterNetworks implements TaskNetworks {
     let resolvConf = '';
     let published = ports;
     for (const { networkId, addresses } of attachments) {
-      const overlay = await this.#openOverlay();
-      this.#noteAttached(id, networkId);
-      const attached = await overlay.attach({
-        id: endpointId(id, networkId),
-        networkId,
-        address: addresses[0] ?? '',
-        namespacePath,
-        isDefaultRoute: networkId === wayOut,
-      });
-      resolvConf ||= attached.resolvConf;
+      const network = this.#book.get(networkId);
+      const link = { address: addresses[0] ?? '', namespacePath, isDefaultRoute: networkId === wayOut };
+      if (network !== undefined && isOfParent(network)) attachToParent({ ...link, network });
+      else {
+        const overlay = await this.#openOverlay();
+        this.#noteAttached(id, networkId);
+        const attached = await overlay.attach({ ...link, id: endpointId(id, networkId), networkId });
+        resolvConf ||= attached.resolvConf;
+      }
     }
+    resolvConf ||= planResolvConf(readResolvConfSources());
     if (ports.length > 0 && attachments.length > 0) {
       const isDefaultRoute = wayOut === undefined;
       published = (await this.#options.local.attach({ id, ports, namespacePath, isDefaultRoute })).ports;

@@ -80,8 +80,10 @@ export class NetworkBook {
     return [...this.#networks.values()].some(({ endpoints }) => endpoints.get(taskId)?.serving === true);
   }
 
+  /** undefined: it is not there, or the kernel needs nothing of ours for it. */
   overlayNetwork(networkId: string): OverlayNetwork | undefined {
     const network = this.get(networkId);
+    if (network !== undefined && isOfParent(network)) return undefined;
     const subnet = network?.subnets.find(({ gateway }) => parseIpv4(gateway) !== undefined);
     if (network === undefined || subnet === undefined) return undefined;
     return {
@@ -99,7 +101,10 @@ export class NetworkBook {
   overlayState(networkId: string): OverlayState {
     const known = this.#networks.get(networkId);
     if (known === undefined) return { remotes: [], services: [], names: [] };
-    const endpoints = [...known.endpoints.values()];
+    const isHere = ({ nodeId }: NetworkEndpoint) => nodeId === this.#nodeId;
+    const all = [...known.endpoints.values()];
+    // A bridge ends at its node.
+    const endpoints = known.network.spec.driver === 'bridge' ? all.filter(isHere) : all;
     const serving = Map.groupBy(
       endpoints.filter(({ serving, taskId }) => serving && !this.#leaving.has(taskId)),
       ({ serviceId }) => serviceId,
@@ -182,6 +187,11 @@ export class NetworkBook {
     if (endpoint.nodeId === this.#nodeId || nodeAddress === undefined) return [];
     return addressesOf(endpoint).map((address) => ({ address, nodeAddress }));
   }
+}
+
+/** Its containers are hosts of the node's own network. */
+export function isOfParent({ spec }: Network): boolean {
+  return spec.driver === 'macvlan' || spec.driver === 'ipvlan';
 }
 
 function virtualServices(

@@ -3,7 +3,7 @@
 
 import { messageOf, SwarmError } from '../../core/errors.ts';
 import type { Logger } from '../../rpc/logger.ts';
-import type { NetworkBook } from './network-book.ts';
+import { isOfParent, type NetworkBook } from './network-book.ts';
 import type { Drift, Overlay, PortProblem } from './overlay/overlay.ts';
 
 export interface FollowersOptions {
@@ -30,6 +30,8 @@ const RETRY_MS = 1_000;
 export class NetworkFollowers {
   readonly #options: FollowersOptions;
   readonly #followers = new Map<string, Follower>();
+  /** Published ports that somebody else on this node has. */
+  #ports: readonly PortProblem[] = [];
   #isClosed = false;
 
   constructor(options: FollowersOptions) {
@@ -67,7 +69,7 @@ export class NetworkFollowers {
   /** Compares each network with the kernel and mends what is different. */
   async audit(): Promise<void> {
     for (const [networkId, { problem }] of this.#followers) {
-      if (problem !== undefined || this.#options.book.get(networkId) === undefined) continue;
+      if (problem !== undefined || this.#options.book.overlayNetwork(networkId) === undefined) continue;
       try {
         const drift = await (await this.#options.overlay()).repair(networkId);
         if (drift.length > 0) this.#options.onRepair(drift);
@@ -95,7 +97,7 @@ export class NetworkFollowers {
     follower.cancelRetry();
     follower.isDirty = false;
     try {
-      await this.#step(networkId);
+      await this.#step(networkId, follower);
       follower.problem = undefined;
     } catch (error) {
       follower.problem = error;
@@ -112,12 +114,7 @@ export class NetworkFollowers {
       !follower.isDirty
     )
       this.#followers.delete(networkId);
-    // When the overlay cannot be opened, that is the problem already.
-    const overlay = await this.#options.overlay().catch(() => undefined);
-    const ports = (await overlay?.portProblems()) ?? [];
-    // Whoever has a port may give it back.
-    if (ports.length > 0 && this.#options.book.get(networkId)?.spec.ingress) this.#retry(networkId, follower);
-    this.#tell(ports);
+    this.#tell();
   }
 
   #retry(networkId: string, follower: Follower): void {
@@ -125,24 +122,28 @@ export class NetworkFollowers {
     follower.cancelRetry = () => clearTimeout(timer);
   }
 
-  async #step(networkId: string): Promise<void> {
+  async #step(networkId: string, follower: Follower): Promise<void> {
     const { book } = this.#options;
+    const known = book.get(networkId);
+    if (known !== undefined && isOfParent(known)) return;
     const overlay = await this.#options.overlay();
     const network = book.overlayNetwork(networkId);
-    if (network === undefined) {
-      await overlay.remove(networkId);
-      return;
+    if (network === undefined) await overlay.remove(networkId);
+    else {
+      await overlay.ensure(network);
+      await overlay.apply(networkId, book.overlayState(networkId));
     }
-    await overlay.ensure(network);
-    await overlay.apply(networkId, book.overlayState(networkId));
+    this.#ports = await overlay.portProblems();
+    // Whoever has a port may give it back.
+    if (network?.isIngress === true && this.#ports.length > 0) this.#retry(networkId, follower);
   }
 
-  #tell(ports: readonly PortProblem[]): void {
+  #tell(): void {
     const problems = [...this.#followers].flatMap(([id, { problem }]) =>
       problem === undefined
         ? []
         : [`network ${this.#options.book.get(id)?.spec.name ?? id}: ${messageOf(problem)}`],
     );
-    this.#options.onProblem([...problems, ...ports.map(({ reason }) => reason)].join('; '));
+    this.#options.onProblem([...problems, ...this.#ports.map(({ reason }) => reason)].join('; '));
   }
 }

@@ -150,7 +150,7 @@ export class Allocation {
     if (spec.endpoint.mode === 'dnsrr') return [];
     return spec.task.networks.flatMap((attachment) => {
       const network = this.#networkOf(attachment);
-      if (network === undefined || network.spec.driver !== 'overlay') return [];
+      if (network === undefined || hasNoBalancing(network)) return [];
       const addresses = this.#virtualAddressesIn(network, attachment, service, nowMs);
       return addresses.map((address) => ({ networkId: network.id, address }));
     });
@@ -213,6 +213,11 @@ export class Allocation {
 
 /** What each node has for itself. */
 const NODE_NETWORKS: ReadonlySet<string> = new Set(['host', 'none', 'bridge']);
+
+/** Its containers are hosts among others: nobody stands between them and their clients. */
+function hasNoBalancing({ spec }: Network): boolean {
+  return spec.driver === 'macvlan' || spec.driver === 'ipvlan';
+}
 
 function requireReady(network: Network): Network {
   if (network.subnets.length > 0) return network;

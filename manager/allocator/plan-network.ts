@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto';
 import { defined } from '../../core/assert.ts';
 import { defaultClusterNetwork } from '../../core/defaults.ts';
+import { effectiveNetwork } from '../../core/effective-network.ts';
 import { SwarmError } from '../../core/errors.ts';
 import { emptySubnet, type Network, type NetworkSpec, type Subnet } from '../../core/generated/objects.ts';
 import {
@@ -30,7 +31,9 @@ export type NetworkChoice = Pick<Network, 'vni' | 'subnets' | 'mtu'>;
 
 /** Throws `resource-exhausted` or `failed-precondition` with what is missing. */
 export function planNetwork(view: TablesView, network: Network): NetworkChoice {
-  const { spec } = network;
+  const source = view.byName('network', network.spec.configFrom);
+  const spec = effectiveNetwork(network.spec, source?.spec);
+  if (spec.configOnly) return { vni: 0, subnets: [], mtu: 0 };
   const others = [...view.network.values()].filter(({ id }) => id !== network.id);
   const taken = others.flatMap(({ subnets }) => prefixesOf(subnets));
   const subnets = merge(network.subnets, spec.subnets).map((subnet) => complete(subnet, taken));
@@ -39,9 +42,14 @@ export function planNetwork(view: TablesView, network: Network): NetworkChoice {
   if (spec.ipv6 && !has(6)) subnets.push(withGateway(formatPrefix(localPrefix(network.id))));
   return {
     subnets,
-    vni: spec.driver === 'overlay' ? network.vni || chooseVni(others, spec) : 0,
+    vni: isRouted(spec) ? network.vni || chooseVni(others, spec) : 0,
     mtu: network.mtu || chooseMtu(view, spec),
   };
+}
+
+/** By our own data path; a bridge is one that ends at its node. */
+function isRouted({ driver }: NetworkSpec): boolean {
+  return driver === 'overlay' || driver === 'bridge';
 }
 
 /** Nothing that was chosen is taken away; a subnet that covers a chosen one takes its place and gateway. */
@@ -130,7 +138,7 @@ function chooseVni(others: readonly Network[], spec: NetworkSpec): number {
 /** What the path to each node carries that is known now. */
 function chooseMtu(view: TablesView, spec: NetworkSpec): number {
   if (spec.mtu !== 0) return spec.mtu;
-  if (spec.driver !== 'overlay') return 0;
+  if (!isRouted(spec)) return 0;
   const known = [...view.node.values()]
     .map(({ description }) => description.dataPathMtu)
     .filter((mtu) => mtu > 0);

@@ -2,6 +2,7 @@
 // sent: what a node makes of them for its kernel is the agent's business.
 
 import { isDeepStrictEqual } from 'node:util';
+import { effectiveNetwork } from '../../core/effective-network.ts';
 import type { Network, Node, Service, Task } from '../../core/generated/objects.ts';
 import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
 import {
@@ -81,7 +82,7 @@ export class NetworkDirectory {
       ...emptyNetworkUpdate,
       networkId,
       complete: true,
-      network,
+      network: this.#effective(network),
       dataPathPort: this.#dataPathPort(),
       endpoints: [...(entry?.endpoints.values() ?? [])],
       services: [...(entry?.services.values() ?? [])],
@@ -117,7 +118,7 @@ export class NetworkDirectory {
     return {
       ...emptyNetworkUpdate,
       networkId,
-      ...(tellsNetwork && { network, dataPathPort: this.#dataPathPort() }),
+      ...(tellsNetwork && { network: this.#effective(network), dataPathPort: this.#dataPathPort() }),
       endpoints: endpoints.changed,
       removedTaskIds: endpoints.removed,
       services: services.changed,
@@ -169,6 +170,12 @@ export class NetworkDirectory {
       this.#entries.set(networkId, entry);
     }
     return entry;
+  }
+
+  /** Nodes do not know config-only networks. */
+  #effective(network: Network): Network {
+    const source = this.#view.byName('network', network.spec.configFrom);
+    return { ...network, spec: effectiveNetwork(network.spec, source?.spec) };
   }
 
   #dataPathPort(): number {
@@ -235,7 +242,7 @@ function networksOfService(view: TablesView, { spec, ports }: Service): string[]
 }
 
 function isAllocated({ vni, spec }: Network): boolean {
-  return vni !== 0 || spec.driver !== 'overlay';
+  return vni !== 0 || spec.driver === 'macvlan' || spec.driver === 'ipvlan';
 }
 
 function isLost(node: Node): boolean {

@@ -139,7 +139,7 @@ export class OverlayHost {
     const mounts = readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
     const files = readdirSync(this.runDir, { recursive: true, encoding: 'utf8' });
     return {
-      links: this.run('ip -o link').replace(/state \S+|qlen \d+/g, ''),
+      links: this.run('ip -o link').replace(/NO-CARRIER,|LOWER_UP|state \S+|qlen \d+/g, ''),
       tables: this.run('nft list ruleset'),
       pins: mounts.filter((line) => line.includes(this.runDir)),
       files: files.filter((name) => name.includes('/') || name.includes('-')),
