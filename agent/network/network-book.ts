@@ -1,6 +1,6 @@
 // What the managers have told this node of each network, and what follows from it for the kernel. Pure.
 
-import type { Network } from '../../core/generated/objects.ts';
+import type { Network, NetworkPolicy as SpecPolicy } from '../../core/generated/objects.ts';
 import {
   type Assignments,
   emptyAssignments,
@@ -13,6 +13,7 @@ import {
 import { parseIpv4 } from './ipv4.ts';
 import type {
   NameRecord,
+  NetworkPolicy,
   OverlayNetwork,
   OverlayState,
   PublishedPort,
@@ -118,6 +119,9 @@ export class NetworkBook {
         nodes: this.#otherNodes(),
         published: services.flatMap((service) => this.#publishedPorts(service, servingOf(service))),
       }),
+      ...(known.network.spec.policy && {
+        policy: networkPolicy(known.network.spec.policy, services, endpoints),
+      }),
       services: services.flatMap((service) => virtualServices(service, backendsOf(service))),
       names: [
         ...services.flatMap((service) => serviceNames(service, backendsOf(service))),
@@ -208,6 +212,32 @@ function serviceNames(service: NetworkService, backends: readonly string[]): Nam
     ...[service.name, ...service.aliases].map((name) => ({ name, addresses })),
     { name: `tasks.${service.name}`, addresses: backends },
   ];
+}
+
+/** "*" is every service that is part of the network. */
+function networkPolicy(
+  { allow }: SpecPolicy,
+  services: readonly NetworkService[],
+  endpoints: readonly NetworkEndpoint[],
+): NetworkPolicy {
+  const byService = Map.groupBy(endpoints, ({ serviceId }) => serviceId);
+  const groups = services.map(({ name, serviceId }) => ({
+    name,
+    addresses: (byService.get(serviceId) ?? []).flatMap(addressesOf),
+  }));
+  const named = (name: string) => (name === '*' ? groups.map((group) => group.name) : [name]);
+  return {
+    groups,
+    allow: allow.flatMap((rule) =>
+      named(rule.from).flatMap((from) =>
+        named(rule.to).map((to) => ({
+          from,
+          to,
+          ...(rule.port > 0 && { port: { protocol: rule.protocol, number: rule.port } }),
+        })),
+      ),
+    ),
+  };
 }
 
 /** "web.1.<task id>", as Swarm calls the container. */

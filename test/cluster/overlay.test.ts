@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { emptySubnet, type ServiceSpec, type Task } from '../../core/generated/objects.ts';
-import { Asking, ask } from '../support/echo-service.ts';
+import { Asking, ask, ECHO_PORT } from '../support/echo-service.ts';
 import { eventually } from '../support/eventually.ts';
 import {
   attachmentTo,
@@ -109,6 +109,35 @@ describe('services on networks of the cluster', { skip: whyNoRealNode() ?? false
     const [address = ''] = tasks[0]?.attachments[0]?.addresses ?? [];
     assert.notEqual((await ask({ task }, { host: address }))[0]?.error, '');
     await world.manager.control.removeService({ service: service.id });
+  });
+
+  test('a policy of the network decides who may begin, and can be changed', async () => {
+    const network = await world.createNetwork('guarded', {
+      policy: { allow: [{ from: 'asker', to: 'vault', protocol: 'tcp', port: ECHO_PORT }] },
+    });
+    await start('vault', 2, 'guarded');
+    const asker = await start('asker', 2, 'guarded');
+    const stranger = await start('stranger', 2, 'guarded');
+    const errorsOf = async ({ tasks }: Started, how: 'tcp' | 'udp') => {
+      const answers = await Promise.all(
+        tasks.map((task) => ask({ task }, { host: 'vault', how, count: 10 })),
+      );
+      return new Set(answers.flat().map(({ error }) => (error === '' ? 'answered' : 'refused')));
+    };
+    assert.deepEqual(await errorsOf(asker, 'tcp'), new Set(['answered']));
+    assert.deepEqual(await errorsOf(asker, 'udp'), new Set(['refused']));
+    assert.deepEqual(await errorsOf(stranger, 'tcp'), new Set(['refused']));
+
+    const current = (await world.manager.control.getNetwork({ network: network.id, verbose: false })).network;
+    const allow = [{ from: '*', to: 'vault', protocol: 'tcp' as const, port: 0 }];
+    await world.manager.control.updateNetwork({
+      networkId: network.id,
+      version: current.meta.version,
+      spec: { ...current.spec, policy: { allow } },
+    });
+    for (const task of stranger.tasks) await untilAnswered({ task }, { host: 'vault' });
+    assert.deepEqual(await errorsOf(asker, 'udp'), new Set(['answered']));
+    await world.remove('vault', 'asker', 'stranger');
   });
 
   test('a service that scales, or is updated task by task, never fails a request', async () => {

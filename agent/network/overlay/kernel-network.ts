@@ -27,6 +27,7 @@ import {
   OverlayWiring,
   parseAlias,
 } from './overlay-wiring.ts';
+import { PolicyTable } from './policy-table.ts';
 import { rulesetMessages } from './ruleset.ts';
 import { elementsOf, goneMessages, hairpinMessages, readTable, serviceSets } from './service-table.ts';
 
@@ -50,6 +51,7 @@ export class KernelNetwork implements Disposable {
   readonly #gone = new Set<string>();
   /** Of the ingress only. */
   readonly #mesh: IngressMesh | undefined;
+  readonly #policy: PolicyTable;
   #applied: OverlayState | undefined;
 
   constructor(layout: OverlayLayout, logger: Logger) {
@@ -57,6 +59,7 @@ export class KernelNetwork implements Disposable {
     this.#logger = logger;
     this.zone = new Zone(layout.subnet);
     this.#wiring = new OverlayWiring(layout);
+    this.#policy = new PolicyTable(this.#wiring.tables);
     if (!layout.isIngress) return;
     this.#mesh = new IngressMesh({
       routes: this.#wiring.routes,
@@ -144,6 +147,7 @@ export class KernelNetwork implements Disposable {
       this.#changeTable(balanceMessages(serviceSets, changes));
     }
     this.#mesh?.apply(ports);
+    this.#policy.apply(state.policy);
     this.zone.update(state.names);
     // Services first: a connection that is cut goes to another backend when its client tries again.
     this.#cut(left);
@@ -170,7 +174,7 @@ export class KernelNetwork implements Disposable {
       },
       this.#wiring,
     );
-    return [...drift, ...(this.#mesh?.audit() ?? [])];
+    return [...drift, ...(this.#mesh?.audit() ?? []), ...this.#policy.audit()];
   }
 
   /** Whole and in place: what is right already is only written again. */
@@ -191,6 +195,7 @@ export class KernelNetwork implements Disposable {
     this.#repairEndpoints();
     if (drift.some(({ what }) => ['table', 'service', 'hairpin', 'gone'].includes(what))) this.#writeTable();
     this.#mesh?.repair();
+    this.#policy.repair();
     return drift;
   }
 

@@ -52,6 +52,28 @@ export interface OverlayState {
   readonly names: readonly NameRecord[];
   /** Of the ingress only. */
   readonly published?: readonly PublishedPort[];
+  /** Absent: everybody may begin connections to everybody. The way out and published ports are not its business. */
+  readonly policy?: NetworkPolicy;
+}
+
+/** Who may begin connections to whom; others are refused. */
+export interface NetworkPolicy {
+  readonly groups: readonly PolicyGroup[];
+  readonly allow: readonly AllowRule[];
+}
+
+export interface PolicyGroup {
+  readonly name: string;
+  /** Of its containers, on whichever node. A container is in one group. */
+  readonly addresses: readonly string[];
+}
+
+export interface AllowRule {
+  /** Names of groups. */
+  readonly from: string;
+  readonly to: string;
+  /** Absent: any port of any protocol. */
+  readonly port?: { readonly protocol: PortProtocol; readonly number: number };
 }
 
 export interface RemoteEndpoint {
@@ -111,6 +133,7 @@ export interface Drift {
     | 'port'
     | 'open-port'
     | 'return'
+    | 'policy'
     | 'host-table'
     | 'host-port';
   /** An address, a port, or the name of a link or table. */
