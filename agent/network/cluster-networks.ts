@@ -13,7 +13,8 @@ import { createNamespace, isPinnedNamespace, removeNamespace, startThreadPool } 
 import { NetlinkSocket, netlinkProtocols } from '../linux/netlink-socket.ts';
 import { setLinkUp } from '../linux/rtnetlink.ts';
 import type { Endpoint, Network, TaskNetworkRequest, TaskNetworks } from './network.ts';
-import { isOfParent, NetworkBook } from './network-book.ts';
+import { NetworkBook } from './network-book.ts';
+import { isOfParent } from './network-facts.ts';
 import { NetworkFollowers } from './network-followers.ts';
 import { openOverlay } from './overlay/kernel-overlay.ts';
 import type { Drift, Overlay } from './overlay/overlay.ts';

@@ -3,7 +3,8 @@
 
 import { messageOf, SwarmError } from '../../core/errors.ts';
 import type { Logger } from '../../rpc/logger.ts';
-import { isOfParent, type NetworkBook } from './network-book.ts';
+import type { NetworkBook } from './network-book.ts';
+import { isOfParent } from './network-facts.ts';
 import type { Drift, Overlay, PortProblem } from './overlay/overlay.ts';
 
 export interface FollowersOptions {
