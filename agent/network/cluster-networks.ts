@@ -45,7 +45,7 @@ const MEMORY_DELAY_MS = 1_000;
 /** Of this process and of all that it starts. */
 const HOST_NAMESPACE = '/proc/self/ns/net';
 /** Long enough for all nodes to hear that a task takes no more connections: managers collect changes for 10 ms. */
-const DRAIN_MS = 100;
+const DRAIN_MS = 250;
 const AUDIT_PERIOD_MS = 30_000;
 
 export class ClusterNetworks implements TaskNetworks {

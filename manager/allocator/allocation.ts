@@ -6,13 +6,13 @@ import { hasCode, messageOf } from '../../core/errors.ts';
 import type {
   Network,
   NetworkAttachment,
-  PortConfig,
   Service,
   ServiceSpec,
   Task,
   TaskAttachment,
   VirtualAddress,
 } from '../../core/generated/objects.ts';
+import { isIngressPort } from '../../core/ingress-port.ts';
 import { isTerminal } from '../../core/task-state.ts';
 import type { StoreEvent } from '../store/apply-entry.ts';
 import type { TablesView } from '../store/tables.ts';
@@ -72,7 +72,7 @@ export class Allocation {
   /** What a task gets. Throws `NotYet`. */
   task(task: Task, spec: ServiceSpec, nowMs: number): TaskAttachment[] {
     const networks = spec.task.networks.flatMap((attachment) => this.#networkOf(attachment) ?? []);
-    if (spec.endpoint.ports.some(isIngress)) networks.push(this.#meshNetwork());
+    if (spec.endpoint.ports.some(isIngressPort)) networks.push(this.#meshNetwork());
     const attachments: TaskAttachment[] = [];
     try {
       for (const network of networks)
@@ -246,10 +246,6 @@ function allocateIn(
 
 function total(spaces: readonly AddressSpace[], what: 'capacity' | 'used'): number {
   return spaces.reduce((sum, space) => sum + space[what], 0);
-}
-
-function isIngress({ publishMode }: PortConfig): boolean {
-  return publishMode === 'ingress';
 }
 
 function keyOf({ networkId, address }: VirtualAddress): string {

@@ -4,6 +4,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { effectiveNetwork } from '../../core/effective-network.ts';
 import type { Network, Node, Service, Task } from '../../core/generated/objects.ts';
+import { isIngressPort } from '../../core/ingress-port.ts';
 import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
 import {
   emptyNetworkUpdate,
@@ -220,7 +221,7 @@ export class NetworkDirectory {
         .filter((virtual) => virtual.networkId === networkId)
         .map(({ address }) => address),
       affinity: service.spec.endpoint.affinity,
-      ports: isMesh ? service.ports.filter(({ publishMode }) => publishMode === 'ingress') : [],
+      ports: isMesh ? service.ports.filter(isIngressPort) : [],
     };
   }
 }
@@ -236,7 +237,7 @@ export function takesPart(task: Task): boolean {
 
 function networksOfService(view: TablesView, { spec, ports }: Service): string[] {
   const ids = spec.task.networks.map(({ networkId }) => networkId);
-  if (!ports.some(({ publishMode }) => publishMode === 'ingress')) return ids;
+  if (!ports.some(isIngressPort)) return ids;
   for (const { id, spec: network } of view.network.values()) if (network.ingress) ids.push(id);
   return ids;
 }
