@@ -6,12 +6,19 @@ import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf } from '../../core/errors.ts';
-import { type Assignments, AssignmentsCodec, emptyAssignments } from '../../proto/generated/dispatcher.ts';
+import {
+  type Assignments,
+  AssignmentsCodec,
+  emptyAssignments,
+  type NetworkAnswer,
+  type NetworkQuestion,
+} from '../../proto/generated/dispatcher.ts';
 import { decode, encode } from '../../proto/wire.ts';
 import type { Logger } from '../../rpc/logger.ts';
 import { createNamespace, isPinnedNamespace, removeNamespace, startThreadPool } from '../linux/namespace.ts';
 import { NetlinkSocket, netlinkProtocols } from '../linux/netlink-socket.ts';
 import { setLinkUp } from '../linux/rtnetlink.ts';
+import { examineNetworks } from './examine-network.ts';
 import type { Endpoint, Network, TaskNetworkRequest, TaskNetworks } from './network.ts';
 import { NetworkBook } from './network-book.ts';
 import { isOfParent } from './network-facts.ts';
@@ -143,6 +150,19 @@ export class ClusterNetworks implements TaskNetworks {
   async list(): Promise<string[]> {
     const local = await this.#options.local.list();
     return [...new Set([...local.map(({ id }) => id), ...this.#attached.keys(), ...readdirSync(this.#pins)])];
+  }
+
+  examine(question: NetworkQuestion): Promise<NetworkAnswer> {
+    return examineNetworks(
+      {
+        book: this.#book,
+        overlay: () => this.#openOverlay(),
+        ready: (networkId) => this.#followers.ready(networkId),
+        namespaceOf: (taskId) => this.#pin(taskId),
+        onRepair: this.#options.onRepair,
+      },
+      question,
+    );
   }
 
   /** Takes the networks off this node: it leaves the cluster, and its tasks are gone. */

@@ -39,6 +39,15 @@ export class NetworkBook {
     return changed;
   }
 
+  get ids(): string[] {
+    return [...this.#networks.keys()];
+  }
+
+  /** A service in a network and its tasks there. */
+  serviceIn(networkId: string, serviceId: string): ReturnType<NetworkFacts['serviceFacts']> {
+    return this.#networks.get(networkId)?.serviceFacts(serviceId) ?? { service: undefined, endpoints: [] };
+  }
+
   /** The task takes no new connections any more. Returns its networks. */
   leave(taskId: string): string[] {
     const found = [...this.#networks].filter(([, facts]) => facts.endpoint(taskId) !== undefined);

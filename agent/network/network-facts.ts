@@ -65,6 +65,13 @@ export class NetworkFacts {
     return this.#endpoints.get(taskId);
   }
 
+  serviceFacts(serviceId: string): {
+    readonly service: NetworkService | undefined;
+    readonly endpoints: readonly NetworkEndpoint[];
+  } {
+    return { service: this.#services.get(serviceId), endpoints: this.#endpointsOf(serviceId) };
+  }
+
   hear({ network, dataPathPort, ...update }: NetworkUpdate): void {
     if (network !== undefined) {
       [this.#network, this.#dataPathPort] = [network, dataPathPort];

@@ -53,6 +53,11 @@ describe('services on networks of the cluster', { skip: whyNoRealNode() ?? false
     mode: { replicated: { replicas: count } },
   });
 
+  const positionOf = async (task: Task | undefined): Promise<number> => {
+    const ids = await Promise.all([0, 1, 2].map((position) => world.nodeId(position)));
+    return ids.indexOf(task?.nodeId ?? '');
+  };
+
   for (const how of ['tcp', 'udp'] as const)
     for (const name of ['web', 'WEB.', 'web-alias', 'tasks.web'])
       test(`each task of ${name} answers over ${how} on every node, and sees who asks`, async () => {
@@ -109,6 +114,28 @@ describe('services on networks of the cluster', { skip: whyNoRealNode() ?? false
     const [address = ''] = tasks[0]?.attachments[0]?.addresses ?? [];
     assert.notEqual((await ask({ task }, { host: address }))[0]?.error, '');
     await world.manager.control.removeService({ service: service.id });
+  });
+
+  test('a trace follows a connection hop by hop and names the one that is broken; an audit finds why, and mends it', async () => {
+    const trace = await world.manager.cli('net', 'trace', 'client', `web:${ECHO_PORT}`);
+    assert.equal(trace.code, 0, trace.stdout + trace.stderr);
+    assert.match(trace.stdout, /dns: web is 10\.0\.1\.\d+\n.*vip: 6 tasks take connections\n/);
+    assert.equal(trace.stdout.match(/: echo [\d.]+ ms, TCP port 8000 open/g)?.length, 6);
+    const wrongPort = await world.manager.cli('net', 'trace', 'client', 'web:9');
+    assert.equal(wrongPort.code, 1);
+    assert.match(
+      wrongPort.stdout,
+      /TCP port 9: connection refused\n.*is its program listening on 0\.0\.0\.0:9\?/,
+    );
+
+    const [task] = web.tasks;
+    const position = await positionOf(task);
+    await world.cluster.node(position).inOverlay('ip', 'route', 'flush', 'proto', 'static');
+    const audit = await world.manager.cli('net', 'audit');
+    assert.equal(audit.code, 1);
+    assert.match(audit.stdout, /network front: route .*: missing/);
+    assert.equal((await world.manager.cli('net', 'audit', '--repair')).code, 0);
+    assert.equal((await world.manager.cli('net', 'audit')).code, 0);
   });
 
   test('a policy of the network decides who may begin, and can be changed', async () => {

@@ -11,6 +11,7 @@ import type {
 } from '../../agent/engine/engine.ts';
 import type { Endpoint, EndpointRequest, TaskNetworks } from '../../agent/network/network.ts';
 import { SwarmError } from '../../core/errors.ts';
+import type { NetworkAnswer, NetworkQuestion } from '../../proto/generated/dispatcher.ts';
 
 interface FakeContainer {
   readonly config: ContainerConfig;
@@ -140,4 +141,8 @@ export class FakeNetwork implements TaskNetworks {
   }
 
   hear(): void {}
+
+  async examine({ id }: NetworkQuestion): Promise<NetworkAnswer> {
+    return { id, findings: [] };
+  }
 }

@@ -8,6 +8,7 @@ import { createWriteStream, existsSync } from 'node:fs';
 import { cp, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import { promisify } from 'node:util';
 import { emptyClusterSpec } from '../../core/generated/objects.ts';
 import { ControlService } from '../../proto/generated/control.ts';
 import { emptyInitRequest, NodeControlService } from '../../proto/generated/node.ts';
@@ -15,6 +16,7 @@ import { type Client, createClient, openChannel } from '../../rpc/client.ts';
 import { eventually } from './eventually.ts';
 import { freePort } from './real-registry.ts';
 
+const run = promisify(execFile);
 const root = path.join(import.meta.dirname, '..', '..');
 const DAEMON = path.join(root, 'dist', 'bin', 'tsswarmd');
 const CLI = path.join(root, 'dist', 'bin', 'tsswarm');
@@ -111,6 +113,14 @@ export class RealNode {
   async overlayPins(): Promise<string[]> {
     const folders = ['overlay', 'task-netns'].map((name) => path.join(this.runDir, name));
     return (await Promise.all(folders.map((folder) => readdir(folder).catch(() => [])))).flat();
+  }
+
+  /** Runs a program in the namespace of the one network of the cluster that this node has. */
+  async inOverlay(...command: readonly string[]): Promise<string> {
+    const folder = path.join(this.runDir, 'overlay');
+    const [pin = ''] = await readdir(folder);
+    const { stdout } = await run('nsenter', [`--net=${path.join(folder, pin)}`, '--', ...command]);
+    return stdout;
   }
 
   async daemonLog(): Promise<string> {
