@@ -128,6 +128,15 @@ for (const protocol of ['tcp', 'udp'] as const) {
   });
 }
 
+check('a client has the same port for every machine, which send it to the same container', async () => {
+  await serve(containers[2]);
+
+  const addresses = hosts.map(({ address }) => address);
+  const answers = await far.call('askAllFromOnePort', { hosts: addresses, port: PORT });
+
+  assert.deepEqual(answers, Array(6).fill(`${containers[2].address} ${FAR_CLIENT_ADDRESS}`));
+});
+
 check('a container that is only in the ingress gets out by it', async () => {
   const lone = await lab.container(hosts[1], 'ingress', '10.0.0.40', { id: 'lone' });
   await publish(lab, [...containers, lone], bothPorts(PORT, [lone]));

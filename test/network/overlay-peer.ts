@@ -98,6 +98,16 @@ async function open({ name, ...target }: Target & { name: string }): Promise<str
   return answerOf(socket);
 }
 
+/** What each of these hosts answers to a connection, and to a datagram, all from one port at the same time. */
+async function askAllFromOnePort({ hosts, port }: { hosts: string[]; port: number }): Promise<string[]> {
+  const localPort = 40_000;
+  const sockets = hosts.map((host) => createConnection({ host, port, localPort }));
+  const answers = await Promise.all(sockets.map(answerOf));
+  for (const socket of sockets) socket.destroy();
+  const asked = hosts.map((host) => askByDatagram(datagrams, { host, port }, false));
+  return [...answers, ...(await Promise.all(asked))];
+}
+
 async function send({ name, text }: { name: string; text: string }): Promise<string> {
   const socket = connections.get(name)!;
   if (socket.destroyed) return 'closed';
@@ -143,6 +153,7 @@ await answerCalls({
   ask,
   /** From one socket, so that all of them are one flow. */
   askAgain: (target: Target) => askByDatagram(datagrams, target, false),
+  askAllFromOnePort,
   open,
   send,
   startLoad,
