@@ -102,7 +102,11 @@ export class OverlayHost {
 
   /** Output of a command in a network's namespace. */
   inNetwork(networkId: string, ...command: readonly string[]): string {
-    return run(join(this.runDir, 'overlay', networkId), command);
+    return run(this.pinOf(networkId), command);
+  }
+
+  pinOf(networkId: string): string {
+    return join(this.runDir, 'overlay', networkId);
   }
 
   async ready(): Promise<void> {
