@@ -70,7 +70,8 @@ const chains: readonly Chain[] = [
     // A client may have the same port for connections to two nodes, which send them to the same container.
     name: 'separate',
     base: { type: 'filter', hook: 'prerouting', priority: -300 },
-    rules: [[...fromNodes, ...zoneBySourceMac()]],
+    // Answers that come back to the node that clients entered by have no zone, and are found at once.
+    rules: [[...fromNodes, ...destinationPortIsIn(ingressSets.open.name), ...zoneBySourceMac()]],
   },
   {
     name: 'remember',
