@@ -46,7 +46,7 @@ export class HostPorts implements Disposable {
   /** What an earlier process has programmed. Until the next `plan`, a port that cannot be held stays programmed. */
   adopt(inner: ReadonlyMap<string, number>): void {
     this.#inner = inner;
-    for (const name of inner.keys()) this.#hold(parseHostPort(name));
+    for (const name of inner.keys()) this.#hold(name);
   }
 
   /** Holds what can be held and lets go of the rest; the inner ports to program, and their containers. */
@@ -90,17 +90,17 @@ export class HostPorts implements Disposable {
   }
 
   #accepts(entry: PublishedPort, name: string, inner: ReadonlyMap<string, number>): boolean {
-    const reason = inner.has(name) ? 'it is published twice' : this.#hold(parseHostPort(name));
+    const reason = inner.has(name) ? 'it is published twice' : this.#hold(name);
     if (reason !== undefined) this.#report(entry, reason);
     return reason === undefined;
   }
 
   /** Why it cannot be held; undefined when it is. */
-  #hold(hostPort: HostPort): string | undefined {
-    const name = hostPortName(hostPort);
+  #hold(name: string): string | undefined {
     if (this.#held.has(name)) return undefined;
+    const { protocol, port, address } = parseHostPort(name);
     try {
-      this.#held.set(name, holdPort(hostPort.protocol, hostPort.port, hostPort.address));
+      this.#held.set(name, holdPort(protocol, port, address));
       return undefined;
     } catch (error) {
       if (!(error instanceof SwarmError) || error.code !== 'failed-precondition') throw error;

@@ -44,6 +44,8 @@ export type InnerPort = `${PortProtocol} ${number}`;
 /** Inner ports and their containers; the same array means that nothing has changed. */
 export type InnerPorts = ReadonlyMap<InnerPort, readonly PortBackend[]>;
 
+type InnerPortEntry = readonly [name: InnerPort, backends: readonly PortBackend[]];
+
 interface MeshContents {
   readonly ports: ReadonlyMap<string, Balance>;
   /** "10.0.0.5 tcp 80" */
@@ -109,8 +111,9 @@ export class IngressMesh {
   }
 
   apply(ports: InnerPorts): void {
-    const changes = this.#planChanges(ports);
-    const openings = this.#missingOpenings(ports, () => true);
+    const changed = [...ports].filter(([name, backends]) => this.#applied.get(name) !== backends);
+    const changes = this.#planChanges(ports, changed);
+    const openings = this.#missingOpenings(changed, () => true);
     for (const { name, to } of changes) {
       if (to === undefined) this.#ports.delete(name);
       else this.#ports.set(name, to);
@@ -122,7 +125,7 @@ export class IngressMesh {
 
   /** For a container that comes to this node. */
   attach(address: string): void {
-    this.#change(this.#openMessages(this.#missingOpenings(this.#applied, (each) => each === address)));
+    this.#change(this.#openMessages(this.#missingOpenings([...this.#applied], (each) => each === address)));
   }
 
   /** For one that leaves. A container that drains stays open: other nodes may not know yet. */
@@ -149,12 +152,11 @@ export class IngressMesh {
     this.#writeTable();
   }
 
-  #planChanges(ports: InnerPorts): BalanceChange[] {
+  #planChanges(ports: InnerPorts, changed: readonly InnerPortEntry[]): BalanceChange[] {
     const left = [...this.#ports.keys()].filter((name) => !ports.has(name as InnerPort));
     return [
       ...left.map((name) => ({ name, from: this.#ports.get(name), to: undefined })),
-      ...[...ports].flatMap(([name, backends]) => {
-        if (this.#applied.get(name) === backends) return [];
+      ...changed.flatMap(([name, backends]) => {
         const from = this.#ports.get(name);
         const planned = planBalance(
           backends.map(({ address, port }) => `${address}:${port}`),
@@ -166,8 +168,8 @@ export class IngressMesh {
     ];
   }
 
-  #missingOpenings(ports: InnerPorts, isMeant: (address: string) => boolean): string[] {
-    const openings = [...ports].flatMap(([name, backends]) =>
+  #missingOpenings(ports: readonly InnerPortEntry[], isMeant: (address: string) => boolean): string[] {
+    const openings = ports.flatMap(([name, backends]) =>
       backends
         .filter(({ address }) => isMeant(address) && this.#isLocal(address))
         .map(({ address, port }) => `${address} ${name.split(' ')[0]} ${port}`),

@@ -31,6 +31,7 @@ import {
   markAsConnection,
   markConnectionBySourceMac,
   sendToMarkedMac,
+  zoneBySourceMac,
 } from '../../linux/nftables-marks.ts';
 import { type Chain, replaceTable } from '../chains.ts';
 import { UPLINK_IN_NETWORK } from '../rulesets.ts';
@@ -64,6 +65,13 @@ const chains: readonly Chain[] = [
     name: 'publish',
     base: { type: 'nat', hook: 'prerouting', priority: -100 },
     rules: [[...fromUplink, ...goByPort(ingressSets.ports.name)]],
+  },
+  {
+    // A client may have the same port for connections to two nodes, which send them to the same container.
+    name: 'separate',
+    base: { type: 'filter', hook: 'prerouting', priority: -300 },
+    // Answers that come back to the node that clients entered by have no zone, and are found at once.
+    rules: [[...fromNodes, ...destinationPortIsIn(ingressSets.open.name), ...zoneBySourceMac()]],
   },
   {
     name: 'remember',

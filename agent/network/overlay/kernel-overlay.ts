@@ -173,7 +173,8 @@ class KernelOverlay implements Overlay {
       network.apply(state, new Map());
       return;
     }
-    published.forEach(checkPublished);
+    const checked = new Set(this.#published);
+    for (const entry of published) if (!checked.has(entry)) checkPublished(entry);
     this.#published = published;
     network.apply(state, this.#ports.plan(published));
     // The network first: the host never sends to a port that is not known there.
