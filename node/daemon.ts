@@ -5,7 +5,7 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import type { Engine, EngineDescription } from '../agent/engine/engine.ts';
-import type { LocalNetwork } from '../agent/network/local-network.ts';
+import type { ClusterNetworks } from '../agent/network/cluster-networks.ts';
 import { sleep } from '../core/clock.ts';
 import { messageOf, SwarmError } from '../core/errors.ts';
 import { emptyNodeTrust, type NodeDescription, type NodeTrust } from '../core/generated/objects.ts';
@@ -48,7 +48,8 @@ export interface DaemonOptions {
   readonly config: DaemonConfig;
   readonly program: string;
   readonly engine: Engine;
-  readonly network: LocalNetwork;
+  /** What other firewalls do to containers, in sentences. */
+  readonly firewallWarnings: () => readonly string[];
   readonly openNetworks: OpenNetworks;
 }
 
@@ -171,7 +172,7 @@ export class Daemon {
 
   /** What of this machine stands in the way of the cluster, and what will hurt. Asks the managers that it knows, or these. */
   examine({ managers }: ExamineRequest): Promise<Finding[]> {
-    const { config, network } = this.#options;
+    const { config, firewallWarnings } = this.#options;
     const own = this.#membership?.identity;
     const known = own?.managers.filter((address) => address !== own.advertiseAddress) ?? [];
     return examineHost({
@@ -179,7 +180,7 @@ export class Daemon {
       dataRoot: config['data-root'],
       runDir: config['run-dir'],
       engine: this.#engineFacts,
-      networkWarnings: network.warnings,
+      networkWarnings: firewallWarnings(),
       isLog: this.#membership?.role === 'manager' && this.#etcd === undefined,
     });
   }
@@ -245,7 +246,7 @@ export class Daemon {
       images: images.length,
       advertiseAddress: identity?.advertiseAddress ?? '',
       metricsAddress: this.metricsAddress,
-      warnings: [...this.#engineFacts.warnings, ...this.#options.network.warnings],
+      warnings: [...this.#engineFacts.warnings, ...this.#options.firewallWarnings()],
       containerdVersion: this.#engineFacts.containerdVersion,
       runtimeName: this.#engineFacts.runtime,
       store: describeStore(this.#etcd),
@@ -259,6 +260,10 @@ export class Daemon {
     const facts = { version: VERSION, runtime: `containerd ${containerdVersion}, ${runtime}` };
     const machine = describeMachine({ ...facts, labels: this.#options.config.label });
     return { ...machine, trust, dataPathMtu: mtuOf(dataPathAddress) };
+  }
+
+  get networks(): ClusterNetworks | undefined {
+    return this.#membership?.networks;
   }
 
   /** Ends the agent and the manager; containers go on. */

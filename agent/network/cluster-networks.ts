@@ -152,6 +152,16 @@ export class ClusterNetworks implements TaskNetworks {
     return [...new Set([...local.map(({ id }) => id), ...this.#attached.keys(), ...readdirSync(this.#pins)])];
   }
 
+  /** undefined: this node has no network of the cluster. */
+  get dataPathPort(): number | undefined {
+    return this.#book.dataPathPort || undefined;
+  }
+
+  /** Compares every network with the kernel, and mends. */
+  audit(): Promise<void> {
+    return this.#followers.audit();
+  }
+
   examine(question: NetworkQuestion): Promise<NetworkAnswer> {
     return examineNetworks(
       {

@@ -27,6 +27,8 @@ export interface RealNodeOptions {
   readonly flags?: readonly string[];
   /** A network namespace to be a host of its own in, which also becomes its host name. */
   readonly netns?: string;
+  /** More environment variables for the daemon. */
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 export interface CliResult {
@@ -48,12 +50,14 @@ export class RealNode {
   readonly directory: string;
   readonly #flags: readonly string[];
   readonly #netns: string | undefined;
+  readonly #environment: Readonly<Record<string, string>>;
   #daemon: ChildProcess | undefined;
 
-  private constructor(directory: string, { flags = [], netns }: RealNodeOptions) {
+  private constructor(directory: string, { flags = [], netns, environment = {} }: RealNodeOptions) {
     this.directory = directory;
     this.#flags = flags;
     this.#netns = netns;
+    this.#environment = environment;
   }
 
   /** Starts the daemon; the node is in no cluster yet. */
@@ -84,7 +88,10 @@ export class RealNode {
     const log = createWriteStream(path.join(this.directory, 'daemon.log'), { flags: 'a' });
     await once(log, 'open');
     const [program = '', ...args] = this.#command();
-    this.#daemon = spawn(program, args, { stdio: ['ignore', log, log] });
+    this.#daemon = spawn(program, args, {
+      stdio: ['ignore', log, log],
+      env: { ...process.env, ...this.#environment },
+    });
     log.close();
     const died = once(this.#daemon, 'exit').then(async ([code]) => {
       throw new Error(`the daemon ended with ${code}: ${await this.daemonLog()}`);
