@@ -34,17 +34,17 @@ import {
 import { type Balance, isSameBalance, planBalance } from './balancing.ts';
 import { compareMaps } from './drift.ts';
 import { INGRESS_TABLE, ingressRules, ingressSets, returnRuleset } from './ingress-rulesets.ts';
-import type { Drift, PortBackend } from './overlay.ts';
+import type { Drift, PublishedPort } from './overlay.ts';
 import { bytesOf, nodeMac, RETURN_HOP, VXLAN_INDEX } from './overlay-wiring.ts';
 import { type Elements, readRuleset, rulesetMessages } from './ruleset.ts';
 
 /** Protocol and inner port. */
 export type InnerPort = `${PortProtocol} ${number}`;
 
-/** Inner ports and their containers; the same array means that nothing has changed. */
-export type InnerPorts = ReadonlyMap<InnerPort, readonly PortBackend[]>;
+/** What is published as which inner port; the same object means that nothing has changed. */
+export type InnerPorts = ReadonlyMap<InnerPort, PublishedPort>;
 
-type InnerPortEntry = readonly [name: InnerPort, backends: readonly PortBackend[]];
+type InnerPortEntry = readonly [name: InnerPort, published: PublishedPort];
 
 interface MeshContents {
   readonly ports: ReadonlyMap<string, Balance>;
@@ -111,7 +111,7 @@ export class IngressMesh {
   }
 
   apply(ports: InnerPorts): void {
-    const changed = [...ports].filter(([name, backends]) => this.#applied.get(name) !== backends);
+    const changed = [...ports].filter(([name, entry]) => this.#applied.get(name) !== entry);
     const changes = this.#planChanges(ports, changed);
     const openings = this.#missingOpenings(changed, () => true);
     for (const { name, to } of changes) {
@@ -156,12 +156,13 @@ export class IngressMesh {
     const left = [...this.#ports.keys()].filter((name) => !ports.has(name as InnerPort));
     return [
       ...left.map((name) => ({ name, from: this.#ports.get(name), to: undefined })),
-      ...changed.flatMap(([name, backends]) => {
+      ...changed.flatMap(([name, { backends, affinity }]) => {
         const from = this.#ports.get(name);
-        const planned = planBalance(
-          backends.map(({ address, port }) => `${address}:${port}`),
-          from,
-        );
+        const weighted = backends.map(({ address, port, weight = 1 }) => ({
+          name: `${address}:${port}`,
+          weight,
+        }));
+        const planned = planBalance(weighted, affinity ?? 'random', from);
         const to = planned.slots.length === 0 ? undefined : planned;
         return isSameBalance(from, to) ? [] : [{ name, from, to }];
       }),
@@ -169,7 +170,7 @@ export class IngressMesh {
   }
 
   #missingOpenings(ports: readonly InnerPortEntry[], isMeant: (address: string) => boolean): string[] {
-    const openings = ports.flatMap(([name, backends]) =>
+    const openings = ports.flatMap(([name, { backends }]) =>
       backends
         .filter(({ address }) => isMeant(address) && this.#isLocal(address))
         .map(({ address, port }) => `${address} ${name.split(' ')[0]} ${port}`),
