@@ -107,7 +107,7 @@ class KernelOverlay implements Overlay {
     this.#options = options;
     this.#dataPathAddress = checkedAddress('dataPathAddress', options.dataPathAddress);
     this.#dataPathPort = options.dataPathPort ?? DEFAULT_DATA_PATH_PORT;
-    this.#hostTable = new HostTable(this.#hostTables, options.engineId, this.#dataPathPort);
+    this.#hostTable = new HostTable(this.#hostTables, { ...options, dataPathPort: this.#dataPathPort });
     this.#forwarder = new Forwarder(() => options.nameServers ?? hostNameServers(readResolvConfSources()));
   }
 
