@@ -190,6 +190,7 @@ function lookup(set: string, attributes: readonly Attribute[]): Attribute {
   return expression('lookup', [[1, text(set)], [2, uint32BigEndian(FIRST_REGISTER)], ...attributes]);
 }
 
+const ADDRESS_BYTES = 4;
 const LOOKUP_INVERTED = 1;
 
 function isMember(set: string, wanted = true): Attribute {
@@ -264,31 +265,51 @@ export function destinationPortIsIn(set: string): Attribute[] {
 }
 
 const RANDOM = 1;
+/** Jenkins, with a seed of its own choice the kernel would hash differently on each node. */
+const HASH_SEED = 1;
 
-function loadRandomSlot(slots: number, register: number): Attribute {
-  return expression('numgen', [
-    [1, uint32BigEndian(register)],
-    [2, uint32BigEndian(slots)],
-    [3, uint32BigEndian(RANDOM)],
-    [4, uint32BigEndian(0)],
-  ]);
+/** A number below `slots`: a random one, or one that follows from the packet's source address. */
+export interface SlotChoice {
+  readonly slots: number;
+  readonly pick: 'random' | 'client-address';
 }
 
-/** DNAT to what the map holds for the packet's destination and a random one of that many slots. */
-export function translateToRandomSlot(map: string, slots: number): Attribute[] {
+function loadSlot({ slots, pick }: SlotChoice, register: number): Attribute[] {
+  if (pick === 'random') {
+    const random = expression('numgen', [
+      [1, uint32BigEndian(register)],
+      [2, uint32BigEndian(slots)],
+      [3, uint32BigEndian(RANDOM)],
+      [4, uint32BigEndian(0)],
+    ]);
+    return [random];
+  }
+  const hash = expression('hash', [
+    [1, uint32BigEndian(register + 1)],
+    [2, uint32BigEndian(register)],
+    [3, uint32BigEndian(ADDRESS_BYTES)],
+    [4, uint32BigEndian(slots)],
+    [5, uint32BigEndian(HASH_SEED)],
+    [7, uint32BigEndian(0)],
+  ]);
+  return [loadAddress('source', register + 1), hash];
+}
+
+/** DNAT to what the map holds for the packet's destination and a slot. */
+export function translateToSlot(map: string, choice: SlotChoice): Attribute[] {
   return [
     loadAddress('destination'),
-    loadRandomSlot(slots, SECOND_REGISTER),
+    ...loadSlot(choice, SECOND_REGISTER),
     lookup(map, [[3, uint32BigEndian(FIRST_REGISTER)]]),
     translateDestination(),
   ];
 }
 
-/** DNAT to the address and port that the map holds for the packet's protocol, port and a random slot. */
-export function translatePortToRandomSlot(map: string, slots: number): Attribute[] {
+/** DNAT to the address and port that the map holds for the packet's protocol, port and a slot. */
+export function translatePortToSlot(map: string, choice: SlotChoice): Attribute[] {
   return [
     ...loadPort(FIRST_REGISTER),
-    loadRandomSlot(slots, THIRD_REGISTER),
+    ...loadSlot(choice, THIRD_REGISTER),
     lookup(map, [[3, uint32BigEndian(FIRST_REGISTER)]]),
     translateDestinationAndPort(),
   ];

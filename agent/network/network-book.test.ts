@@ -145,6 +145,25 @@ test('a published port leads to all tasks, those here as long as there are any, 
   assert.deepEqual(book.overlayState('net').nodes, ['192.0.2.2', '192.0.2.3']);
 });
 
+test('a task here that does not serve yet is open to other nodes all the same', () => {
+  const ports = [{ ...emptyPortConfig, publishedPort: 8080, targetPort: 80 }];
+  const book = heard(
+    { services: [service('web', { ports })], endpoints: [endpoint('t1', HERE, { serving: false })] },
+    { ingress: true },
+  );
+  const [port] = book.overlayState('net').published ?? [];
+  assert.deepEqual([port?.backends, port?.here], [[], [{ address: '10.0.1.11', port: 80 }]]);
+});
+
+test('affinity and weights go with the service', () => {
+  const book = heard({
+    services: [service('web', { affinity: 'client-address' })],
+    endpoints: [endpoint('t1', HERE, { weight: 3 }), endpoint('t2', 'n2')],
+  });
+  const [virtual] = book.overlayState('net').services;
+  assert.deepEqual([virtual?.affinity, virtual?.weights], ['client-address', [3, 1]]);
+});
+
 test('a policy names groups of addresses; "*" is every service', () => {
   const policy = { allow: [{ from: '*', to: 'web', protocol: 'tcp' as const, port: 80 }] };
   const book = heard(

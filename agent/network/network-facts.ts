@@ -195,12 +195,19 @@ export class NetworkFacts {
     const backends = serving.flatMap(addressesOf);
     return {
       remotes,
-      services: service.virtualAddresses.filter(isIpv4).map((vip) => ({ vip, backends })),
+      services: service.virtualAddresses.filter(isIpv4).map((vip) => ({
+        vip,
+        backends,
+        ...affinityOf(service),
+        ...(hasWeights(serving) && {
+          weights: serving.flatMap((endpoint) => addressesOf(endpoint).map(() => endpoint.weight)),
+        }),
+      })),
       names: [
         ...serviceNames(service, backends),
         ...endpoints.map((endpoint) => taskName(service, endpoint)),
       ],
-      published: this.#network.spec.ingress ? this.#publishedPorts(service, serving) : [],
+      published: this.#network.spec.ingress ? this.#publishedPorts(service, serving, endpoints) : [],
     };
   }
 
@@ -215,18 +222,36 @@ export class NetworkFacts {
     return addressesOf(endpoint).map((address) => ({ address, nodeAddress }));
   }
 
-  #publishedPorts({ ports }: NetworkService, serving: readonly NetworkEndpoint[]): PublishedPort[] {
+  /** Tasks here are open to other nodes before they serve: others may hear first that they do. */
+  #publishedPorts(
+    service: NetworkService,
+    serving: readonly NetworkEndpoint[],
+    endpoints: readonly NetworkEndpoint[],
+  ): PublishedPort[] {
     const here = serving.filter((endpoint) => this.#isHere(endpoint));
-    return ports.map(({ protocol, publishedPort, targetPort, hostAddress, hostInterface, locality }) => {
-      const chosen = locality === 'only' || (locality === 'prefer' && here.length > 0) ? here : serving;
-      return {
-        protocol,
-        port: publishedPort,
-        ...(hostAddress !== '' && { hostAddress }),
-        ...(hostInterface !== '' && { hostInterface }),
-        backends: chosen.flatMap(addressesOf).map((address) => ({ address, port: targetPort })),
-      };
-    });
+    const starting = endpoints.filter((endpoint) => this.#isHere(endpoint) && !serving.includes(endpoint));
+    const backendsAt = (tasks: readonly NetworkEndpoint[], port: number) =>
+      tasks.flatMap((endpoint) =>
+        addressesOf(endpoint).map((address) => ({
+          address,
+          port,
+          ...(endpoint.weight > 1 && { weight: endpoint.weight }),
+        })),
+      );
+    return service.ports.map(
+      ({ protocol, publishedPort, targetPort, hostAddress, hostInterface, locality }) => {
+        const chosen = locality === 'only' || (locality === 'prefer' && here.length > 0) ? here : serving;
+        return {
+          protocol,
+          port: publishedPort,
+          ...(hostAddress !== '' && { hostAddress }),
+          ...(hostInterface !== '' && { hostInterface }),
+          ...affinityOf(service),
+          backends: backendsAt(chosen, targetPort),
+          ...(starting.length > 0 && { here: backendsAt(starting, targetPort) }),
+        };
+      },
+    );
   }
 
   /** "*" is every service that is part of the network. */
@@ -268,6 +293,14 @@ function serviceNames(service: NetworkService, backends: readonly string[]): Nam
 /** "web.1.<task id>", as Swarm calls the container. */
 function taskName({ name }: NetworkService, endpoint: NetworkEndpoint): NameRecord {
   return { name: `${name}.${endpoint.slot}.${endpoint.taskId}`, addresses: addressesOf(endpoint) };
+}
+
+function affinityOf({ affinity }: NetworkService): { readonly affinity?: 'client-address' } {
+  return affinity === 'client-address' ? { affinity } : {};
+}
+
+function hasWeights(endpoints: readonly NetworkEndpoint[]): boolean {
+  return endpoints.some(({ weight }) => weight > 1);
 }
 
 function addressesOf({ addresses }: NetworkEndpoint): string[] {

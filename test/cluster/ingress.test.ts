@@ -95,7 +95,20 @@ describe('services published by the routing mesh', { skip: whyNoRealNode() ?? fa
 
   test('a port that a process of one host has is the problem of that node, and works on the others', async () => {
     await using taken = await world.cluster.lan.listen(2, 8082);
-    const other = await world.startEcho('other', { ports: publish(8082) });
+    // The task is on the very node that cannot have the port: the others reach it there.
+    const other = await world.startEcho('other', {
+      ports: publish(8082),
+      change: (spec) => ({
+        ...spec,
+        task: {
+          ...spec.task,
+          placement: {
+            ...spec.task.placement,
+            constraints: [`node.hostname==${world.cluster.lan.hosts[2]}`],
+          },
+        },
+      }),
+    });
     const answers = await ask(outside, { host: addressOf(0), port: 8082, count: 3 });
     assert.deepEqual(serversIn(answers), serverNames(other.tasks));
     await eventually(async () => /8082/.test((await world.cluster.node(2).node.info({})).error));

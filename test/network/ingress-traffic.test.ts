@@ -140,6 +140,39 @@ check('a client has the same port for every machine, which send it to the same c
   assert.deepEqual(answers, Array(6).fill(`${containers[2].address} ${FAR_CLIENT_ADDRESS}`));
 });
 
+check('with affinity, a client gets one backend whichever machine it comes by', async () => {
+  for (const order of [containers, containers.toReversed()]) {
+    // What a machine had before makes no difference.
+    await serve(...order.slice(1));
+    await publish(lab, containers, [aPort(PORT, order, { affinity: 'client-address' })]);
+    const seen = new Set<string>();
+    for (let round = 0; round < 12; round++) {
+      for (const entry of hosts) {
+        seen.add(await far.call('ask', { protocol: 'tcp', host: entry.address, port: PORT }));
+      }
+    }
+    assert.equal(seen.size, 1, [...seen].join());
+  }
+});
+
+check('backends of a port get new connections by their weights', async () => {
+  const [light, heavy] = containers;
+  const backends = [
+    { address: light.address, port: 80 },
+    { address: heavy.address, port: 80, weight: 9 },
+  ];
+  await publish(lab, containers, [aPort(PORT, [], { backends })]);
+
+  let ofLight = 0;
+  for (let round = 0; round < 150; round++) {
+    const answer = await far.call<string>('ask', { protocol: 'tcp', host: hosts[2].address, port: PORT });
+    if (answer.startsWith(light.address)) ofLight++;
+  }
+
+  // Outside of this once in more than 10 million runs.
+  assert.ok(ofLight >= 1 && ofLight <= 40, `${ofLight} of 150`);
+});
+
 check('a container that is only in the ingress gets out by it', async () => {
   const lone = await lab.container(hosts[1], 'ingress', '10.0.0.40', { id: 'lone' });
   await publish(lab, [...containers, lone], bothPorts(PORT, [lone]));

@@ -24,7 +24,7 @@ import {
   destinationPortIsIn,
   goByPort,
   type SetOptions,
-  translatePortToRandomSlot,
+  translatePortToSlot,
 } from '../../linux/nftables-maps.ts';
 import {
   directionIs,
@@ -56,9 +56,9 @@ const fromNodes = interfaceIs('inputName', VXLAN_LINK);
 const markAnswer = [...directionIs('reply'), ...markAsConnection()];
 
 const chains: readonly Chain[] = [
-  ...balanceChains.map(({ name, slots }) => ({
-    name,
-    rules: [translatePortToRandomSlot(ingressSets.targets.name, slots)],
+  ...balanceChains.map((chain) => ({
+    name: chain.name,
+    rules: [translatePortToSlot(ingressSets.targets.name, chain)],
   })),
   {
     // A port without backends is refused by the namespace itself: nothing listens on the uplink's address.

@@ -11,7 +11,7 @@ import type { NetlinkMessage } from '../../linux/netlink.ts';
 import { formatIpv4 } from '../ipv4.ts';
 import { removeLink } from '../wiring.ts';
 import { type BalanceChange, balanceMessages } from './balance-sets.ts';
-import { type Balance, isSameBalance, planBalance } from './balancing.ts';
+import { type Backend, type Balance, isSameBalance, planBalance } from './balancing.ts';
 import { Zone } from './dns-zone.ts';
 import { findDrift, readForwarding } from './drift.ts';
 import { IngressMesh, type InnerPorts } from './ingress-mesh.ts';
@@ -146,7 +146,7 @@ export class KernelNetwork implements Disposable {
       }
       this.#changeTable(balanceMessages(serviceSets, changes));
     }
-    this.#mesh?.apply(ports);
+    this.#mesh?.apply(ports, state.published ?? []);
     this.#policy.apply(state.policy);
     this.zone.update(state.names);
     // Services first: a connection that is cut goes to another backend when its client tries again.
@@ -156,7 +156,7 @@ export class KernelNetwork implements Disposable {
 
   /** Of the ingress, where ports of the host are tried again. */
   publish(ports: InnerPorts): void {
-    this.#mesh?.apply(ports);
+    this.#mesh?.apply(ports, this.#applied?.published ?? []);
   }
 
   audit(): Drift[] {
@@ -274,10 +274,10 @@ export class KernelNetwork implements Disposable {
     const removed = candidates.filter((vip) => !wanted.has(vip));
     return [
       ...removed.map((name) => ({ name, from: this.#services.get(name), to: undefined })),
-      ...changed.flatMap(({ vip, backends }) => {
-        const from = this.#services.get(vip);
-        const to = planBalance(backends, from);
-        return isSameBalance(from, to) ? [] : [{ name: vip, from, to }];
+      ...changed.flatMap((service) => {
+        const from = this.#services.get(service.vip);
+        const to = planBalance(backendsOf(service), service.affinity ?? 'random', from);
+        return isSameBalance(from, to) ? [] : [{ name: service.vip, from, to }];
       }),
     ];
   }
@@ -344,4 +344,8 @@ export class KernelNetwork implements Disposable {
       }
     }
   }
+}
+
+function backendsOf({ backends, weights }: VirtualService): Backend[] {
+  return backends.map((name, index) => ({ name, weight: weights?.[index] ?? 1 }));
 }
