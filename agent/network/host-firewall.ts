@@ -27,6 +27,8 @@ export interface HostFirewallOptions {
 /** All links between the host and its networks begin so. */
 const UPLINKS = 'tsu-+';
 const IPTABLES_TABLE = 'filter';
+/** By family, as netfilter counts them. */
+const IPTABLES: Readonly<Record<number, string>> = { [netfilterFamilies.ipv4]: 'iptables', 10: 'ip6tables' };
 const DOCKER_CHAIN = 'DOCKER-USER';
 const FIREWALLD_TABLE = 'firewalld';
 const COMMENT = ['-m', 'comment', '--comment', 'tsswarm'];
@@ -93,22 +95,25 @@ export class HostFirewall implements AsyncDisposable {
   /** Adds what is missing; returns what is left to the operator. */
   async #admit(): Promise<string[]> {
     const chains = this.#tables.dump(listChains).map(({ body }) => decodeChain(body));
-    const isIptables = ({ table, family }: ListedChain) =>
-      table === IPTABLES_TABLE && family === netfilterFamilies.ipv4;
     const isDropping = (hook: 'forward' | 'input') => (chain: ListedChain) =>
       chain.hook === hook && chain.dropsByDefault && chain.family !== netfilterFamilies.netdev;
-    const ours = chains.filter(isIptables);
-    const others = chains.filter((chain) => !isIptables(chain) && isDropping('forward')(chain));
+    const programOf = ({ table, family }: ListedChain) =>
+      table === IPTABLES_TABLE ? IPTABLES[family] : undefined;
+    const others = chains.filter((chain) => programOf(chain) === undefined && isDropping('forward')(chain));
     const warnings = others.map(describeForeignChain);
-    if (ours.some(isDropping('forward'))) {
-      const chain = ours.some(({ name }) => name === DOCKER_CHAIN) ? DOCKER_CHAIN : 'FORWARD';
-      warnings.push(...(await this.#attempt(`chain ${chain} of iptables`, () => admitByIptables(chain))));
+    for (const program of Object.values(IPTABLES)) {
+      const own = chains.filter((chain) => programOf(chain) === program);
+      if (!own.some(isDropping('forward'))) continue;
+      const chain = own.some(({ name }) => name === DOCKER_CHAIN) ? DOCKER_CHAIN : 'FORWARD';
+      const what = `chain ${chain} of ${program}`;
+      warnings.push(...(await this.#attempt(what, () => admitByIptables(program, chain))));
     }
     if (chains.some(({ table }) => table === FIREWALLD_TABLE))
       warnings.push(...(await this.#attempt('firewalld', admitByFirewalld)));
     const port = this.#options.dataPathPort();
     if (port === undefined) return warnings;
-    if (ours.some(isDropping('input')) && !(await acceptsByIptables(port)))
+    const guardsInput = chains.some((chain) => programOf(chain) === 'iptables' && isDropping('input')(chain));
+    if (guardsInput && !(await acceptsByIptables(port)))
       warnings.push(describeClosedPort('Chain INPUT of iptables', port, `with ufw: ufw allow ${port}/udp`));
     if (chains.some(({ table }) => table === FIREWALLD_TABLE) && !(await acceptsByFirewalld(port)))
       warnings.push(
@@ -135,12 +140,12 @@ export class HostFirewall implements AsyncDisposable {
 }
 
 /** True when a rule was missing. */
-async function admitByIptables(chain: string): Promise<boolean> {
+async function admitByIptables(program: string, chain: string): Promise<boolean> {
   let hasAdded = false;
   for (const match of FORWARD_RULES) {
     const rule = [...match, ...COMMENT, '-j', 'ACCEPT'];
-    if (await succeeds('iptables', ['-w', '-C', chain, ...rule])) continue;
-    await run('iptables', ['-w', '-I', chain, '1', ...rule], { timeout: COMMAND_LIMIT_MS });
+    if (await succeeds(program, ['-w', '-C', chain, ...rule])) continue;
+    await run(program, ['-w', '-I', chain, '1', ...rule], { timeout: COMMAND_LIMIT_MS });
     hasAdded = true;
   }
   return hasAdded;

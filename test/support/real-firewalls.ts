@@ -68,7 +68,8 @@ export async function startDocker(netns: string): Promise<RealFirewall> {
     `--pidfile=${directory}/pid`,
     `--host=unix://${directory}/docker.sock`,
   ];
-  const child = spawn('ip', ['netns', 'exec', netns, 'dockerd', ...flags], { stdio: 'ignore' });
+  // `ip netns exec` would hide the cgroups.
+  const child = spawn('nsenter', [`--net=/run/netns/${netns}`, 'dockerd', ...flags], { stdio: 'ignore' });
   const iptables = (...args: string[]) => run('ip', ['netns', 'exec', netns, 'iptables', '-w', ...args]);
   await eventually(() => existsSync(path.join(directory, 'docker.sock')), 30_000);
   await eventually(() => iptables('-S', 'DOCKER-USER'), 30_000);
