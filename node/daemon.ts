@@ -1,7 +1,6 @@
 // The daemon of one machine: owns the engine and the network, and while the node is in a cluster its membership. Membership
 // changes go through here and leave nothing half-done.
 
-import { randomBytes } from 'node:crypto';
 import { existsSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import type { Engine, EngineDescription } from '../agent/engine/engine.ts';
@@ -9,7 +8,6 @@ import type { ClusterNetworks } from '../agent/network/cluster-networks.ts';
 import { sleep } from '../core/clock.ts';
 import { messageOf, SwarmError } from '../core/errors.ts';
 import { emptyNodeTrust, type NodeDescription, type NodeTrust } from '../core/generated/objects.ts';
-import { newId } from '../core/ids.ts';
 import { parseUnlockKey } from '../core/unlock-key.ts';
 import { VERSION } from '../core/version.ts';
 import type { EtcdSettings } from '../manager/etcd-log/settings.ts';
@@ -33,7 +31,7 @@ import { eraseClusterStore, foundClusterStore, requireSameStore } from './cluste
 import { type DaemonConfig, etcdSettings } from './config.ts';
 import { examineHost, requireFit } from './examine.ts';
 import { asItIs, foundingOf } from './founding.ts';
-import { deleteIdentity, type Identity, readIdentity, writeIdentity } from './identity.ts';
+import { deleteIdentity, type Identity, newIdentity, readIdentity, writeIdentity } from './identity.ts';
 import { joinCluster } from './joining.ts';
 import { nodeLog } from './log.ts';
 import { chooseAddresses, describeMachine, mtuOf } from './machine.ts';
@@ -111,7 +109,7 @@ export class Daemon {
       if (request.forceNewCluster) return this.#forceNewCluster(request);
       this.#requireNoMembership();
       const founding = foundingOf(request);
-      const identity = this.#newIdentity(request);
+      const identity = newIdentity(request, this.#etcd === undefined ? 'raft' : 'etcd');
       // What a daemon left that died while it left: a new manager must not replay an old cluster.
       this.#eraseState();
       await foundClusterStore(this.#etcd, identity.clusterId);
@@ -131,7 +129,7 @@ export class Daemon {
     return this.#serialized(async () => {
       this.#requireOwnStore('cluster restore');
       this.#requireNoMembership();
-      const fresh = this.#newIdentity({ ...emptyInitRequest, advertiseAddress });
+      const fresh = newIdentity({ ...emptyInitRequest, advertiseAddress }, 'raft');
       this.#eraseState();
       try {
         const clusterId = await restoreManager(
@@ -401,16 +399,6 @@ export class Daemon {
       });
     this.#change = next;
     return next;
-  }
-
-  #newIdentity(request: InitRequest): Identity {
-    return {
-      nodeId: newId(randomBytes),
-      clusterId: newId(randomBytes),
-      ...chooseAddresses(request),
-      managers: [],
-      store: this.#etcd === undefined ? 'raft' : 'etcd',
-    };
   }
 
   async #endMembership(): Promise<void> {
