@@ -236,7 +236,10 @@ export class Daemon {
       nodeId: identity?.nodeId ?? '',
       clusterId: identity?.clusterId ?? '',
       manager: this.#membership?.role === 'manager' || this.#locked !== undefined,
-      description: this.#describe(this.#membership?.trust ?? emptyNodeTrust, identity?.dataPathAddress),
+      description: {
+        ...this.#describe(this.#membership?.trust ?? emptyNodeTrust, identity?.dataPathAddress),
+        tunnelKey: this.networks?.tunnelKey ?? '',
+      },
       dataRoot: config['data-root'],
       cgroupVersion: this.#engineFacts.cgroupVersion,
       containersRunning: running,
@@ -253,7 +256,7 @@ export class Daemon {
     };
   }
 
-  #describe(trust: NodeTrust, dataPathAddress = ''): NodeDescription {
+  #describe(trust: NodeTrust, dataPathAddress = ''): Omit<NodeDescription, 'tunnelKey'> {
     const { containerdVersion, runtime } = this.#engineFacts;
     const facts = { version: VERSION, runtime: `containerd ${containerdVersion}, ${runtime}` };
     const machine = describeMachine({ ...facts, labels: this.#options.config.label });

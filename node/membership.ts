@@ -41,7 +41,7 @@ export interface MembershipOptions {
   readonly program: string;
   readonly engine: Engine;
   readonly openNetworks: OpenNetworks;
-  readonly describe: (trust: NodeTrust, dataPathAddress: string) => NodeDescription;
+  readonly describe: (trust: NodeTrust, dataPathAddress: string) => Omit<NodeDescription, 'tunnelKey'>;
   readonly etcd: EtcdSettings | undefined;
   /** Told why something does not work, for the node's status; empty when it does again. */
   readonly onProblem: (
@@ -55,6 +55,7 @@ export type OpenNetworks = (member: {
   readonly nodeId: string;
   readonly dataPathAddress: string;
   readonly onProblem: (problem: string) => void;
+  readonly onTunnelKey: () => void;
 }) => Promise<ClusterNetworks>;
 
 /** How a membership begins. */
@@ -238,6 +239,7 @@ export class Membership {
       nodeId,
       dataPathAddress,
       onProblem: (problem) => onProblem('network', problem),
+      onTunnelKey: () => this.#agent?.describeAgain(),
     });
     this.#networks = network;
     return startAgent({
@@ -248,7 +250,10 @@ export class Membership {
       engine,
       network,
       stateDirectory,
-      describe: () => describe(trustOf(this.#holder.current), this.#identity.dataPathAddress),
+      describe: () => ({
+        ...describe(trustOf(this.#holder.current), dataPathAddress),
+        tunnelKey: network.tunnelKey,
+      }),
       clock: systemClock,
       random: Math.random,
     });

@@ -15,7 +15,7 @@ import { connectWithin, pingWithin, resolveWithin } from './probes.ts';
 
 export interface ExamineOptions {
   readonly book: NetworkBook;
-  readonly overlay: () => Promise<Overlay>;
+  readonly overlay: (isEncrypted: boolean) => Promise<Overlay>;
   /** Resolves when the network is in the kernel; rejects with what stands in the way. */
   readonly ready: (networkId: string) => Promise<void>;
   /** Of a task of this node. */
@@ -38,11 +38,11 @@ export async function examineNetworks(
 async function auditAll(options: ExamineOptions, repair: boolean): Promise<Draft[]> {
   const findings: Draft[] = [];
   for (const networkId of options.book.ids) {
-    const { name } = options.book.get(networkId)?.spec ?? { name: networkId };
+    const { name, encrypted } = options.book.get(networkId)?.spec ?? { name: networkId, encrypted: false };
     if (options.book.overlayNetwork(networkId) === undefined) continue;
     try {
       await options.ready(networkId);
-      const overlay = await options.overlay();
+      const overlay = await options.overlay(encrypted);
       const drift = repair ? await overlay.repair(networkId) : await overlay.audit(networkId);
       if (repair && drift.length > 0) options.onRepair(drift);
       findings.push(...describeDrift(name, drift, repair));
@@ -85,7 +85,7 @@ async function followPath(options: ExamineOptions, path: PathQuestion): Promise<
   } catch (error) {
     return [{ ok: false, subject: 'network', text: messageOf(error) }];
   }
-  const drift = await (await options.overlay()).audit(networkId);
+  const drift = await (await options.overlay(network.spec.encrypted)).audit(networkId);
   const kernel = describeDrift(network.spec.name, drift, false);
   const { service, endpoints } = book.serviceIn(networkId, serviceId);
   if (service === undefined)

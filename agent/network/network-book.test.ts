@@ -15,6 +15,7 @@ import {
   emptyNetworkEndpoint,
   emptyNetworkService,
   emptyNetworkUpdate,
+  emptyNodeLocation,
   type NetworkEndpoint,
   type NetworkService,
   type NetworkUpdate,
@@ -25,6 +26,8 @@ const HERE = 'n1';
 const NODES = [HERE, 'n2', 'n3'].map((nodeId, index) => ({
   nodeId,
   dataPathAddress: `192.0.2.${index + 1}`,
+  tunnelAddress: `100.64.0.${index + 1}`,
+  tunnelKey: '',
 }));
 
 function network(spec: Partial<NetworkSpec> = {}): Network {
@@ -116,6 +119,11 @@ test('a task of this node that leaves is no backend any more, before the manager
   const book = heard({ services: [service('web')], endpoints: [endpoint('t1', HERE), endpoint('t2', 'n2')] });
   assert.deepEqual(book.leave('t1'), ['net']);
   assert.deepEqual(book.overlayState('net').services[0]?.backends, ['10.0.1.12']);
+});
+
+test('an encrypted network reaches other nodes inside the tunnel', () => {
+  const book = heard({ services: [service('web')], endpoints: [endpoint('t2', 'n2')] }, { encrypted: true });
+  assert.deepEqual(book.overlayState('net').remotes, [{ address: '10.0.1.12', nodeAddress: '100.64.0.2' }]);
 });
 
 test('a bridge ends at its node', () => {
@@ -229,7 +237,7 @@ test('after any changes the state is what the next process makes of the memory',
         else if (what === 'node')
           book.hear({
             ...emptyAssignments,
-            nodes: [{ nodeId: node, dataPathAddress: `192.0.2.${number + 1}` }],
+            nodes: [{ ...emptyNodeLocation, nodeId: node, dataPathAddress: `192.0.2.${number + 1}` }],
           });
         else if (what === 'network')
           book.hear(change({ network: network({ ingress: flag }), dataPathPort: 4789 }));

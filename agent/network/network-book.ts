@@ -1,22 +1,26 @@
 // What the managers have told this node of the cluster's networks and nodes. Pure.
 
 import type { Network } from '../../core/generated/objects.ts';
-import { type Assignments, emptyAssignments, type NetworkUpdate } from '../../proto/generated/dispatcher.ts';
+import {
+  type Assignments,
+  emptyAssignments,
+  type NetworkUpdate,
+  type NodeLocation,
+} from '../../proto/generated/dispatcher.ts';
 import { NetworkFacts, type Surroundings } from './network-facts.ts';
 import type { OverlayNetwork, OverlayState } from './overlay/overlay.ts';
 
 export class NetworkBook {
   readonly #surroundings: Surroundings;
   readonly #networks = new Map<string, NetworkFacts>();
-  /** Node → the address that its containers are reached by. */
-  readonly #nodes = new Map<string, string>();
+  readonly #nodes = new Map<string, NodeLocation>();
   /** Tasks of this node that take no more connections, before the managers say so. */
   readonly #leaving = new Set<string>();
 
   constructor(nodeId: string) {
     this.#surroundings = {
       nodeId,
-      dataPathAddressOf: (id) => this.#nodes.get(id),
+      locationOf: (id) => this.#nodes.get(id),
       isLeaving: (taskId) => this.#leaving.has(taskId),
     };
   }
@@ -30,7 +34,7 @@ export class NetworkBook {
     for (const update of networks) if (this.#update(update)) changed.add(update.networkId);
     if (nodes.length + removedNodeIds.length === 0) return changed;
     if (complete) this.#nodes.clear();
-    for (const { nodeId, dataPathAddress } of nodes) this.#nodes.set(nodeId, dataPathAddress);
+    for (const node of nodes) this.#nodes.set(node.nodeId, node);
     for (const id of removedNodeIds) this.#nodes.delete(id);
     for (const [id, facts] of this.#networks) {
       facts.forgetAll();
@@ -61,6 +65,15 @@ export class NetworkBook {
     return this.#networks.get(networkId)?.network;
   }
 
+  /** What the managers know of this node; undefined before they have said anything. */
+  get own(): NodeLocation | undefined {
+    return this.#nodes.get(this.#surroundings.nodeId);
+  }
+
+  get otherNodes(): NodeLocation[] {
+    return [...this.#nodes.values()].filter(({ nodeId }) => nodeId !== this.#surroundings.nodeId);
+  }
+
   /** 0: no network is known. */
   get dataPathPort(): number {
     for (const { dataPathPort } of this.#networks.values()) return dataPathPort;
@@ -79,18 +92,14 @@ export class NetworkBook {
 
   /** What the kernel is to know of a network; nothing for one that is not there. */
   overlayState(networkId: string): OverlayState {
-    const others = [...this.#nodes].filter(([nodeId]) => nodeId !== this.#surroundings.nodeId);
     const facts = this.#networks.get(networkId);
-    return (
-      facts?.overlayState(others.map(([, address]) => address)) ?? { remotes: [], services: [], names: [] }
-    );
+    return facts?.overlayState(this.otherNodes) ?? { remotes: [], services: [], names: [] };
   }
 
   /** A message that says all of this again, for the next process. */
   memory(): Assignments {
     const networks = [...this.#networks.values()].map((facts) => facts.memory());
-    const nodes = [...this.#nodes].map(([nodeId, dataPathAddress]) => ({ nodeId, dataPathAddress }));
-    return { ...emptyAssignments, complete: true, networks, nodes };
+    return { ...emptyAssignments, complete: true, networks, nodes: [...this.#nodes.values()] };
   }
 
   #update(update: NetworkUpdate): boolean {

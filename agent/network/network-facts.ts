@@ -7,6 +7,7 @@ import {
   type NetworkEndpoint,
   type NetworkService,
   type NetworkUpdate,
+  type NodeLocation,
 } from '../../proto/generated/dispatcher.ts';
 import { parseIpv4 } from './ipv4.ts';
 import type {
@@ -23,7 +24,7 @@ import type {
 export interface Surroundings {
   readonly nodeId: string;
   /** undefined: nothing is known of the node. */
-  readonly dataPathAddressOf: (nodeId: string) => string | undefined;
+  readonly locationOf: (nodeId: string) => NodeLocation | undefined;
   /** The task takes no more connections, although the managers have not said so yet. */
   readonly isLeaving: (taskId: string) => boolean;
 }
@@ -117,14 +118,16 @@ export class NetworkFacts {
     };
   }
 
-  /** `otherNodes` are the data path addresses of all nodes but this one. */
-  overlayState(otherNodes: readonly string[]): OverlayState {
+  overlayState(otherNodes: readonly NodeLocation[]): OverlayState {
     const { ingress, policy } = this.#network.spec;
     const parts = [...new Set([...this.#services.keys(), ...this.#tasks.keys()])].map((id) => this.#part(id));
     this.#remotes ??= parts.flatMap(({ remotes }) => remotes);
     return {
       remotes: this.#remotes,
-      ...(ingress && { nodes: otherNodes, published: parts.flatMap(({ published }) => published) }),
+      ...(ingress && {
+        nodes: otherNodes.map((node) => this.#addressOf(node)).filter((address) => address !== ''),
+        published: parts.flatMap(({ published }) => published),
+      }),
       ...(policy && { policy: this.#policy(policy) }),
       services: parts.flatMap(({ services }) => services),
       names: parts.flatMap(({ names }) => names),
@@ -215,10 +218,16 @@ export class NetworkFacts {
     return nodeId === this.#surroundings.nodeId;
   }
 
+  /** Where a node's containers of this network are reached; empty: nowhere yet. */
+  #addressOf(location: NodeLocation | undefined): string {
+    if (location === undefined) return '';
+    return this.#network.spec.encrypted ? location.tunnelAddress : location.dataPathAddress;
+  }
+
   #remotesOf(endpoint: NetworkEndpoint): RemoteEndpoint[] {
     if (this.#isHere(endpoint)) return [];
-    const nodeAddress = this.#surroundings.dataPathAddressOf(endpoint.nodeId);
-    if (nodeAddress === undefined) return [];
+    const nodeAddress = this.#addressOf(this.#surroundings.locationOf(endpoint.nodeId));
+    if (nodeAddress === '') return [];
     return addressesOf(endpoint).map((address) => ({ address, nodeAddress }));
   }
 

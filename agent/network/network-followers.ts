@@ -9,8 +9,8 @@ import type { Drift, Overlay, PortProblem } from './overlay/overlay.ts';
 
 export interface FollowersOptions {
   readonly book: NetworkBook;
-  /** Opened with the first network. */
-  readonly overlay: () => Promise<Overlay>;
+  /** Opened with the first network of its kind. */
+  readonly overlay: (isEncrypted: boolean) => Promise<Overlay>;
   /** Told why networks do not work; empty when they do again. */
   readonly onProblem: (problem: string) => void;
   /** Told what an audit had to mend. */
@@ -24,6 +24,8 @@ interface Follower {
   /** Why the last step failed; undefined: it did not. */
   problem: unknown;
   cancelRetry: () => void;
+  /** As it was when the network was there. */
+  isEncrypted: boolean;
 }
 
 const RETRY_MS = 1_000;
@@ -49,6 +51,7 @@ export class NetworkFollowers {
         running: Promise.resolve(),
         problem: undefined,
         cancelRetry: () => {},
+        isEncrypted: false,
       };
       this.#followers.set(networkId, follower);
       follower.running = this.#run(networkId, follower);
@@ -69,10 +72,10 @@ export class NetworkFollowers {
 
   /** Compares each network with the kernel and mends what is different. */
   async audit(): Promise<void> {
-    for (const [networkId, { problem }] of this.#followers) {
+    for (const [networkId, { problem, isEncrypted }] of this.#followers) {
       if (problem !== undefined || this.#options.book.overlayNetwork(networkId) === undefined) continue;
       try {
-        const drift = await (await this.#options.overlay()).repair(networkId);
+        const drift = await (await this.#options.overlay(isEncrypted)).repair(networkId);
         if (drift.length > 0) this.#options.onRepair(drift);
       } catch (error) {
         this.#options.logger.error(
@@ -127,14 +130,15 @@ export class NetworkFollowers {
     const { book } = this.#options;
     const known = book.get(networkId);
     if (known !== undefined && isOfParent(known)) return;
-    const overlay = await this.#options.overlay();
+    if (known !== undefined) follower.isEncrypted = known.spec.encrypted;
+    const overlay = await this.#options.overlay(follower.isEncrypted);
     const network = book.overlayNetwork(networkId);
     if (network === undefined) await overlay.remove(networkId);
     else {
       await overlay.ensure(network);
       await overlay.apply(networkId, book.overlayState(networkId));
     }
-    this.#ports = await overlay.portProblems();
+    if (!follower.isEncrypted) this.#ports = await overlay.portProblems();
     // Whoever has a port may give it back.
     if (network?.isIngress === true && this.#ports.length > 0) this.#retry(networkId, follower);
   }

@@ -21,6 +21,9 @@ import { NotYet } from './not-yet.ts';
 import { planNetwork } from './plan-network.ts';
 import { PortBook } from './port-book.ts';
 
+/** Used of all, from which on a network counts as nearly full. */
+const NEARLY_FULL = 0.8;
+
 export class Allocation {
   readonly #view: TablesView;
   readonly #spaces = new Map<string, AddressSpace[]>();
@@ -89,6 +92,15 @@ export class Allocation {
     for (const { networkId, addresses } of attachments)
       for (const space of this.#spaces.get(networkId) ?? [])
         for (const address of addresses) space.release(address, owner, nowMs);
+  }
+
+  /** Networks with hardly an address left: few enough to say so before there is none. */
+  nearlyFull(): { readonly network: Network; readonly used: number; readonly capacity: number }[] {
+    return [...this.#view.network.values()].flatMap((network) => {
+      const spaces = this.#familiesOf(network)[0] ?? [];
+      const [used, capacity] = [total(spaces, 'used'), total(spaces, 'capacity')];
+      return used >= capacity * NEARLY_FULL && capacity > 0 ? [{ network, used, capacity }] : [];
+    });
   }
 
   /** When an address that rests may be given out again; undefined: none rests. */

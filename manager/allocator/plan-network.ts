@@ -25,7 +25,11 @@ const FIRST_VNI = 0x100000;
 const LAST_VNI = 0xffffff;
 /** Outer IPv4, UDP and VXLAN headers and the inner Ethernet header. */
 const VXLAN_OVERHEAD = 50;
+/** Outer IPv4 and UDP headers and WireGuard's own. */
+const WIREGUARD_OVERHEAD = 60;
 const ETHERNET_MTU = 1500;
+/** Part of the shared address space (RFC 6598), which no network of containers and no site uses. */
+const TUNNEL_PREFIX = '100.64';
 
 export type NetworkChoice = Pick<Network, 'vni' | 'subnets' | 'mtu'>;
 
@@ -135,6 +139,16 @@ function chooseVni(others: readonly Network[], spec: NetworkSpec): number {
   return vni;
 }
 
+/** The first address inside the tunnel that no node has. */
+export function planTunnelAddress(view: TablesView): string {
+  const used = new Set([...view.node.values()].map(({ tunnelAddress }) => tunnelAddress));
+  for (let number = 1; number < 65_535; number++) {
+    const address = `${TUNNEL_PREFIX}.${number >> 8}.${number & 255}`;
+    if (!used.has(address)) return address;
+  }
+  throw new SwarmError('resource-exhausted', 'all addresses of the tunnel are in use');
+}
+
 /** What the path to each node carries that is known now. */
 function chooseMtu(view: TablesView, spec: NetworkSpec): number {
   if (spec.mtu !== 0) return spec.mtu;
@@ -142,7 +156,8 @@ function chooseMtu(view: TablesView, spec: NetworkSpec): number {
   const known = [...view.node.values()]
     .map(({ description }) => description.dataPathMtu)
     .filter((mtu) => mtu > 0);
-  return (known.length === 0 ? ETHERNET_MTU : Math.min(...known)) - VXLAN_OVERHEAD;
+  const path = known.length === 0 ? ETHERNET_MTU : Math.min(...known);
+  return path - VXLAN_OVERHEAD - (spec.encrypted ? WIREGUARD_OVERHEAD : 0);
 }
 
 /** Of a spec that has been checked. */

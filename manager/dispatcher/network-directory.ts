@@ -131,7 +131,9 @@ export class NetworkDirectory {
     const { changed, removed } = refresh(this.#nodes, this.#dirtyNodes, (id) => {
       const node = this.#view.node.get(id);
       const dataPathAddress = node && (node.dataPathAddress || node.status.address);
-      return dataPathAddress ? { nodeId: id, dataPathAddress } : undefined;
+      if (node === undefined || !dataPathAddress) return undefined;
+      const { tunnelAddress, description } = node;
+      return { nodeId: id, dataPathAddress, tunnelAddress, tunnelKey: description.tunnelKey };
     });
     return { nodes: changed, removedNodeIds: removed };
   }

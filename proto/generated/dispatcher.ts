@@ -82,8 +82,11 @@ export const emptyAssignments: Assignments = Object.freeze({ sequence: 0, comple
 export interface NodeLocation {
   readonly nodeId: string;
   readonly dataPathAddress: string;
+  /** Both are empty while the node has no encrypted network. */
+  readonly tunnelAddress: string;
+  readonly tunnelKey: string;
 }
-export const emptyNodeLocation: NodeLocation = Object.freeze({ nodeId: '', dataPathAddress: '' });
+export const emptyNodeLocation: NodeLocation = Object.freeze({ nodeId: '', dataPathAddress: '', tunnelAddress: '', tunnelKey: '' });
 
 /** A task with addresses in a network. */
 export interface NetworkEndpoint {
@@ -465,20 +468,26 @@ export const NodeLocationCodec: Codec<NodeLocation> = {
   write(m, w) {
     if (m.nodeId !== '') w.uint32(10).string(m.nodeId);
     if (m.dataPathAddress !== '') w.uint32(18).string(m.dataPathAddress);
+    if (m.tunnelAddress !== '') w.uint32(26).string(m.tunnelAddress);
+    if (m.tunnelKey !== '') w.uint32(34).string(m.tunnelKey);
     return w;
   },
   read(r, end) {
     let nodeId: string = '';
     let dataPathAddress: string = '';
+    let tunnelAddress: string = '';
+    let tunnelKey: string = '';
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: nodeId = r.string(); break;
         case 2: dataPathAddress = r.string(); break;
+        case 3: tunnelAddress = r.string(); break;
+        case 4: tunnelKey = r.string(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { nodeId, dataPathAddress };
+    return { nodeId, dataPathAddress, tunnelAddress, tunnelKey };
   },
 };
 

@@ -78,6 +78,11 @@ export class NetnsLan implements Disposable {
     ip('netns', 'exec', host, ...command);
   }
 
+  /** What a program on a host prints. */
+  output(host: string, ...command: readonly string[]): string {
+    return execFileSync('ip', ['netns', 'exec', host, ...command], { encoding: 'utf8' });
+  }
+
   /** A process of the host has the TCP port until this is disposed. */
   listen(position: number, port: number): Promise<AsyncDisposable> {
     return this.listenOn(this.hosts[position] ?? '', port);

@@ -118,7 +118,9 @@ export class RealNode {
 
   /** Namespaces of the cluster's networks on this node, and of tasks in them. */
   async overlayPins(): Promise<string[]> {
-    const folders = ['overlay', 'task-netns'].map((name) => path.join(this.runDir, name));
+    const folders = ['overlay', 'encrypted/overlay', 'task-netns'].map((name) =>
+      path.join(this.runDir, name),
+    );
     return (await Promise.all(folders.map((folder) => readdir(folder).catch(() => [])))).flat();
   }
 
