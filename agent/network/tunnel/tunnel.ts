@@ -137,11 +137,7 @@ export class Tunnel implements Disposable {
 
   /** It outlives this process, as a link of the kernel does, and ends with its link. */
   async #startInUserspace(name: string): Promise<void> {
-    const child = spawn('wireguard-go', ['-f', name], {
-      detached: true,
-      stdio: 'ignore',
-      env: { ...process.env, WG_PROCESS_FOREGROUND: '1' },
-    });
+    const child = spawn('wireguard-go', ['-f', name], { detached: true, stdio: 'ignore' });
     let failure: string | undefined;
     child.once('error', (error) => {
       failure = messageOf(error);
