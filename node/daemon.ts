@@ -50,6 +50,7 @@ export interface DaemonOptions {
   readonly engine: Engine;
   readonly network: LocalNetwork;
   readonly openNetworks: OpenNetworks;
+  readonly onHealthCheck: (isSuccess: boolean) => void;
 }
 
 const READY_LIMIT_MS = 30_000;

@@ -42,6 +42,7 @@ export async function runDaemon(config: DaemonConfig): Promise<void> {
     program: currentProgram(),
     engine,
     network,
+    onHealthCheck: (isSuccess) => metrics.countHealthCheck(isSuccess),
     openNetworks: (member) =>
       ClusterNetworks.open({
         ...networkOptions(config),

@@ -154,7 +154,7 @@ export class FakeNetwork implements TaskNetworks {
     return endpoint;
   }
 
-  async drain(): Promise<void> {}
+  async drain(_id: string): Promise<void> {}
 
   async detach(id: string): Promise<void> {
     this.endpoints.delete(id);
