@@ -22,6 +22,8 @@ export interface AgentOptions {
   readonly describe: () => NodeDescription;
   readonly clock: Clock;
   readonly random: Random;
+  /** Hears of every health check of a container. */
+  readonly onHealthCheck: (isSuccess: boolean) => void;
 }
 
 export interface Agent {
@@ -35,8 +37,7 @@ export interface Agent {
 
 /** Adopts the tasks of a previous run, then keeps a session with the manager until stopped. */
 export async function startAgent(options: AgentOptions): Promise<Agent> {
-  const { engine, network, clock, stateDirectory } = options;
-  const worker = await Worker.open({ engine, network, clock, stateDirectory });
+  const worker = await Worker.open(options);
   const stopping = new AbortController();
   const redescription = new Redescription();
   const sessions = runSessions({ ...options, worker, redescription }, stopping.signal);

@@ -12,6 +12,8 @@ export class AgentMetrics {
   readonly #images: Histogram<'action'>;
   readonly #failures: Counter<'action'>;
   readonly #repairs: Counter<'kind' | 'problem'>;
+  readonly #healthChecks: Counter;
+  readonly #failedHealthChecks: Counter;
 
   constructor() {
     const registers = [this.registry];
@@ -35,12 +37,27 @@ export class AgentMetrics {
       labelNames: ['action'],
       registers,
     });
+    this.#healthChecks = new Counter({
+      name: 'engine_daemon_health_checks_total',
+      help: 'Health checks of containers.',
+      registers,
+    });
+    this.#failedHealthChecks = new Counter({
+      name: 'engine_daemon_health_checks_failed_total',
+      help: 'Health checks of containers that failed.',
+      registers,
+    });
     this.#repairs = new Counter({
       name: 'tsswarm_network_repairs_total',
       help: 'What audits found in the kernel that was not as it should be, and mended.',
       labelNames: ['kind', 'problem'],
       registers,
     });
+  }
+
+  countHealthCheck(isSuccess: boolean): void {
+    this.#healthChecks.inc();
+    if (!isSuccess) this.#failedHealthChecks.inc();
   }
 
   /** Counts what an audit of a network had to mend. */

@@ -51,6 +51,11 @@ export class FakeClock implements Clock {
     };
   }
 
+  /** When the next timer is due; undefined when there is none. */
+  get nextAtMs(): number | undefined {
+    return this.#timers.length === 0 ? undefined : Math.min(...this.#timers.map(({ atMs }) => atMs));
+  }
+
   /** Moves time forward, firing timers in order of their due time. */
   advance(byMs: number): void {
     const endMs = this.#nowMs + byMs;

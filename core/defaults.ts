@@ -8,12 +8,25 @@ import {
   emptyEndpointSpec,
   emptyPlacement,
   emptyResourceRequirements,
+  type HealthCheck,
   type RestartPolicy,
   type ServiceSpec,
   type UpdateConfig,
 } from './generated/objects.ts';
 
 export const DEFAULT_STOP_GRACE_PERIOD_MS = 10_000;
+
+/** For what neither a service nor its image says of the health check. */
+export const defaultHealthCheck: Omit<HealthCheck, 'test'> = Object.freeze({
+  intervalMs: 30_000,
+  timeoutMs: 30_000,
+  retries: 3,
+  startPeriodMs: 0,
+  startIntervalMs: 5_000,
+});
+
+/** Timers take 31 bits of milliseconds: 24 days. */
+export const HEALTH_TIME_MS_MAX = 24 * 24 * 3_600_000;
 
 export const defaultRestartPolicy: RestartPolicy = Object.freeze({
   condition: 'any',

@@ -5,8 +5,10 @@ import {
   type ContainerSpec,
   type EndpointSpec,
   emptyEndpointSpec,
+  emptyHealthCheck,
   emptyNetworkAttachment,
   emptyPortConfig,
+  type HealthCheck,
   type Mount,
   type NetworkAttachment,
   type PortConfig,
@@ -19,6 +21,8 @@ const container = (change: Partial<ContainerSpec>): ServiceSpec => ({
   ...good,
   task: { ...good.task, container: { ...good.task.container, ...change } },
 });
+const health = (change: Partial<HealthCheck>): ServiceSpec =>
+  container({ healthCheck: { ...emptyHealthCheck, ...change } });
 const task = (change: Partial<ServiceSpec['task']>): ServiceSpec => ({
   ...good,
   task: { ...good.task, ...change },
@@ -60,6 +64,8 @@ const reservations = (change: object) =>
 
 test('an ordinary spec is accepted', () => {
   validateServiceSpec(good);
+  for (const test of [[], ['NONE'], ['CMD', 'check', ''], ['CMD-SHELL', 'check || exit 1']])
+    validateServiceSpec(health({ test, intervalMs: 1, timeoutMs: 30_000, retries: 5 }));
   validateServiceSpec(port({}));
   validateServiceSpec(
     port({ publishMode: 'ingress', publishedPort: 0, locality: 'only', hostAddress: '10.0.0.1' }),
@@ -94,6 +100,20 @@ test('each malformed field is refused by name', () => {
     ['a host name with an underscore', container({ hostname: 'a_b' }), /^hostname: "a_b"/],
     ['a signal that does not exist', container({ stopSignal: 'SIGNOPE' }), /^stop-signal: "SIGNOPE"/],
     ['a negative grace period', container({ stopGracePeriodMs: -1 }), /^stop-grace-period: -1/],
+    [
+      'a health check of another kind',
+      health({ test: ['curl', '/'] }),
+      /^health-cmd: test "curl" must be NONE/,
+    ],
+    ['a health check without command', health({ test: ['CMD'] }), /^health-cmd: test CMD needs a command/],
+    ['an empty health check', health({ test: ['CMD-SHELL', ''] }), /^health-cmd: test CMD-SHELL needs/],
+    ['no health check, but a command', health({ test: ['NONE', 'x'] }), /^health-cmd: test NONE takes no/],
+    ['NUL in a health check', health({ test: ['CMD', 'a\0'] }), /^health-cmd: must not contain NUL/],
+    ['a negative interval', health({ intervalMs: -1 }), /^health-interval: -1/],
+    ['half a millisecond', health({ timeoutMs: 0.5 }), /^health-timeout: 0.5/],
+    ['a year of start', health({ startPeriodMs: 3e10 }), /^health-start-period: .* more than 24 days/],
+    ['a negative start interval', health({ startIntervalMs: -1 }), /^health-start-interval: -1/],
+    ['half a retry', health({ retries: 1.5 }), /^health-retries: 1.5/],
     ['a relative mount target', container({ mounts: [mount({ target: 'data' })] }), /^mount: target "data"/],
     ['a relative bind source', container({ mounts: [mount({ source: 'srv' })] }), /^mount: source "srv"/],
     [

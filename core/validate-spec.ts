@@ -2,9 +2,11 @@
 // before anything is stored; whoever builds a spec may call it earlier.
 
 import { parseConstraint } from './constraint.ts';
+import { HEALTH_TIME_MS_MAX } from './defaults.ts';
 import { invalidField, SwarmError } from './errors.ts';
 import type {
   ContainerSpec,
+  HealthCheck,
   Mount,
   NodeSpec,
   Placement,
@@ -79,6 +81,29 @@ function validateContainer(container: ContainerSpec): void {
   if (container.stopSignal !== '') parseSignal(container.stopSignal, 'stop-signal');
   requireWhole('stop-grace-period', container.stopGracePeriodMs ?? 0);
   validateMounts(container.mounts);
+  if (container.healthCheck !== undefined) validateHealthCheck(container.healthCheck);
+}
+
+function validateHealthCheck({ test, retries, ...times }: HealthCheck): void {
+  const [kind = '', ...words] = test;
+  if (test.length > 0 && !['NONE', 'CMD', 'CMD-SHELL'].includes(kind))
+    throw invalidField('health-cmd', `test "${kind}" must be NONE, CMD or CMD-SHELL`);
+  if (kind.startsWith('CMD') && (words[0] ?? '') === '')
+    throw invalidField('health-cmd', `test ${kind} needs a command`);
+  if (!kind.startsWith('CMD') && words.length > 0)
+    throw invalidField('health-cmd', `test NONE takes no command`);
+  if (test.some((word) => word.includes('\0')))
+    throw invalidField('health-cmd', 'must not contain NUL characters');
+  requireWhole('health-retries', retries);
+  requireHealthTime('health-interval', times.intervalMs);
+  requireHealthTime('health-timeout', times.timeoutMs);
+  requireHealthTime('health-start-period', times.startPeriodMs);
+  requireHealthTime('health-start-interval', times.startIntervalMs);
+}
+
+function requireHealthTime(field: string, timeMs: number): void {
+  requireWhole(field, timeMs);
+  if (timeMs > HEALTH_TIME_MS_MAX) throw invalidField(field, `${timeMs} ms is more than 24 days`);
 }
 
 function validateMounts(mounts: readonly Mount[]): void {

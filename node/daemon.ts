@@ -49,6 +49,7 @@ export interface DaemonOptions {
   /** What other firewalls do to containers, in sentences. */
   readonly firewallWarnings: () => readonly string[];
   readonly openNetworks: OpenNetworks;
+  readonly onHealthCheck: (isSuccess: boolean) => void;
 }
 
 const READY_LIMIT_MS = 30_000;

@@ -4,8 +4,7 @@
 import { mkdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Agent, startAgent } from '../agent/agent.ts';
-import type { Engine } from '../agent/engine/engine.ts';
+import { type Agent, type AgentOptions, startAgent } from '../agent/agent.ts';
 import type { ClusterNetworks } from '../agent/network/cluster-networks.ts';
 import { parseHostPort } from '../core/addresses.ts';
 import { messageOf, SwarmError } from '../core/errors.ts';
@@ -36,10 +35,9 @@ import { superviseManager } from './manager-process.ts';
 import { systemClock } from './system-clock.ts';
 import { logOpens } from './unlocking.ts';
 
-export interface MembershipOptions {
+export interface MembershipOptions extends Pick<AgentOptions, 'engine' | 'onHealthCheck'> {
   readonly config: DaemonConfig;
   readonly program: string;
-  readonly engine: Engine;
   readonly openNetworks: OpenNetworks;
   readonly describe: (trust: NodeTrust, dataPathAddress: string) => Omit<NodeDescription, 'tunnelKey'>;
   readonly etcd: EtcdSettings | undefined;
@@ -231,24 +229,24 @@ export class Membership {
   }
 
   async #startAgent(): Promise<Agent> {
-    const { engine, openNetworks, onProblem, describe } = this.#options;
+    const { engine, onHealthCheck, openNetworks, onProblem, describe } = this.#options;
     const { nodeId, dataPathAddress } = this.#identity;
     const stateDirectory = path.join(this.#dataRoot, 'agent', 'tasks');
     mkdirSync(stateDirectory, { recursive: true, mode: 0o700 });
-    const network = await openNetworks({
+    this.#networks = await openNetworks({
       nodeId,
       dataPathAddress,
       onProblem: (problem) => onProblem('network', problem),
       onTunnelKey: () => this.#agent?.describeAgain(),
     });
-    this.#networks = network;
     return startAgent({
       nodeId,
       connect: () => this.#connectAgent(),
       address: () => parseHostPort(this.#identity.advertiseAddress, 'address').host,
       onNews: (news) => this.#follow(news),
       engine,
-      network,
+      onHealthCheck,
+      network: this.#networks,
       stateDirectory,
       describe: () => ({
         ...describe(trustOf(this.#holder.current), dataPathAddress),

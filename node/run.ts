@@ -52,6 +52,7 @@ export async function runDaemon(config: DaemonConfig): Promise<void> {
     program: currentProgram(),
     engine,
     firewallWarnings: () => firewall.warnings,
+    onHealthCheck: (isSuccess) => metrics.countHealthCheck(isSuccess),
     openNetworks: (member) =>
       ClusterNetworks.open({
         ...networkOptions(config),

@@ -2,7 +2,7 @@
 // single containers, a builder and Docker's own API are to use the same interface.
 // Every method is safe to repeat after a crash: an operation that finds its work done succeeds.
 
-import type { Mount, ResourceLimits } from '../../core/generated/objects.ts';
+import type { HealthCheck, Mount, ResourceLimits } from '../../core/generated/objects.ts';
 
 export interface RegistryCredentials {
   readonly username: string;
@@ -92,6 +92,8 @@ export interface ContainerConfig {
   /** Bound into the cgroup as a soft guarantee (cpu shares, memory reservation); 0: none. */
   readonly reservedMemoryBytes: number;
   readonly logs: LogSettings;
+  /** What is empty or absent is as the image says. The engine runs no checks by itself: see `ContainerSummary`. */
+  readonly healthCheck?: HealthCheck;
   /** Network namespace to join, and the files that go with it. Absent: an own, empty one with loopback only. */
   readonly network?: {
     readonly namespacePath: string;
@@ -110,13 +112,38 @@ export interface ContainerExit {
 
 export type ContainerState =
   | { readonly state: 'created' }
-  | { readonly state: 'running'; readonly pid: number }
+  | { readonly state: 'running'; readonly pid: number; readonly startedAtMs: number }
   | { readonly state: 'exited'; readonly exit: ContainerExit };
+
+/** A health check with nothing left open. */
+export interface ContainerHealthCheck extends Omit<HealthCheck, 'test'> {
+  /** For `Containers.exec`. */
+  readonly command: readonly string[];
+}
 
 export interface ContainerSummary {
   readonly id: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly status: ContainerState;
+  /** How to find out whether it can answer; absent: nobody knows. */
+  readonly healthCheck?: ContainerHealthCheck;
+}
+
+/** A command to run beside a container's own process: as its user, in its environment, directory, cgroup and limits. */
+export interface ExecRequest {
+  readonly command: readonly string[];
+  /** Of the whole run. Then it is killed, with what it has started. */
+  readonly timeoutMs: number;
+  /** Kills it as well. */
+  readonly signal?: AbortSignal;
+}
+
+export interface ExecResult {
+  /** 137 when it was killed. */
+  readonly exitCode: number;
+  /** The last 4 KiB of stdout and stderr together. */
+  readonly output: string;
+  readonly hasTimedOut: boolean;
 }
 
 export interface LogRecord {
@@ -153,6 +180,12 @@ export interface Containers {
   /** All containers of this engine. */
   list(): Promise<ContainerSummary[]>;
   logs(id: string, query?: LogQuery): AsyncIterable<LogRecord>;
+  /**
+   * Runs a command until it ends; what it leaves running is killed as long as it holds the output. A command that cannot
+   * be run is `invalid-argument`, a container that does not run `failed-precondition`. Rejects with the signal's reason
+   * when aborted.
+   */
+  exec(id: string, request: ExecRequest): Promise<ExecResult>;
 }
 
 export interface EngineDescription {

@@ -14,6 +14,7 @@ import { shareDirectory, unshareDirectory } from './containerd/mounts.ts';
 import { ContainerdSupervisor } from './containerd/supervisor.ts';
 import { ContainerComposer } from './containers/compose.ts';
 import { EngineContainers } from './containers/containers.ts';
+import { ContainerExecs } from './containers/exec.ts';
 import { ContainerLifecycle } from './containers/lifecycle.ts';
 import { engineCgroup } from './containers/spec.ts';
 import type { Engine, EngineDescription } from './engine.ts';
@@ -175,6 +176,13 @@ function buildParts(options: OpenEngineOptions, { machine, runtime, log }: Surro
     containerd,
     composer,
     lifecycle: new ContainerLifecycle({ containerd, engineId, machine, logs, log }),
+    execs: new ContainerExecs({
+      containerd,
+      directory: path.join(runDir, 'exec'),
+      engineId,
+      machine,
+      log,
+    }),
     logs,
     places: { root: path.join(dataRoot, 'containers'), filesRoot: path.join(runDir, 'etc') },
     findImage: (reference) => images.findStored(reference),

@@ -1,7 +1,7 @@
 // One task on this node: does what task-step.ts says is next until the task has ended, and tidies up after it. An
 // order that changes interrupts whatever is going on.
 
-import { assertNever } from '../../core/assert.ts';
+import { assert, assertNever } from '../../core/assert.ts';
 import { type Clock, sleep } from '../../core/clock.ts';
 import { DEFAULT_STOP_GRACE_PERIOD_MS } from '../../core/defaults.ts';
 import { messageOf, SwarmError } from '../../core/errors.ts';
@@ -12,6 +12,7 @@ import type { Limiter } from '../engine/limiter.ts';
 import { workerLog } from '../log.ts';
 import type { TaskNetworks } from '../network/network.ts';
 import { containerConfig, networkRequest } from './container-config.ts';
+import { followContainer, type Turn } from './health-watch.ts';
 import type { ImagePuller } from './image-puller.ts';
 import type { Journal } from './journal.ts';
 import { type Action, nextAction } from './task-step.ts';
@@ -25,10 +26,14 @@ export interface RunnerContext {
   /** Few at a time, so that the first tasks of many are started while the others are still being prepared. */
   readonly preparations: Limiter;
   readonly report: (taskId: string, status: TaskStatus) => void;
+  readonly onHealthCheck: (isSuccess: boolean) => void;
 }
 
 // While containerd is away (it is restarted at once) a step is tried again after this.
 const RETRY_MS = 500;
+const WAITING_FOR_HEALTH = 'waiting for the health check';
+// Each word to the managers is an entry in the cluster's log.
+const HEALTH_NEWS_MS = 5_000;
 
 export class TaskRunner {
   readonly #context: RunnerContext;
@@ -36,6 +41,7 @@ export class TaskRunner {
   #task: Task;
   #status: TaskStatus;
   #isRemoved = false;
+  #hasHealthCheck = false;
   readonly #stopping = new AbortController();
   /** Aborts the step under way when the order changes. */
   #order = new AbortController();
@@ -135,8 +141,8 @@ export class TaskRunner {
         await this.#set('preparing', 'preparing');
         return this.#prepare(signal);
       case 'start':
-        await this.#set('starting', 'starting');
-        return this.#start();
+        if (this.#status.state !== 'starting') await this.#set('starting', 'starting');
+        return this.#start(signal);
       case 'wait':
         return this.#wait(signal);
       case 'shut-down':
@@ -158,19 +164,21 @@ export class TaskRunner {
     });
   }
 
-  async #start(): Promise<void> {
+  async #start(signal: AbortSignal): Promise<void> {
     const { containers } = this.#context.engine;
-    const container = await containers.inspect(this.#task.id);
-    if (container === undefined) throw new SwarmError('internal', 'the container is gone');
+    const found = await containers.inspect(this.#task.id);
+    if (found === undefined) throw new SwarmError('internal', 'the container is gone');
     // After a crash it may run already, or have run.
     const pid =
-      container.status.state === 'running'
-        ? container.status.pid
-        : await this.#startProcess(container.status.state);
-    await this.#set('running', 'started', {
-      container: { containerId: this.#task.id, pid, exitCode: 0 },
-      runningAtMs: this.#context.clock.nowMs(),
-    });
+      found.status.state === 'running' ? found.status.pid : await this.#startProcess(found.status.state);
+    const container = { containerId: this.#task.id, pid, exitCode: 0 };
+    this.#hasHealthCheck = found.healthCheck !== undefined;
+    if (this.#hasHealthCheck) {
+      await this.#set('starting', WAITING_FOR_HEALTH, { container });
+      const turn = await this.#follow('starting', signal);
+      if (turn.kind !== 'healthy') return this.#endAfter(turn);
+    }
+    await this.#set('running', 'started', { container, runningAtMs: this.#context.clock.nowMs() });
   }
 
   #startProcess(state: 'created' | 'exited'): Promise<number> {
@@ -178,25 +186,66 @@ export class TaskRunner {
   }
 
   async #wait(signal: AbortSignal): Promise<void> {
-    const exit = await this.#context.engine.containers.wait(this.#task.id, signal);
+    const turn = await this.#follow('healthy', signal);
+    assert(turn.kind !== 'healthy', 'a healthy container became healthy');
+    await this.#endAfter(turn);
+  }
+
+  #follow(health: 'starting' | 'healthy', signal: AbortSignal): Promise<Turn> {
+    const { engine, clock, onHealthCheck } = this.#context;
+    return followContainer(
+      {
+        containers: engine.containers,
+        containerId: this.#task.id,
+        clock,
+        onCheck: onHealthCheck,
+        onFailure: (reason) => this.#tellHealthFailure(reason),
+      },
+      health,
+      signal,
+    );
+  }
+
+  /** Why it still starts: managers hear it when that takes long. */
+  async #tellHealthFailure(reason: string): Promise<void> {
+    const { state, timestampMs } = this.#status;
+    if (state !== 'starting' || this.#context.clock.nowMs() - timestampMs < HEALTH_NEWS_MS) return;
+    await this.#set('starting', WAITING_FOR_HEALTH, { error: `the health check failed: ${reason}` });
+  }
+
+  async #endAfter(turn: Exclude<Turn, { kind: 'healthy' }>): Promise<void> {
+    if (turn.kind === 'ended') return this.#end(turn.exit);
+    // Its end and the failure of a check in it come together.
+    const found = await this.#context.engine.containers.inspect(this.#task.id);
+    if (found?.status.state === 'exited') return this.#end(found.status.exit);
+    const error = `unhealthy container: ${turn.reason}`;
+    workerLog.warn({ 'task.id': this.#task.id, error }, 'container is stopped');
+    // No new connections from now on: managers tell the other nodes.
+    await this.#set(this.#status.state, 'stopping', { error });
+    await this.#end(await this.#stopContainer(), error);
+  }
+
+  async #end(exit: ContainerExit, error?: string): Promise<void> {
     await this.#freeNetwork();
     const container = { containerId: this.#task.id, pid: 0, exitCode: exit.exitCode };
-    const timestampMs = exit.exitedAtMs;
-    if (exit.exitCode === 0) await this.#set('complete', 'finished', { container, timestampMs });
-    else await this.#set('failed', 'started', { container, timestampMs, error: describeExit(exit) });
+    const detail = { container, timestampMs: exit.exitedAtMs };
+    if (exit.exitCode === 0 && error === undefined) await this.#set('complete', 'finished', detail);
+    else await this.#set('failed', 'started', { ...detail, error: error ?? describeExit(exit) });
+  }
+
+  async #stopContainer(): Promise<ContainerExit> {
+    const { engine, network } = this.#context;
+    await network.drain(this.#task.id);
+    const graceMs = this.#revision.spec.task.container.stopGracePeriodMs ?? DEFAULT_STOP_GRACE_PERIOD_MS;
+    await engine.containers.stop(this.#task.id, graceMs);
+    return engine.containers.wait(this.#task.id);
   }
 
   async #shutDown(): Promise<void> {
-    const { engine, network } = this.#context;
     const { id } = this.#task;
-    const container = await engine.containers.inspect(id);
+    const container = await this.#context.engine.containers.inspect(id);
     let exitCode = container?.status.state === 'exited' ? container.status.exit.exitCode : 0;
-    if (container?.status.state === 'running') {
-      await network.drain(id);
-      const graceMs = this.#revision.spec.task.container.stopGracePeriodMs ?? DEFAULT_STOP_GRACE_PERIOD_MS;
-      await engine.containers.stop(id, graceMs);
-      exitCode = (await engine.containers.wait(id)).exitCode;
-    }
+    if (container?.status.state === 'running') exitCode = (await this.#stopContainer()).exitCode;
     await this.#freeNetwork();
     await this.#set('shutdown', 'shutdown', {
       ...(container === undefined ? undefined : { container: { containerId: id, pid: 0, exitCode } }),
@@ -243,17 +292,22 @@ export class TaskRunner {
     }
   }
 
+  /** What a restart can find out from containerd is not written down; that a container was healthy is not there. */
+  #mustSurvive(state: TaskState): boolean {
+    const wasHealthy = state === 'running' && this.#hasHealthCheck;
+    return state === 'accepted' || state === 'starting' || wasHealthy || isTerminal(state);
+  }
+
   async #set(state: TaskState, message: string, detail: Partial<TaskStatus> = {}): Promise<void> {
     if (this.#isStopped) throw new SwarmError('cancelled', 'the agent is stopping');
     const { clock, journal, report } = this.#context;
     const next = { ...this.#status, error: '', timestampMs: clock.nowMs(), ...detail, state, message };
-    const isStep = state !== this.#status.state;
-    // What a restart can find out from containerd is not written down.
-    const mustSurvive = state === 'accepted' || state === 'starting' || isTerminal(state);
-    if (isStep && mustSurvive)
+    const before = this.#status;
+    const isStep = state !== before.state;
+    if (isStep && this.#mustSurvive(state))
       await journal.save({ task: this.#task, revision: this.#revision, status: next });
     this.#status = next;
-    if (isStep) report(this.#task.id, next);
+    if (isStep || message !== before.message || next.error !== before.error) report(this.#task.id, next);
   }
 }
 

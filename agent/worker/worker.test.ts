@@ -73,7 +73,7 @@ class Bench {
         return systemClock.after(delayMs, callback);
       },
     };
-    this.worker = await Worker.open({ engine, network, clock, stateDirectory });
+    this.worker = await Worker.open({ engine, network, clock, stateDirectory, onHealthCheck: () => {} });
     this.worker.onStatus((_, status) => this.history.push(status));
   }
 

@@ -25,6 +25,8 @@ export interface WorkerOptions {
   readonly network: TaskNetworks;
   readonly clock: Clock;
   readonly stateDirectory: string;
+  /** Hears of every health check. */
+  readonly onHealthCheck: (isSuccess: boolean) => void;
 }
 
 // Wiring and recording take this process's own time; starting takes containerd's. Few at once keep both busy.
@@ -45,12 +47,14 @@ export class Worker {
   }
 
   /** Adopts what a previous run has left. */
-  static async open({ engine, network, clock, stateDirectory }: WorkerOptions): Promise<Worker> {
-    const journal = new Journal(stateDirectory);
+  static async open(options: WorkerOptions): Promise<Worker> {
+    const { engine, network, clock, onHealthCheck } = options;
+    const journal = new Journal(options.stateDirectory);
     const worker = new Worker({
       engine,
       network,
       clock,
+      onHealthCheck,
       journal,
       puller: new ImagePuller(engine.images),
       preparations: new Limiter(PARALLEL_PREPARATIONS),
@@ -178,6 +182,8 @@ export function adoptStatus(
   }
   // A container that is there but was not journalled as started is prepared again: every step can be repeated.
   if (container.status.state === 'created') return { ...status, state: wasStarted ? 'starting' : 'accepted' };
+  // It has not been found healthy yet.
+  if (container.healthCheck !== undefined && status.state === 'starting') return status;
   const pid = container.status.state === 'running' ? container.status.pid : 0;
   return {
     ...status,

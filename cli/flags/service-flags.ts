@@ -74,6 +74,18 @@ function containerFlags(initial: Initial) {
   };
 }
 
+function healthFlags() {
+  return {
+    'health-cmd': textFlag('Command to run to check health'),
+    'health-interval': durationFlag('Time between running the check'),
+    'health-timeout': durationFlag('Maximum time to allow one check to run'),
+    'health-retries': countFlag('Consecutive failures needed to report unhealthy'),
+    'health-start-period': durationFlag('Start period for the container, in which failures do not count'),
+    'health-start-interval': durationFlag('Time between running the check during the start period'),
+    'no-healthcheck': switchFlag('Disable any container-specified HEALTHCHECK'),
+  };
+}
+
 function restartFlags(initial: Initial) {
   const { condition, delayMs, maxAttempts } = defaultRestartPolicy;
   return {
@@ -156,6 +168,7 @@ function endpointFlags(initial: Initial) {
 function scalarFlags(initial: Initial) {
   return {
     ...containerFlags(initial),
+    ...healthFlags(),
     ...endpointFlags(initial),
     ...restartFlags(initial),
     ...updateConfigFlags(initial),
@@ -173,18 +186,11 @@ const UNSUPPORTED_ON_BOTH = [
   'cap-add',
   'cap-drop',
   'credential-spec',
-  'health-cmd',
-  'health-interval',
-  'health-retries',
-  'health-start-interval',
-  'health-start-period',
-  'health-timeout',
   'init',
   'isolation',
   'max-concurrent',
   'memory-swap',
   'memory-swappiness',
-  'no-healthcheck',
   'oom-score-adj',
   'with-registry-auth',
 ] as const;

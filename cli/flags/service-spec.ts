@@ -17,6 +17,7 @@ import type {
 } from '../../core/generated/objects.ts';
 import { parseImageReference } from '../../core/image-reference.ts';
 import type { FlagValues } from './flag.ts';
+import { mergeHealthCheck } from './health-check.ts';
 import { mergeLabels } from './labels.ts';
 import type { createFlags, updateFlags } from './service-flags.ts';
 import { splitKeyValue } from './words.ts';
@@ -186,8 +187,10 @@ function applyEndpointScalars(endpoint: EndpointSpec, flags: ScalarFlags): Endpo
 
 function applyContainerScalars(container: ContainerSpec, flags: ScalarFlags): ContainerSpec {
   const stopGracePeriodMs = flags['stop-grace-period'] ?? container.stopGracePeriodMs;
+  const { healthCheck: current, ...rest } = container;
+  const healthCheck = mergeHealthCheck(current, flags);
   return {
-    ...container,
+    ...rest,
     command: flags.entrypoint ?? container.command,
     workdir: flags.workdir ?? container.workdir,
     user: flags.user ?? container.user,
@@ -196,6 +199,7 @@ function applyContainerScalars(container: ContainerSpec, flags: ScalarFlags): Co
     ...(stopGracePeriodMs !== undefined && { stopGracePeriodMs }),
     readOnly: flags['read-only'] ?? container.readOnly,
     tty: flags.tty ?? container.tty,
+    ...(healthCheck && { healthCheck }),
   };
 }
 

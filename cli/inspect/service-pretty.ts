@@ -74,6 +74,7 @@ function containerLines({ container, logDriver }: TaskSpec): string[] {
     ...(container.stopGracePeriodMs === undefined
       ? []
       : field('StopGracePeriod', formatGoDuration(container.stopGracePeriodMs))),
+    ...field('Healthcheck', container.healthCheck?.test.join(' ') ?? ''),
     ...field('ReadOnly', container.readOnly ? 'true' : ''),
     ...field('TTY', container.tty ? 'true' : ''),
     ...(container.mounts.length === 0 ? [] : ['Mounts:']),

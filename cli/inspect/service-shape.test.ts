@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { newServiceSpec } from '../../core/defaults.ts';
-import { emptyService } from '../../core/generated/objects.ts';
+import { emptyHealthCheck, emptyService, type HealthCheck } from '../../core/generated/objects.ts';
 import { toDockerService } from './service-shape.ts';
 import { formatTime } from './time.ts';
 
@@ -43,6 +43,35 @@ test("a service has Docker's names, nanoseconds and defaults", () => {
     },
     Endpoint: { Spec: { Mode: 'vip' } },
   });
+});
+
+test('a health check has its times in nanoseconds, and nothing that is left to the image', () => {
+  const shapeOf = (healthCheck: HealthCheck) => {
+    const spec = newServiceSpec('web', { image: 'nginx:1', healthCheck });
+    const shape = toDockerService({ ...emptyService, spec });
+    return (shape as { Spec: { TaskTemplate: { ContainerSpec: { Healthcheck: object } } } }).Spec.TaskTemplate
+      .ContainerSpec.Healthcheck;
+  };
+
+  assert.deepEqual(shapeOf({ ...emptyHealthCheck, test: ['NONE'] }), { Test: ['NONE'] });
+  assert.deepEqual(
+    shapeOf({
+      test: ['CMD-SHELL', 'true'],
+      intervalMs: 10_000,
+      timeoutMs: 1,
+      retries: 3,
+      startPeriodMs: 60_000,
+      startIntervalMs: 500,
+    }),
+    {
+      Test: ['CMD-SHELL', 'true'],
+      Interval: 10e9,
+      Timeout: 1e6,
+      Retries: 3,
+      StartPeriod: 60e9,
+      StartInterval: 5e8,
+    },
+  );
 });
 
 test('times leave out the zeros at their end', () => {

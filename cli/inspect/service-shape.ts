@@ -2,6 +2,7 @@
 
 import type {
   ContainerSpec,
+  HealthCheck,
   Mount,
   Network,
   NetworkAttachment,
@@ -97,7 +98,20 @@ function containerSpec(container: ContainerSpec): object {
     ...(container.stopGracePeriodMs !== undefined && {
       StopGracePeriod: toNanos(container.stopGracePeriodMs),
     }),
+    ...(container.healthCheck && { Healthcheck: healthCheck(container.healthCheck) }),
     Isolation: 'default',
+  };
+}
+
+function healthCheck(check: HealthCheck): object {
+  const time = (name: string, ms: number) => (ms > 0 ? { [name]: toNanos(ms) } : {});
+  return {
+    ...(check.test.length > 0 && { Test: check.test }),
+    ...time('Interval', check.intervalMs),
+    ...time('Timeout', check.timeoutMs),
+    ...time('StartPeriod', check.startPeriodMs),
+    ...time('StartInterval', check.startIntervalMs),
+    ...(check.retries > 0 && { Retries: check.retries }),
   };
 }
 

@@ -236,6 +236,21 @@ export interface Mount {
 }
 export const emptyMount: Mount = Object.freeze({ type: "volume", source: '', target: '', readOnly: false, bindPropagation: '', tmpfsSizeBytes: 0, tmpfsMode: 0 });
 
+/** How to find out whether a container can answer. What is empty or 0 is as the image says, else as Docker has it. */
+export interface HealthCheck {
+  /** "NONE"; or "CMD", a program and its arguments; or "CMD-SHELL" and a line for the shell. */
+  readonly test: readonly string[];
+  readonly intervalMs: number;
+  readonly timeoutMs: number;
+  /** Failures in a row that make it unhealthy. */
+  readonly retries: number;
+  /** How long failures do not count, as long as no check has succeeded. */
+  readonly startPeriodMs: number;
+  /** In place of the interval during the start period. */
+  readonly startIntervalMs: number;
+}
+export const emptyHealthCheck: HealthCheck = Object.freeze({ test: [], intervalMs: 0, timeoutMs: 0, retries: 0, startPeriodMs: 0, startIntervalMs: 0 });
+
 export interface ContainerSpec {
   /** As the operator wrote it, with "@sha256:…" appended when it was pinned. */
   readonly image: string;
@@ -254,6 +269,8 @@ export interface ContainerSpec {
   readonly mounts: readonly Mount[];
   readonly readOnly: boolean;
   readonly tty: boolean;
+  /** Absent: the image's. */
+  readonly healthCheck?: HealthCheck;
 }
 export const emptyContainerSpec: ContainerSpec = Object.freeze({ image: '', command: [], args: [], env: [], workdir: '', user: '', groups: [], hostname: '', labels: {}, stopSignal: '', mounts: [], readOnly: false, tty: false });
 

@@ -117,7 +117,9 @@ function explainTask(view: TablesView, task: Task, nowMs: number, depth: number)
       remedy: node.status.state === 'ready' ? '' : 'start tsswarmd on that node, or remove the node',
     });
   steps.push({
-    ok: status.state === 'running' || (isTerminal(status.state) && !isWanted(task) && status.error === ''),
+    ok:
+      (status.state === 'running' && status.error === '') ||
+      (isTerminal(status.state) && !isWanted(task) && status.error === ''),
     subject: ownerOf(task),
     depth,
     text: `${status.state} since ${ago(status.timestampMs, nowMs)}: ${status.error || status.message || 'no details'}`,
@@ -194,7 +196,8 @@ function remedyFor(view: TablesView, task: Task): string {
     return `check the name, or bring it to the node: tsswarm image pull ${image}`;
   if (error.includes('cannot pull'))
     return `see that this node reaches the registry, or bring the image here: tsswarm image pull|import`;
-  if (error.includes('non-zero exit')) return `tsswarm service logs ${name}`;
+  if (error.includes('health check') || error.includes('non-zero exit'))
+    return `tsswarm service logs ${name}`;
   return '';
 }
 

@@ -87,12 +87,14 @@ test('a task serves from the moment it runs until it is to stop, and is an endpo
   const task = aTask('s', { attachments: NET, state: 'starting' });
   const tables = clusterWith([attachedService('s')], [task]);
   const directory = new NetworkDirectory(tables);
-  const servingAfter = (state: Task['status']['state'], desiredState: Task['desiredState']) => {
-    put(tables, directory, 'task', { ...task, status: { ...task.status, state }, desiredState });
+  const servingAfter = (state: Task['status']['state'], desiredState: Task['desiredState'], error = '') => {
+    put(tables, directory, 'task', { ...task, status: { ...task.status, state, error }, desiredState });
     const [update] = directory.takeChanges().networks;
     return update?.endpoints[0]?.serving ?? update?.removedTaskIds;
   };
 
+  assert.equal(servingAfter('running', 'running'), true);
+  assert.equal(servingAfter('running', 'running', 'unhealthy container'), false);
   assert.equal(servingAfter('running', 'running'), true);
   assert.equal(servingAfter('running', 'shutdown'), false);
   assert.deepEqual(servingAfter('shutdown', 'shutdown'), [task.id]);

@@ -199,7 +199,8 @@ export class NetworkDirectory {
       nodeId: task.nodeId,
       slot: task.slot,
       addresses: attachment.addresses,
-      serving: task.status.state === 'running' && task.desiredState === 'running',
+      // One with an error is being stopped because it is unhealthy.
+      serving: task.status.state === 'running' && task.status.error === '' && task.desiredState === 'running',
       weight: this.#weightOf(task, node),
     };
   }

@@ -19,6 +19,16 @@ export interface ContainerRecord {
 }
 export const emptyContainerRecord: ContainerRecord = Object.freeze({ id: '', labels: {}, image: '', snapshotter: '', snapshotKey: '' });
 
+export interface GetRecordRequest {
+  readonly id: string;
+}
+export const emptyGetRecordRequest: GetRecordRequest = Object.freeze({ id: '' });
+
+export interface GetRecordResponse {
+  readonly container?: ContainerRecord;
+}
+export const emptyGetRecordResponse: GetRecordResponse = Object.freeze({  });
+
 export interface ListRecordsRequest {
   readonly filters: readonly string[];
 }
@@ -99,6 +109,42 @@ export const ContainerRecordCodec: Codec<ContainerRecord> = {
       }
     }
     return { id, labels: Object.fromEntries(labels), image, ...(runtime === undefined ? undefined : { runtime }), ...(spec === undefined ? undefined : { spec }), snapshotter, snapshotKey };
+  },
+};
+
+export const GetRecordRequestCodec: Codec<GetRecordRequest> = {
+  write(m, w) {
+    if (m.id !== '') w.uint32(10).string(m.id);
+    return w;
+  },
+  read(r, end) {
+    let id: string = '';
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: id = r.string(); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { id };
+  },
+};
+
+export const GetRecordResponseCodec: Codec<GetRecordResponse> = {
+  write(m, w) {
+    if (m.container !== undefined) ContainerRecordCodec.write(m.container, w.uint32(10).fork()).ldelim();
+    return w;
+  },
+  read(r, end) {
+    let container: ContainerRecord | undefined;
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: container = ContainerRecordCodec.read(r, r.uint32() + r.pos); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { ...(container === undefined ? undefined : { container }) };
   },
 };
 
@@ -193,6 +239,7 @@ export const DeleteRecordRequestCodec: Codec<DeleteRecordRequest> = {
 };
 
 export const ContainersService = {
+  get: { path: '/containerd.services.containers.v1.Containers/Get', shape: 'unary', callers: [], isReadOnly: false, request: GetRecordRequestCodec, response: GetRecordResponseCodec },
   list: { path: '/containerd.services.containers.v1.Containers/List', shape: 'unary', callers: [], isReadOnly: false, request: ListRecordsRequestCodec, response: ListRecordsResponseCodec },
   create: { path: '/containerd.services.containers.v1.Containers/Create', shape: 'unary', callers: [], isReadOnly: false, request: CreateRecordRequestCodec, response: CreateRecordResponseCodec },
   delete: { path: '/containerd.services.containers.v1.Containers/Delete', shape: 'unary', callers: [], isReadOnly: false, request: DeleteRecordRequestCodec, response: NothingCodec },

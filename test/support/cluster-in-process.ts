@@ -102,6 +102,7 @@ export class TestCluster {
       }),
       clock: systemClock,
       random: Math.random,
+      onHealthCheck: () => {},
     });
   }
 

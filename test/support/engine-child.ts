@@ -1,5 +1,6 @@
 // A process that uses the engine of a test and is killed by it: opens the engine given as JSON in the first argument,
-// creates and starts the containers given in the second, says "ready" and stays.
+// creates and starts the containers given in the second, runs the command given in the third in each of them over and
+// over, says "ready" and stays.
 
 import type { ContainerConfig } from '../../agent/engine/engine.ts';
 import { type OpenEngineOptions, openEngine } from '../../agent/engine/open.ts';
@@ -14,5 +15,10 @@ await Promise.all(
     await engine.containers.start(config.id);
   }),
 );
+const command = JSON.parse(process.argv[4] ?? '[]') as string[];
+const repeat = async (id: string) => {
+  for (;;) await engine.containers.exec(id, { command, timeoutMs: 3_600_000 });
+};
+if (command.length > 0) for (const { id } of configs) void repeat(id);
 process.stdout.write('ready\n');
 setInterval(() => {}, 1000);

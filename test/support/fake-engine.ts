@@ -1,16 +1,21 @@
 // An executor without containers: what the worker sees of an engine and a network, in memory. A test decides how
 // containers end.
 
+import { effectiveHealthCheck } from '../../agent/engine/containers/health-check.ts';
 import type {
   ContainerConfig,
   ContainerExit,
   ContainerSummary,
   Containers,
   Engine,
+  ExecRequest,
+  ExecResult,
   Images,
 } from '../../agent/engine/engine.ts';
 import type { Endpoint, EndpointRequest, TaskNetworks } from '../../agent/network/network.ts';
+import type { Clock } from '../../core/clock.ts';
 import { SwarmError } from '../../core/errors.ts';
+import { systemClock } from '../../node/system-clock.ts';
 import type { NetworkAnswer, NetworkQuestion } from '../../proto/generated/dispatcher.ts';
 
 interface FakeContainer {
@@ -19,14 +24,23 @@ interface FakeContainer {
   readonly ended: PromiseWithResolvers<ContainerExit>;
 }
 
+const SUCCESS: ExecResult = { exitCode: 0, output: '', hasTimedOut: false };
+
 export class FakeEngine implements Engine {
+  readonly #clock: Clock;
   readonly running = new Map<string, FakeContainer>();
   /** Images that pulls find; anything else does not exist. */
   readonly registry = new Set(['busybox:latest']);
   /** Called when a container starts; may throw, or end it by `exit`. */
   onStart: (config: ContainerConfig) => void = () => {};
+  /** What a command in a container comes to; by default it succeeds. */
+  onExec: (id: string, request: ExecRequest) => Promise<ExecResult> = async () => SUCCESS;
   readonly #pulled = new Set<string>();
   #pid = 1000;
+
+  constructor(clock: Clock = systemClock) {
+    this.#clock = clock;
+  }
 
   readonly images: Images = {
     list: async () => [],
@@ -63,7 +77,8 @@ export class FakeEngine implements Engine {
       const container = this.#get(id);
       this.onStart(container.config);
       const pid = ++this.#pid;
-      if (container.status.state === 'created') container.status = { state: 'running', pid };
+      if (container.status.state === 'created')
+        container.status = { state: 'running', pid, startedAtMs: this.#clock.nowMs() };
       return pid;
     },
     wait: async (id, signal) => {
@@ -81,12 +96,17 @@ export class FakeEngine implements Engine {
     },
     inspect: async (id) => {
       const container = this.running.get(id);
-      return container && { id, labels: container.config.labels, status: container.status };
+      return container && summarize(container);
     },
-    list: async () =>
-      [...this.running].map(([id, { config, status }]) => ({ id, labels: config.labels, status })),
+    list: async () => [...this.running.values()].map(summarize),
     async *logs() {
       yield { stream: 'stdout', time: '2026-01-01T00:00:00.000000000Z', line: 'hello\n' };
+    },
+    exec: async (id, request) => {
+      request.signal?.throwIfAborted();
+      if (this.#get(id).status.state !== 'running')
+        throw new SwarmError('failed-precondition', `container ${id} is not running`);
+      return this.onExec(id, request);
     },
   };
 
@@ -94,7 +114,7 @@ export class FakeEngine implements Engine {
   exit(id: string, exitCode: number): void {
     const container = this.#get(id);
     if (container.status.state === 'exited') return;
-    const exit = { exitCode, exitedAtMs: Date.now(), outOfMemory: false };
+    const exit = { exitCode, exitedAtMs: this.#clock.nowMs(), outOfMemory: false };
     container.status = { state: 'exited', exit };
     container.ended.resolve(exit);
   }
@@ -110,6 +130,11 @@ export class FakeEngine implements Engine {
     if (container === undefined) throw new SwarmError('not-found', `no container ${id}`);
     return container;
   }
+}
+
+function summarize({ config, status }: FakeContainer): ContainerSummary {
+  const healthCheck = effectiveHealthCheck(config.healthCheck, { shell: ['sh', '-c'] });
+  return { id: config.id, labels: config.labels, status, ...(healthCheck && { healthCheck }) };
 }
 
 export class FakeNetwork implements TaskNetworks {
@@ -130,7 +155,7 @@ export class FakeNetwork implements TaskNetworks {
     return endpoint;
   }
 
-  async drain(): Promise<void> {}
+  async drain(_id: string): Promise<void> {}
 
   async detach(id: string): Promise<void> {
     this.endpoints.delete(id);

@@ -14,6 +14,7 @@ import type { StoredImage } from '../images/catalog.ts';
 import { SingleFlight } from '../limiter.ts';
 import type { Machine } from '../machine.ts';
 import type { Runtime } from '../runtime/runtime.ts';
+import { effectiveHealthCheck } from './health-check.ts';
 import { readImageFiles } from './image-files.ts';
 import type { ContainerDirectory, ContainerRecordFile } from './record.ts';
 import { signalNumber } from './signals.ts';
@@ -100,6 +101,7 @@ export class ContainerComposer {
       seccompFilter: this.#options.runtime.seccompFilter,
       ...(config.network && { networkNamespacePath: config.network.namespacePath }),
     });
+    const healthCheck = effectiveHealthCheck(config.healthCheck, image.configuration);
     const record = {
       id: config.id,
       manifestDigest: image.manifest.digest,
@@ -109,6 +111,7 @@ export class ContainerComposer {
       tty,
       stopSignal,
       logs: config.logs,
+      ...(healthCheck && { healthCheck }),
     };
     return { record, hostname, spec };
   }

@@ -12,6 +12,8 @@ import type {
   ContainerExit,
   ContainerSummary,
   Containers,
+  ExecRequest,
+  ExecResult,
   LogQuery,
   LogRecord,
 } from '../engine.ts';
@@ -21,6 +23,7 @@ import type { LogService } from '../logs/log-service.ts';
 import type { Measure } from '../measure.ts';
 import { type ContainerComposer, checkContainerId } from './compose.ts';
 import { ContainerEntry } from './entry.ts';
+import type { ContainerExecs } from './exec.ts';
 import type { ContainerLifecycle } from './lifecycle.ts';
 import { ContainerDirectory, type ContainerPlaces, type ContainerRecordFile } from './record.ts';
 import { signalNumber } from './signals.ts';
@@ -29,6 +32,7 @@ export interface ContainersOptions {
   readonly containerd: Containerd;
   readonly composer: ContainerComposer;
   readonly lifecycle: ContainerLifecycle;
+  readonly execs: ContainerExecs;
   readonly logs: LogService;
   readonly places: ContainerPlaces;
   readonly findImage: (reference: string) => StoredImage | undefined;
@@ -58,7 +62,8 @@ export class EngineContainers implements Containers {
 
   /** Looks at everything: on the first call it adopts what is there, later it catches up with missed events. */
   async reconcile(): Promise<void> {
-    const { containerd, lifecycle } = this.#options;
+    const { containerd, lifecycle, execs } = this.#options;
+    execs.holdLeftovers();
     if (!this.#isLoaded) await this.#load();
     this.#isLoaded = true;
     // What is created, started or ended while the list is made may be missing from it: only what stays as it was counts.
@@ -71,6 +76,7 @@ export class EngineContainers implements Containers {
         lifecycle.reconcile(entry, byId.get(entry.id));
     }
     for (const id of byId.keys()) if (!this.#entries.has(id)) await this.#tryRemoveOrphan(id);
+    await execs.endLeftovers((id) => this.#entries.get(id));
   }
 
   async #load(): Promise<void> {
@@ -256,6 +262,10 @@ export class EngineContainers implements Containers {
     yield* this.#options.logs.read(id, path, query);
   }
 
+  async exec(id: string, request: ExecRequest): Promise<ExecResult> {
+    return this.#options.execs.run(this.#required(id), request);
+  }
+
   #required(id: string): ContainerEntry {
     const entry = this.#entries.get(id);
     if (entry === undefined) throw new SwarmError('not-found', `No such container: ${id}`);
@@ -264,7 +274,8 @@ export class EngineContainers implements Containers {
 }
 
 function summarize({ id, record, state }: ContainerEntry): ContainerSummary {
-  return { id, labels: record.labels, status: state };
+  const { labels, healthCheck } = record;
+  return { id, labels, status: state, ...(healthCheck && { healthCheck }) };
 }
 
 /** For a container whose own file is gone: good enough to see and remove it. */

@@ -16,6 +16,8 @@ export class ContainerEntry {
   state: ContainerState = { state: 'created' };
   /** Mounts of the container's snapshot, while they are known from its creation. */
   mounts: readonly SnapshotMount[] | undefined;
+  /** The process of its specification, once a command has been run beside it. */
+  process: object | undefined;
   /** An exit that arrives while the start is still under way. */
   earlyExit: ContainerExit | undefined;
   isStarting = false;

@@ -8,23 +8,30 @@ const NOT_EXECUTABLE =
 
 /** `invalid-argument` with the exit code 127 or 126 in its hint when the command is at fault. */
 export function startFailure(error: unknown, command: string): unknown {
+  return commandFailure(error, command, 'failed to start container');
+}
+
+/** The same for a command that is run beside the container's own. */
+export function execFailure(error: unknown, command: string): unknown {
+  return commandFailure(error, command, 'failed to run in the container');
+}
+
+function commandFailure(error: unknown, command: string, what: string): unknown {
   if (hasCode(error, 'unavailable') || hasCode(error, 'deadline-exceeded')) return error;
   const reason = messageOf(error)
-    .replace(/^.*?(OCI runtime (?:create|start) failed)/s, '$1')
+    .replace(/^.*?(OCI runtime (?:create|start|exec) failed)/s, '$1')
     .trim();
   const isExec = /exec|executable|chdir|init caused|cannot run|find/i.test(reason);
   const isMount = /mounting "|mount `|rootfs_linux|error mounting/i.test(reason);
   if (isExec && !isMount && NOT_FOUND.test(reason))
-    return badCommand(command, 'executable file not found', 127, reason);
+    return badCommand(`${what}: exec: ${JSON.stringify(command)}: executable file not found`, 127, reason);
   if (isExec && !isMount && NOT_EXECUTABLE.test(reason))
-    return badCommand(command, 'cannot be executed', 126, reason);
-  return new SwarmError('failed-precondition', `failed to start container: ${reason}`, { cause: error });
+    return badCommand(`${what}: exec: ${JSON.stringify(command)}: cannot be executed`, 126, reason);
+  return new SwarmError('failed-precondition', `${what}: ${reason}`, { cause: error });
 }
 
-function badCommand(command: string, problem: string, exitCode: number, reason: string): SwarmError {
-  return new SwarmError(
-    'invalid-argument',
-    `failed to start container: exec: ${JSON.stringify(command)}: ${problem}: ${reason}`,
-    { hint: `Exit code ${exitCode}. Check the command, and that it is in the image's PATH.` },
-  );
+function badCommand(problem: string, exitCode: number, reason: string): SwarmError {
+  return new SwarmError('invalid-argument', `${problem}: ${reason}`, {
+    hint: `Exit code ${exitCode}. Check the command, and that it is in the image's PATH.`,
+  });
 }

@@ -55,8 +55,7 @@ export class ContainerLifecycle {
     logs.open(entry.id, entry.directory.path, entry.record.logs);
     try {
       const pid = await this.#startTask(entry);
-      entry.directory.markStarted(this.#bootId);
-      entry.state = { state: 'running', pid };
+      this.#markRunning(entry, pid, Date.now());
       if (entry.earlyExit !== undefined) this.#exit(entry, entry.earlyExit);
       return pid;
     } catch (error) {
@@ -66,6 +65,11 @@ export class ContainerLifecycle {
     } finally {
       entry.isStarting = false;
     }
+  }
+
+  #markRunning(entry: ContainerEntry, pid: number, startedAtMs: number): void {
+    entry.directory.markStarted(this.#bootId, startedAtMs);
+    entry.state = { state: 'running', pid, startedAtMs };
   }
 
   async #startTask(entry: ContainerEntry): Promise<number> {
@@ -178,10 +182,10 @@ export class ContainerLifecycle {
     if (task?.status === 'stopped') {
       this.#exit(entry, exitOf(task.exitStatus, task.exitedAt));
     } else if (task !== undefined && task.status !== 'created') {
-      if (state.state === 'running') return;
-      // The daemon ended between the start and its note.
-      entry.directory.markStarted(this.#bootId);
-      entry.state = { state: 'running', pid: task.pid };
+      // A shim that does not answer in time has no pid to tell. A later look does.
+      if (state.state === 'running' && (state.pid > 0 || task.pid === 0)) return;
+      // The note may be missing: the daemon ended right after the start.
+      this.#markRunning(entry, task.pid, entry.directory.startedAtMs() ?? Date.now());
       this.#options.logs.open(entry.id, entry.directory.path, entry.record.logs);
     } else if (task === undefined && entry.directory.startedInBoot() !== undefined) {
       const hasRebooted = entry.directory.startedInBoot() !== this.#bootId;

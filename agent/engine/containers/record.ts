@@ -13,7 +13,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import path from 'node:path';
-import type { ContainerConfig, ContainerExit, LogSettings } from '../engine.ts';
+import type { ContainerConfig, ContainerExit, ContainerHealthCheck, LogSettings } from '../engine.ts';
 
 /** The part of a container's configuration that is needed after its creation. */
 export interface ContainerRecordFile {
@@ -26,6 +26,7 @@ export interface ContainerRecordFile {
   readonly tty: boolean;
   readonly stopSignal: string;
   readonly logs: LogSettings;
+  readonly healthCheck?: ContainerHealthCheck;
 }
 
 export interface ContainerPlaces {
@@ -85,8 +86,13 @@ export class ContainerDirectory {
   }
 
   /** `bootId` tells a container that a reboot has ended from one that was killed. */
-  markStarted(bootId: string): void {
-    this.#append({ bootId });
+  markStarted(bootId: string, startedAtMs: number): void {
+    this.#append({ bootId, startedAtMs });
+  }
+
+  /** Undefined when nobody noted it. */
+  startedAtMs(): number | undefined {
+    return this.#read().startedAtMs;
   }
 
   startedInBoot(): string | undefined {
@@ -134,6 +140,7 @@ export class ContainerDirectory {
 interface Steps {
   readonly record?: ContainerRecordFile;
   readonly bootId?: string;
+  readonly startedAtMs?: number;
   readonly exit?: ContainerExit;
 }
 

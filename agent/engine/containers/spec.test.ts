@@ -16,6 +16,7 @@ const image: ImageConfiguration = {
   user: '',
   stopSignal: '',
   volumes: [],
+  shell: [],
   labels: {},
 };
 

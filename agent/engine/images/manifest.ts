@@ -1,7 +1,9 @@
 // The documents that make up an image, OCI's and Docker's, read with limits: they come from strangers. Pure.
 
 import { createHash } from 'node:crypto';
+import { HEALTH_TIME_MS_MAX } from '../../../core/defaults.ts';
 import { SwarmError } from '../../../core/errors.ts';
+import type { HealthCheck } from '../../../core/generated/objects.ts';
 import { isDigest } from '../../../core/image-reference.ts';
 
 export const MEDIA_TYPES = {
@@ -44,6 +46,8 @@ export type ImageDocument =
   | ManifestDocument
   | { readonly kind: 'index'; readonly manifests: readonly Descriptor[] };
 
+const DEFAULT_SHELL: readonly string[] = ['/bin/sh', '-c'];
+
 /** What the engine uses of an image's configuration. */
 export interface ImageConfiguration {
   readonly platform: Platform;
@@ -56,6 +60,9 @@ export interface ImageConfiguration {
   readonly user: string;
   readonly stopSignal: string;
   readonly volumes: readonly string[];
+  /** What runs a line of a health check; never empty. */
+  readonly shell: readonly string[];
+  readonly healthCheck?: HealthCheck;
   readonly labels: Readonly<Record<string, string>>;
 }
 
@@ -87,6 +94,11 @@ function asString(value: unknown): string {
 
 function asStrings(value: unknown): string[] {
   return Array.isArray(value) ? value.filter((item) => typeof item === 'string') : [];
+}
+
+/** A whole number that is not negative, or 0: what an image says wrongly it does not say. */
+function asCount(value: unknown, max: number): number {
+  return typeof value === 'number' && value > 0 ? Math.min(Math.ceil(value), max) : 0;
 }
 
 function asStringMap(value: unknown): Record<string, string> {
@@ -153,6 +165,21 @@ export function isIndexType(mediaType: string): boolean {
   return mediaType === MEDIA_TYPES.ociIndex || mediaType === MEDIA_TYPES.dockerIndex;
 }
 
+/** Docker's HEALTHCHECK, which has its times in nanoseconds. */
+function readHealthCheck(value: unknown): HealthCheck | undefined {
+  if (typeof value !== 'object' || value === null) return undefined;
+  const json = value as Json;
+  const timeMs = (name: string) => asCount(Number(json[name]) / 1e6, HEALTH_TIME_MS_MAX);
+  return {
+    test: asStrings(json['Test']),
+    intervalMs: timeMs('Interval'),
+    timeoutMs: timeMs('Timeout'),
+    retries: asCount(json['Retries'], Number.MAX_SAFE_INTEGER),
+    startPeriodMs: timeMs('StartPeriod'),
+    startIntervalMs: timeMs('StartInterval'),
+  };
+}
+
 export function parseImageConfiguration(bytes: Uint8Array): ImageConfiguration {
   const json = parseDocument(bytes, 'image configuration');
   const run =
@@ -161,6 +188,8 @@ export function parseImageConfiguration(bytes: Uint8Array): ImageConfiguration {
   const diffIds = asArray(rootfs['diff_ids'], 'diff_ids', LAYERS_MAX).map(asString);
   if (!diffIds.every(isDigest)) throw broken('diff_ids are no digests');
   const createdAtMs = Date.parse(asString(json['created']));
+  const shell = asStrings(run['Shell']);
+  const healthCheck = readHealthCheck(run['Healthcheck']);
   return {
     platform: readPlatform(json),
     createdAtMs: Number.isNaN(createdAtMs) ? 0 : createdAtMs,
@@ -173,6 +202,8 @@ export function parseImageConfiguration(bytes: Uint8Array): ImageConfiguration {
     stopSignal: asString(run['StopSignal']),
     volumes: Object.keys(asObject(run['Volumes'] ?? {}, 'volumes')),
     labels: asStringMap(run['Labels']),
+    shell: shell.length > 0 ? shell : DEFAULT_SHELL,
+    ...(healthCheck && { healthCheck }),
   };
 }
 

@@ -124,5 +124,6 @@ const TEST_IMAGE = {
   user: '',
   stopSignal: '',
   volumes: [],
+  shell: [],
   labels: {},
 };
