@@ -233,12 +233,13 @@ export class Membership {
     const { nodeId, dataPathAddress } = this.#identity;
     const stateDirectory = path.join(this.#dataRoot, 'agent', 'tasks');
     mkdirSync(stateDirectory, { recursive: true, mode: 0o700 });
-    this.#networks = await openNetworks({
+    const network = await openNetworks({
       nodeId,
       dataPathAddress,
       onProblem: (problem) => onProblem('network', problem),
       onTunnelKey: () => this.#agent?.describeAgain(),
     });
+    this.#networks = network;
     return startAgent({
       nodeId,
       connect: () => this.#connectAgent(),
@@ -246,7 +247,7 @@ export class Membership {
       onNews: (news) => this.#follow(news),
       engine,
       onHealthCheck,
-      network: this.#networks,
+      network,
       stateDirectory,
       describe: () => ({
         ...describe(trustOf(this.#holder.current), dataPathAddress),

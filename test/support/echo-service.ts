@@ -1,7 +1,13 @@
 // A service that says who answers and who asked, and clients of it, as real containers: this machine's perl in its own files.
 
 import { execFile, spawn } from 'node:child_process';
-import { type ContainerSpec, emptyMount, type Mount, type Task } from '../../core/generated/objects.ts';
+import {
+  type ContainerSpec,
+  emptyHealthCheck,
+  emptyMount,
+  type Mount,
+  type Task,
+} from '../../core/generated/objects.ts';
 
 export const ECHO_PORT = 8000;
 
@@ -58,6 +64,12 @@ for (my $i = 0; !$count || $i < $count; $i++) {
   sleep($pause / 1000) if $pause; }
 `;
 
+const LISTENS = `
+use Socket; socket(my $s, PF_INET, SOCK_STREAM, 0) or die;
+exit !connect($s, pack_sockaddr_in(${ECHO_PORT}, INADDR_LOOPBACK));
+`;
+
+/** A task of it runs when it answers. */
 export function echoContainer(): Partial<ContainerSpec> {
   const mounts = SHARED.map(
     ([source, target]): Mount => ({ ...emptyMount, type: 'bind', source, target, readOnly: true }),
@@ -65,6 +77,13 @@ export function echoContainer(): Partial<ContainerSpec> {
   return {
     mounts,
     command: ['/bin/sh', '-c', 'exec /usr/bin/perl -e "$0" "$HOSTNAME" "$1"', SERVER, String(ECHO_PORT)],
+    healthCheck: {
+      ...emptyHealthCheck,
+      test: ['CMD', '/usr/bin/perl', '-e', LISTENS],
+      intervalMs: 30_000,
+      startPeriodMs: 10_000,
+      startIntervalMs: 50,
+    },
   };
 }
 
