@@ -54,8 +54,10 @@ const MEMORY_FILE = 'cluster-networks';
 const MEMORY_DELAY_MS = 1_000;
 /** Of this process and of all that it starts. */
 const HOST_NAMESPACE = '/proc/self/ns/net';
-/** Long enough for all nodes to hear that a task takes no more connections: managers collect changes for 10 ms. */
-const DRAIN_MS = 250;
+/** Between the moment when all nodes were told that a task takes no more connections, and its end. */
+const DRAIN_MS = 200;
+/** A manager that is busy or gone must not keep a task from ending. */
+const TOLD_LIMIT_MS = 1_000;
 const AUDIT_PERIOD_MS = 30_000;
 const KEY_LIFE_MS = 12 * 3_600_000;
 
@@ -68,6 +70,8 @@ export class ClusterNetworks implements TaskNetworks {
   /** For networks that are sent in clear, and for encrypted ones. */
   readonly #overlays = new Map<boolean, Promise<Overlay>>();
   #tunnel: Tunnel | undefined;
+  /** Called when the managers have said something. */
+  readonly #notices = new Set<() => void>();
   #rotationTimer: NodeJS.Timeout | undefined;
   #memoryTimer: NodeJS.Timeout | undefined;
   #auditTimer: NodeJS.Timeout | undefined;
@@ -97,6 +101,7 @@ export class ClusterNetworks implements TaskNetworks {
   hear(assignments: Assignments): void {
     const changed = this.#book.hear(assignments);
     for (const id of changed) this.#followers.follow(id);
+    for (const notice of [...this.#notices]) notice();
     if (changed.size > 0) this.#memoryTimer ??= setTimeout(() => this.#remember(), MEMORY_DELAY_MS);
   }
 
@@ -139,7 +144,20 @@ export class ClusterNetworks implements TaskNetworks {
     if (!this.#attached.has(id)) return;
     const wasServing = this.#book.isServing(id);
     for (const networkId of this.#book.leave(id)) this.#followers.follow(networkId);
-    if (wasServing) await delay(DRAIN_MS);
+    if (wasServing) await this.#untilOthersKnow(id);
+  }
+
+  /** The managers tell all nodes at once, this one among them; the others need a moment to follow. */
+  async #untilOthersKnow(id: string): Promise<void> {
+    const told = Promise.withResolvers<void>();
+    const notice = () => {
+      if (!this.#book.isServing(id)) told.resolve();
+    };
+    this.#notices.add(notice);
+    notice();
+    await Promise.race([told.promise, delay(TOLD_LIMIT_MS)]);
+    this.#notices.delete(notice);
+    await delay(DRAIN_MS);
   }
 
   async detach(id: string): Promise<void> {
