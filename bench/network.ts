@@ -1,10 +1,12 @@
-// The overlay of one node, without a peer: how long a container waits for its network, how long a service's change takes
-// among a thousand, and how many names a core serves. In namespaces: the machine's own network is not touched.
+// The overlay: how long a container waits for its network, how long a service's change takes among a thousand and that of
+// a thousand published ports, how many names a core serves, and what a connection costs (mesh.ts). In namespaces: the
+// machine's own network is not touched.
 
 import { join } from 'node:path';
 import type { OverlayNetwork } from '../agent/network/overlay/overlay.ts';
-import { type OverlayHost, OverlayLab } from '../test/network/overlay-lab.ts';
+import { ingress, type OverlayHost, OverlayLab } from '../test/network/overlay-lab.ts';
 import type { BenchOptions } from './main.ts';
+import { meshBench } from './mesh.ts';
 import { againstFloor, againstLimit, median, percentile, type Row } from './report.ts';
 
 const WIRINGS = 400;
@@ -12,6 +14,8 @@ const WIRINGS_QUICK = 100;
 const SERVICES = 1000;
 const BACKENDS = 16;
 const UPDATES = 2000;
+const PORTS = 1000;
+const PORT_UPDATES = 200;
 const DNS_SECONDS = 10;
 const DNS_SECONDS_QUICK = 3;
 const DNS_IN_FLIGHT = 64;
@@ -28,8 +32,12 @@ const network: OverlayNetwork = {
   isInternal: false,
 };
 
-/** Bars: wiring < 2 ms and a service's update among 1,000 < 0.1 ms (medians); 50,000 names a second of one core. */
+/** Bars: see mesh.ts; wiring < 2 ms and a service's update among 1,000 < 0.1 ms (medians); 50,000 names a second of one core. */
 export async function networkBench({ isQuick }: BenchOptions): Promise<Row[]> {
+  return [...(await overlayBench(isQuick)), ...(await meshBench(isQuick))];
+}
+
+async function overlayBench(isQuick: boolean): Promise<Row[]> {
   await using lab = new OverlayLab(1);
   await lab.ready();
   const host = lab.hosts[0]!;
@@ -37,6 +45,7 @@ export async function networkBench({ isQuick }: BenchOptions): Promise<Row[]> {
   return [
     ...(await measureWiring(host, isQuick ? WIRINGS_QUICK : WIRINGS)),
     ...(await measureUpdates(host)),
+    ...(await measurePorts(host)),
     ...(await measureNames(lab, host, isQuick ? DNS_SECONDS_QUICK : DNS_SECONDS)),
   ];
 }
@@ -67,6 +76,19 @@ async function measureUpdates(host: OverlayHost): Promise<Row[]> {
       UPDATE_MS_MAX,
     ),
     { what: 'the same, p99', value: percentile(times, 0.99), unit: 'ms' },
+  ];
+}
+
+async function measurePorts(host: OverlayHost): Promise<Row[]> {
+  await host.ensure(ingress);
+  const argument = { networkId: ingress.id, ports: PORTS, backends: BACKENDS, rounds: PORT_UPDATES };
+  const { allMs, changeMs } = await host.overlay.call<{ allMs: number; changeMs: number[] }>(
+    'measurePorts',
+    argument,
+  );
+  return [
+    { what: `${PORTS} ports published, ${BACKENDS} backends`, value: allMs, unit: 'ms' },
+    { what: 'one of them changed', value: median(changeMs), unit: 'ms' },
   ];
 }
 

@@ -22,7 +22,7 @@ export function againstPeer(what: string, unit: string, value: number, peer: num
     unit,
     peer: round(peer),
     ratio: round(ratio),
-    target: `ratio ≤ ${ratioMax}`,
+    target: `ratio ≤ ${round(ratioMax)}`,
     ok: ratio <= ratioMax,
   };
 }

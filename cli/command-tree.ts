@@ -202,6 +202,24 @@ const network: CommandGroup = {
   ],
 };
 
+const net: CommandGroup = {
+  name: 'net',
+  summary: 'Find out what is wrong with the traffic between services',
+  unsupported: [],
+  children: [
+    {
+      name: 'audit',
+      summary: 'Compare what nodes have in the kernel with what they should have',
+      load: () => import('./commands/net/audit.ts'),
+    },
+    {
+      name: 'trace',
+      summary: 'Follow a connection from a service or task to a service, hop by hop',
+      load: () => import('./commands/net/trace.ts'),
+    },
+  ],
+};
+
 const image: CommandGroup = {
   name: 'image',
   summary: "Manage this node's images",
@@ -280,6 +298,7 @@ export const commandTree: CommandGroup = {
     node,
     service,
     network,
+    net,
     image,
     swarm,
     {

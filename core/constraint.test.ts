@@ -18,6 +18,7 @@ const node: Node = {
   roleMessage: '',
   renewalAskedAtMs: 0,
   dataPathAddress: '',
+  tunnelAddress: '',
 };
 
 test('every key of Swarm is compared, without regard to case', () => {

@@ -3,8 +3,8 @@
 
 # Debian packages: what a node needs, and what the demonstration's image is made from.
 NODE_PACKAGES="containerd runc crun busybox-static"
-# What only the tests need: a registry, Prometheus, etcd, openssl, CFSSL, and the tools that look at networks from outside.
-TEST_PACKAGES="docker-registry prometheus etcd-server etcd-client openssl golang-cfssl nftables iproute2 procps"
+# What only the tests need: other firewalls, a registry, Prometheus, etcd, openssl, CFSSL, and the tools that look at networks from outside.
+TEST_PACKAGES="wireguard-go wireguard-tools docker.io ufw firewalld iptables dbus docker-registry prometheus etcd-server etcd-client openssl golang-cfssl nftables iproute2 procps"
 
 say() { printf '%s\n' "$*"; }
 fail() { printf 'error: %s\n' "$1" >&2; [ $# -lt 2 ] || printf '       %s\n' "$2" >&2; exit 1; }

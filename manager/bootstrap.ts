@@ -86,5 +86,6 @@ function putFirstManager(
     roleMessage: '',
     renewalAskedAtMs: 0,
     dataPathAddress,
+    tunnelAddress: '',
   });
 }

@@ -201,6 +201,7 @@ function assembleDoors(
       clock,
       randomBytes,
       logBroker,
+      questions: dispatcher.questions,
       tool,
       consensus,
       leaderAddress: () => log.leadership.leaderAddress,

@@ -3,6 +3,8 @@
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import { nodeStateNumbers } from '../core/generated/objects.ts';
 import { isWanted, TASK_STATES } from '../core/task-state.ts';
+import type { NetworkUse } from '../proto/generated/control.ts';
+import { tallyNetworks } from './control/network-use.ts';
 import type { RaftStatus } from './raft-host/host-options.ts';
 import type { Leadership } from './store/replicated-log.ts';
 import type { TablesView } from './store/tables.ts';
@@ -52,6 +54,7 @@ export class ManagerMetrics {
     addLogGauges(sources, this.#registry);
     addObjectGauges(sources, this.#registry);
     addServiceGauges(sources, this.#registry);
+    addNetworkGauges(sources, this.#registry);
   }
 
   /** Counts one duration, in milliseconds, into the histogram of this name. */
@@ -180,4 +183,23 @@ function addServiceGauges({ view }: MetricSources, registry: Registry): void {
       for (const task of view().tasksOfService(id))
         g.inc({ service_id: id, service_name: spec.name, state: task.status.state });
   });
+}
+
+function addNetworkGauges({ view }: MetricSources, registry: Registry): void {
+  const labels = ['network_id', 'network_name'];
+  const perNetwork = (name: string, help: string, read: (use: NetworkUse) => number) =>
+    gauge(registry, name, help, labels, (g) => {
+      for (const [id, { use }] of tallyNetworks(view()))
+        g.set({ network_id: id, network_name: view().network.get(id)?.spec.name ?? '' }, read(use));
+    });
+  perNetwork(
+    'tsswarm_network_addresses_used',
+    'IPv4 addresses of services and tasks in a network.',
+    ({ taskAddresses, serviceAddresses }) => taskAddresses + serviceAddresses,
+  );
+  perNetwork(
+    'tsswarm_network_addresses_capacity',
+    'IPv4 addresses that a network can give out.',
+    ({ capacity }) => capacity,
+  );
 }

@@ -1,15 +1,13 @@
 // The daemon of one machine: owns the engine and the network, and while the node is in a cluster its membership. Membership
 // changes go through here and leave nothing half-done.
 
-import { randomBytes } from 'node:crypto';
 import { existsSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import type { Engine, EngineDescription } from '../agent/engine/engine.ts';
-import type { LocalNetwork } from '../agent/network/local-network.ts';
+import type { ClusterNetworks } from '../agent/network/cluster-networks.ts';
 import { sleep } from '../core/clock.ts';
 import { messageOf, SwarmError } from '../core/errors.ts';
 import { emptyNodeTrust, type NodeDescription, type NodeTrust } from '../core/generated/objects.ts';
-import { newId } from '../core/ids.ts';
 import { parseUnlockKey } from '../core/unlock-key.ts';
 import { VERSION } from '../core/version.ts';
 import type { EtcdSettings } from '../manager/etcd-log/settings.ts';
@@ -33,7 +31,7 @@ import { eraseClusterStore, foundClusterStore, requireSameStore } from './cluste
 import { type DaemonConfig, etcdSettings } from './config.ts';
 import { examineHost, requireFit } from './examine.ts';
 import { asItIs, foundingOf } from './founding.ts';
-import { deleteIdentity, type Identity, readIdentity, writeIdentity } from './identity.ts';
+import { deleteIdentity, type Identity, newIdentity, readIdentity, writeIdentity } from './identity.ts';
 import { joinCluster } from './joining.ts';
 import { nodeLog } from './log.ts';
 import { chooseAddresses, describeMachine, mtuOf } from './machine.ts';
@@ -48,7 +46,8 @@ export interface DaemonOptions {
   readonly config: DaemonConfig;
   readonly program: string;
   readonly engine: Engine;
-  readonly network: LocalNetwork;
+  /** What other firewalls do to containers, in sentences. */
+  readonly firewallWarnings: () => readonly string[];
   readonly openNetworks: OpenNetworks;
   readonly onHealthCheck: (isSuccess: boolean) => void;
 }
@@ -111,7 +110,7 @@ export class Daemon {
       if (request.forceNewCluster) return this.#forceNewCluster(request);
       this.#requireNoMembership();
       const founding = foundingOf(request);
-      const identity = this.#newIdentity(request);
+      const identity = newIdentity(request, this.#etcd === undefined ? 'raft' : 'etcd');
       // What a daemon left that died while it left: a new manager must not replay an old cluster.
       this.#eraseState();
       await foundClusterStore(this.#etcd, identity.clusterId);
@@ -131,7 +130,7 @@ export class Daemon {
     return this.#serialized(async () => {
       this.#requireOwnStore('cluster restore');
       this.#requireNoMembership();
-      const fresh = this.#newIdentity({ ...emptyInitRequest, advertiseAddress });
+      const fresh = newIdentity({ ...emptyInitRequest, advertiseAddress }, 'raft');
       this.#eraseState();
       try {
         const clusterId = await restoreManager(
@@ -172,7 +171,7 @@ export class Daemon {
 
   /** What of this machine stands in the way of the cluster, and what will hurt. Asks the managers that it knows, or these. */
   examine({ managers }: ExamineRequest): Promise<Finding[]> {
-    const { config, network } = this.#options;
+    const { config, firewallWarnings } = this.#options;
     const own = this.#membership?.identity;
     const known = own?.managers.filter((address) => address !== own.advertiseAddress) ?? [];
     return examineHost({
@@ -180,7 +179,7 @@ export class Daemon {
       dataRoot: config['data-root'],
       runDir: config['run-dir'],
       engine: this.#engineFacts,
-      networkWarnings: network.warnings,
+      networkWarnings: firewallWarnings(),
       isLog: this.#membership?.role === 'manager' && this.#etcd === undefined,
     });
   }
@@ -238,7 +237,10 @@ export class Daemon {
       nodeId: identity?.nodeId ?? '',
       clusterId: identity?.clusterId ?? '',
       manager: this.#membership?.role === 'manager' || this.#locked !== undefined,
-      description: this.#describe(this.#membership?.trust ?? emptyNodeTrust, identity?.dataPathAddress),
+      description: {
+        ...this.#describe(this.#membership?.trust ?? emptyNodeTrust, identity?.dataPathAddress),
+        tunnelKey: this.networks?.tunnelKey ?? '',
+      },
       dataRoot: config['data-root'],
       cgroupVersion: this.#engineFacts.cgroupVersion,
       containersRunning: running,
@@ -246,7 +248,7 @@ export class Daemon {
       images: images.length,
       advertiseAddress: identity?.advertiseAddress ?? '',
       metricsAddress: this.metricsAddress,
-      warnings: [...this.#engineFacts.warnings, ...this.#options.network.warnings],
+      warnings: [...this.#engineFacts.warnings, ...this.#options.firewallWarnings()],
       containerdVersion: this.#engineFacts.containerdVersion,
       runtimeName: this.#engineFacts.runtime,
       store: describeStore(this.#etcd),
@@ -255,11 +257,15 @@ export class Daemon {
     };
   }
 
-  #describe(trust: NodeTrust, dataPathAddress = ''): NodeDescription {
+  #describe(trust: NodeTrust, dataPathAddress = ''): Omit<NodeDescription, 'tunnelKey'> {
     const { containerdVersion, runtime } = this.#engineFacts;
     const facts = { version: VERSION, runtime: `containerd ${containerdVersion}, ${runtime}` };
     const machine = describeMachine({ ...facts, labels: this.#options.config.label });
     return { ...machine, trust, dataPathMtu: mtuOf(dataPathAddress) };
+  }
+
+  get networks(): ClusterNetworks | undefined {
+    return this.#membership?.networks;
   }
 
   /** Ends the agent and the manager; containers go on. */
@@ -397,16 +403,6 @@ export class Daemon {
       });
     this.#change = next;
     return next;
-  }
-
-  #newIdentity(request: InitRequest): Identity {
-    return {
-      nodeId: newId(randomBytes),
-      clusterId: newId(randomBytes),
-      ...chooseAddresses(request),
-      managers: [],
-      store: this.#etcd === undefined ? 'raft' : 'etcd',
-    };
   }
 
   async #endMembership(): Promise<void> {

@@ -6,6 +6,7 @@ import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync 
 import path from 'node:path';
 import { messageOf, SwarmError } from '../core/errors.ts';
 import { newId } from '../core/ids.ts';
+import { chooseAddresses } from './machine.ts';
 
 export interface Identity {
   readonly nodeId: string;
@@ -25,6 +26,20 @@ export interface Identity {
 }
 
 const FILE = 'node.json';
+
+/** The first node of a new cluster. Throws what `chooseAddresses` throws. */
+export function newIdentity(
+  addresses: Parameters<typeof chooseAddresses>[0],
+  store: Identity['store'],
+): Identity {
+  return {
+    nodeId: newId(randomBytes),
+    clusterId: newId(randomBytes),
+    ...chooseAddresses(addresses),
+    managers: [],
+    store,
+  };
+}
 
 /** Undefined when this node is in no cluster. */
 export function readIdentity(dataRoot: string): Identity | undefined {

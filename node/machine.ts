@@ -22,7 +22,7 @@ export function describeMachine({
   version,
   runtime,
   labels,
-}: EngineFacts): Omit<NodeDescription, 'trust' | 'dataPathMtu'> {
+}: EngineFacts): Omit<NodeDescription, 'trust' | 'dataPathMtu' | 'tunnelKey'> {
   return {
     hostname: os.hostname(),
     platform: { os: 'linux', architecture: normalArchitecture(os.machine()) },

@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { type Agent, type AgentOptions, startAgent } from '../agent/agent.ts';
 import type { ClusterNetworks } from '../agent/network/cluster-networks.ts';
 import { parseHostPort } from '../core/addresses.ts';
-import { hasCode, messageOf, SwarmError } from '../core/errors.ts';
+import { messageOf, SwarmError } from '../core/errors.ts';
 import {
   emptyNodeTrust,
   type NodeDescription,
@@ -19,11 +19,7 @@ import type { EtcdSettings } from '../manager/etcd-log/settings.ts';
 import { IdentityHolder } from '../manager/identity-holder.ts';
 import { ManagerHealthService } from '../proto/generated/control.ts';
 import type { ClusterNews } from '../proto/generated/dispatcher.ts';
-import {
-  emptyIssueCertificateRequest,
-  MembershipService,
-  NodeCaService,
-} from '../proto/generated/membership.ts';
+import { MembershipService } from '../proto/generated/membership.ts';
 import { describeCertificate, renewalAt } from '../rpc/certificates.ts';
 import { type Channel, createClient, openChannel, openTlsChannel, withChannel } from '../rpc/client.ts';
 import { clientCredentials, type TlsIdentity } from '../rpc/tls.ts';
@@ -33,6 +29,7 @@ import type { DaemonConfig } from './config.ts';
 import { type Identity, writeIdentity } from './identity.ts';
 import { nodeLog } from './log.ts';
 import { chooseAddresses } from './machine.ts';
+import { askManagers, CALL_LIMIT_MS, type Managers, requestCertificate } from './manager-calls.ts';
 import { ManagerList } from './manager-list.ts';
 import { superviseManager } from './manager-process.ts';
 import { systemClock } from './system-clock.ts';
@@ -42,7 +39,7 @@ export interface MembershipOptions extends Pick<AgentOptions, 'engine' | 'onHeal
   readonly config: DaemonConfig;
   readonly program: string;
   readonly openNetworks: OpenNetworks;
-  readonly describe: (trust: NodeTrust, dataPathAddress: string) => NodeDescription;
+  readonly describe: (trust: NodeTrust, dataPathAddress: string) => Omit<NodeDescription, 'tunnelKey'>;
   readonly etcd: EtcdSettings | undefined;
   /** Told why something does not work, for the node's status; empty when it does again. */
   readonly onProblem: (
@@ -56,6 +53,7 @@ export type OpenNetworks = (member: {
   readonly nodeId: string;
   readonly dataPathAddress: string;
   readonly onProblem: (problem: string) => void;
+  readonly onTunnelKey: () => void;
 }) => Promise<ClusterNetworks>;
 
 /** How a membership begins. */
@@ -76,7 +74,6 @@ const AGENT_CHANNEL_OPTIONS = {
   'grpc.keepalive_permit_without_calls': 1,
   'grpc.use_local_subchannel_pool': 1,
 };
-const CALL_LIMIT_MS = 10_000;
 const OWN_CERTIFICATE_POLL_MS = 20;
 // The others are asked every few seconds.
 const OWN_CERTIFICATE_POLLS = 250;
@@ -145,6 +142,11 @@ export class Membership {
     return this.#holder.isEmpty ? emptyNodeTrust : trustOf(this.#holder.current);
   }
 
+  /** Of the tasks of this node; undefined before its agent has started. */
+  get networks(): ClusterNetworks | undefined {
+    return this.#networks;
+  }
+
   /** A manager has told this node the news. */
   get isConnected(): boolean {
     return this.#isConnected;
@@ -176,7 +178,7 @@ export class Membership {
 
   /** The cluster forgets this node's part in it. Throws when the managers refuse or cannot be reached. */
   leaveCluster(): Promise<unknown> {
-    return this.#askManagers(this.#connect(), (channel) =>
+    return askManagers(this.#connect(), this.#others, (channel) =>
       createClient(MembershipService, channel).leaveCluster({}, { timeoutMs: CALL_LIMIT_MS }),
     );
   }
@@ -231,11 +233,13 @@ export class Membership {
     const { nodeId, dataPathAddress } = this.#identity;
     const stateDirectory = path.join(this.#dataRoot, 'agent', 'tasks');
     mkdirSync(stateDirectory, { recursive: true, mode: 0o700 });
-    this.#networks = await openNetworks({
+    const network = await openNetworks({
       nodeId,
       dataPathAddress,
       onProblem: (problem) => onProblem('network', problem),
+      onTunnelKey: () => this.#agent?.describeAgain(),
     });
+    this.#networks = network;
     return startAgent({
       nodeId,
       connect: () => this.#connectAgent(),
@@ -243,9 +247,12 @@ export class Membership {
       onNews: (news) => this.#follow(news),
       engine,
       onHealthCheck,
-      network: this.#networks,
+      network,
       stateDirectory,
-      describe: () => describe(trustOf(this.#holder.current), this.#identity.dataPathAddress),
+      describe: () => ({
+        ...describe(trustOf(this.#holder.current), dataPathAddress),
+        tunnelKey: network.tunnelKey,
+      }),
       clock: systemClock,
       random: Math.random,
     });
@@ -296,7 +303,7 @@ export class Membership {
       const isOthersTurn = !this.#holder.isEmpty && attempt % OWN_CERTIFICATE_POLLS === 0;
       try {
         const channel = isOthersTurn ? this.#connectToOthers() : this.#ownManager();
-        return await withChannel(channel, (open) => this.#request(open));
+        return await withChannel(channel, (open) => requestCertificate(this.#tool, open));
       } catch (error) {
         nodeLog.debug({ error: messageOf(error) }, 'the manager has no certificate for this node yet');
         await delay(OWN_CERTIFICATE_POLL_MS, undefined, { signal: this.#stopping.signal });
@@ -304,27 +311,8 @@ export class Membership {
     }
   }
 
-  /** A new certificate for a new key. */
-  async #request(channel: Channel): Promise<TlsIdentity> {
-    const { keyPem, requestPem } = await this.#tool.createKeyAndRequest();
-    const { certificate, roots } = await createClient(NodeCaService, channel).issueCertificate(
-      { ...emptyIssueCertificateRequest, request: requestPem },
-      { timeoutMs: CALL_LIMIT_MS },
-    );
-    return { certificate, key: keyPem, roots };
-  }
-
-  /** Over the first connection, and when nobody answers there, of one manager after the other. */
-  async #askManagers<T>(first: Channel, use: (channel: Channel) => Promise<T>): Promise<T> {
-    let channel = first;
-    for (let left = this.#managers.addresses.length; ; left--) {
-      try {
-        return await withChannel(channel, use);
-      } catch (error) {
-        if (left === 0 || !hasCode(error, 'unavailable')) throw error;
-        channel = this.#connectToOthers();
-      }
-    }
+  get #others(): Managers {
+    return { count: this.#managers.addresses.length, next: () => this.#connectToOthers() };
   }
 
   #keep(tls: TlsIdentity): void {
@@ -408,7 +396,7 @@ export class Membership {
   async #renew(role: NodeRole): Promise<void> {
     // For its own node a manager signs even when there is no leader. That it was demoted others may know sooner.
     const first = role === 'manager' ? this.#connect() : this.#connectToOthers();
-    const tls = await this.#askManagers(first, (channel) => this.#request(channel));
+    const tls = await askManagers(first, this.#others, (channel) => requestCertificate(this.#tool, channel));
     this.#keep(tls);
     this.#agent?.describeAgain();
     nodeLog.info({ role: trustOf(tls).role, 'expires.ms': trustOf(tls).expiresAtMs }, 'certificate renewed');

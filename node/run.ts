@@ -8,6 +8,7 @@ import { openEngine } from '../agent/engine/open.ts';
 import { engineLog, networkLog } from '../agent/log.ts';
 import { AgentMetrics } from '../agent/metrics.ts';
 import { ClusterNetworks, destroyClusterNetworks } from '../agent/network/cluster-networks.ts';
+import { HostFirewall } from '../agent/network/host-firewall.ts';
 import { destroyLocalNetwork, openLocalNetwork } from '../agent/network/local-network.ts';
 import { SwarmError } from '../core/errors.ts';
 import { VERSION } from '../core/version.ts';
@@ -37,11 +38,20 @@ export async function runDaemon(config: DaemonConfig): Promise<void> {
   await using network = await openLocalNetwork({ ...networkOptions(config), logger: networkLog });
   // From here on a failure has to end what runs already, or the process would stay half alive.
   await using started = new AsyncDisposableStack();
-  const daemon = await Daemon.open({
+  let daemon: Daemon | undefined;
+  await using firewall = await HostFirewall.open({
+    dataPathPort: () => daemon?.networks?.dataPathPort,
+    onChange: () => {
+      network.repair();
+      void daemon?.networks?.audit();
+    },
+    logger: networkLog,
+  });
+  daemon = await Daemon.open({
     config,
     program: currentProgram(),
     engine,
-    network,
+    firewallWarnings: () => firewall.warnings,
     onHealthCheck: (isSuccess) => metrics.countHealthCheck(isSuccess),
     openNetworks: (member) =>
       ClusterNetworks.open({

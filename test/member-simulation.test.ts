@@ -14,7 +14,7 @@ setLogLevel('silent');
 const DURATION_MS = 60_000;
 const FIXED = Array.from({ length: 10 }, (_, position) => position + 1);
 /** Each is noticed within so many seeds. */
-const SEEDS_MAX = 4;
+const SEEDS_MAX = 16;
 const MUTANTS = [
   'a manager becomes a worker before it has left the members',
   'nodes are not told of their new role',

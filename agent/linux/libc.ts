@@ -17,6 +17,7 @@ export const libcFunctions = {
   fallocate: libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)'),
   socket: libc.func('int socket(int domain, int type, int protocol)'),
   bind: libc.func('int bind(int fd, const void *address, uint32_t length)'),
+  connect: libc.func('int connect(int fd, const void *address, uint32_t length)'),
   listen: libc.func('int listen(int fd, int backlog)'),
   shutdown: libc.func('int shutdown(int fd, int how)'),
   getsockname: libc.func('int getsockname(int fd, _Out_ void *address, _Inout_ uint32_t *length)'),

@@ -68,6 +68,16 @@ export class NetlinkSocket implements Disposable {
     if (messages.length > 0) this.#exchange([beginBatch, ...messages, endBatch], messages.length);
   }
 
+  /** The one answer to a question that changes nothing. */
+  ask(message: NetlinkMessage): NetlinkReply {
+    this.#send([encodeMessage(message, this.#sequence++, 0)]);
+    const [reply] = this.#receive() ?? [];
+    if (reply === undefined) throw new NetlinkError(message.what, EAGAIN, 'there is no answer');
+    if (reply.type !== netlinkTypes.error) return reply;
+    const { errno, explanation } = decodeError(reply);
+    throw new NetlinkError(message.what, errno, explanation);
+  }
+
   /** Everything that a dump request lists. */
   dump(message: NetlinkMessage): NetlinkReply[] {
     this.#send([encodeMessage(message, this.#sequence++, netlinkFlags.dump)]);

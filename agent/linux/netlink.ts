@@ -50,6 +50,12 @@ export function uint8(value: number): Buffer {
   return Buffer.from([value]);
 }
 
+export function uint16(value: number): Buffer {
+  const buffer = Buffer.alloc(2);
+  buffer.writeUInt16LE(value);
+  return buffer;
+}
+
 export function uint32(value: number): Buffer {
   const bytes = Buffer.alloc(4);
   bytes.writeUInt32LE(value >>> 0);

@@ -65,6 +65,9 @@ const fields = {
   addressProtocolPort: concatenation('address', 'protocol', 'port'),
   protocolPort: concatenation('protocol', 'port'),
   protocolPortSlot: concatenation('protocol', 'port', 'mark'),
+  mark: concatenation('mark'),
+  markPair: concatenation('mark', 'mark'),
+  markPairProtocolPort: concatenation('mark', 'mark', 'protocol', 'port'),
   interfaceName: { type: types.interfaceName, bytes: 16 },
   verdict: { type: types.verdict, bytes: 16 },
 } as const;
@@ -73,7 +76,7 @@ export interface SetOptions {
   readonly name: string;
   readonly key: Exclude<keyof typeof fields, 'verdict'>;
   /** A map when present. */
-  readonly value?: 'address' | 'addressPort' | 'verdict';
+  readonly value?: 'address' | 'addressPort' | 'mark' | 'verdict';
 }
 
 /** `id` is unique in its transaction. */
@@ -181,11 +184,13 @@ export function decodeElements(reply: NetlinkReply): SetElement[] {
   });
 }
 
+const THIRD_REGISTER = SECOND_REGISTER + 1;
+
 function lookup(set: string, attributes: readonly Attribute[]): Attribute {
   return expression('lookup', [[1, text(set)], [2, uint32BigEndian(FIRST_REGISTER)], ...attributes]);
 }
 
-const THIRD_REGISTER = SECOND_REGISTER + 1;
+const ADDRESS_BYTES = 4;
 const LOOKUP_INVERTED = 1;
 
 function isMember(set: string, wanted = true): Attribute {
@@ -204,6 +209,29 @@ export function destinationIsIn(set: string): Attribute[] {
 /** The rule ends unless the pair of the packet's addresses is in the set. */
 export function addressesAreIn(set: string): Attribute[] {
   return [loadAddress('source'), loadAddress('destination', SECOND_REGISTER), isMember(set)];
+}
+
+/** What the map holds for the packet's source, then for its destination; the rule ends where it holds nothing. */
+function loadGroups(map: string): Attribute[] {
+  const groupOf = (side: keyof typeof ipv4Offsets, register: number): Attribute[] => [
+    loadAddress(side, register),
+    expression('lookup', [
+      [1, text(map)],
+      [2, uint32BigEndian(register)],
+      [3, uint32BigEndian(register)],
+    ]),
+  ];
+  return [...groupOf('source', FIRST_REGISTER), ...groupOf('destination', SECOND_REGISTER)];
+}
+
+/** The rule ends unless the pair of the groups that the packet's addresses are in is in the set. */
+export function groupsAreIn(map: string, set: string): Attribute[] {
+  return [...loadGroups(map), isMember(set)];
+}
+
+/** The same for the groups with the packet's protocol and destination port. */
+export function groupsAndPortAreIn(map: string, set: string): Attribute[] {
+  return [...loadGroups(map), ...loadPort(THIRD_REGISTER), isMember(set)];
 }
 
 const META_INPUT_NAME = 6;
@@ -237,31 +265,51 @@ export function destinationPortIsIn(set: string): Attribute[] {
 }
 
 const RANDOM = 1;
+/** Jenkins, with a seed of its own choice the kernel would hash differently on each node. */
+const HASH_SEED = 1;
 
-function loadRandomSlot(slots: number, register: number): Attribute {
-  return expression('numgen', [
-    [1, uint32BigEndian(register)],
-    [2, uint32BigEndian(slots)],
-    [3, uint32BigEndian(RANDOM)],
-    [4, uint32BigEndian(0)],
-  ]);
+/** A number below `slots`: a random one, or one that follows from the packet's source address. */
+export interface SlotChoice {
+  readonly slots: number;
+  readonly pick: 'random' | 'client-address';
 }
 
-/** DNAT to what the map holds for the packet's destination and a random one of that many slots. */
-export function translateToRandomSlot(map: string, slots: number): Attribute[] {
+function loadSlot({ slots, pick }: SlotChoice, register: number): Attribute[] {
+  if (pick === 'random') {
+    const random = expression('numgen', [
+      [1, uint32BigEndian(register)],
+      [2, uint32BigEndian(slots)],
+      [3, uint32BigEndian(RANDOM)],
+      [4, uint32BigEndian(0)],
+    ]);
+    return [random];
+  }
+  const hash = expression('hash', [
+    [1, uint32BigEndian(register + 1)],
+    [2, uint32BigEndian(register)],
+    [3, uint32BigEndian(ADDRESS_BYTES)],
+    [4, uint32BigEndian(slots)],
+    [5, uint32BigEndian(HASH_SEED)],
+    [7, uint32BigEndian(0)],
+  ]);
+  return [loadAddress('source', register + 1), hash];
+}
+
+/** DNAT to what the map holds for the packet's destination and a slot. */
+export function translateToSlot(map: string, choice: SlotChoice): Attribute[] {
   return [
     loadAddress('destination'),
-    loadRandomSlot(slots, SECOND_REGISTER),
+    ...loadSlot(choice, SECOND_REGISTER),
     lookup(map, [[3, uint32BigEndian(FIRST_REGISTER)]]),
     translateDestination(),
   ];
 }
 
-/** DNAT to the address and port that the map holds for the packet's protocol, port and a random slot. */
-export function translatePortToRandomSlot(map: string, slots: number): Attribute[] {
+/** DNAT to the address and port that the map holds for the packet's protocol, port and a slot. */
+export function translatePortToSlot(map: string, choice: SlotChoice): Attribute[] {
   return [
     ...loadPort(FIRST_REGISTER),
-    loadRandomSlot(slots, THIRD_REGISTER),
+    ...loadSlot(choice, THIRD_REGISTER),
     lookup(map, [[3, uint32BigEndian(FIRST_REGISTER)]]),
     translateDestinationAndPort(),
   ];

@@ -1,5 +1,5 @@
-// nf_tables: expressions that remember by which machine's MAC address a connection came, and send its answers there. A
-// mark is the last four bytes of that address, as they are in the header.
+// nf_tables: expressions that tell apart connections by the machine that they came from, and send its answers there. A
+// mark is the last four bytes of the machine's MAC address, as they are in the header, a zone the last two.
 
 import { type Attribute, uint8, uint32, uint32BigEndian } from './netlink.ts';
 import {
@@ -16,11 +16,14 @@ import {
 const META_MARK = 3;
 const CONNECTION_DIRECTION = 1;
 const CONNECTION_MARK = 3;
+const CONNECTION_ZONE = 17;
 const directions = { original: 0, reply: 1 } as const;
 const MAC_MARK_BYTES = 4;
+const MAC_ZONE_BYTES = 2;
 /** Behind the first two bytes of the destination's address, and of the source's. */
 const DESTINATION_MARK_OFFSET = 2;
 const SOURCE_MARK_OFFSET = 8;
+const SOURCE_ZONE_OFFSET = 10;
 const NO_CHECKSUM = 0;
 
 /** Which way the packet goes, seen from who began the connection. Errors about a connection's packets count as well. */
@@ -40,6 +43,21 @@ export function markConnectionBySourceMac(): Attribute[] {
     loadPayload(LINK_HEADER, SOURCE_MARK_OFFSET, MAC_MARK_BYTES),
     expression('ct', [
       [2, uint32BigEndian(CONNECTION_MARK)],
+      [4, uint32BigEndian(FIRST_REGISTER)],
+    ]),
+  ];
+}
+
+/**
+ * Before connection tracking: what comes from different machines is never the same connection. Answers have no zone, so
+ * when two connections differ in nothing else, one gets another source port.
+ */
+export function zoneBySourceMac(): Attribute[] {
+  return [
+    loadPayload(LINK_HEADER, SOURCE_ZONE_OFFSET, MAC_ZONE_BYTES),
+    expression('ct', [
+      [2, uint32BigEndian(CONNECTION_ZONE)],
+      [3, uint8(directions.original)],
       [4, uint32BigEndian(FIRST_REGISTER)],
     ]),
   ];

@@ -25,6 +25,7 @@ export const commands = {
   newElement: 12,
   getElement: 13,
   deleteElement: 14,
+  getGeneration: 16,
 } as const;
 
 const NETDEV_EGRESS = 1;
@@ -129,6 +130,19 @@ export const listChains: NetlinkMessage = netfilterMessage({
   command: commands.getChain,
   family: netfilterFamilies.any,
 });
+
+const GENERATION_ID = 1;
+
+/** Asks for the number of changes of the ruleset of the socket's namespace, whoever made them. */
+export const getGeneration: NetlinkMessage = netfilterMessage({
+  what: 'read the generation of the ruleset',
+  subsystem: netfilterSubsystems.tables,
+  command: commands.getGeneration,
+});
+
+export function decodeGeneration(body: Buffer): number {
+  return decodeAttributes(body, 4).get(GENERATION_ID)?.readUInt32BE() ?? 0;
+}
 
 export interface ListedChain {
   readonly family: number;

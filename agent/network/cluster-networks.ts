@@ -5,18 +5,29 @@
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { messageOf } from '../../core/errors.ts';
-import { type Assignments, AssignmentsCodec, emptyAssignments } from '../../proto/generated/dispatcher.ts';
+import { messageOf, SwarmError } from '../../core/errors.ts';
+import {
+  type Assignments,
+  AssignmentsCodec,
+  emptyAssignments,
+  type NetworkAnswer,
+  type NetworkQuestion,
+} from '../../proto/generated/dispatcher.ts';
 import { decode, encode } from '../../proto/wire.ts';
 import type { Logger } from '../../rpc/logger.ts';
 import { createNamespace, isPinnedNamespace, removeNamespace, startThreadPool } from '../linux/namespace.ts';
 import { NetlinkSocket, netlinkProtocols } from '../linux/netlink-socket.ts';
 import { setLinkUp } from '../linux/rtnetlink.ts';
+import { examineNetworks } from './examine-network.ts';
 import type { Endpoint, Network, TaskNetworkRequest, TaskNetworks } from './network.ts';
 import { NetworkBook } from './network-book.ts';
+import { isOfParent } from './network-facts.ts';
 import { NetworkFollowers } from './network-followers.ts';
 import { openOverlay } from './overlay/kernel-overlay.ts';
 import type { Drift, Overlay } from './overlay/overlay.ts';
+import { attachToParent } from './parent-network.ts';
+import { planResolvConf, readResolvConfSources } from './resolv-conf.ts';
+import { destroyTunnel, TUNNELLED_PORT, Tunnel, tunnelKeyOf } from './tunnel/tunnel.ts';
 import { LOOPBACK_INDEX } from './wiring.ts';
 
 export interface ClusterNetworksOptions {
@@ -32,6 +43,8 @@ export interface ClusterNetworksOptions {
   readonly dataPathAddress: string;
   /** Told why networks do not work; empty when they do again. */
   readonly onProblem: (problem: string) => void;
+  /** The node's key has changed: the managers are to hear of it. */
+  readonly onTunnelKey: () => void;
   readonly onRepair: (drift: readonly Drift[]) => void;
   readonly logger: Logger;
 }
@@ -42,8 +55,9 @@ const MEMORY_DELAY_MS = 1_000;
 /** Of this process and of all that it starts. */
 const HOST_NAMESPACE = '/proc/self/ns/net';
 /** Long enough for all nodes to hear that a task takes no more connections: managers collect changes for 10 ms. */
-const DRAIN_MS = 100;
+const DRAIN_MS = 250;
 const AUDIT_PERIOD_MS = 30_000;
+const KEY_LIFE_MS = 12 * 3_600_000;
 
 export class ClusterNetworks implements TaskNetworks {
   readonly #options: ClusterNetworksOptions;
@@ -51,14 +65,17 @@ export class ClusterNetworks implements TaskNetworks {
   readonly #followers: NetworkFollowers;
   /** Task → networks in which it has something. */
   readonly #attached = new Map<string, Set<string>>();
-  #overlay: Promise<Overlay> | undefined;
+  /** For networks that are sent in clear, and for encrypted ones. */
+  readonly #overlays = new Map<boolean, Promise<Overlay>>();
+  #tunnel: Tunnel | undefined;
+  #rotationTimer: NodeJS.Timeout | undefined;
   #memoryTimer: NodeJS.Timeout | undefined;
   #auditTimer: NodeJS.Timeout | undefined;
 
   private constructor(options: ClusterNetworksOptions) {
     this.#options = options;
     this.#book = new NetworkBook(options.nodeId);
-    const overlay = () => this.#openOverlay();
+    const overlay = (isEncrypted: boolean) => this.#openOverlay(isEncrypted);
     this.#followers = new NetworkFollowers({ ...options, book: this.#book, overlay });
   }
 
@@ -70,8 +87,10 @@ export class ClusterNetworks implements TaskNetworks {
     const memory = networks.#recall();
     if (memory === undefined) return networks;
     networks.hear(memory);
-    for (const { networkId, endpoints } of await (await networks.#openOverlay()).list())
-      for (const { id } of endpoints) networks.#noteAttached(taskOf(id), networkId);
+    await networks.#followers.settled();
+    for (const overlay of networks.#overlays.values())
+      for (const { networkId, endpoints } of (await (await overlay.catch(() => undefined))?.list()) ?? [])
+        for (const { id } of endpoints) networks.#noteAttached(taskOf(id), networkId);
     return networks;
   }
 
@@ -83,7 +102,11 @@ export class ClusterNetworks implements TaskNetworks {
 
   async attach(request: TaskNetworkRequest): Promise<Endpoint> {
     const { id, ports, attachments, instead } = request;
-    if (instead === 'host') return { id, namespacePath: HOST_NAMESPACE, address: '', ports, resolvConf: '' };
+    if (instead === 'host') {
+      // Containers on the host's network ask whom the host asks, also on its loopback.
+      const [resolvConf = ''] = readResolvConfSources();
+      return { id, namespacePath: HOST_NAMESPACE, address: '', ports, resolvConf };
+    }
     if (instead === undefined && attachments.length === 0) return this.#options.local.attach(request);
     for (const { networkId } of attachments) await this.#followers.ready(networkId);
     const namespacePath = this.#pin(id);
@@ -92,17 +115,17 @@ export class ClusterNetworks implements TaskNetworks {
     let resolvConf = '';
     let published = ports;
     for (const { networkId, addresses } of attachments) {
-      const overlay = await this.#openOverlay();
-      this.#noteAttached(id, networkId);
-      const attached = await overlay.attach({
-        id: endpointId(id, networkId),
-        networkId,
-        address: addresses[0] ?? '',
-        namespacePath,
-        isDefaultRoute: networkId === wayOut,
-      });
-      resolvConf ||= attached.resolvConf;
+      const network = this.#book.get(networkId);
+      const link = { address: addresses[0] ?? '', namespacePath, isDefaultRoute: networkId === wayOut };
+      if (network !== undefined && isOfParent(network)) attachToParent({ ...link, network });
+      else {
+        const overlay = await this.#openOverlay(network?.spec.encrypted === true);
+        this.#noteAttached(id, networkId);
+        const attached = await overlay.attach({ ...link, id: endpointId(id, networkId), networkId });
+        resolvConf ||= attached.resolvConf;
+      }
     }
+    resolvConf ||= planResolvConf(readResolvConfSources());
     if (ports.length > 0 && attachments.length > 0) {
       const isDefaultRoute = wayOut === undefined;
       published = (await this.#options.local.attach({ id, ports, namespacePath, isDefaultRoute })).ports;
@@ -126,8 +149,10 @@ export class ClusterNetworks implements TaskNetworks {
       // First out of the services, then out of the kernel.
       for (const networkId of this.#book.leave(id)) this.#followers.follow(networkId);
       await this.#followers.settled();
-      const overlay = await this.#openOverlay();
-      for (const networkId of networkIds) await overlay.detach(endpointId(id, networkId));
+      for (const opening of this.#overlays.values()) {
+        const overlay = await opening.catch(() => undefined);
+        for (const networkId of networkIds) await overlay?.detach(endpointId(id, networkId));
+      }
       this.#attached.delete(id);
     }
     removeNamespace(this.#pin(id));
@@ -138,11 +163,40 @@ export class ClusterNetworks implements TaskNetworks {
     return [...new Set([...local.map(({ id }) => id), ...this.#attached.keys(), ...readdirSync(this.#pins)])];
   }
 
+  /** Empty while this node has no encrypted network. */
+  get tunnelKey(): string {
+    return this.#tunnel?.publicKey ?? tunnelKeyOf(this.#options) ?? '';
+  }
+
+  /** undefined: this node has no network of the cluster. */
+  get dataPathPort(): number | undefined {
+    return this.#book.dataPathPort || undefined;
+  }
+
+  /** Compares every network with the kernel, and mends. */
+  audit(): Promise<void> {
+    return this.#followers.audit();
+  }
+
+  examine(question: NetworkQuestion): Promise<NetworkAnswer> {
+    return examineNetworks(
+      {
+        book: this.#book,
+        overlay: (isEncrypted) => this.#openOverlay(isEncrypted),
+        ready: (networkId) => this.#followers.ready(networkId),
+        namespaceOf: (taskId) => this.#pin(taskId),
+        onRepair: this.#options.onRepair,
+      },
+      question,
+    );
+  }
+
   /** Takes the networks off this node: it leaves the cluster, and its tasks are gone. */
   async destroy(): Promise<void> {
     this.hear({ ...emptyAssignments, complete: true });
     await this.#followers.settled();
     await this.stop();
+    destroyTunnel(this.#options);
     rmSync(this.#memoryFile, { force: true });
   }
 
@@ -151,8 +205,12 @@ export class ClusterNetworks implements TaskNetworks {
     clearInterval(this.#auditTimer);
     await this.#followers.close();
     if (this.#memoryTimer !== undefined) this.#remember();
-    const overlay = await this.#overlay?.catch(() => undefined);
-    await overlay?.[Symbol.asyncDispose]();
+    for (const opening of this.#overlays.values()) {
+      const overlay = await opening.catch(() => undefined);
+      await overlay?.[Symbol.asyncDispose]();
+    }
+    clearInterval(this.#rotationTimer);
+    this.#tunnel?.[Symbol.dispose]();
   }
 
   get #pins(): string {
@@ -176,26 +234,71 @@ export class ClusterNetworks implements TaskNetworks {
     return (leadsOut.find(({ spec }) => !spec.ingress) ?? leadsOut[0])?.id;
   }
 
-  /** With the first network, and again when that failed. */
-  #openOverlay(): Promise<Overlay> {
-    const { runDir, engineId, dataPathAddress, logger } = this.#options;
-    const dataPathPort = this.#book.dataPathPort;
-    const open = async () => {
-      const overlay = await openOverlay({
-        runDir,
-        engineId,
-        dataPathAddress,
-        logger,
-        ...(dataPathPort > 0 && { dataPathPort }),
+  /** With the first network of its kind, and again when that failed. */
+  async #openOverlay(isEncrypted: boolean): Promise<Overlay> {
+    if (isEncrypted) await this.#keepTunnel();
+    const opening =
+      this.#overlays.get(isEncrypted) ??
+      (isEncrypted ? this.#openEncryptedOverlay() : this.#openPlainOverlay()).catch((error) => {
+        this.#overlays.delete(isEncrypted);
+        throw error;
       });
-      this.#auditTimer ??= setInterval(() => void this.#followers.audit(), AUDIT_PERIOD_MS).unref();
-      return overlay;
-    };
-    this.#overlay ??= open().catch((error) => {
-      this.#overlay = undefined;
-      throw error;
+    this.#overlays.set(isEncrypted, opening);
+    this.#auditTimer ??= setInterval(() => void this.#followers.audit(), AUDIT_PERIOD_MS).unref();
+    return opening;
+  }
+
+  #openPlainOverlay(): Promise<Overlay> {
+    const { runDir, engineId, dataPathAddress, logger } = this.#options;
+    const { dataPathPort } = this.#book;
+    return openOverlay({
+      runDir,
+      engineId,
+      dataPathAddress,
+      logger,
+      ...(dataPathPort > 0 && { dataPathPort }),
     });
-    return this.#overlay;
+  }
+
+  /** Its VXLANs are between addresses inside the tunnel. */
+  #openEncryptedOverlay(): Promise<Overlay> {
+    const { logger } = this.#options;
+    const dataPathAddress = this.#book.own?.tunnelAddress ?? '';
+    return openOverlay({
+      ...encrypted(this.#options),
+      dataPathAddress,
+      logger,
+      dataPathPort: TUNNELLED_PORT,
+    });
+  }
+
+  /** Brings the tunnel to what the managers say of the nodes. Throws `unavailable` until they know this node's key. */
+  async #keepTunnel(): Promise<void> {
+    if (this.#tunnel === undefined) {
+      this.#tunnel = await Tunnel.open(this.#options);
+      this.#rotationTimer = setInterval(() => this.#renewKey(), KEY_LIFE_MS).unref();
+    }
+    const { own, otherNodes } = this.#book;
+    if (own?.tunnelKey !== this.#tunnel.publicKey) this.#options.onTunnelKey();
+    const address = own?.tunnelAddress ?? '';
+    if (address === '')
+      throw new SwarmError(
+        'unavailable',
+        'the managers have not given this node its place in the tunnel yet',
+      );
+    const peers = otherNodes
+      .filter((node) => node.tunnelKey !== '' && node.tunnelAddress !== '')
+      .map((node) => ({
+        publicKey: node.tunnelKey,
+        endpoint: node.dataPathAddress,
+        address: node.tunnelAddress,
+      }));
+    await this.#tunnel.apply(address, peers);
+  }
+
+  #renewKey(): void {
+    this.#tunnel?.renewKey();
+    for (const id of this.#book.ids) if (this.#book.get(id)?.spec.encrypted) this.#followers.follow(id);
   }
 
   #noteAttached(taskId: string, networkId: string): void {
@@ -236,9 +339,17 @@ export async function destroyClusterNetworks(
 ): Promise<void> {
   const pins = join(options.runDir, PINS_FOLDER);
   mkdirSync(pins, { recursive: true });
-  await using overlay = await openOverlay({ ...options, dataPathAddress: '127.0.0.1' });
-  for (const { networkId } of await overlay.list()) await overlay.remove(networkId);
+  for (const location of [options, { ...options, ...encrypted(options) }]) {
+    await using overlay = await openOverlay({ ...location, dataPathAddress: '127.0.0.1' });
+    for (const { networkId } of await overlay.list()) await overlay.remove(networkId);
+  }
+  destroyTunnel(options);
   for (const name of readdirSync(pins)) removeNamespace(join(pins, name));
+}
+
+/** Encrypted networks have folders, links and tables of their own. */
+function encrypted({ runDir, engineId }: Pick<ClusterNetworksOptions, 'runDir' | 'engineId'>) {
+  return { runDir: join(runDir, 'encrypted'), engineId: `${engineId}e` };
 }
 
 function makeNamespace(path: string): void {

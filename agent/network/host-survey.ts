@@ -1,8 +1,6 @@
 // What this node's own network looks like: read, never changed.
 
-import { netfilterFamilies } from '../linux/netfilter.ts';
 import type { NetlinkSocket } from '../linux/netlink-socket.ts';
-import { decodeChain, listChains } from '../linux/nftables.ts';
 import {
   decodeAddress,
   decodeRoute,
@@ -40,25 +38,6 @@ export function outgoingMtu(routes: NetlinkSocket): number {
   const defaultRoute = mainRoutes(routes).find((route) => route.prefixLength === 0);
   const link = linksOf(routes).find(({ index }) => index === defaultRoute?.linkIndex);
   return link?.mtu ?? ETHERNET_MTU;
-}
-
-/** What another firewall does to the network's traffic: an accept in our own table cannot undo its drop. */
-export function firewallWarnings(tables: NetlinkSocket, uplinkName: string): string[] {
-  return tables
-    .dump(listChains)
-    .map((reply) => decodeChain(reply.body))
-    .filter(
-      (chain) =>
-        chain.hook === 'forward' &&
-        chain.dropsByDefault &&
-        (chain.family === netfilterFamilies.ipv4 || chain.family === netfilterFamilies.inet),
-    )
-    .map(
-      (chain) =>
-        `Chain ${chain.name} of firewall table ${chain.table} drops forwarded packets unless a rule allows them: ` +
-        `without rules that accept what comes from and what answers to ${uplinkName}, containers reach nothing ` +
-        'outside this node and their published ports cannot be reached from other machines.',
-    );
 }
 
 function mainRoutes(routes: NetlinkSocket): Route[] {

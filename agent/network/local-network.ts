@@ -25,7 +25,7 @@ import {
 } from '../linux/nftables-maps.ts';
 import { readNetworkSetting, writeNetworkSetting } from '../linux/sysctl.ts';
 import { AddressPool } from './address-pool.ts';
-import { firewallWarnings, outgoingMtu, usedPrefixes } from './host-survey.ts';
+import { outgoingMtu, usedPrefixes } from './host-survey.ts';
 import { formatIpv4, formatPrefix, ipv4Bytes, parseIpv4, parsePrefix } from './ipv4.ts';
 import type { Endpoint, EndpointRequest, Network } from './network.ts';
 import { type HeldPort, holdPort, portInUse, protocolNumbers, releasePort } from './port-holder.ts';
@@ -34,6 +34,7 @@ import { planResolvConf, readResolvConfSources } from './resolv-conf.ts';
 import {
   hostRuleset,
   hostTableName,
+  isHostTableRight,
   NETWORK_TABLE,
   networkRuleset,
   PUBLISHED_PORTS_MAP,
@@ -56,8 +57,8 @@ export interface LocalNetworkOptions extends LocalNetworkLocation {
 }
 
 export interface LocalNetwork extends Network {
-  /** What is likely to keep traffic from flowing on this node, as sentences for the operator. */
-  readonly warnings: readonly string[];
+  /** Writes the tables anew when they are not as they should be. True when they were not. */
+  repair(): boolean;
   /** Takes the whole network off the machine, endpoints included. */
   destroy(): Promise<void>;
 }
@@ -185,7 +186,6 @@ function pinsIn(folder: string): string[] {
 }
 
 class KernelLocalNetwork implements LocalNetwork {
-  readonly warnings: readonly string[];
   readonly #options: LocalNetworkOptions;
   readonly #places: Places;
   readonly #wiring: Wiring;
@@ -204,9 +204,6 @@ class KernelLocalNetwork implements LocalNetwork {
       saveReservation: (addressesReservedUntil) =>
         places.records.writeNetwork({ ...record, addressesReservedUntil }),
     });
-    this.warnings = firewallWarnings(wiring.hostTables, places.uplinkName);
-    for (const warning of this.warnings)
-      options.logger.warn({ warning }, 'the firewall may block containers');
   }
 
   /** Takes over complete endpoints, removes the rest, and writes the tables anew from what remains. */
@@ -271,6 +268,16 @@ class KernelLocalNetwork implements LocalNetwork {
 
   async list(): Promise<Endpoint[]> {
     return [...this.#endpoints.values()].map(({ record }) => this.#describe(record));
+  }
+
+  repair(): boolean {
+    const { hostTable, uplinkName } = this.#places;
+    const published = [...this.#endpoints.values()].filter(({ record }) => !record.drained);
+    const count = published.flatMap(({ record }) => this.#hostElements(record)).length;
+    if (isHostTableRight(this.#wiring.hostTables, hostTable, uplinkName, count)) return false;
+    this.#options.logger.warn({}, 'repairing the firewall tables of the local network');
+    this.#writeTables();
+    return true;
   }
 
   async destroy(): Promise<void> {

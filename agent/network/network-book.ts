@@ -1,72 +1,77 @@
-// What the managers have told this node of each network, and what follows from it for the kernel. Pure.
+// What the managers have told this node of the cluster's networks and nodes. Pure.
 
 import type { Network } from '../../core/generated/objects.ts';
 import {
   type Assignments,
   emptyAssignments,
-  emptyNetworkUpdate,
-  type NetworkEndpoint,
-  type NetworkService,
   type NetworkUpdate,
   type NodeLocation,
 } from '../../proto/generated/dispatcher.ts';
-import { parseIpv4 } from './ipv4.ts';
-import type {
-  NameRecord,
-  OverlayNetwork,
-  OverlayState,
-  PublishedPort,
-  RemoteEndpoint,
-  VirtualService,
-} from './overlay/overlay.ts';
-
-/** One network, as last heard. */
-interface Known {
-  network: Network;
-  dataPathPort: number;
-  readonly endpoints: Map<string, NetworkEndpoint>;
-  readonly services: Map<string, NetworkService>;
-}
+import { NetworkFacts, type Surroundings } from './network-facts.ts';
+import type { OverlayNetwork, OverlayState } from './overlay/overlay.ts';
 
 export class NetworkBook {
-  readonly #nodeId: string;
-  readonly #networks = new Map<string, Known>();
+  readonly #surroundings: Surroundings;
+  readonly #networks = new Map<string, NetworkFacts>();
   readonly #nodes = new Map<string, NodeLocation>();
   /** Tasks of this node that take no more connections, before the managers say so. */
   readonly #leaving = new Set<string>();
 
   constructor(nodeId: string) {
-    this.#nodeId = nodeId;
-  }
-
-  get ids(): string[] {
-    return [...this.#networks.keys()];
+    this.#surroundings = {
+      nodeId,
+      locationOf: (id) => this.#nodes.get(id),
+      isLeaving: (taskId) => this.#leaving.has(taskId),
+    };
   }
 
   /** Takes in a message; returns the networks that look different now. */
   hear({ complete, networks, removedNetworkIds, nodes, removedNodeIds }: Assignments): Set<string> {
     const changed = new Set<string>();
     const said = new Set(networks.map(({ networkId }) => networkId));
-    const gone = complete ? this.ids.filter((id) => !said.has(id)) : removedNetworkIds;
+    const gone = complete ? [...this.#networks.keys()].filter((id) => !said.has(id)) : removedNetworkIds;
     for (const id of gone) if (this.#networks.delete(id)) changed.add(id);
     for (const update of networks) if (this.#update(update)) changed.add(update.networkId);
-    if (complete && nodes.length > 0) this.#nodes.clear();
+    if (nodes.length + removedNodeIds.length === 0) return changed;
+    if (complete) this.#nodes.clear();
     for (const node of nodes) this.#nodes.set(node.nodeId, node);
     for (const id of removedNodeIds) this.#nodes.delete(id);
-    if (nodes.length + removedNodeIds.length > 0) for (const id of this.#networks.keys()) changed.add(id);
+    for (const [id, facts] of this.#networks) {
+      facts.forgetAll();
+      changed.add(id);
+    }
     return changed;
+  }
+
+  get ids(): string[] {
+    return [...this.#networks.keys()];
+  }
+
+  /** A service in a network and its tasks there. */
+  serviceIn(networkId: string, serviceId: string): ReturnType<NetworkFacts['serviceFacts']> {
+    return this.#networks.get(networkId)?.serviceFacts(serviceId) ?? { service: undefined, endpoints: [] };
   }
 
   /** The task takes no new connections any more. Returns its networks. */
   leave(taskId: string): string[] {
-    const networkIds = this.#networksOf(taskId);
-    if (networkIds.length > 0) this.#leaving.add(taskId);
-    return networkIds;
+    const found = [...this.#networks].filter(([, facts]) => facts.endpoint(taskId) !== undefined);
+    if (found.length > 0) this.#leaving.add(taskId);
+    for (const [, facts] of found) facts.reconsider(taskId);
+    return found.map(([id]) => id);
   }
 
   /** undefined: the managers have not told of it. */
   get(networkId: string): Network | undefined {
     return this.#networks.get(networkId)?.network;
+  }
+
+  /** What the managers know of this node; undefined before they have said anything. */
+  get own(): NodeLocation | undefined {
+    return this.#nodes.get(this.#surroundings.nodeId);
+  }
+
+  get otherNodes(): NodeLocation[] {
+    return [...this.#nodes.values()].filter(({ nodeId }) => nodeId !== this.#surroundings.nodeId);
   }
 
   /** 0: no network is known. */
@@ -77,139 +82,35 @@ export class NetworkBook {
 
   /** Some service sends it connections. */
   isServing(taskId: string): boolean {
-    return [...this.#networks.values()].some(({ endpoints }) => endpoints.get(taskId)?.serving === true);
+    return [...this.#networks.values()].some((facts) => facts.endpoint(taskId)?.serving === true);
   }
 
+  /** undefined: it is not there, or the kernel needs nothing of ours for it. */
   overlayNetwork(networkId: string): OverlayNetwork | undefined {
-    const network = this.get(networkId);
-    const subnet = network?.subnets.find(({ gateway }) => parseIpv4(gateway) !== undefined);
-    if (network === undefined || subnet === undefined) return undefined;
-    return {
-      id: networkId,
-      vni: network.vni,
-      subnet: subnet.subnet,
-      gateway: subnet.gateway,
-      isInternal: network.spec.internal,
-      ...(network.spec.ingress && { isIngress: true }),
-      mtu: network.mtu,
-    };
+    return this.#networks.get(networkId)?.overlayNetwork();
   }
 
   /** What the kernel is to know of a network; nothing for one that is not there. */
   overlayState(networkId: string): OverlayState {
-    const known = this.#networks.get(networkId);
-    if (known === undefined) return { remotes: [], services: [], names: [] };
-    const endpoints = [...known.endpoints.values()];
-    const serving = Map.groupBy(
-      endpoints.filter(({ serving, taskId }) => serving && !this.#leaving.has(taskId)),
-      ({ serviceId }) => serviceId,
-    );
-    const services = [...known.services.values()];
-    const servingOf = ({ serviceId }: NetworkService) => serving.get(serviceId) ?? [];
-    const backendsOf = (service: NetworkService) => servingOf(service).flatMap(addressesOf);
-    return {
-      remotes: endpoints.flatMap((endpoint) => this.#remotesOf(endpoint)),
-      ...(known.network.spec.ingress && {
-        nodes: this.#otherNodes(),
-        published: services.flatMap((service) => this.#publishedPorts(service, servingOf(service))),
-      }),
-      services: services.flatMap((service) => virtualServices(service, backendsOf(service))),
-      names: [
-        ...services.flatMap((service) => serviceNames(service, backendsOf(service))),
-        ...endpoints.map((endpoint) => taskName(endpoint, known.services.get(endpoint.serviceId))),
-      ].filter(({ name }) => name !== ''),
-    };
+    const facts = this.#networks.get(networkId);
+    return facts?.overlayState(this.otherNodes) ?? { remotes: [], services: [], names: [] };
   }
 
   /** A message that says all of this again, for the next process. */
   memory(): Assignments {
-    const networks = [...this.#networks].map(([networkId, { endpoints, services, ...rest }]) => ({
-      ...emptyNetworkUpdate,
-      ...rest,
-      networkId,
-      complete: true,
-      endpoints: [...endpoints.values()],
-      services: [...services.values()],
-    }));
+    const networks = [...this.#networks.values()].map((facts) => facts.memory());
     return { ...emptyAssignments, complete: true, networks, nodes: [...this.#nodes.values()] };
   }
 
   #update(update: NetworkUpdate): boolean {
     const { networkId, complete, network, dataPathPort } = update;
-    let known = complete ? undefined : this.#networks.get(networkId);
-    if (known === undefined) {
-      // Differences to a network that this node was never told of are nobody's.
-      if (!complete || network === undefined) return false;
-      known = { network, dataPathPort, endpoints: new Map(), services: new Map() };
-      this.#networks.set(networkId, known);
-    }
-    if (network !== undefined) Object.assign(known, { network, dataPathPort });
-    for (const endpoint of update.endpoints) known.endpoints.set(endpoint.taskId, endpoint);
-    for (const id of update.removedTaskIds) {
-      known.endpoints.delete(id);
-      this.#leaving.delete(id);
-    }
-    for (const service of update.services) known.services.set(service.serviceId, service);
-    for (const id of update.removedServiceIds) known.services.delete(id);
-    return true;
+    // Differences to a network that this node was never told of are nobody's.
+    if (complete && network !== undefined)
+      this.#networks.set(networkId, new NetworkFacts(this.#surroundings, network, dataPathPort));
+    const facts = this.#networks.get(networkId);
+    facts?.hear(update);
+    // From now on managers know that they are gone.
+    for (const id of update.removedTaskIds) this.#leaving.delete(id);
+    return facts !== undefined;
   }
-
-  #networksOf(taskId: string): string[] {
-    return [...this.#networks].filter(([, { endpoints }]) => endpoints.has(taskId)).map(([id]) => id);
-  }
-
-  #otherNodes(): string[] {
-    const others = [...this.#nodes.values()].filter(({ nodeId }) => nodeId !== this.#nodeId);
-    return others.map(({ dataPathAddress }) => dataPathAddress);
-  }
-
-  #publishedPorts({ ports }: NetworkService, serving: readonly NetworkEndpoint[]): PublishedPort[] {
-    const here = serving.filter(({ nodeId }) => nodeId === this.#nodeId);
-    return ports.map(({ protocol, publishedPort, targetPort, hostAddress, hostInterface, locality }) => {
-      const chosen = locality === 'only' || (locality === 'prefer' && here.length > 0) ? here : serving;
-      return {
-        protocol,
-        port: publishedPort,
-        ...(hostAddress !== '' && { hostAddress }),
-        ...(hostInterface !== '' && { hostInterface }),
-        backends: chosen.flatMap(addressesOf).map((address) => ({ address, port: targetPort })),
-      };
-    });
-  }
-
-  #remotesOf(endpoint: NetworkEndpoint): RemoteEndpoint[] {
-    const nodeAddress = this.#nodes.get(endpoint.nodeId)?.dataPathAddress;
-    if (endpoint.nodeId === this.#nodeId || nodeAddress === undefined) return [];
-    return addressesOf(endpoint).map((address) => ({ address, nodeAddress }));
-  }
-}
-
-function virtualServices(
-  { virtualAddresses }: NetworkService,
-  backends: readonly string[],
-): VirtualService[] {
-  return virtualAddresses.filter(isIpv4).map((vip) => ({ vip, backends }));
-}
-
-function serviceNames(service: NetworkService, backends: readonly string[]): NameRecord[] {
-  const virtual = service.virtualAddresses.filter(isIpv4);
-  const addresses = virtual.length > 0 ? virtual : backends;
-  return [
-    ...[service.name, ...service.aliases].map((name) => ({ name, addresses })),
-    { name: `tasks.${service.name}`, addresses: backends },
-  ];
-}
-
-/** "web.1.<task id>", as Swarm calls the container. */
-function taskName(endpoint: NetworkEndpoint, service: NetworkService | undefined): NameRecord {
-  const name = service === undefined ? '' : `${service.name}.${endpoint.slot}.${endpoint.taskId}`;
-  return { name, addresses: addressesOf(endpoint) };
-}
-
-function addressesOf({ addresses }: NetworkEndpoint): string[] {
-  return addresses.filter(isIpv4);
-}
-
-function isIpv4(address: string): boolean {
-  return parseIpv4(address) !== undefined;
 }

@@ -4,12 +4,13 @@
 import { messageOf, SwarmError } from '../../core/errors.ts';
 import type { Logger } from '../../rpc/logger.ts';
 import type { NetworkBook } from './network-book.ts';
+import { isOfParent } from './network-facts.ts';
 import type { Drift, Overlay, PortProblem } from './overlay/overlay.ts';
 
 export interface FollowersOptions {
   readonly book: NetworkBook;
-  /** Opened with the first network. */
-  readonly overlay: () => Promise<Overlay>;
+  /** Opened with the first network of its kind. */
+  readonly overlay: (isEncrypted: boolean) => Promise<Overlay>;
   /** Told why networks do not work; empty when they do again. */
   readonly onProblem: (problem: string) => void;
   /** Told what an audit had to mend. */
@@ -23,6 +24,8 @@ interface Follower {
   /** Why the last step failed; undefined: it did not. */
   problem: unknown;
   cancelRetry: () => void;
+  /** As it was when the network was there. */
+  isEncrypted: boolean;
 }
 
 const RETRY_MS = 1_000;
@@ -30,6 +33,8 @@ const RETRY_MS = 1_000;
 export class NetworkFollowers {
   readonly #options: FollowersOptions;
   readonly #followers = new Map<string, Follower>();
+  /** Published ports that somebody else on this node has. */
+  #ports: readonly PortProblem[] = [];
   #isClosed = false;
 
   constructor(options: FollowersOptions) {
@@ -46,6 +51,7 @@ export class NetworkFollowers {
         running: Promise.resolve(),
         problem: undefined,
         cancelRetry: () => {},
+        isEncrypted: false,
       };
       this.#followers.set(networkId, follower);
       follower.running = this.#run(networkId, follower);
@@ -66,10 +72,10 @@ export class NetworkFollowers {
 
   /** Compares each network with the kernel and mends what is different. */
   async audit(): Promise<void> {
-    for (const [networkId, { problem }] of this.#followers) {
-      if (problem !== undefined || this.#options.book.get(networkId) === undefined) continue;
+    for (const [networkId, { problem, isEncrypted }] of this.#followers) {
+      if (problem !== undefined || this.#options.book.overlayNetwork(networkId) === undefined) continue;
       try {
-        const drift = await (await this.#options.overlay()).repair(networkId);
+        const drift = await (await this.#options.overlay(isEncrypted)).repair(networkId);
         if (drift.length > 0) this.#options.onRepair(drift);
       } catch (error) {
         this.#options.logger.error(
@@ -95,7 +101,7 @@ export class NetworkFollowers {
     follower.cancelRetry();
     follower.isDirty = false;
     try {
-      await this.#step(networkId);
+      await this.#step(networkId, follower);
       follower.problem = undefined;
     } catch (error) {
       follower.problem = error;
@@ -112,12 +118,7 @@ export class NetworkFollowers {
       !follower.isDirty
     )
       this.#followers.delete(networkId);
-    // When the overlay cannot be opened, that is the problem already.
-    const overlay = await this.#options.overlay().catch(() => undefined);
-    const ports = (await overlay?.portProblems()) ?? [];
-    // Whoever has a port may give it back.
-    if (ports.length > 0 && this.#options.book.get(networkId)?.spec.ingress) this.#retry(networkId, follower);
-    this.#tell(ports);
+    this.#tell();
   }
 
   #retry(networkId: string, follower: Follower): void {
@@ -125,24 +126,29 @@ export class NetworkFollowers {
     follower.cancelRetry = () => clearTimeout(timer);
   }
 
-  async #step(networkId: string): Promise<void> {
+  async #step(networkId: string, follower: Follower): Promise<void> {
     const { book } = this.#options;
-    const overlay = await this.#options.overlay();
+    const known = book.get(networkId);
+    if (known !== undefined && isOfParent(known)) return;
+    if (known !== undefined) follower.isEncrypted = known.spec.encrypted;
+    const overlay = await this.#options.overlay(follower.isEncrypted);
     const network = book.overlayNetwork(networkId);
-    if (network === undefined) {
-      await overlay.remove(networkId);
-      return;
+    if (network === undefined) await overlay.remove(networkId);
+    else {
+      await overlay.ensure(network);
+      await overlay.apply(networkId, book.overlayState(networkId));
     }
-    await overlay.ensure(network);
-    await overlay.apply(networkId, book.overlayState(networkId));
+    if (!follower.isEncrypted) this.#ports = await overlay.portProblems();
+    // Whoever has a port may give it back.
+    if (network?.isIngress === true && this.#ports.length > 0) this.#retry(networkId, follower);
   }
 
-  #tell(ports: readonly PortProblem[]): void {
+  #tell(): void {
     const problems = [...this.#followers].flatMap(([id, { problem }]) =>
       problem === undefined
         ? []
         : [`network ${this.#options.book.get(id)?.spec.name ?? id}: ${messageOf(problem)}`],
     );
-    this.#options.onProblem([...problems, ...ports.map(({ reason }) => reason)].join('; '));
+    this.#options.onProblem([...problems, ...this.#ports.map(({ reason }) => reason)].join('; '));
   }
 }

@@ -2,7 +2,7 @@
 // Every method is safe to repeat after a crash: an operation that finds its work done succeeds.
 
 import type { PortConfig, TaskAttachment } from '../../core/generated/objects.ts';
-import type { Assignments } from '../../proto/generated/dispatcher.ts';
+import type { Assignments, NetworkAnswer, NetworkQuestion } from '../../proto/generated/dispatcher.ts';
 
 export interface EndpointRequest {
   /** The container's id. */
@@ -58,4 +58,6 @@ export interface TaskNetworks {
   detach(id: string): Promise<void>;
   /** Ids of the containers that have something here. */
   list(): Promise<string[]>;
+  /** What a manager wants to know about the networks of this node. */
+  examine(question: NetworkQuestion): Promise<NetworkAnswer>;
 }

@@ -4,23 +4,41 @@
 // A published port is translated twice: in the host's table to the host-side address of the network, port unchanged,
 // and in the network's own table to the container. Priorities are just before Docker's.
 
+import { SystemCallError } from '../linux/libc.ts';
 import type { NetlinkMessage } from '../linux/netlink.ts';
+import type { NetlinkSocket } from '../linux/netlink-socket.ts';
 import {
   destinationIsLocal,
   drop,
   interfaceIs,
   isDestinationTranslated,
+  listRules,
   loopbackIs,
   masquerade,
 } from '../linux/nftables.ts';
-import { addElements, addSet, type SetElement, translateByPort } from '../linux/nftables-maps.ts';
-import { type Chain, chainMessages, hostIsolation, networkIsolation, replaceTable } from './chains.ts';
+import {
+  addElements,
+  addSet,
+  decodeElements,
+  listElements,
+  type SetElement,
+  translateByPort,
+} from '../linux/nftables-maps.ts';
+import {
+  type Chain,
+  chainMessages,
+  hostIsolation,
+  networkIsolation,
+  replaceTable,
+  ruleCount,
+} from './chains.ts';
 
 export const PUBLISHED_PORTS_MAP = 'published';
 export const NETWORK_TABLE = 'tsswarm';
 /** The network's end of the link to the host. */
 export const UPLINK_IN_NETWORK = 'up0';
 const MAP_ID = 1;
+const ENOENT = 2;
 
 export function hostTableName(engineId: string): string {
   return `tsswarm_${engineId}`;
@@ -32,10 +50,31 @@ export function hostRuleset(
   uplink: string,
   published: readonly SetElement[],
 ): NetlinkMessage[] {
+  return portMapTable(table, published, hostChains(uplink));
+}
+
+/** It has its rules, and so many published ports. */
+export function isHostTableRight(
+  tables: NetlinkSocket,
+  table: string,
+  uplink: string,
+  publishedCount: number,
+): boolean {
+  try {
+    const published = tables.dump(listElements(table, PUBLISHED_PORTS_MAP)).flatMap(decodeElements);
+    const rules = tables.dump(listRules(table));
+    return rules.length === ruleCount(hostChains(uplink)) && published.length === publishedCount;
+  } catch (error) {
+    if (error instanceof SystemCallError && error.errno === ENOENT) return false;
+    throw error;
+  }
+}
+
+function hostChains(uplink: string): Chain[] {
   const publish = [...destinationIsLocal(), ...translateByPort(PUBLISHED_PORTS_MAP)];
   const toUplink = interfaceIs('outputName', uplink);
   const fromUplink = interfaceIs('inputName', uplink);
-  return portMapTable(table, published, [
+  return [
     {
       // route_localnet, which lets 127.0.0.1 be translated, would also let a container reach the host's loopback.
       name: 'guard',
@@ -68,7 +107,7 @@ export function hostRuleset(
         ],
       ],
     },
-  ]);
+  ];
 }
 
 /** The table of the network's own namespace. */

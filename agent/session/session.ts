@@ -10,6 +10,7 @@ import {
   type ClusterNews,
   DispatcherService,
   type ManagerMessage,
+  type NetworkQuestion,
 } from '../../proto/generated/dispatcher.ts';
 import { type Channel, createClient } from '../../rpc/client.ts';
 import { sessionLog } from '../log.ts';
@@ -105,6 +106,7 @@ async function runSession(
         heart.beat(message.registered.heartbeatPeriodMs);
       } else if (message.heartbeat !== undefined) heart.beat(message.heartbeat.periodMs);
       else if (message.news !== undefined) options.onNews(message.news);
+      else if (message.networkQuestion !== undefined) answer(options.worker, message.networkQuestion, send);
       else if (message.logSubscription !== undefined) publisher.handle(message.logSubscription);
       else session.handle(message);
     }
@@ -116,6 +118,18 @@ async function runSession(
     ended.abort();
     channel.close();
   }
+}
+
+/** A question that cannot be answered is answered with the reason. */
+function answer(worker: Worker, question: NetworkQuestion, send: (message: AgentMessage) => void): void {
+  const { id } = question;
+  worker.examineNetworks(question).then(
+    (networkAnswer) => send({ networkAnswer }),
+    (error) => {
+      const finding = { ok: false, subject: 'agent', text: messageOf(error), remedy: '', taskId: '' };
+      send({ networkAnswer: { id, findings: [finding] } });
+    },
+  );
 }
 
 /** Assignments and statuses of one session. */

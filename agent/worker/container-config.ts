@@ -1,6 +1,7 @@
 // From a task and its spec to what the engine needs. Pure.
 
 import type { Revision, ServiceSpec, Task } from '../../core/generated/objects.ts';
+import { isIngressPort } from '../../core/ingress-port.ts';
 import { parseLogOptions } from '../../core/validate-spec.ts';
 import type { ContainerConfig } from '../engine/engine.ts';
 import type { Endpoint, TaskNetworkRequest } from '../network/network.ts';
@@ -36,7 +37,7 @@ export function networkRequest(
   { id, attachments }: Task,
   { task, endpoint }: ServiceSpec,
 ): TaskNetworkRequest {
-  const ports = endpoint.ports.filter(({ publishMode }) => publishMode === 'host');
+  const ports = endpoint.ports.filter((port) => !isIngressPort(port));
   const instead = task.networks
     .map(({ networkId }) => networkId)
     .find((name) => name === 'host' || name === 'none');

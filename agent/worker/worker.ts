@@ -6,7 +6,12 @@ import type { Clock } from '../../core/clock.ts';
 import { messageOf } from '../../core/errors.ts';
 import type { Revision, Task, TaskStatus } from '../../core/generated/objects.ts';
 import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
-import type { Assignments, LogOptions } from '../../proto/generated/dispatcher.ts';
+import type {
+  Assignments,
+  LogOptions,
+  NetworkAnswer,
+  NetworkQuestion,
+} from '../../proto/generated/dispatcher.ts';
 import type { ContainerSummary, Engine, LogRecord } from '../engine/engine.ts';
 import { Limiter } from '../engine/limiter.ts';
 import { workerLog } from '../log.ts';
@@ -82,6 +87,11 @@ export class Worker {
       this.#revisions.delete(id);
       this.#context.puller.forget(id);
     }
+  }
+
+  /** What a manager wants to know about the networks of this node. */
+  examineNetworks(question: NetworkQuestion): Promise<NetworkAnswer> {
+    return this.#context.network.examine(question);
   }
 
   /** The log of a task that is or was here. */

@@ -171,8 +171,10 @@ export interface NodeDescription {
   readonly trust: NodeTrust;
   /** Of the interface with the data path address; 0: it is not known. */
   readonly dataPathMtu: number;
+  /** WireGuard's, base64, once the node has an encrypted network; empty before. */
+  readonly tunnelKey: string;
 }
-export const emptyNodeDescription: NodeDescription = Object.freeze({ hostname: '', platform: emptyPlatform, resources: emptyResources, engineVersion: '', engineLabels: {}, runtime: '', kernel: '', operatingSystem: '', trust: emptyNodeTrust, dataPathMtu: 0 });
+export const emptyNodeDescription: NodeDescription = Object.freeze({ hostname: '', platform: emptyPlatform, resources: emptyResources, engineVersion: '', engineLabels: {}, runtime: '', kernel: '', operatingSystem: '', trust: emptyNodeTrust, dataPathMtu: 0, tunnelKey: '' });
 
 export interface NodeSpec {
   readonly name: string;
@@ -216,8 +218,10 @@ export interface Node {
   readonly renewalAskedAtMs: number;
   /** The address for the traffic between containers; empty: `status.address`. */
   readonly dataPathAddress: string;
+  /** Inside the tunnel between the nodes; empty until it has a key. */
+  readonly tunnelAddress: string;
 }
-export const emptyNode: Node = Object.freeze({ id: '', meta: emptyMeta, spec: emptyNodeSpec, description: emptyNodeDescription, status: emptyNodeStatus, role: "worker", roleMessage: '', renewalAskedAtMs: 0, dataPathAddress: '' });
+export const emptyNode: Node = Object.freeze({ id: '', meta: emptyMeta, spec: emptyNodeSpec, description: emptyNodeDescription, status: emptyNodeStatus, role: "worker", roleMessage: '', renewalAskedAtMs: 0, dataPathAddress: '', tunnelAddress: '' });
 
 export interface Mount {
   readonly type: MountType;

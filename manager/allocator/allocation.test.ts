@@ -210,6 +210,18 @@ test('a full network says how full it is and what would help, and gives again wh
   assert.equal(allocation.task(aTask('web'), spec, NOW_MS + RESERVED_MS)[0]?.addresses[0], '10.5.0.2');
 });
 
+test('a network is nearly full from four fifths on', () => {
+  const tables = cluster();
+  addNetwork(tables, 'net', { subnets: [{ ...emptySubnet, subnet: '10.5.0.0/28' }] });
+  const allocation = new Allocation(tables);
+  const { spec } = service('web');
+  const give = (count: number) => {
+    for (let index = 0; index < count; index++) allocation.task(aTask('web'), spec, NOW_MS);
+    return allocation.nearlyFull().map(({ network, used, capacity }) => `${network.id} ${used}/${capacity}`);
+  };
+  assert.deepEqual([give(10), give(1)], [[], ['net 11/13']]);
+});
+
 test('a task that lacks an address in one of its networks keeps none in the others', () => {
   const tables = cluster();
   addNetwork(tables, 'net');

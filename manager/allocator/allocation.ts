@@ -6,13 +6,13 @@ import { hasCode, messageOf } from '../../core/errors.ts';
 import type {
   Network,
   NetworkAttachment,
-  PortConfig,
   Service,
   ServiceSpec,
   Task,
   TaskAttachment,
   VirtualAddress,
 } from '../../core/generated/objects.ts';
+import { isIngressPort } from '../../core/ingress-port.ts';
 import { isTerminal } from '../../core/task-state.ts';
 import type { StoreEvent } from '../store/apply-entry.ts';
 import type { TablesView } from '../store/tables.ts';
@@ -20,6 +20,9 @@ import { AddressSpace } from './address-space.ts';
 import { NotYet } from './not-yet.ts';
 import { planNetwork } from './plan-network.ts';
 import { PortBook } from './port-book.ts';
+
+/** Used of all, from which on a network counts as nearly full. */
+const NEARLY_FULL = 0.8;
 
 export class Allocation {
   readonly #view: TablesView;
@@ -72,7 +75,7 @@ export class Allocation {
   /** What a task gets. Throws `NotYet`. */
   task(task: Task, spec: ServiceSpec, nowMs: number): TaskAttachment[] {
     const networks = spec.task.networks.flatMap((attachment) => this.#networkOf(attachment) ?? []);
-    if (spec.endpoint.ports.some(isIngress)) networks.push(this.#meshNetwork());
+    if (spec.endpoint.ports.some(isIngressPort)) networks.push(this.#meshNetwork());
     const attachments: TaskAttachment[] = [];
     try {
       for (const network of networks)
@@ -89,6 +92,15 @@ export class Allocation {
     for (const { networkId, addresses } of attachments)
       for (const space of this.#spaces.get(networkId) ?? [])
         for (const address of addresses) space.release(address, owner, nowMs);
+  }
+
+  /** Networks with hardly an address left: few enough to say so before there is none. */
+  nearlyFull(): { readonly network: Network; readonly used: number; readonly capacity: number }[] {
+    return [...this.#view.network.values()].flatMap((network) => {
+      const spaces = this.#familiesOf(network)[0] ?? [];
+      const [used, capacity] = [total(spaces, 'used'), total(spaces, 'capacity')];
+      return used >= capacity * NEARLY_FULL && capacity > 0 ? [{ network, used, capacity }] : [];
+    });
   }
 
   /** When an address that rests may be given out again; undefined: none rests. */
@@ -150,7 +162,7 @@ export class Allocation {
     if (spec.endpoint.mode === 'dnsrr') return [];
     return spec.task.networks.flatMap((attachment) => {
       const network = this.#networkOf(attachment);
-      if (network === undefined || network.spec.driver !== 'overlay') return [];
+      if (network === undefined || hasNoBalancing(network)) return [];
       const addresses = this.#virtualAddressesIn(network, attachment, service, nowMs);
       return addresses.map((address) => ({ networkId: network.id, address }));
     });
@@ -214,6 +226,11 @@ export class Allocation {
 /** What each node has for itself. */
 const NODE_NETWORKS: ReadonlySet<string> = new Set(['host', 'none', 'bridge']);
 
+/** Its containers are hosts among others: nobody stands between them and their clients. */
+function hasNoBalancing({ spec }: Network): boolean {
+  return spec.driver === 'macvlan' || spec.driver === 'ipvlan';
+}
+
 function requireReady(network: Network): Network {
   if (network.subnets.length > 0) return network;
   const reason = network.error === '' ? 'has no subnet yet' : `has no subnet: ${network.error}`;
@@ -241,10 +258,6 @@ function allocateIn(
 
 function total(spaces: readonly AddressSpace[], what: 'capacity' | 'used'): number {
   return spaces.reduce((sum, space) => sum + space[what], 0);
-}
-
-function isIngress({ publishMode }: PortConfig): boolean {
-  return publishMode === 'ingress';
 }
 
 function keyOf({ networkId, address }: VirtualAddress): string {

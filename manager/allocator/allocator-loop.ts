@@ -2,12 +2,14 @@
 // ports. A task that needs nothing of that kind goes on at once; one that waits says for what.
 
 import type { Clock } from '../../core/clock.ts';
-import type { Service, Task, TaskAttachment, TaskStatus } from '../../core/generated/objects.ts';
+import type { Node, Service, Task, TaskAttachment, TaskStatus } from '../../core/generated/objects.ts';
+import { loopLog } from '../log.ts';
 import { runLoop } from '../loop.ts';
 import type { Commit, Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { Allocation } from './allocation.ts';
 import { NotYet } from './not-yet.ts';
+import { planTunnelAddress } from './plan-network.ts';
 
 export interface AllocatorOptions {
   readonly store: Store;
@@ -34,11 +36,13 @@ class Allocator {
   readonly #clock: Clock;
   #allocation: Allocation;
   readonly #networks = new Set<string>();
+  readonly #nodes = new Set<string>();
   readonly #services = new Set<string>();
   readonly #tasks = new Set<string>();
   /** Services and tasks that wait, with the reason. */
   readonly #stuckServices = new Map<string, string>();
   readonly #stuckTasks = new Set<string>();
+  #warned: ReadonlySet<string> = new Set();
   #mayRetry = false;
   #retryAtMs = Number.POSITIVE_INFINITY;
 
@@ -55,6 +59,7 @@ class Allocator {
       const { kind, action, object, previous } = event;
       if (this.#allocation.note(event, this.#clock.nowMs())) this.#mayRetry = true;
       if (kind === 'network' && action !== 'removed') this.#networks.add(object.id);
+      else if (kind === 'node' && lacksTunnelAddress(object as Node)) this.#nodes.add(object.id);
       else if (
         kind === 'service' &&
         action !== 'removed' &&
@@ -77,6 +82,7 @@ class Allocator {
       for (const id of this.#stuckTasks) this.#tasks.add(id);
     }
     try {
+      for (const id of take(this.#nodes)) await this.#allocateTunnelAddress(id);
       for (const id of take(this.#networks)) await this.#allocateNetwork(id);
       await this.#allocateServices(take(this.#services));
       await this.#allocateTasks(take(this.#tasks));
@@ -85,14 +91,28 @@ class Allocator {
       this.#allocation = this.#start();
       throw error;
     }
+    this.#warn();
     const isWaited = this.#stuckServices.size + this.#stuckTasks.size > 0;
     const nextFreeAtMs = isWaited ? this.#allocation.nextFreeAtMs() : undefined;
     this.#retryAtMs = nextFreeAtMs ?? Number.POSITIVE_INFINITY;
     return nextFreeAtMs;
   }
 
+  /** Once for each network that fills up, and again when it does so again. */
+  #warn(): void {
+    const nearlyFull = this.#allocation.nearlyFull();
+    for (const { network, used, capacity } of nearlyFull)
+      if (!this.#warned.has(network.id))
+        loopLog.warn(
+          { network: network.spec.name, used, capacity },
+          'network has hardly an address left: widen it with "tsswarm network update --subnet-add"',
+        );
+    this.#warned = new Set(nearlyFull.map(({ network }) => network.id));
+  }
+
   #start(): Allocation {
     const { view } = this.#store;
+    for (const node of view.node.values()) if (lacksTunnelAddress(node)) this.#nodes.add(node.id);
     for (const { id } of view.network.values()) this.#networks.add(id);
     for (const { id } of view.service.values()) this.#services.add(id);
     for (const task of view.task.values()) if (task.status.state === 'new') this.#tasks.add(task.id);
@@ -105,6 +125,14 @@ class Allocator {
       const network = tx.view.network.get(id);
       const next = network && this.#allocation.network(network);
       if (next !== undefined) tx.update('network', next);
+    });
+  }
+
+  async #allocateTunnelAddress(id: string): Promise<void> {
+    await this.#store.update((tx) => {
+      const node = tx.view.node.get(id);
+      if (node === undefined || !lacksTunnelAddress(node)) return;
+      tx.update('node', { ...node, tunnelAddress: planTunnelAddress(tx.view) });
     });
   }
 
@@ -177,6 +205,11 @@ class Allocator {
         : { ...task.status, timestampMs, error, message: 'waiting for addresses' };
     tx.update('task', { ...task, status, attachments } satisfies Task);
   }
+}
+
+/** It has a key, so it has an encrypted network. */
+function lacksTunnelAddress({ description, tunnelAddress }: Node): boolean {
+  return description.tunnelKey !== '' && tunnelAddress === '';
 }
 
 function isRespecified(service: Service, previous: Service | undefined): boolean {

@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto';
 import { defined } from '../../core/assert.ts';
 import { defaultClusterNetwork } from '../../core/defaults.ts';
+import { effectiveNetwork } from '../../core/effective-network.ts';
 import { SwarmError } from '../../core/errors.ts';
 import { emptySubnet, type Network, type NetworkSpec, type Subnet } from '../../core/generated/objects.ts';
 import {
@@ -24,13 +25,19 @@ const FIRST_VNI = 0x100000;
 const LAST_VNI = 0xffffff;
 /** Outer IPv4, UDP and VXLAN headers and the inner Ethernet header. */
 const VXLAN_OVERHEAD = 50;
+/** Outer IPv4 and UDP headers and WireGuard's own. */
+const WIREGUARD_OVERHEAD = 60;
 const ETHERNET_MTU = 1500;
+/** Part of the shared address space (RFC 6598), which no network of containers and no site uses. */
+const TUNNEL_PREFIX = '100.64';
 
 export type NetworkChoice = Pick<Network, 'vni' | 'subnets' | 'mtu'>;
 
 /** Throws `resource-exhausted` or `failed-precondition` with what is missing. */
 export function planNetwork(view: TablesView, network: Network): NetworkChoice {
-  const { spec } = network;
+  const source = view.byName('network', network.spec.configFrom);
+  const spec = effectiveNetwork(network.spec, source?.spec);
+  if (spec.configOnly) return { vni: 0, subnets: [], mtu: 0 };
   const others = [...view.network.values()].filter(({ id }) => id !== network.id);
   const taken = others.flatMap(({ subnets }) => prefixesOf(subnets));
   const subnets = merge(network.subnets, spec.subnets).map((subnet) => complete(subnet, taken));
@@ -39,9 +46,14 @@ export function planNetwork(view: TablesView, network: Network): NetworkChoice {
   if (spec.ipv6 && !has(6)) subnets.push(withGateway(formatPrefix(localPrefix(network.id))));
   return {
     subnets,
-    vni: spec.driver === 'overlay' ? network.vni || chooseVni(others, spec) : 0,
+    vni: isRouted(spec) ? network.vni || chooseVni(others, spec) : 0,
     mtu: network.mtu || chooseMtu(view, spec),
   };
+}
+
+/** By our own data path; a bridge is one that ends at its node. */
+function isRouted({ driver }: NetworkSpec): boolean {
+  return driver === 'overlay' || driver === 'bridge';
 }
 
 /** Nothing that was chosen is taken away; a subnet that covers a chosen one takes its place and gateway. */
@@ -127,14 +139,25 @@ function chooseVni(others: readonly Network[], spec: NetworkSpec): number {
   return vni;
 }
 
+/** The first address inside the tunnel that no node has. */
+export function planTunnelAddress(view: TablesView): string {
+  const used = new Set([...view.node.values()].map(({ tunnelAddress }) => tunnelAddress));
+  for (let number = 1; number < 65_535; number++) {
+    const address = `${TUNNEL_PREFIX}.${number >> 8}.${number & 255}`;
+    if (!used.has(address)) return address;
+  }
+  throw new SwarmError('resource-exhausted', 'all addresses of the tunnel are in use');
+}
+
 /** What the path to each node carries that is known now. */
 function chooseMtu(view: TablesView, spec: NetworkSpec): number {
   if (spec.mtu !== 0) return spec.mtu;
-  if (spec.driver !== 'overlay') return 0;
+  if (!isRouted(spec)) return 0;
   const known = [...view.node.values()]
     .map(({ description }) => description.dataPathMtu)
     .filter((mtu) => mtu > 0);
-  return (known.length === 0 ? ETHERNET_MTU : Math.min(...known)) - VXLAN_OVERHEAD;
+  const path = known.length === 0 ? ETHERNET_MTU : Math.min(...known);
+  return path - VXLAN_OVERHEAD - (spec.encrypted ? WIREGUARD_OVERHEAD : 0);
 }
 
 /** Of a spec that has been checked. */

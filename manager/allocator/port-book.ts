@@ -1,6 +1,7 @@
 // Which service publishes which ingress port, and which number a service gets that names none. Pure.
 
 import type { PortConfig, Service } from '../../core/generated/objects.ts';
+import { isIngressPort } from '../../core/ingress-port.ts';
 import { NotYet } from './not-yet.ts';
 
 /** Where Swarm publishes ports that name no number. */
@@ -14,7 +15,7 @@ export class PortBook {
 
   /** Notes what a service has. */
   claim({ id, ports }: Service): void {
-    for (const port of ports) if (isIngress(port)) this.#owners.set(keyOf(port), id);
+    for (const port of ports) if (isIngressPort(port)) this.#owners.set(keyOf(port), id);
   }
 
   release({ id, ports }: Service): void {
@@ -23,9 +24,9 @@ export class PortBook {
 
   /** The ports of its spec, each with a number. A number that was chosen before stays. Throws `NotYet`. */
   choose(service: Service): PortConfig[] {
-    const before = service.ports.filter(isIngress);
+    const before = service.ports.filter(isIngressPort);
     return service.spec.endpoint.ports.map((port) => {
-      if (!isIngress(port)) return port;
+      if (!isIngressPort(port)) return port;
       const publishedPort = port.publishedPort || this.#numberFor(port, before, service.id);
       const chosen = { ...port, publishedPort };
       const owner = this.#owners.get(keyOf(chosen));
@@ -56,10 +57,6 @@ export class PortBook {
     }
     throw new NotYet(`all ports from ${FIRST_PORT} to ${LAST_PORT} are published; name another one`);
   }
-}
-
-function isIngress({ publishMode }: PortConfig): boolean {
-  return publishMode === 'ingress';
 }
 
 function keyOf({ protocol, publishedPort, hostAddress, hostInterface }: PortConfig): string {

@@ -106,6 +106,7 @@ async function createNode(
     roleMessage: '',
     renewalAskedAtMs: 0,
     dataPathAddress,
+    tunnelAddress: '',
   };
   await store.update((tx) => tx.create('node', node));
   caLog.info({ 'node.id': nodeId, role, address }, 'node joined');

@@ -8,12 +8,14 @@ import { theCluster } from '../ca/authority.ts';
 import type { CertificateTool } from '../ca/certificate-tool.ts';
 import type { Consensus } from '../consensus.ts';
 import type { LogBroker } from '../log-broker.ts';
+import type { NodeQuestions } from '../node-questions.ts';
 import type { Store } from '../store/store.ts';
 import { getAuthority, getCluster, getJoinTokens, rotateAuthority, updateCluster } from './cluster-api.ts';
 import { explain } from './explain.ts';
 import { findService } from './find.ts';
 import { serviceLogs } from './logs-api.ts';
 import { createNetwork, getNetwork, listNetworks, removeNetwork, updateNetwork } from './network-api.ts';
+import { auditNetworks, traceNetwork } from './network-trace.ts';
 import { listNodes, removeNode, updateNode } from './node-api.ts';
 import {
   createService,
@@ -30,6 +32,7 @@ export interface ControlOptions {
   readonly clock: Clock;
   readonly randomBytes: RandomBytes;
   readonly logBroker: LogBroker;
+  readonly questions: NodeQuestions;
   readonly tool: CertificateTool;
   /** Absent where managers keep the state elsewhere. */
   readonly consensus: Consensus | undefined;
@@ -69,6 +72,8 @@ export function controlHandlers(options: ControlOptions): Handlers<typeof Contro
     async *backup() {
       for await (const data of backup()) yield { data };
     },
+    traceNetwork: (request) => traceNetwork({ view: store.view, questions: options.questions }, request),
+    auditNetworks: (request) => auditNetworks({ view: store.view, questions: options.questions }, request),
     explain: ({ target }) => explain(store.view, target, clock.nowMs()),
   };
 }

@@ -19,6 +19,7 @@ import { AsyncQueue } from '../../rpc/queue.ts';
 import type { CallContext, Handlers } from '../../rpc/server.ts';
 import { dispatcherLog } from '../log.ts';
 import type { LogBroker } from '../log-broker.ts';
+import { NodeQuestions } from '../node-questions.ts';
 import type { Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { AssignmentTracker } from './assignments.ts';
@@ -53,6 +54,8 @@ const NETWORK_BATCH_MS = 10;
 
 export class Dispatcher {
   readonly #options: DispatcherOptions;
+  /** Asks agents that have a session. */
+  readonly questions: NodeQuestions;
   readonly #statusWriter: StatusWriter;
   readonly #sessions = new Map<string, Session>();
   readonly #deadlines = new Map<string, () => void>();
@@ -64,6 +67,7 @@ export class Dispatcher {
 
   constructor(options: DispatcherOptions) {
     this.#options = options;
+    this.questions = new NodeQuestions(options.clock, options.randomBytes);
     this.#statusWriter = new StatusWriter(options.store);
   }
 
@@ -156,6 +160,9 @@ export class Dispatcher {
     const close = this.#options.logBroker.addNode(session.nodeId, (logSubscription) =>
       session.outbox.push({ logSubscription }),
     );
+    const closeQuestions = this.questions.addNode(session.nodeId, (networkQuestion) =>
+      session.outbox.push({ networkQuestion }),
+    );
     const onAbort = () => session.outbox.end();
     signal.addEventListener('abort', onAbort);
     if (signal.aborted || this.#isStopped) onAbort();
@@ -164,6 +171,7 @@ export class Dispatcher {
       yield* session.outbox;
     } finally {
       close();
+      closeQuestions();
       signal.removeEventListener('abort', onAbort);
       if (this.#sessions.get(session.nodeId) === session) this.#sessions.delete(session.nodeId);
       // Never awaited: it ends with the call, and an agent that says nothing must not hold back its own dismissal.
@@ -232,6 +240,8 @@ export class Dispatcher {
         () => session.outbox.push({ statusAcknowledged: { sequence } }),
         (error) => session.outbox.end(error),
       );
+    } else if (message.networkAnswer !== undefined) {
+      this.questions.answer(session.nodeId, message.networkAnswer);
     } else if (message.description !== undefined) {
       const { description } = message;
       this.#options.store

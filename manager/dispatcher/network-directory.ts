@@ -2,7 +2,9 @@
 // sent: what a node makes of them for its kernel is the agent's business.
 
 import { isDeepStrictEqual } from 'node:util';
+import { effectiveNetwork } from '../../core/effective-network.ts';
 import type { Network, Node, Service, Task } from '../../core/generated/objects.ts';
+import { isIngressPort } from '../../core/ingress-port.ts';
 import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
 import {
   emptyNetworkUpdate,
@@ -81,7 +83,7 @@ export class NetworkDirectory {
       ...emptyNetworkUpdate,
       networkId,
       complete: true,
-      network,
+      network: this.#effective(network),
       dataPathPort: this.#dataPathPort(),
       endpoints: [...(entry?.endpoints.values() ?? [])],
       services: [...(entry?.services.values() ?? [])],
@@ -117,7 +119,7 @@ export class NetworkDirectory {
     return {
       ...emptyNetworkUpdate,
       networkId,
-      ...(tellsNetwork && { network, dataPathPort: this.#dataPathPort() }),
+      ...(tellsNetwork && { network: this.#effective(network), dataPathPort: this.#dataPathPort() }),
       endpoints: endpoints.changed,
       removedTaskIds: endpoints.removed,
       services: services.changed,
@@ -129,7 +131,9 @@ export class NetworkDirectory {
     const { changed, removed } = refresh(this.#nodes, this.#dirtyNodes, (id) => {
       const node = this.#view.node.get(id);
       const dataPathAddress = node && (node.dataPathAddress || node.status.address);
-      return dataPathAddress ? { nodeId: id, dataPathAddress } : undefined;
+      if (node === undefined || !dataPathAddress) return undefined;
+      const { tunnelAddress, description } = node;
+      return { nodeId: id, dataPathAddress, tunnelAddress, tunnelKey: description.tunnelKey };
     });
     return { nodes: changed, removedNodeIds: removed };
   }
@@ -169,6 +173,12 @@ export class NetworkDirectory {
       this.#entries.set(networkId, entry);
     }
     return entry;
+  }
+
+  /** Nodes do not know config-only networks. */
+  #effective(network: Network): Network {
+    const source = this.#view.byName('network', network.spec.configFrom);
+    return { ...network, spec: effectiveNetwork(network.spec, source?.spec) };
   }
 
   #dataPathPort(): number {
@@ -214,7 +224,7 @@ export class NetworkDirectory {
         .filter((virtual) => virtual.networkId === networkId)
         .map(({ address }) => address),
       affinity: service.spec.endpoint.affinity,
-      ports: isMesh ? service.ports.filter(({ publishMode }) => publishMode === 'ingress') : [],
+      ports: isMesh ? service.ports.filter(isIngressPort) : [],
     };
   }
 }
@@ -230,13 +240,13 @@ export function takesPart(task: Task): boolean {
 
 function networksOfService(view: TablesView, { spec, ports }: Service): string[] {
   const ids = spec.task.networks.map(({ networkId }) => networkId);
-  if (!ports.some(({ publishMode }) => publishMode === 'ingress')) return ids;
+  if (!ports.some(isIngressPort)) return ids;
   for (const { id, spec: network } of view.network.values()) if (network.ingress) ids.push(id);
   return ids;
 }
 
 function isAllocated({ vni, spec }: Network): boolean {
-  return vni !== 0 || spec.driver !== 'overlay';
+  return vni !== 0 || spec.driver === 'macvlan' || spec.driver === 'ipvlan';
 }
 
 function isLost(node: Node): boolean {

@@ -3,7 +3,7 @@
 
 import { matchesConstraint, normalArchitecture, parseConstraint } from '../../core/constraint.ts';
 import type { ServiceSpec } from '../../core/generated/objects.ts';
-import { type NodeInfo, portKey } from './node-info.ts';
+import { type NodeInfo, portKey, takesPortOfNode } from './node-info.ts';
 
 export interface Filter {
   readonly name: string;
@@ -58,7 +58,7 @@ export const FILTERS: readonly Filter[] = [
   {
     name: 'host-port',
     prepare: ({ endpoint }) => {
-      const ports = endpoint.ports.filter((port) => port.publishedPort > 0).map(portKey);
+      const ports = endpoint.ports.filter(takesPortOfNode).map(portKey);
       if (ports.length === 0) return undefined;
       return (info) => !ports.some((port) => info.hostPorts.has(port));
     },

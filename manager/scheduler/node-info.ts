@@ -1,6 +1,7 @@
 // A node as the scheduler counts it: what is left of its resources, what runs there, which ports are taken.
 
 import type { Node, PortConfig, Resources, ServiceSpec, Task } from '../../core/generated/objects.ts';
+import { isIngressPort } from '../../core/ingress-port.ts';
 import { isTerminal, isWanted } from '../../core/task-state.ts';
 import type { TablesView } from '../store/tables.ts';
 
@@ -59,12 +60,17 @@ export function placeTask(info: NodeInfo, serviceId: string, spec: ServiceSpec):
 function takeResources(info: NodeInfo, reserved: Resources, ports: readonly PortConfig[]): void {
   info.cpuNanosFree -= reserved.cpuNanos;
   info.memoryBytesFree -= reserved.memoryBytes;
-  for (const port of ports) if (port.publishedPort > 0) info.hostPorts.add(portKey(port));
+  for (const port of ports) if (takesPortOfNode(port)) info.hostPorts.add(portKey(port));
 }
 
 function addTask(info: NodeInfo, serviceId: string): void {
   info.taskCount++;
   info.taskCountByService.set(serviceId, (info.taskCountByService.get(serviceId) ?? 0) + 1);
+}
+
+/** A port with a number that the node can give once. */
+export function takesPortOfNode(port: PortConfig): boolean {
+  return port.publishedPort > 0 && !isIngressPort(port);
 }
 
 export function portKey(port: PortConfig): string {

@@ -110,15 +110,20 @@ test('constraints, platforms and the cap per node are kept', () => {
   );
 });
 
-test('a host port is given once per node', () => {
-  const change = (spec: ServiceSpec): ServiceSpec => ({
-    ...spec,
-    endpoint: {
-      ...emptyEndpointSpec,
-      ports: [{ ...emptyPortConfig, targetPort: 80, publishedPort: 8080, publishMode: 'host' }],
-    },
-  });
-  const plan = place({ nodes: [aNode('a'), aNode('b')], count: 3, change });
+test('a host port is given once per node, an ingress port as often as it is wanted', () => {
+  const publishing =
+    (publishMode: 'host' | 'ingress') =>
+    (spec: ServiceSpec): ServiceSpec => ({
+      ...spec,
+      endpoint: {
+        ...emptyEndpointSpec,
+        ports: [{ ...emptyPortConfig, targetPort: 80, publishedPort: 8080, publishMode }],
+      },
+    });
+  const nodes = [aNode('a'), aNode('b')];
+  const spread = place({ nodes, count: 4, change: publishing('ingress') });
+  assert.deepEqual(perNode(spread), { a: 2, b: 2 });
+  const plan = place({ nodes, count: 3, change: publishing('host') });
   assert.deepEqual(perNode(plan), { a: 1, b: 1 });
   assert.equal(plan.refuse[0]?.reason, 'no suitable node (host-mode port already in use on 2 nodes)');
 });

@@ -356,6 +356,29 @@ export interface ListNetworksResponse {
 }
 export const emptyListNetworksResponse: ListNetworksResponse = Object.freeze({ networks: [] });
 
+export interface TraceNetworkRequest {
+  /** Service (id, prefix, name) or task (id, prefix, SERVICE.SLOT). */
+  readonly from: string;
+  /** Service. */
+  readonly to: string;
+  /** TCP; 0: no connection is tried. */
+  readonly port: number;
+}
+export const emptyTraceNetworkRequest: TraceNetworkRequest = Object.freeze({ from: '', to: '', port: 0 });
+
+export interface AuditNetworksRequest {
+  /** Id, unique prefix of an id, or name; empty: all nodes. */
+  readonly node: string;
+  readonly repair: boolean;
+}
+export const emptyAuditNetworksRequest: AuditNetworksRequest = Object.freeze({ node: '', repair: false });
+
+export interface AuditNetworksResponse {
+  readonly ok: boolean;
+  readonly steps: readonly ExplainStep[];
+}
+export const emptyAuditNetworksResponse: AuditNetworksResponse = Object.freeze({ ok: false, steps: [] });
+
 export interface ExplainRequest {
   /** Service (id, prefix, name) or task (id, prefix, SERVICE.SLOT). */
   readonly target: string;
@@ -1484,6 +1507,72 @@ export const ListNetworksResponseCodec: Codec<ListNetworksResponse> = {
   },
 };
 
+export const TraceNetworkRequestCodec: Codec<TraceNetworkRequest> = {
+  write(m, w) {
+    if (m.from !== '') w.uint32(10).string(m.from);
+    if (m.to !== '') w.uint32(18).string(m.to);
+    if (m.port !== 0) w.uint32(24).uint32(m.port);
+    return w;
+  },
+  read(r, end) {
+    let from: string = '';
+    let to: string = '';
+    let port: number = 0;
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: from = r.string(); break;
+        case 2: to = r.string(); break;
+        case 3: port = r.uint32(); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { from, to, port };
+  },
+};
+
+export const AuditNetworksRequestCodec: Codec<AuditNetworksRequest> = {
+  write(m, w) {
+    if (m.node !== '') w.uint32(10).string(m.node);
+    if (m.repair !== false) w.uint32(16).bool(m.repair);
+    return w;
+  },
+  read(r, end) {
+    let node: string = '';
+    let repair: boolean = false;
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: node = r.string(); break;
+        case 2: repair = r.bool(); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { node, repair };
+  },
+};
+
+export const AuditNetworksResponseCodec: Codec<AuditNetworksResponse> = {
+  write(m, w) {
+    if (m.ok !== false) w.uint32(8).bool(m.ok);
+    for (const value of m.steps) ExplainStepCodec.write(value, w.uint32(18).fork()).ldelim();
+    return w;
+  },
+  read(r, end) {
+    let ok: boolean = false;
+    const steps: ExplainStep[] = [];
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: ok = r.bool(); break;
+        case 2: steps.push(ExplainStepCodec.read(r, r.uint32() + r.pos)); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { ok, steps };
+  },
+};
+
 export const ExplainRequestCodec: Codec<ExplainRequest> = {
   write(m, w) {
     if (m.target !== '') w.uint32(10).string(m.target);
@@ -1576,6 +1665,8 @@ export const ControlService = {
   listTasks: { path: '/tsswarm.v1.Control/ListTasks', shape: 'server-stream', callers: ['local', 'manager'], isReadOnly: false, request: ListTasksRequestCodec, response: ListTasksResponseCodec },
   watchService: { path: '/tsswarm.v1.Control/WatchService', shape: 'server-stream', callers: ['local', 'manager'], isReadOnly: false, request: WatchServiceRequestCodec, response: WatchServiceResponseCodec },
   serviceLogs: { path: '/tsswarm.v1.Control/ServiceLogs', shape: 'server-stream', callers: ['local', 'manager'], isReadOnly: false, request: ServiceLogsRequestCodec, response: ServiceLogsResponseCodec },
+  traceNetwork: { path: '/tsswarm.v1.Control/TraceNetwork', shape: 'unary', callers: ['local', 'manager'], isReadOnly: true, request: TraceNetworkRequestCodec, response: ExplainResponseCodec },
+  auditNetworks: { path: '/tsswarm.v1.Control/AuditNetworks', shape: 'unary', callers: ['local', 'manager'], isReadOnly: false, request: AuditNetworksRequestCodec, response: AuditNetworksResponseCodec },
   explain: { path: '/tsswarm.v1.Control/Explain', shape: 'unary', callers: ['local', 'manager'], isReadOnly: true, request: ExplainRequestCodec, response: ExplainResponseCodec },
   backup: { path: '/tsswarm.v1.Control/Backup', shape: 'server-stream', callers: ['local', 'manager'], isReadOnly: false, request: BackupRequestCodec, response: BackupResponseCodec },
 } as const;

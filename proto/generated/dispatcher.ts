@@ -40,6 +40,7 @@ export interface AgentMessage {
   readonly heartbeat?: Heartbeat;
   readonly statuses?: StatusBatch;
   readonly description?: NodeDescription;
+  readonly networkAnswer?: NetworkAnswer;
 }
 export const emptyAgentMessage: AgentMessage = Object.freeze({  });
 
@@ -81,8 +82,11 @@ export const emptyAssignments: Assignments = Object.freeze({ sequence: 0, comple
 export interface NodeLocation {
   readonly nodeId: string;
   readonly dataPathAddress: string;
+  /** Both are empty while the node has no encrypted network. */
+  readonly tunnelAddress: string;
+  readonly tunnelKey: string;
 }
-export const emptyNodeLocation: NodeLocation = Object.freeze({ nodeId: '', dataPathAddress: '' });
+export const emptyNodeLocation: NodeLocation = Object.freeze({ nodeId: '', dataPathAddress: '', tunnelAddress: '', tunnelKey: '' });
 
 /** A task with addresses in a network. */
 export interface NetworkEndpoint {
@@ -174,8 +178,48 @@ export interface ManagerMessage {
   readonly assignments?: Assignments;
   readonly logSubscription?: LogSubscription;
   readonly news?: ClusterNews;
+  readonly networkQuestion?: NetworkQuestion;
 }
 export const emptyManagerMessage: ManagerMessage = Object.freeze({  });
+
+/** A way that traffic takes, from a task of the asked node to a service. */
+export interface PathQuestion {
+  readonly taskId: string;
+  readonly networkId: string;
+  readonly serviceId: string;
+  /** TCP; 0: no connection is tried. */
+  readonly port: number;
+}
+export const emptyPathQuestion: PathQuestion = Object.freeze({ taskId: '', networkId: '', serviceId: '', port: 0 });
+
+/** What a manager asks a node about its networks. */
+export interface NetworkQuestion {
+  /** Repeated in the answer. */
+  readonly id: string;
+  /** Mend what is different in the kernel. */
+  readonly repair: boolean;
+  /** Absent: all networks are compared with the kernel. */
+  readonly path?: PathQuestion;
+}
+export const emptyNetworkQuestion: NetworkQuestion = Object.freeze({ id: '', repair: false });
+
+export interface NetworkFinding {
+  readonly ok: boolean;
+  /** Who says so: "dns", "vip", "backend". */
+  readonly subject: string;
+  readonly text: string;
+  /** What would help; empty when nothing is wrong. */
+  readonly remedy: string;
+  /** The task that it is about; empty: the asked one. */
+  readonly taskId: string;
+}
+export const emptyNetworkFinding: NetworkFinding = Object.freeze({ ok: false, subject: '', text: '', remedy: '', taskId: '' });
+
+export interface NetworkAnswer {
+  readonly id: string;
+  readonly findings: readonly NetworkFinding[];
+}
+export const emptyNetworkAnswer: NetworkAnswer = Object.freeze({ id: '', findings: [] });
 
 export interface LogLine {
   readonly taskId: string;
@@ -294,6 +338,7 @@ export const AgentMessageCodec: Codec<AgentMessage> = {
     if (m.heartbeat !== undefined) HeartbeatCodec.write(m.heartbeat, w.uint32(18).fork()).ldelim();
     if (m.statuses !== undefined) StatusBatchCodec.write(m.statuses, w.uint32(26).fork()).ldelim();
     if (m.description !== undefined) NodeDescriptionCodec.write(m.description, w.uint32(34).fork()).ldelim();
+    if (m.networkAnswer !== undefined) NetworkAnswerCodec.write(m.networkAnswer, w.uint32(42).fork()).ldelim();
     return w;
   },
   read(r, end) {
@@ -301,6 +346,7 @@ export const AgentMessageCodec: Codec<AgentMessage> = {
     let heartbeat: Heartbeat | undefined;
     let statuses: StatusBatch | undefined;
     let description: NodeDescription | undefined;
+    let networkAnswer: NetworkAnswer | undefined;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -308,10 +354,11 @@ export const AgentMessageCodec: Codec<AgentMessage> = {
         case 2: heartbeat = HeartbeatCodec.read(r, r.uint32() + r.pos); break;
         case 3: statuses = StatusBatchCodec.read(r, r.uint32() + r.pos); break;
         case 4: description = NodeDescriptionCodec.read(r, r.uint32() + r.pos); break;
+        case 5: networkAnswer = NetworkAnswerCodec.read(r, r.uint32() + r.pos); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { ...(register === undefined ? undefined : { register }), ...(heartbeat === undefined ? undefined : { heartbeat }), ...(statuses === undefined ? undefined : { statuses }), ...(description === undefined ? undefined : { description }) };
+    return { ...(register === undefined ? undefined : { register }), ...(heartbeat === undefined ? undefined : { heartbeat }), ...(statuses === undefined ? undefined : { statuses }), ...(description === undefined ? undefined : { description }), ...(networkAnswer === undefined ? undefined : { networkAnswer }) };
   },
 };
 
@@ -421,20 +468,26 @@ export const NodeLocationCodec: Codec<NodeLocation> = {
   write(m, w) {
     if (m.nodeId !== '') w.uint32(10).string(m.nodeId);
     if (m.dataPathAddress !== '') w.uint32(18).string(m.dataPathAddress);
+    if (m.tunnelAddress !== '') w.uint32(26).string(m.tunnelAddress);
+    if (m.tunnelKey !== '') w.uint32(34).string(m.tunnelKey);
     return w;
   },
   read(r, end) {
     let nodeId: string = '';
     let dataPathAddress: string = '';
+    let tunnelAddress: string = '';
+    let tunnelKey: string = '';
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: nodeId = r.string(); break;
         case 2: dataPathAddress = r.string(); break;
+        case 3: tunnelAddress = r.string(); break;
+        case 4: tunnelKey = r.string(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { nodeId, dataPathAddress };
+    return { nodeId, dataPathAddress, tunnelAddress, tunnelKey };
   },
 };
 
@@ -659,6 +712,7 @@ export const ManagerMessageCodec: Codec<ManagerMessage> = {
     if (m.assignments !== undefined) AssignmentsCodec.write(m.assignments, w.uint32(34).fork()).ldelim();
     if (m.logSubscription !== undefined) LogSubscriptionCodec.write(m.logSubscription, w.uint32(42).fork()).ldelim();
     if (m.news !== undefined) ClusterNewsCodec.write(m.news, w.uint32(50).fork()).ldelim();
+    if (m.networkQuestion !== undefined) NetworkQuestionCodec.write(m.networkQuestion, w.uint32(58).fork()).ldelim();
     return w;
   },
   read(r, end) {
@@ -668,6 +722,7 @@ export const ManagerMessageCodec: Codec<ManagerMessage> = {
     let assignments: Assignments | undefined;
     let logSubscription: LogSubscription | undefined;
     let news: ClusterNews | undefined;
+    let networkQuestion: NetworkQuestion | undefined;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -677,10 +732,113 @@ export const ManagerMessageCodec: Codec<ManagerMessage> = {
         case 4: assignments = AssignmentsCodec.read(r, r.uint32() + r.pos); break;
         case 5: logSubscription = LogSubscriptionCodec.read(r, r.uint32() + r.pos); break;
         case 6: news = ClusterNewsCodec.read(r, r.uint32() + r.pos); break;
+        case 7: networkQuestion = NetworkQuestionCodec.read(r, r.uint32() + r.pos); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { ...(registered === undefined ? undefined : { registered }), ...(heartbeat === undefined ? undefined : { heartbeat }), ...(statusAcknowledged === undefined ? undefined : { statusAcknowledged }), ...(assignments === undefined ? undefined : { assignments }), ...(logSubscription === undefined ? undefined : { logSubscription }), ...(news === undefined ? undefined : { news }) };
+    return { ...(registered === undefined ? undefined : { registered }), ...(heartbeat === undefined ? undefined : { heartbeat }), ...(statusAcknowledged === undefined ? undefined : { statusAcknowledged }), ...(assignments === undefined ? undefined : { assignments }), ...(logSubscription === undefined ? undefined : { logSubscription }), ...(news === undefined ? undefined : { news }), ...(networkQuestion === undefined ? undefined : { networkQuestion }) };
+  },
+};
+
+export const PathQuestionCodec: Codec<PathQuestion> = {
+  write(m, w) {
+    if (m.taskId !== '') w.uint32(10).string(m.taskId);
+    if (m.networkId !== '') w.uint32(18).string(m.networkId);
+    if (m.serviceId !== '') w.uint32(26).string(m.serviceId);
+    if (m.port !== 0) w.uint32(32).uint32(m.port);
+    return w;
+  },
+  read(r, end) {
+    let taskId: string = '';
+    let networkId: string = '';
+    let serviceId: string = '';
+    let port: number = 0;
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: taskId = r.string(); break;
+        case 2: networkId = r.string(); break;
+        case 3: serviceId = r.string(); break;
+        case 4: port = r.uint32(); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { taskId, networkId, serviceId, port };
+  },
+};
+
+export const NetworkQuestionCodec: Codec<NetworkQuestion> = {
+  write(m, w) {
+    if (m.id !== '') w.uint32(10).string(m.id);
+    if (m.repair !== false) w.uint32(16).bool(m.repair);
+    if (m.path !== undefined) PathQuestionCodec.write(m.path, w.uint32(26).fork()).ldelim();
+    return w;
+  },
+  read(r, end) {
+    let id: string = '';
+    let repair: boolean = false;
+    let path: PathQuestion | undefined;
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: id = r.string(); break;
+        case 2: repair = r.bool(); break;
+        case 3: path = PathQuestionCodec.read(r, r.uint32() + r.pos); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { id, repair, ...(path === undefined ? undefined : { path }) };
+  },
+};
+
+export const NetworkFindingCodec: Codec<NetworkFinding> = {
+  write(m, w) {
+    if (m.ok !== false) w.uint32(8).bool(m.ok);
+    if (m.subject !== '') w.uint32(18).string(m.subject);
+    if (m.text !== '') w.uint32(26).string(m.text);
+    if (m.remedy !== '') w.uint32(34).string(m.remedy);
+    if (m.taskId !== '') w.uint32(42).string(m.taskId);
+    return w;
+  },
+  read(r, end) {
+    let ok: boolean = false;
+    let subject: string = '';
+    let text: string = '';
+    let remedy: string = '';
+    let taskId: string = '';
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: ok = r.bool(); break;
+        case 2: subject = r.string(); break;
+        case 3: text = r.string(); break;
+        case 4: remedy = r.string(); break;
+        case 5: taskId = r.string(); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { ok, subject, text, remedy, taskId };
+  },
+};
+
+export const NetworkAnswerCodec: Codec<NetworkAnswer> = {
+  write(m, w) {
+    if (m.id !== '') w.uint32(10).string(m.id);
+    for (const value of m.findings) NetworkFindingCodec.write(value, w.uint32(18).fork()).ldelim();
+    return w;
+  },
+  read(r, end) {
+    let id: string = '';
+    const findings: NetworkFinding[] = [];
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: id = r.string(); break;
+        case 2: findings.push(NetworkFindingCodec.read(r, r.uint32() + r.pos)); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { id, findings };
   },
 };
 

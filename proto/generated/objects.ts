@@ -348,6 +348,7 @@ export const NodeDescriptionCodec: Codec<NodeDescription> = {
     if (m.operatingSystem !== '') w.uint32(66).string(m.operatingSystem);
     NodeTrustCodec.write(m.trust, w.uint32(74).fork()).ldelim();
     if (m.dataPathMtu !== 0) w.uint32(80).int32(m.dataPathMtu);
+    if (m.tunnelKey !== '') w.uint32(90).string(m.tunnelKey);
     return w;
   },
   read(r, end) {
@@ -361,6 +362,7 @@ export const NodeDescriptionCodec: Codec<NodeDescription> = {
     let operatingSystem: string = '';
     let trust: NodeTrust = emptyNodeTrust;
     let dataPathMtu: number = 0;
+    let tunnelKey: string = '';
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -376,10 +378,11 @@ export const NodeDescriptionCodec: Codec<NodeDescription> = {
         case 8: operatingSystem = r.string(); break;
         case 9: trust = NodeTrustCodec.read(r, r.uint32() + r.pos); break;
         case 10: dataPathMtu = r.int32(); break;
+        case 11: tunnelKey = r.string(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { hostname, platform, resources, engineVersion, engineLabels: Object.fromEntries(engineLabels), runtime, kernel, operatingSystem, trust, dataPathMtu };
+    return { hostname, platform, resources, engineVersion, engineLabels: Object.fromEntries(engineLabels), runtime, kernel, operatingSystem, trust, dataPathMtu, tunnelKey };
   },
 };
 
@@ -478,6 +481,7 @@ export const NodeCodec: Codec<Node> = {
     if (m.roleMessage !== '') w.uint32(66).string(m.roleMessage);
     if (m.renewalAskedAtMs !== 0) w.uint32(72).int64(safeInteger(m.renewalAskedAtMs));
     if (m.dataPathAddress !== '') w.uint32(82).string(m.dataPathAddress);
+    if (m.tunnelAddress !== '') w.uint32(90).string(m.tunnelAddress);
     return w;
   },
   read(r, end) {
@@ -491,6 +495,7 @@ export const NodeCodec: Codec<Node> = {
     let roleMessage: string = '';
     let renewalAskedAtMs: number = 0;
     let dataPathAddress: string = '';
+    let tunnelAddress: string = '';
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -504,10 +509,11 @@ export const NodeCodec: Codec<Node> = {
         case 8: roleMessage = r.string(); break;
         case 9: renewalAskedAtMs = safeInteger(r.int64()); break;
         case 10: dataPathAddress = r.string(); break;
+        case 11: tunnelAddress = r.string(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { id, meta, spec, description, status, ...(managerStatus === undefined ? undefined : { managerStatus }), role, roleMessage, renewalAskedAtMs, dataPathAddress };
+    return { id, meta, spec, description, status, ...(managerStatus === undefined ? undefined : { managerStatus }), role, roleMessage, renewalAskedAtMs, dataPathAddress, tunnelAddress };
   },
 };
 

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { emptySubnet, type ServiceSpec, type Task } from '../../core/generated/objects.ts';
-import { Asking, ask } from '../support/echo-service.ts';
+import { Asking, ask, ECHO_PORT } from '../support/echo-service.ts';
 import { eventually } from '../support/eventually.ts';
 import {
   attachmentTo,
@@ -52,6 +52,11 @@ describe('services on networks of the cluster', { skip: whyNoRealNode() ?? false
     ...spec,
     mode: { replicated: { replicas: count } },
   });
+
+  const positionOf = async (task: Task | undefined): Promise<number> => {
+    const ids = await Promise.all([0, 1, 2].map((position) => world.nodeId(position)));
+    return ids.indexOf(task?.nodeId ?? '');
+  };
 
   for (const how of ['tcp', 'udp'] as const)
     for (const name of ['web', 'WEB.', 'web-alias', 'tasks.web'])
@@ -111,6 +116,57 @@ describe('services on networks of the cluster', { skip: whyNoRealNode() ?? false
     await world.manager.control.removeService({ service: service.id });
   });
 
+  test('a trace follows a connection hop by hop and names the one that is broken; an audit finds why, and mends it', async () => {
+    const trace = await world.manager.cli('net', 'trace', 'client', `web:${ECHO_PORT}`);
+    assert.equal(trace.code, 0, trace.stdout + trace.stderr);
+    assert.match(trace.stdout, /dns: web is 10\.0\.1\.\d+\n.*vip: 6 tasks take connections\n/);
+    assert.equal(trace.stdout.match(/: echo [\d.]+ ms, TCP port 8000 open/g)?.length, 6);
+    const wrongPort = await world.manager.cli('net', 'trace', 'client', 'web:9');
+    assert.equal(wrongPort.code, 1);
+    assert.match(
+      wrongPort.stdout,
+      /TCP port 9: connection refused\n.*is its program listening on 0\.0\.0\.0:9\?/,
+    );
+
+    const [task] = web.tasks;
+    const position = await positionOf(task);
+    await world.cluster.node(position).inOverlay('ip', 'route', 'flush', 'proto', 'static');
+    const audit = await world.manager.cli('net', 'audit');
+    assert.equal(audit.code, 1);
+    assert.match(audit.stdout, /network front: route .*: missing/);
+    assert.equal((await world.manager.cli('net', 'audit', '--repair')).code, 0);
+    assert.equal((await world.manager.cli('net', 'audit')).code, 0);
+  });
+
+  test('a policy of the network decides who may begin, and can be changed', async () => {
+    const network = await world.createNetwork('guarded', {
+      policy: { allow: [{ from: 'asker', to: 'vault', protocol: 'tcp', port: ECHO_PORT }] },
+    });
+    await start('vault', 2, 'guarded');
+    const asker = await start('asker', 2, 'guarded');
+    const stranger = await start('stranger', 2, 'guarded');
+    const errorsOf = async ({ tasks }: Started, how: 'tcp' | 'udp') => {
+      const answers = await Promise.all(
+        tasks.map((task) => ask({ task }, { host: 'vault', how, count: 10 })),
+      );
+      return new Set(answers.flat().map(({ error }) => (error === '' ? 'answered' : 'refused')));
+    };
+    assert.deepEqual(await errorsOf(asker, 'tcp'), new Set(['answered']));
+    assert.deepEqual(await errorsOf(asker, 'udp'), new Set(['refused']));
+    assert.deepEqual(await errorsOf(stranger, 'tcp'), new Set(['refused']));
+
+    const current = (await world.manager.control.getNetwork({ network: network.id, verbose: false })).network;
+    const allow = [{ from: '*', to: 'vault', protocol: 'tcp' as const, port: 0 }];
+    await world.manager.control.updateNetwork({
+      networkId: network.id,
+      version: current.meta.version,
+      spec: { ...current.spec, policy: { allow } },
+    });
+    for (const task of stranger.tasks) await untilAnswered({ task }, { host: 'vault' });
+    assert.deepEqual(await errorsOf(asker, 'udp'), new Set(['answered']));
+    await world.remove('vault', 'asker', 'stranger');
+  });
+
   test('a service that scales, or is updated task by task, never fails a request', async () => {
     const places = client.tasks.map((task) => ({ task }));
     const asking = places.flatMap((place) => [
@@ -136,7 +192,7 @@ describe('services on networks of the cluster', { skip: whyNoRealNode() ?? false
       asking.flatMap(({ errors }) => errors),
       [],
     );
-    assert.ok(asking.every(({ answers }) => answers.length > 50));
+    assert.ok(asking.every(({ answered }) => answered > 50));
   });
 
   test('a connection lives on while its task is drained of new ones, until it ends', async () => {
@@ -150,11 +206,11 @@ describe('services on networks of the cluster', { skip: whyNoRealNode() ?? false
     assert.equal(tasks.length, 1);
     const [task] = client.tasks as [Task];
     await using kept = new Asking({ task }, { host: 'slow', how: 'tcp-keep', pauseMs: 20 });
-    await eventually(() => kept.answers.length > 5);
+    await eventually(() => kept.answered > 5);
     await world.update('slow', (spec) => ({ ...spec, mode: { replicated: { replicas: 0 } } }));
     await untilAnswered({ task }, { host: 'slow' }, ({ error }) => /refused/.test(error));
-    const before = kept.answers.length;
-    await eventually(() => kept.answers.length > before + 5);
+    const before = kept.answered;
+    await eventually(() => kept.answered > before + 5);
     assert.deepEqual(kept.errors, []);
     await eventually(() => kept.errors.length > 0);
     await world.manager.control.removeService({ service: service.id });
@@ -172,7 +228,7 @@ describe('services on networks of the cluster', { skip: whyNoRealNode() ?? false
     await world.cluster.node(1).startDaemon();
     await untilAnswered({ task: here }, { host: 'web' });
     await delay(300);
-    assert.ok(asking.answers.length > 50);
+    assert.ok(asking.answered > 50);
     assert.deepEqual(asking.errors, []);
   });
 

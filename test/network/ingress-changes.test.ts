@@ -116,7 +116,10 @@ check('a container that is gone is answered for by its own machine before others
   // It says no good-bye.
   victim.run('ip link set eth1 down');
 
+  const tracked = () => hosts[1].inNetwork(ingress.id, 'cat /proc/net/nf_conntrack').includes(victim.address);
+  assert.ok(tracked());
   await hosts[1].overlay.call('detach', victim.endpoint);
+  assert.ok(!tracked());
 
   assert.match(await send('gone', 'anyone?'), /ECONNRESET|closed/);
   await victim.peer.program.kill();

@@ -16,6 +16,7 @@ import {
   type Container,
   check,
   FAR_CLIENT_ADDRESS,
+  ingress,
   net,
   type OverlayHost,
   type OverlayLab,
@@ -31,6 +32,8 @@ let containers: [Container, Container, Container];
 let far: CallableProgram;
 /** In no network but the services' own, on the first machine. */
 let neighbour: Container;
+/** In the first machine's ingress namespace. */
+let inside: CallableProgram;
 /** Programs of the machines themselves. */
 let programs: CallableProgram[];
 
@@ -128,6 +131,48 @@ for (const protocol of ['tcp', 'udp'] as const) {
   });
 }
 
+check('a client has the same port for every machine, which send it to the same container', async () => {
+  await serve(containers[2]);
+
+  const addresses = hosts.map(({ address }) => address);
+  const answers = await far.call('askAllFromOnePort', { hosts: addresses, port: PORT });
+
+  assert.deepEqual(answers, Array(6).fill(`${containers[2].address} ${FAR_CLIENT_ADDRESS}`));
+});
+
+check('with affinity, a client gets one backend whichever machine it comes by', async () => {
+  for (const order of [containers, containers.toReversed()]) {
+    // What a machine had before makes no difference.
+    await serve(...order.slice(1));
+    await publish(lab, containers, [aPort(PORT, order, { affinity: 'client-address' })]);
+    const seen = new Set<string>();
+    for (let round = 0; round < 12; round++) {
+      for (const entry of hosts) {
+        seen.add(await far.call('ask', { protocol: 'tcp', host: entry.address, port: PORT }));
+      }
+    }
+    assert.equal(seen.size, 1, [...seen].join());
+  }
+});
+
+check('backends of a port get new connections by their weights', async () => {
+  const [light, heavy] = containers;
+  const backends = [
+    { address: light.address, port: 80 },
+    { address: heavy.address, port: 80, weight: 9 },
+  ];
+  await publish(lab, containers, [aPort(PORT, [], { backends })]);
+
+  let ofLight = 0;
+  for (let round = 0; round < 150; round++) {
+    const answer = await far.call<string>('ask', { protocol: 'tcp', host: hosts[2].address, port: PORT });
+    if (answer.startsWith(light.address)) ofLight++;
+  }
+
+  // Outside of this once in more than 10 million runs.
+  assert.ok(ofLight >= 1 && ofLight <= 40, `${ofLight} of 150`);
+});
+
 check('a container that is only in the ingress gets out by it', async () => {
   const lone = await lab.container(hosts[1], 'ingress', '10.0.0.40', { id: 'lone' });
   await publish(lab, [...containers, lone], bothPorts(PORT, [lone]));
@@ -171,6 +216,40 @@ check(
     assert.deepEqual(answers, ['silence', 'silence', 'silence', 'silence']);
   },
 );
+
+check('other machines reach no port of a container but those that are published', async () => {
+  await serve(containers[1]);
+  const [host, other] = hosts;
+  for (const command of [
+    'ip address add 198.51.100.77/32 dev lo',
+    `ip route replace ${containers[1].address}/32 via ${other.address} dev vx0 onlink src 198.51.100.77`,
+  ]) {
+    host.inNetwork(ingress.id, command);
+  }
+  inside = await lab.peer(host.pinOf(ingress.id));
+  const at = (port: number) => inside.call('ask', { protocol: 'udp', host: containers[1].address, port });
+
+  assert.equal(await at(80), `${containers[1].address} 198.51.100.77`);
+  assert.equal(await at(81), 'silence');
+});
+
+check("nothing in a network reaches the host's loopback", async () => {
+  const [host] = hosts;
+  const [hostEnd = ''] = host.run('ip -4 -o address show dev', uplinkOf(host)).match(/169\.254[\d.]+/) ?? [];
+  for (const command of [
+    'sysctl -qw net.ipv4.conf.all.route_localnet=1',
+    'ip address del 127.0.0.1/8 dev lo',
+    `ip route add 127.0.0.1/32 via ${hostEnd}`,
+  ]) {
+    host.inNetwork(ingress.id, command);
+  }
+
+  // The answer would get lost on its way: what counts is that no program got the question.
+  const received = () => Number(host.run('cat /proc/net/snmp').match(/Udp: (\d+)/)?.[1]);
+  const before = received();
+  assert.equal(await inside.call('ask', { protocol: 'udp', host: '127.0.0.1' }), 'silence');
+  assert.equal(received(), before);
+});
 
 check('two addresses of a machine have the same port for different services', async () => {
   const [host] = hosts;

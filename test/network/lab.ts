@@ -189,7 +189,7 @@ export class Lab implements AsyncDisposable {
   traces(): { links: string; tables: string; mounts: string[]; forwarding: string } {
     const mounts = readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
     return {
-      links: this.host('ip -o link').replace(/state \S+|qlen \d+/g, ''),
+      links: this.host('ip -o link').replace(/NO-CARRIER,|LOWER_UP|state \S+|qlen \d+/g, ''),
       tables: this.host('nft list ruleset'),
       mounts: mounts.filter((line) => line.includes(this.runDir)),
       forwarding: this.host('sysctl -n net.ipv4.ip_forward'),

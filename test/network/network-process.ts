@@ -30,7 +30,6 @@ await answerCalls({
   drain: network.drain.bind(network),
   detach: network.detach.bind(network),
   list: network.list.bind(network),
-  warnings: async () => network.warnings,
   measure,
   destroy: network.destroy.bind(network),
   destroyElsewhere: ([id, run, state]: [string, string, string]) =>

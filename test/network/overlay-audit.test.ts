@@ -19,6 +19,7 @@ withLab(2, async (opened) => {
   const services = [
     { vip: '10.0.1.2', backends: [there.address] },
     { vip: '10.0.1.3', backends: [] },
+    { vip: '10.0.1.4', backends: [there.address], affinity: 'client-address' } as const,
   ];
   await lab.connect(net.id, [here, there, leaver], { services });
   await lab.connect(net.id, [here, there], { services });
@@ -26,7 +27,7 @@ withLab(2, async (opened) => {
 
 async function works(): Promise<void> {
   assert.deepEqual(await host.overlay.call('audit', net.id), []);
-  for (const target of [there.address, '10.0.1.2']) {
+  for (const target of [there.address, '10.0.1.2', '10.0.1.4']) {
     assert.equal(await here.ask('tcp', target), `${there.address} ${here.address}`);
     assert.equal(await here.ask('udp', target), `${there.address} ${here.address}`);
   }

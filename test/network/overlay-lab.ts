@@ -102,7 +102,11 @@ export class OverlayHost {
 
   /** Output of a command in a network's namespace. */
   inNetwork(networkId: string, ...command: readonly string[]): string {
-    return run(join(this.runDir, 'overlay', networkId), command);
+    return run(this.pinOf(networkId), command);
+  }
+
+  pinOf(networkId: string): string {
+    return join(this.runDir, 'overlay', networkId);
   }
 
   async ready(): Promise<void> {
@@ -139,7 +143,7 @@ export class OverlayHost {
     const mounts = readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
     const files = readdirSync(this.runDir, { recursive: true, encoding: 'utf8' });
     return {
-      links: this.run('ip -o link').replace(/state \S+|qlen \d+/g, ''),
+      links: this.run('ip -o link').replace(/NO-CARRIER,|LOWER_UP|state \S+|qlen \d+/g, ''),
       tables: this.run('nft list ruleset'),
       pins: mounts.filter((line) => line.includes(this.runDir)),
       files: files.filter((name) => name.includes('/') || name.includes('-')),
@@ -223,8 +227,13 @@ export class OverlayLab implements AsyncDisposable {
     return program;
   }
 
-  /** A callable program on a machine beyond a router, with 203.0.113.9. */
-  async farClient(): Promise<CallableProgram> {
+  /** A callable program on a machine beyond a router. */
+  farClient(): Promise<CallableProgram> {
+    return this.peer(this.addFar());
+  }
+
+  /** A machine beyond a router, with 203.0.113.9. */
+  addFar(): string {
     const path = join(this.#folder, 'far');
     createNamespace(path, () => undefined);
     this.wire('ip link add far type veth peer name eth0');
@@ -236,7 +245,7 @@ export class OverlayLab implements AsyncDisposable {
     run(path, ['ip link set eth0 up']);
     run(path, [`ip route add default via ${FAR_ROUTER_ADDRESS}`]);
     for (const host of this.hosts) host.run(`ip route add default via ${WIRE_ADDRESS}`);
-    return this.peer(path);
+    return path;
   }
 
   /** A callable program anywhere, that says it is `address`. */

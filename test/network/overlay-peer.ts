@@ -11,6 +11,10 @@ import { answerCalls } from './answer-calls.ts';
 
 const PORT = 80;
 const OTHER_PORT = 81;
+const OWN_PORTS_FIRST = 40_001;
+const OWN_PORTS = 200;
+/** So many programs of one machine have different ones, as their process ids follow one another. */
+const OWN_PORTS_OF = 100;
 const ANSWER_TIMEOUT_MS = 3000;
 
 interface Target {
@@ -28,6 +32,7 @@ for (const port of [PORT, OTHER_PORT]) await serve(port);
 
 const connections = new Map<string, Socket>();
 const datagrams = createSocket('udp4');
+let ownPorts = 0;
 let isLoading = false;
 let report: Report = { requests: 0, failures: {}, servers: {} };
 let loading: Promise<void> | undefined;
@@ -66,6 +71,11 @@ async function ask({ protocol, ...target }: Target & { protocol: 'tcp' | 'udp' }
   return askByDatagram(createSocket('udp4'), target, true);
 }
 
+/** Of a socket of its own: were it chance, a question could belong to the flow of an earlier one. */
+function nextOwnPort(): number {
+  return OWN_PORTS_FIRST + (process.pid % OWN_PORTS_OF) * OWN_PORTS + (ownPorts++ % OWN_PORTS);
+}
+
 /** An answer counts when it comes from where the question went. */
 function askByDatagram(
   socket: typeof datagrams,
@@ -85,9 +95,11 @@ function askByDatagram(
     const timer = setTimeout(() => end('silence'), ANSWER_TIMEOUT_MS / 3);
     socket.on('message', read);
     socket.on('error', (error: NodeJS.ErrnoException) => end(error.code ?? error.message));
-    // Only a connected socket hears that it was refused.
-    if (isOwn) socket.connect(port, host, () => socket.send(''));
-    else socket.send('', port, host);
+    if (isOwn) {
+      socket.bind(nextOwnPort());
+      // Only a connected socket hears that it was refused.
+      socket.connect(port, host, () => socket.send(''));
+    } else socket.send('', port, host);
   });
 }
 
@@ -96,6 +108,16 @@ async function open({ name, ...target }: Target & { name: string }): Promise<str
   socket.on('error', () => undefined);
   connections.set(name, socket);
   return answerOf(socket);
+}
+
+/** What each of these hosts answers to a connection, and to a datagram, all from one port at the same time. */
+async function askAllFromOnePort({ hosts, port }: { hosts: string[]; port: number }): Promise<string[]> {
+  const localPort = 40_000;
+  const sockets = hosts.map((host) => createConnection({ host, port, localPort }));
+  const answers = await Promise.all(sockets.map(answerOf));
+  for (const socket of sockets) socket.destroy();
+  const asked = hosts.map((host) => askByDatagram(datagrams, { host, port }, false));
+  return [...answers, ...(await Promise.all(asked))];
 }
 
 async function send({ name, text }: { name: string; text: string }): Promise<string> {
@@ -143,6 +165,7 @@ await answerCalls({
   ask,
   /** From one socket, so that all of them are one flow. */
   askAgain: (target: Target) => askByDatagram(datagrams, target, false),
+  askAllFromOnePort,
   open,
   send,
   startLoad,

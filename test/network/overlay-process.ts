@@ -114,6 +114,39 @@ async function measureUpdates({ networkId, services, backends, rounds }: Updates
   return times;
 }
 
+interface PortUpdates {
+  readonly networkId: string;
+  readonly ports: number;
+  readonly backends: number;
+  readonly rounds: number;
+}
+
+/** Milliseconds: all ports published at once, and each change of one port's backends. */
+async function measurePorts({ networkId, ports, backends, rounds }: PortUpdates): Promise<object> {
+  const published = Array.from({ length: ports }, (_, index) => ({
+    protocol: 'tcp' as const,
+    port: 20_000 + index,
+    backends: Array.from({ length: backends }, (__, number) => ({
+      address: `10.0.0.${number + 2}`,
+      port: 80,
+    })),
+  }));
+  const apply = async (list: typeof published): Promise<number> => {
+    const started = performance.now();
+    await overlay.apply(networkId, { remotes: [], services: [], names: [], published: list });
+    return performance.now() - started;
+  };
+  const allMs = await apply(published);
+  const changeMs: number[] = [];
+  for (let round = 0; round < rounds; round++) {
+    const before = published[round]!;
+    changeMs.push(await apply(published.with(round, { ...before, backends: before.backends.slice(1) })));
+    await apply(published);
+  }
+  await apply([]);
+  return { allMs, changeMs };
+}
+
 /** Microseconds of processor time that this process has used. */
 async function cpuMicros(): Promise<number> {
   const { user, system } = process.cpuUsage();
@@ -122,6 +155,7 @@ async function cpuMicros(): Promise<number> {
 
 await answerCalls({
   measureWiring,
+  measurePorts,
   measureUpdates,
   cpuMicros,
   ensure: overlay.ensure.bind(overlay),

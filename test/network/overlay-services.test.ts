@@ -66,6 +66,47 @@ for (const protocol of ['tcp', 'udp'] as const) {
   });
 }
 
+check('with affinity, connections of a client go to one backend for as long as it stays', async () => {
+  const affine = async (backends: readonly Container[]): Promise<void> => {
+    const service = { vip: VIP, backends: backends.map(({ address }) => address) };
+    await lab.connect(net.id, all, { services: [{ ...service, affinity: 'client-address' }] });
+  };
+  const serverOf = async (from: Container): Promise<string> => {
+    const seen = new Set([...(await serversSeen(from, 'tcp', 8)), ...(await serversSeen(from, 'udp', 8))]);
+    assert.equal(seen.size, 1);
+    return [...seen][0]!;
+  };
+  await affine(all);
+  const before = await Promise.all(all.map(serverOf));
+  assert.ok(new Set(before).size > 1);
+  const [gone] = before;
+
+  await affine(all.filter(({ address }) => address !== gone));
+
+  for (const [index, from] of all.entries()) {
+    const server = await serverOf(from);
+    if (before[index] === gone) assert.notEqual(server, gone);
+    else assert.equal(server, before[index]);
+  }
+});
+
+check('backends get new connections by their weights', async () => {
+  const [light, heavy] = [all[2]!, all[4]!];
+  const services = [{ vip: VIP, backends: [light.address, heavy.address], weights: [1, 9] }];
+  await lab.connect(net.id, all, { services });
+
+  let ofLight = 0;
+  for (let round = 0; round < 150; round++) {
+    if ((await client.ask('tcp', VIP)).startsWith(light.address)) ofLight++;
+  }
+
+  // Outside of this once in more than 10 million runs.
+  assert.ok(ofLight >= 1 && ofLight <= 40, `${ofLight} of 150`);
+  await assert.rejects(lab.connect(net.id, all, { services: [{ ...services[0]!, weights: [0, 1] }] }), {
+    message: 'services.weights: 0 is not 1 to 1000',
+  });
+});
+
 check('the virtual address answers an echo request', async () => {
   await serve(all.slice(2));
 

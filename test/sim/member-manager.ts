@@ -16,6 +16,7 @@ import { stayMember, type VouchedManagers } from '../../manager/join-managers.ts
 import { runWhileLeading } from '../../manager/lead.ts';
 import { LeaderChannel } from '../../manager/leader-link.ts';
 import { LogBroker } from '../../manager/log-broker.ts';
+import { NodeQuestions } from '../../manager/node-questions.ts';
 import { newMemberId } from '../../manager/raft-host/member-id.ts';
 import type { PeerEvents, PeerNetwork } from '../../manager/raft-host/peers.ts';
 import { RaftHost } from '../../manager/raft-host/raft-host.ts';
@@ -192,6 +193,7 @@ export class SimManager {
       clock,
       randomBytes,
       logBroker: new LogBroker(randomBytes),
+      questions: new NodeQuestions(clock, randomBytes),
       tool,
       consensus,
       leaderAddress: () => consensus.leadership.leaderAddress,

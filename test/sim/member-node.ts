@@ -4,20 +4,17 @@
 import { Redescription, runSessions } from '../../agent/session/session.ts';
 import type { Worker } from '../../agent/worker/worker.ts';
 import { type Clock, sleep } from '../../core/clock.ts';
-import { hasCode, messageOf, SwarmError } from '../../core/errors.ts';
+import { messageOf, SwarmError } from '../../core/errors.ts';
 import { emptyNodeDescription, type NodeRole } from '../../core/generated/objects.ts';
 import type { Bootstrap } from '../../manager/bootstrap.ts';
 import type { CertificateTool } from '../../manager/ca/certificate-tool.ts';
 import { IdentityHolder } from '../../manager/identity-holder.ts';
 import { TakenOutError } from '../../manager/join-managers.ts';
 import { trustOf } from '../../node/certificate-files.ts';
+import { askManagers, CALL_LIMIT_MS, type Managers, requestCertificate } from '../../node/manager-calls.ts';
 import { ManagerList } from '../../node/manager-list.ts';
 import type { ClusterNews } from '../../proto/generated/dispatcher.ts';
-import {
-  emptyIssueCertificateRequest,
-  MembershipService,
-  NodeCaService,
-} from '../../proto/generated/membership.ts';
+import { MembershipService } from '../../proto/generated/membership.ts';
 import { describeCertificate, renewalAt } from '../../rpc/certificates.ts';
 import { type Channel, createClient, withChannel } from '../../rpc/client.ts';
 import type { TlsIdentity } from '../../rpc/tls.ts';
@@ -25,7 +22,6 @@ import { SimManager, type SimManagerOptions } from './member-manager.ts';
 import { SimProcess } from './sim-calls.ts';
 import type { SimDisk } from './sim-disk.ts';
 
-const CALL_LIMIT_MS = 10_000;
 const OWN_CERTIFICATE_POLL_MS = 20;
 const OWN_CERTIFICATE_POLLS = 250;
 const ADOPT_RETRY_MS = 2_000;
@@ -131,7 +127,7 @@ export class MemberNode {
 
   /** As an operator's `leave`: the cluster forgets this node's part in it, and the node ends. */
   async leave(): Promise<void> {
-    await this.#askManagers(this.#connect(), (channel) =>
+    await askManagers(this.#connect(), this.#others, (channel) =>
       createClient(MembershipService, channel).leaveCluster({}, { timeoutMs: CALL_LIMIT_MS }),
     );
     await this.end();
@@ -224,7 +220,7 @@ export class MemberNode {
       const isOthersTurn = !this.#holder.isEmpty && attempt % OWN_CERTIFICATE_POLLS === 0;
       try {
         const channel = isOthersTurn ? this.#connectToOthers() : this.#ownManager();
-        return await withChannel(channel, (open) => this.#request(open));
+        return await withChannel(channel, (open) => requestCertificate(this.#options.tool, open));
       } catch (error) {
         if (!(error instanceof SwarmError)) throw error;
         await sleep(this.#clock, OWN_CERTIFICATE_POLL_MS, this.#stopping.signal);
@@ -232,25 +228,8 @@ export class MemberNode {
     }
   }
 
-  async #request(channel: Channel): Promise<TlsIdentity> {
-    const { keyPem, requestPem } = await this.#options.tool.createKeyAndRequest();
-    const { certificate, roots } = await createClient(NodeCaService, channel).issueCertificate(
-      { ...emptyIssueCertificateRequest, request: requestPem },
-      { timeoutMs: CALL_LIMIT_MS },
-    );
-    return { certificate, key: keyPem, roots };
-  }
-
-  async #askManagers<T>(first: Channel, use: (channel: Channel) => Promise<T>): Promise<T> {
-    let channel = first;
-    for (let left = this.#managers.addresses.length; ; left--) {
-      try {
-        return await withChannel(channel, use);
-      } catch (error) {
-        if (left === 0 || !hasCode(error, 'unavailable')) throw error;
-        channel = this.#connectToOthers();
-      }
-    }
+  get #others(): Managers {
+    return { count: this.#managers.addresses.length, next: () => this.#connectToOthers() };
   }
 
   #keep(tls: TlsIdentity): void {
@@ -308,7 +287,9 @@ export class MemberNode {
 
   async #renew(role: NodeRole): Promise<void> {
     const first = role === 'manager' ? this.#connect() : this.#connectToOthers();
-    const tls = await this.#askManagers(first, (channel) => this.#request(channel));
+    const tls = await askManagers(first, this.#others, (channel) =>
+      requestCertificate(this.#options.tool, channel),
+    );
     this.#keep(tls);
     this.#redescription.announce();
     this.#planRenewal();

@@ -53,6 +53,7 @@ export function aNode(id: string, options: NodeOptions = {}): Node {
     roleMessage: '',
     renewalAskedAtMs: 0,
     dataPathAddress: '',
+    tunnelAddress: '',
   };
 }
 

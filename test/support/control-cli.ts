@@ -8,6 +8,7 @@ import path from 'node:path';
 import { x509Tool } from '../../manager/ca/x509.ts';
 import { controlHandlers } from '../../manager/control/control-api.ts';
 import { LogBroker } from '../../manager/log-broker.ts';
+import { NodeQuestions } from '../../manager/node-questions.ts';
 import { Store } from '../../manager/store/store.ts';
 import { systemClock } from '../../node/system-clock.ts';
 import { ControlService } from '../../proto/generated/control.ts';
@@ -37,6 +38,7 @@ export class ControlCli {
       clock: systemClock,
       randomBytes,
       logBroker: new LogBroker(randomBytes),
+      questions: new NodeQuestions(systemClock, randomBytes),
       tool: x509Tool,
       consensus: undefined,
       leaderAddress: () => undefined,

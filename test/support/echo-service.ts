@@ -1,7 +1,13 @@
 // A service that says who answers and who asked, and clients of it, as real containers: this machine's perl in its own files.
 
 import { execFile, spawn } from 'node:child_process';
-import { type ContainerSpec, emptyMount, type Mount, type Task } from '../../core/generated/objects.ts';
+import {
+  type ContainerSpec,
+  emptyHealthCheck,
+  emptyMount,
+  type Mount,
+  type Task,
+} from '../../core/generated/objects.ts';
 
 export const ECHO_PORT = 8000;
 
@@ -48,15 +54,22 @@ sub opened { my ($e, @found) = getaddrinfo($host, $port, { socktype => $udp ? SO
   connect($s, $found[0]{addr}) or return (undef, "connect: $!"); return ($s, ''); }
 $SIG{PIPE} = 'IGNORE'; $SIG{TERM} = sub { exit 0 };
 for (my $i = 0; !$count || $i < $count; $i++) {
+  my $begin = time;
   my ($s, $error) = $kept ? ($kept, '') : opened();
   $kept = $s if $how eq 'tcp-keep';
   if ($s) { send($s, "?\\n", 0) or $error = "send: $!";
     if (!$error) { my $r = recv($s, my $data, 2000, 0); $error = "recv: $!" unless defined $r; $error ||= 'closed' if $data eq ''; print $data if !$error; } }
-  if ($error) { print "error $error\\n"; exit 1 if $how eq 'tcp-keep'; }
+  if ($error) { printf "error %d $error\\n", (time - $begin) * 1000; exit 1 if $how eq 'tcp-keep'; }
   close $s if $s && !$kept;
   sleep($pause / 1000) if $pause; }
 `;
 
+const LISTENS = `
+use Socket; socket(my $s, PF_INET, SOCK_STREAM, 0) or die;
+exit !connect($s, pack_sockaddr_in(${ECHO_PORT}, INADDR_LOOPBACK));
+`;
+
+/** A task of it runs when it answers. */
 export function echoContainer(): Partial<ContainerSpec> {
   const mounts = SHARED.map(
     ([source, target]): Mount => ({ ...emptyMount, type: 'bind', source, target, readOnly: true }),
@@ -64,6 +77,13 @@ export function echoContainer(): Partial<ContainerSpec> {
   return {
     mounts,
     command: ['/bin/sh', '-c', 'exec /usr/bin/perl -e "$0" "$HOSTNAME" "$1"', SERVER, String(ECHO_PORT)],
+    healthCheck: {
+      ...emptyHealthCheck,
+      test: ['CMD', '/usr/bin/perl', '-e', LISTENS],
+      intervalMs: 30_000,
+      startPeriodMs: 10_000,
+      startIntervalMs: 50,
+    },
   };
 }
 
@@ -73,6 +93,14 @@ export interface Answer {
   /** Whom the server saw. */
   readonly client: string;
   readonly error: string;
+  /** How long it took to fail. */
+  readonly tookMs: number;
+}
+
+export interface Failure {
+  readonly error: string;
+  /** When the request was made. */
+  readonly atMs: number;
 }
 
 /** How to ask from somewhere: inside a task's container, or in the network namespace of a host. */
@@ -100,23 +128,26 @@ export function ask(place: Place, question: Question): Promise<Answer[]> {
 /** Asks until it is told to end. */
 export class Asking implements AsyncDisposable {
   readonly #child;
-  #output = '';
+  /** The start of a line that has not ended. */
+  #rest = '';
+  answered = 0;
+  readonly failures: Failure[] = [];
 
   constructor(place: Place, question: Question) {
     const [program, ...args] = clientCommand(place, { pauseMs: 5, ...question, count: 0 });
     this.#child = spawn(program as string, args, { stdio: ['ignore', 'pipe', 'pipe'] });
     this.#child.stdout.setEncoding('utf8').on('data', (text: string) => {
-      this.#output += text;
+      const whole = this.#rest + text;
+      const end = whole.lastIndexOf('\n') + 1;
+      this.#rest = whole.slice(end);
+      for (const { error, tookMs } of answersIn(whole.slice(0, end)))
+        if (error === '') this.answered++;
+        else this.failures.push({ error, atMs: Date.now() - tookMs });
     });
   }
 
-  /** All so far. */
-  get answers(): Answer[] {
-    return answersIn(this.#output.slice(0, this.#output.lastIndexOf('\n') + 1));
-  }
-
   get errors(): string[] {
-    return this.answers.flatMap(({ error }) => (error === '' ? [] : [error]));
+    return this.failures.map(({ error }) => error);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -142,8 +173,7 @@ function answersIn(output: string): Answer[] {
   const lines = output.split('\n').filter((line) => line !== '');
   return lines.map((line) => {
     const [server = '', client = '', ...rest] = line.split(' ');
-    return server === 'error'
-      ? { server: '', client: '', error: [client, ...rest].join(' ') }
-      : { server, client, error: '' };
+    if (server === 'error') return { server: '', client: '', error: rest.join(' '), tookMs: Number(client) };
+    return { server, client, error: '', tookMs: 0 };
   });
 }

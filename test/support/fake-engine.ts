@@ -16,6 +16,7 @@ import type { Endpoint, EndpointRequest, TaskNetworks } from '../../agent/networ
 import type { Clock } from '../../core/clock.ts';
 import { SwarmError } from '../../core/errors.ts';
 import { systemClock } from '../../node/system-clock.ts';
+import type { NetworkAnswer, NetworkQuestion } from '../../proto/generated/dispatcher.ts';
 
 interface FakeContainer {
   readonly config: ContainerConfig;
@@ -165,4 +166,8 @@ export class FakeNetwork implements TaskNetworks {
   }
 
   hear(): void {}
+
+  async examine({ id }: NetworkQuestion): Promise<NetworkAnswer> {
+    return { id, findings: [] };
+  }
 }

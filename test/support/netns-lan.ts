@@ -73,24 +73,27 @@ export class NetnsLan implements Disposable {
     return `${SUBNET}.${OUTSIDER}`;
   }
 
+  /** Runs a program on a host. */
+  run(host: string, ...command: readonly string[]): void {
+    ip('netns', 'exec', host, ...command);
+  }
+
+  /** What a program on a host prints. */
+  output(host: string, ...command: readonly string[]): string {
+    return execFileSync('ip', ['netns', 'exec', host, ...command], { encoding: 'utf8' });
+  }
+
   /** A process of the host has the TCP port until this is disposed. */
-  async listen(position: number, port: number): Promise<AsyncDisposable> {
-    const args = [
-      'netns',
-      'exec',
-      this.hosts[position] ?? '',
-      '/bin/busybox',
-      'nc',
-      '-ll',
-      '-p',
-      String(port),
-      '-e',
-      'cat',
-    ];
+  listen(position: number, port: number): Promise<AsyncDisposable> {
+    return this.listenOn(this.hosts[position] ?? '', port);
+  }
+
+  /** It gives back what it gets. */
+  async listenOn(host: string, port: number): Promise<AsyncDisposable> {
+    const args = ['netns', 'exec', host, '/bin/busybox', 'nc', '-ll', '-p', String(port), '-e', 'cat'];
     const child = spawn('ip', args, { stdio: 'ignore' });
     const isListening = () =>
-      execFileSync('ip', ['netns', 'exec', this.hosts[position] ?? '', 'ss', '-Hltn', `sport = :${port}`])
-        .length > 0;
+      execFileSync('ip', ['netns', 'exec', host, 'ss', '-Hltn', `sport = :${port}`]).length > 0;
     await eventually(isListening);
     return {
       async [Symbol.asyncDispose]() {

@@ -8,6 +8,7 @@ import { createWriteStream, existsSync } from 'node:fs';
 import { cp, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import { promisify } from 'node:util';
 import { emptyClusterSpec } from '../../core/generated/objects.ts';
 import { ControlService } from '../../proto/generated/control.ts';
 import { emptyInitRequest, NodeControlService } from '../../proto/generated/node.ts';
@@ -15,6 +16,7 @@ import { type Client, createClient, openChannel } from '../../rpc/client.ts';
 import { eventually } from './eventually.ts';
 import { freePort } from './real-registry.ts';
 
+const run = promisify(execFile);
 const root = path.join(import.meta.dirname, '..', '..');
 const DAEMON = path.join(root, 'dist', 'bin', 'tsswarmd');
 const CLI = path.join(root, 'dist', 'bin', 'tsswarm');
@@ -25,6 +27,8 @@ export interface RealNodeOptions {
   readonly flags?: readonly string[];
   /** A network namespace to be a host of its own in, which also becomes its host name. */
   readonly netns?: string;
+  /** More environment variables for the daemon. */
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 export interface CliResult {
@@ -46,12 +50,14 @@ export class RealNode {
   readonly directory: string;
   readonly #flags: readonly string[];
   readonly #netns: string | undefined;
+  readonly #environment: Readonly<Record<string, string>>;
   #daemon: ChildProcess | undefined;
 
-  private constructor(directory: string, { flags = [], netns }: RealNodeOptions) {
+  private constructor(directory: string, { flags = [], netns, environment = {} }: RealNodeOptions) {
     this.directory = directory;
     this.#flags = flags;
     this.#netns = netns;
+    this.#environment = environment;
   }
 
   /** Starts the daemon; the node is in no cluster yet. */
@@ -82,7 +88,10 @@ export class RealNode {
     const log = createWriteStream(path.join(this.directory, 'daemon.log'), { flags: 'a' });
     await once(log, 'open');
     const [program = '', ...args] = this.#command();
-    this.#daemon = spawn(program, args, { stdio: ['ignore', log, log] });
+    this.#daemon = spawn(program, args, {
+      stdio: ['ignore', log, log],
+      env: { ...process.env, ...this.#environment },
+    });
     log.close();
     const died = once(this.#daemon, 'exit').then(async ([code]) => {
       throw new Error(`the daemon ended with ${code}: ${await this.daemonLog()}`);
@@ -109,8 +118,18 @@ export class RealNode {
 
   /** Namespaces of the cluster's networks on this node, and of tasks in them. */
   async overlayPins(): Promise<string[]> {
-    const folders = ['overlay', 'task-netns'].map((name) => path.join(this.runDir, name));
+    const folders = ['overlay', 'encrypted/overlay', 'task-netns'].map((name) =>
+      path.join(this.runDir, name),
+    );
     return (await Promise.all(folders.map((folder) => readdir(folder).catch(() => [])))).flat();
+  }
+
+  /** Runs a program in the namespace of the one network of the cluster that this node has. */
+  async inOverlay(...command: readonly string[]): Promise<string> {
+    const folder = path.join(this.runDir, 'overlay');
+    const [pin = ''] = await readdir(folder);
+    const { stdout } = await run('nsenter', [`--net=${path.join(folder, pin)}`, '--', ...command]);
+    return stdout;
   }
 
   async daemonLog(): Promise<string> {

@@ -204,6 +204,8 @@ export class ContainerLifecycle {
       { 'container.id': entry.id, exitCode: exit.exitCode, outOfMemory },
       'container ended',
     );
+    // Whoever reads the log from now on hears the rest of it too, which the shim may still have.
+    this.#options.logs.resume(entry.id, entry.directory.path, entry.record.logs);
     this.#settle(entry);
     entry.markExited(final);
   }

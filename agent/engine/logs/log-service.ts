@@ -68,10 +68,14 @@ export class LogService implements Disposable {
     this.#schedule(id);
   }
 
+  /** Follows a spool that is there: after a restart, when its container may have ended. */
+  resume(id: string, directory: string, settings: LogSettings): void {
+    if (existsSync(this.spoolPaths(id).stdout)) this.open(id, directory, settings);
+  }
+
   /** Stores the rest of an ended container's output. Does nothing when that is done. */
   finish(id: string, directory: string, settings: LogSettings): void {
-    const spool = this.spoolPaths(id);
-    if (!this.#tailers.has(id) && existsSync(spool.stdout)) this.open(id, directory, settings);
+    this.resume(id, directory, settings);
     this.#tailers.get(id)?.finish();
     this.#tailers.delete(id);
   }

@@ -8,8 +8,8 @@ import { decodeAddress, listIpv4Addresses } from '../../linux/rtnetlink.ts';
 import { type HeldPort, holdPort, releasePort } from '../port-holder.ts';
 import { linksOf } from '../wiring.ts';
 import type { InnerPort, InnerPorts } from './ingress-mesh.ts';
-import { checkedAddress } from './network-layout.ts';
-import type { PortBackend, PortProblem, PublishedPort } from './overlay.ts';
+import { checkedAddress, checkWeight } from './network-layout.ts';
+import type { PortProblem, PublishedPort } from './overlay.ts';
 
 /** A port of all addresses of the host, or of one. */
 export interface HostPort {
@@ -46,7 +46,7 @@ export class HostPorts implements Disposable {
   /** What an earlier process has programmed. Until the next `plan`, a port that cannot be held stays programmed. */
   adopt(inner: ReadonlyMap<string, number>): void {
     this.#inner = inner;
-    for (const name of inner.keys()) this.#hold(parseHostPort(name));
+    for (const name of inner.keys()) this.#hold(name);
   }
 
   /** Holds what can be held and lets go of the rest; the inner ports to program, and their containers. */
@@ -57,14 +57,14 @@ export class HostPorts implements Disposable {
     const inner = new Map<string, number>();
     // A port that is free from now on may still be sent to until the host's table has changed.
     const taken = new Set([...this.#inner].map(([name, port]) => innerName(parseHostPort(name), port)));
-    const ports = new Map<InnerPort, readonly PortBackend[]>();
+    const ports = new Map<InnerPort, PublishedPort>();
     for (const { entry, names } of wanted) {
       const held = names.filter((name) => this.#accepts(entry, name, inner));
       if (held.length === 0) continue;
       const port = this.#innerPort(entry, held, taken, ports);
       for (const name of held) inner.set(name, port);
       taken.add(innerName(entry, port));
-      ports.set(innerName(entry, port), entry.backends);
+      ports.set(innerName(entry, port), entry);
     }
     this.#inner = inner;
     return ports;
@@ -90,17 +90,17 @@ export class HostPorts implements Disposable {
   }
 
   #accepts(entry: PublishedPort, name: string, inner: ReadonlyMap<string, number>): boolean {
-    const reason = inner.has(name) ? 'it is published twice' : this.#hold(parseHostPort(name));
+    const reason = inner.has(name) ? 'it is published twice' : this.#hold(name);
     if (reason !== undefined) this.#report(entry, reason);
     return reason === undefined;
   }
 
   /** Why it cannot be held; undefined when it is. */
-  #hold(hostPort: HostPort): string | undefined {
-    const name = hostPortName(hostPort);
+  #hold(name: string): string | undefined {
     if (this.#held.has(name)) return undefined;
+    const { protocol, port, address } = parseHostPort(name);
     try {
-      this.#held.set(name, holdPort(hostPort.protocol, hostPort.port, hostPort.address));
+      this.#held.set(name, holdPort(protocol, port, address));
       return undefined;
     } catch (error) {
       if (!(error instanceof SwarmError) || error.code !== 'failed-precondition') throw error;
@@ -168,6 +168,7 @@ export function checkPublished({ port, hostAddress, hostInterface, backends }: P
   for (const backend of backends) {
     checkedAddress('published.backends.address', backend.address);
     checkPort('published.backends.port', backend.port);
+    checkWeight('published.backends.weight', backend.weight ?? 1);
   }
 }
 

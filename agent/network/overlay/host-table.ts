@@ -2,6 +2,7 @@
 
 import { isDeepStrictEqual } from 'node:util';
 import { assert } from '../../../core/assert.ts';
+import type { Logger } from '../../../rpc/logger.ts';
 import { deleteConnections } from '../../linux/conntrack.ts';
 import { SystemCallError } from '../../linux/libc.ts';
 import { type NetlinkMessage, textOf } from '../../linux/netlink.ts';
@@ -30,6 +31,12 @@ export interface PortTargets {
   readonly inner: ReadonlyMap<string, number>;
 }
 
+export interface HostTableOptions {
+  readonly engineId: string;
+  readonly dataPathPort: number;
+  readonly logger: Logger;
+}
+
 /** Host port → "ADDRESS:PORT" in the ingress network. */
 type Translations = ReadonlyMap<string, string>;
 
@@ -40,15 +47,17 @@ const noTargets: PortTargets = { address: undefined, inner: new Map() };
 
 export class HostTable {
   readonly #tables: NetlinkSocket;
+  readonly #logger: Logger;
   readonly #name: string;
   readonly #rules: Ruleset<keyof typeof hostSets>;
   #uplinks: readonly string[] = [];
   #targets: PortTargets = noTargets;
 
-  constructor(tables: NetlinkSocket, engineId: string, dataPathPort: number) {
+  constructor(tables: NetlinkSocket, options: HostTableOptions) {
     this.#tables = tables;
-    this.#name = overlayHostTable(engineId);
-    this.#rules = overlayHostRules(this.#name, dataPathPort);
+    this.#logger = options.logger;
+    this.#name = overlayHostTable(options.engineId);
+    this.#rules = overlayHostRules(this.#name, options.dataPathPort);
   }
 
   get targets(): PortTargets {
@@ -118,6 +127,7 @@ export class HostTable {
       this.#tables.executeBatch(messages);
     } catch (error) {
       if (!(error instanceof SystemCallError)) throw error;
+      this.#logger.warn({ error: error.message }, "repairing the host's table of overlay networks");
       this.write(this.#uplinks);
     }
   }

@@ -34,15 +34,17 @@ import {
 import { type Balance, isSameBalance, planBalance } from './balancing.ts';
 import { compareMaps } from './drift.ts';
 import { INGRESS_TABLE, ingressRules, ingressSets, returnRuleset } from './ingress-rulesets.ts';
-import type { Drift, PortBackend } from './overlay.ts';
+import type { Drift, PublishedPort } from './overlay.ts';
 import { bytesOf, nodeMac, RETURN_HOP, VXLAN_INDEX } from './overlay-wiring.ts';
 import { type Elements, readRuleset, rulesetMessages } from './ruleset.ts';
 
 /** Protocol and inner port. */
 export type InnerPort = `${PortProtocol} ${number}`;
 
-/** Inner ports and their containers; the same array means that nothing has changed. */
-export type InnerPorts = ReadonlyMap<InnerPort, readonly PortBackend[]>;
+/** What is published as which inner port; the same object means that nothing has changed. */
+export type InnerPorts = ReadonlyMap<InnerPort, PublishedPort>;
+
+type InnerPortEntry = readonly [name: InnerPort, published: PublishedPort];
 
 interface MeshContents {
   readonly ports: ReadonlyMap<string, Balance>;
@@ -81,6 +83,7 @@ export class IngressMesh {
   readonly #ports = new Map<string, Balance>();
   readonly #open = new Set<string>();
   #applied: InnerPorts = new Map();
+  #published: ReadonlySet<PublishedPort> = new Set();
 
   constructor(options: {
     readonly routes: NetlinkSocket;
@@ -108,9 +111,15 @@ export class IngressMesh {
     if (found === undefined || found.open.size !== this.#open.size) this.#writeTable();
   }
 
-  apply(ports: InnerPorts): void {
-    const changes = this.#planChanges(ports);
-    const openings = this.#missingOpenings(ports, () => true);
+  /** `published` also tells who of this node other nodes may send to, whether or not this node has the port. */
+  apply(ports: InnerPorts, published: readonly PublishedPort[]): void {
+    const changed = [...ports].filter(([name, entry]) => this.#applied.get(name) !== entry);
+    const changes = this.#planChanges(ports, changed);
+    const openings = this.#missingOpenings(
+      published.filter((entry) => !this.#published.has(entry)),
+      () => true,
+    );
+    this.#published = new Set(published);
     for (const { name, to } of changes) {
       if (to === undefined) this.#ports.delete(name);
       else this.#ports.set(name, to);
@@ -122,7 +131,7 @@ export class IngressMesh {
 
   /** For a container that comes to this node. */
   attach(address: string): void {
-    this.#change(this.#openMessages(this.#missingOpenings(this.#applied, (each) => each === address)));
+    this.#change(this.#openMessages(this.#missingOpenings([...this.#published], (each) => each === address)));
   }
 
   /** For one that leaves. A container that drains stays open: other nodes may not know yet. */
@@ -149,28 +158,28 @@ export class IngressMesh {
     this.#writeTable();
   }
 
-  #planChanges(ports: InnerPorts): BalanceChange[] {
+  #planChanges(ports: InnerPorts, changed: readonly InnerPortEntry[]): BalanceChange[] {
     const left = [...this.#ports.keys()].filter((name) => !ports.has(name as InnerPort));
     return [
       ...left.map((name) => ({ name, from: this.#ports.get(name), to: undefined })),
-      ...[...ports].flatMap(([name, backends]) => {
-        if (this.#applied.get(name) === backends) return [];
+      ...changed.flatMap(([name, { backends, affinity }]) => {
         const from = this.#ports.get(name);
-        const planned = planBalance(
-          backends.map(({ address, port }) => `${address}:${port}`),
-          from,
-        );
+        const weighted = backends.map(({ address, port, weight = 1 }) => ({
+          name: `${address}:${port}`,
+          weight,
+        }));
+        const planned = planBalance(weighted, affinity ?? 'random', from);
         const to = planned.slots.length === 0 ? undefined : planned;
         return isSameBalance(from, to) ? [] : [{ name, from, to }];
       }),
     ];
   }
 
-  #missingOpenings(ports: InnerPorts, isMeant: (address: string) => boolean): string[] {
-    const openings = [...ports].flatMap(([name, backends]) =>
-      backends
+  #missingOpenings(published: readonly PublishedPort[], isMeant: (address: string) => boolean): string[] {
+    const openings = published.flatMap(({ protocol, backends, here = [] }) =>
+      [...backends, ...here]
         .filter(({ address }) => isMeant(address) && this.#isLocal(address))
-        .map(({ address, port }) => `${address} ${name.split(' ')[0]} ${port}`),
+        .map(({ address, port }) => `${address} ${protocol} ${port}`),
     );
     return [...new Set(openings)].filter((opening) => !this.#open.has(opening));
   }

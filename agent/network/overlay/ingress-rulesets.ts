@@ -24,13 +24,14 @@ import {
   destinationPortIsIn,
   goByPort,
   type SetOptions,
-  translatePortToRandomSlot,
+  translatePortToSlot,
 } from '../../linux/nftables-maps.ts';
 import {
   directionIs,
   markAsConnection,
   markConnectionBySourceMac,
   sendToMarkedMac,
+  zoneBySourceMac,
 } from '../../linux/nftables-marks.ts';
 import { type Chain, replaceTable } from '../chains.ts';
 import { UPLINK_IN_NETWORK } from '../rulesets.ts';
@@ -55,15 +56,22 @@ const fromNodes = interfaceIs('inputName', VXLAN_LINK);
 const markAnswer = [...directionIs('reply'), ...markAsConnection()];
 
 const chains: readonly Chain[] = [
-  ...balanceChains.map(({ name, slots }) => ({
-    name,
-    rules: [translatePortToRandomSlot(ingressSets.targets.name, slots)],
+  ...balanceChains.map((chain) => ({
+    name: chain.name,
+    rules: [translatePortToSlot(ingressSets.targets.name, chain)],
   })),
   {
     // A port without backends is refused by the namespace itself: nothing listens on the uplink's address.
     name: 'publish',
     base: { type: 'nat', hook: 'prerouting', priority: -100 },
     rules: [[...fromUplink, ...goByPort(ingressSets.ports.name)]],
+  },
+  {
+    // A client may have the same port for connections to two nodes, which send them to the same container.
+    name: 'separate',
+    base: { type: 'filter', hook: 'prerouting', priority: -300 },
+    // Answers that come back to the node that clients entered by have no zone, and are found at once.
+    rules: [[...fromNodes, ...destinationPortIsIn(ingressSets.open.name), ...zoneBySourceMac()]],
   },
   {
     name: 'remember',

@@ -11,7 +11,7 @@ import type { NetlinkMessage } from '../../linux/netlink.ts';
 import { formatIpv4 } from '../ipv4.ts';
 import { removeLink } from '../wiring.ts';
 import { type BalanceChange, balanceMessages } from './balance-sets.ts';
-import { type Balance, isSameBalance, planBalance } from './balancing.ts';
+import { type Backend, type Balance, isSameBalance, planBalance } from './balancing.ts';
 import { Zone } from './dns-zone.ts';
 import { findDrift, readForwarding } from './drift.ts';
 import { IngressMesh, type InnerPorts } from './ingress-mesh.ts';
@@ -27,6 +27,7 @@ import {
   OverlayWiring,
   parseAlias,
 } from './overlay-wiring.ts';
+import { PolicyTable } from './policy-table.ts';
 import { rulesetMessages } from './ruleset.ts';
 import { elementsOf, goneMessages, hairpinMessages, readTable, serviceSets } from './service-table.ts';
 
@@ -50,6 +51,7 @@ export class KernelNetwork implements Disposable {
   readonly #gone = new Set<string>();
   /** Of the ingress only. */
   readonly #mesh: IngressMesh | undefined;
+  readonly #policy: PolicyTable;
   #applied: OverlayState | undefined;
 
   constructor(layout: OverlayLayout, logger: Logger) {
@@ -57,6 +59,7 @@ export class KernelNetwork implements Disposable {
     this.#logger = logger;
     this.zone = new Zone(layout.subnet);
     this.#wiring = new OverlayWiring(layout);
+    this.#policy = new PolicyTable(this.#wiring.tables);
     if (!layout.isIngress) return;
     this.#mesh = new IngressMesh({
       routes: this.#wiring.routes,
@@ -143,7 +146,8 @@ export class KernelNetwork implements Disposable {
       }
       this.#changeTable(balanceMessages(serviceSets, changes));
     }
-    this.#mesh?.apply(ports);
+    this.#mesh?.apply(ports, state.published ?? []);
+    this.#policy.apply(state.policy);
     this.zone.update(state.names);
     // Services first: a connection that is cut goes to another backend when its client tries again.
     this.#cut(left);
@@ -152,7 +156,7 @@ export class KernelNetwork implements Disposable {
 
   /** Of the ingress, where ports of the host are tried again. */
   publish(ports: InnerPorts): void {
-    this.#mesh?.apply(ports);
+    this.#mesh?.apply(ports, this.#applied?.published ?? []);
   }
 
   audit(): Drift[] {
@@ -170,7 +174,7 @@ export class KernelNetwork implements Disposable {
       },
       this.#wiring,
     );
-    return [...drift, ...(this.#mesh?.audit() ?? [])];
+    return [...drift, ...(this.#mesh?.audit() ?? []), ...this.#policy.audit()];
   }
 
   /** Whole and in place: what is right already is only written again. */
@@ -191,6 +195,7 @@ export class KernelNetwork implements Disposable {
     this.#repairEndpoints();
     if (drift.some(({ what }) => ['table', 'service', 'hairpin', 'gone'].includes(what))) this.#writeTable();
     this.#mesh?.repair();
+    this.#policy.repair();
     return drift;
   }
 
@@ -269,10 +274,10 @@ export class KernelNetwork implements Disposable {
     const removed = candidates.filter((vip) => !wanted.has(vip));
     return [
       ...removed.map((name) => ({ name, from: this.#services.get(name), to: undefined })),
-      ...changed.flatMap(({ vip, backends }) => {
-        const from = this.#services.get(vip);
-        const to = planBalance(backends, from);
-        return isSameBalance(from, to) ? [] : [{ name: vip, from, to }];
+      ...changed.flatMap((service) => {
+        const from = this.#services.get(service.vip);
+        const to = planBalance(backendsOf(service), service.affinity ?? 'random', from);
+        return isSameBalance(from, to) ? [] : [{ name: service.vip, from, to }];
       }),
     ];
   }
@@ -339,4 +344,8 @@ export class KernelNetwork implements Disposable {
       }
     }
   }
+}
+
+function backendsOf({ backends, weights }: VirtualService): Backend[] {
+  return backends.map((name, index) => ({ name, weight: weights?.[index] ?? 1 }));
 }

@@ -26,7 +26,7 @@ import type { Client } from './dns-zone.ts';
 import { checkPublished, HostPorts } from './host-ports.ts';
 import { HostTable } from './host-table.ts';
 import { KernelNetwork } from './kernel-network.ts';
-import { checkedAddress, checkNetworkId, isHostAddress, planLayout } from './network-layout.ts';
+import { checkedAddress, checkNetworkId, checkWeight, isHostAddress, planLayout } from './network-layout.ts';
 import type {
   Attached,
   Drift,
@@ -107,7 +107,7 @@ class KernelOverlay implements Overlay {
     this.#options = options;
     this.#dataPathAddress = checkedAddress('dataPathAddress', options.dataPathAddress);
     this.#dataPathPort = options.dataPathPort ?? DEFAULT_DATA_PATH_PORT;
-    this.#hostTable = new HostTable(this.#hostTables, options.engineId, this.#dataPathPort);
+    this.#hostTable = new HostTable(this.#hostTables, { ...options, dataPathPort: this.#dataPathPort });
     this.#forwarder = new Forwarder(() => options.nameServers ?? hostNameServers(readResolvConfSources()));
   }
 
@@ -167,13 +167,17 @@ class KernelOverlay implements Overlay {
 
   async apply(networkId: string, state: OverlayState): Promise<void> {
     const network = this.#network(networkId);
+    for (const { weights = [] } of state.services) {
+      for (const weight of weights) checkWeight('services.weights', weight);
+    }
     const published = state.published ?? [];
     if (!network.layout.isIngress) {
       if (published.length > 0) throw invalidField('published', `network ${networkId} is not the ingress`);
       network.apply(state, new Map());
       return;
     }
-    published.forEach(checkPublished);
+    const checked = new Set(this.#published);
+    for (const entry of published) if (!checked.has(entry)) checkPublished(entry);
     this.#published = published;
     network.apply(state, this.#ports.plan(published));
     // The network first: the host never sends to a port that is not known there.

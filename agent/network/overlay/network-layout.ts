@@ -20,6 +20,7 @@ export interface NodeSide {
 /** Outer Ethernet, IPv4, UDP and VXLAN headers, of which the underlay's MTU counts all but Ethernet's. */
 const VXLAN_OVERHEAD = 50;
 const VNI_MAX = 0xffffff;
+const WEIGHT_MAX = 1000;
 const NETWORK_ID_PATTERN = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/;
 
 export function planLayout(network: OverlayNetwork, node: NodeSide): OverlayLayout {
@@ -81,4 +82,9 @@ export function checkedAddress(field: string, text: string): number {
 export function isHostAddress(address: number, layout: { subnet: Prefix; gateway: number }): boolean {
   const last = layout.subnet.base + prefixSize(layout.subnet.length) - 1;
   return address > layout.subnet.base && address < last && address !== layout.gateway;
+}
+
+export function checkWeight(field: string, weight: number): void {
+  if (Number.isInteger(weight) && weight >= 1 && weight <= WEIGHT_MAX) return;
+  throw invalidField(field, `${weight} is not 1 to ${WEIGHT_MAX}`);
 }

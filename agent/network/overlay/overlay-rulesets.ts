@@ -32,7 +32,7 @@ import {
   translateByAddressAndPort,
   translateByPort,
   translateTo,
-  translateToRandomSlot,
+  translateToSlot,
   withoutTracking,
 } from '../../linux/nftables-maps.ts';
 import { type Chain, chainMessages, hostIsolation, networkIsolation, replaceTable } from '../chains.ts';
@@ -62,9 +62,9 @@ export const refuseChain: Chain = {
 };
 
 const networkChains: readonly Chain[] = [
-  ...balanceChains.map(({ name, slots }) => ({
-    name,
-    rules: [translateToRandomSlot(overlaySets.lb.name, slots)],
+  ...balanceChains.map((chain) => ({
+    name: chain.name,
+    rules: [translateToSlot(overlaySets.lb.name, chain)],
   })),
   refuseChain,
   {

@@ -52,6 +52,28 @@ export interface OverlayState {
   readonly names: readonly NameRecord[];
   /** Of the ingress only. */
   readonly published?: readonly PublishedPort[];
+  /** Absent: everybody may begin connections to everybody. The way out and published ports are not its business. */
+  readonly policy?: NetworkPolicy;
+}
+
+/** Who may begin connections to whom; others are refused. */
+export interface NetworkPolicy {
+  readonly groups: readonly PolicyGroup[];
+  readonly allow: readonly AllowRule[];
+}
+
+export interface PolicyGroup {
+  readonly name: string;
+  /** Of its containers, on whichever node. A container is in one group. */
+  readonly addresses: readonly string[];
+}
+
+export interface AllowRule {
+  /** Names of groups. */
+  readonly from: string;
+  readonly to: string;
+  /** Absent: any port of any protocol. */
+  readonly port?: { readonly protocol: PortProtocol; readonly number: number };
 }
 
 export interface RemoteEndpoint {
@@ -64,7 +86,13 @@ export interface VirtualService {
   readonly vip: string;
   /** Who gets new connections, on whichever node. One that leaves keeps what it has; with none, clients are refused. */
   readonly backends: readonly string[];
+  /** Of each backend, in their order, 1 to 1000: its share of new connections. All have the same when absent. */
+  readonly weights?: readonly number[];
+  readonly affinity?: Affinity;
 }
+
+/** New connections of a client go to the same backend, by whichever node, for as long as it stays. */
+export type Affinity = 'client-address';
 
 /** A port of this node that leads to containers on whichever node, which see their client's true address. */
 export interface PublishedPort {
@@ -76,16 +104,21 @@ export interface PublishedPort {
   readonly hostInterface?: string;
   /** Who gets new connections. One that leaves keeps what it has; with none, clients are refused. */
   readonly backends: readonly PortBackend[];
+  /** Containers of this node that other nodes may send to as well: those that are about to be backends. */
+  readonly here?: readonly PortBackend[];
+  readonly affinity?: Affinity;
 }
 
 export interface PortBackend {
   readonly address: string;
   /** The container's. */
   readonly port: number;
+  /** 1 to 1000: its share of new connections; 1 when absent. */
+  readonly weight?: number;
 }
 
 /** A published port that leads nowhere, as somebody else on this node has it. */
-export interface PortProblem extends Omit<PublishedPort, 'backends'> {
+export interface PortProblem extends Omit<PublishedPort, 'backends' | 'here' | 'affinity'> {
   /** A sentence for the operator. */
   readonly reason: string;
 }
@@ -111,6 +144,7 @@ export interface Drift {
     | 'port'
     | 'open-port'
     | 'return'
+    | 'policy'
     | 'host-table'
     | 'host-port';
   /** An address, a port, or the name of a link or table. */
