@@ -56,6 +56,8 @@ const MEMORY_DELAY_MS = 1_000;
 const HOST_NAMESPACE = '/proc/self/ns/net';
 /** Between the moment when all nodes were told that a task takes no more connections, and its end. */
 const DRAIN_MS = 200;
+/** Before that moment has passed. */
+const FLOWS_END_MS = 150;
 /** A manager that is busy or gone must not keep a task from ending. */
 const TOLD_LIMIT_MS = 1_000;
 const AUDIT_PERIOD_MS = 30_000;
@@ -102,6 +104,7 @@ export class ClusterNetworks implements TaskNetworks {
     const changed = this.#book.hear(assignments);
     for (const id of changed) this.#followers.follow(id);
     for (const notice of [...this.#notices]) notice();
+    for (const [networkId, addresses] of this.#book.takeStopped()) this.#endFlowsSoon(networkId, addresses);
     if (changed.size > 0) this.#memoryTimer ??= setTimeout(() => this.#remember(), MEMORY_DELAY_MS);
   }
 
@@ -145,6 +148,21 @@ export class ClusterNetworks implements TaskNetworks {
     const wasServing = this.#book.isServing(id);
     for (const networkId of this.#book.leave(id)) this.#followers.follow(networkId);
     if (wasServing) await this.#untilOthersKnow(id);
+  }
+
+  /**
+   * UDP has no end of a connection that could be waited for, and a client that uses a port again is taken for the client
+   * before: what still goes to a task that drains goes elsewhere before the task ends.
+   */
+  #endFlowsSoon(networkId: string, addresses: readonly string[]): void {
+    const timer = setTimeout(() => {
+      const isEncrypted = this.#book.get(networkId)?.spec.encrypted === true;
+      this.#overlays
+        .get(isEncrypted)
+        ?.then((overlay) => overlay.endFlows(networkId, addresses))
+        .catch((error) => this.#options.logger.warn({ error: messageOf(error) }, 'flows not ended'));
+    }, FLOWS_END_MS);
+    timer.unref();
   }
 
   /** The managers tell all nodes at once, this one among them; the others need a moment to follow. */

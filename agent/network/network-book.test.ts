@@ -126,6 +126,13 @@ test('an encrypted network reaches other nodes inside the tunnel', () => {
   assert.deepEqual(book.overlayState('net').remotes, [{ address: '10.0.1.12', nodeAddress: '100.64.0.2' }]);
 });
 
+test('who has stopped serving and is still there is told once', () => {
+  const book = heard({ services: [service('web')], endpoints: [endpoint('t1', HERE), endpoint('t2', 'n2')] });
+  book.hear(change({ endpoints: [endpoint('t2', 'n2', { serving: false })], removedTaskIds: ['t1'] }));
+  assert.deepEqual(book.takeStopped(), [['net', ['10.0.1.12']]]);
+  assert.deepEqual(book.takeStopped(), []);
+});
+
 test('a bridge ends at its node', () => {
   const facts = { services: [service('web')], endpoints: [endpoint('t1', HERE), endpoint('t2', 'n2')] };
   const { remotes, services } = heard(facts, { driver: 'bridge' }).overlayState('net');

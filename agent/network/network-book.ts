@@ -52,6 +52,14 @@ export class NetworkBook {
     return this.#networks.get(networkId)?.serviceFacts(serviceId) ?? { service: undefined, endpoints: [] };
   }
 
+  /** By network: addresses of tasks that have stopped serving since the last call, and are there still. */
+  takeStopped(): (readonly [networkId: string, addresses: readonly string[]])[] {
+    return [...this.#networks].flatMap(([id, facts]) => {
+      const addresses = facts.takeStopped();
+      return addresses.length === 0 ? [] : [[id, addresses] as const];
+    });
+  }
+
   /** The task takes no new connections any more. Returns its networks. */
   leave(taskId: string): string[] {
     const found = [...this.#networks].filter(([, facts]) => facts.endpoint(taskId) !== undefined);

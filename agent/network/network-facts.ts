@@ -47,6 +47,7 @@ export class NetworkFacts {
   readonly #tasks = new Map<string, Set<string>>();
   readonly #parts = new Map<string, Part>();
   #remotes: readonly RemoteEndpoint[] | undefined;
+  #stopped: string[] = [];
 
   constructor(surroundings: Surroundings, network: Network, dataPathPort: number) {
     this.#surroundings = surroundings;
@@ -88,6 +89,13 @@ export class NetworkFacts {
       this.#services.delete(id);
       this.#forget(id);
     }
+  }
+
+  /** Addresses of tasks that have stopped serving since the last call, and are there still. */
+  takeStopped(): readonly string[] {
+    const stopped = this.#stopped;
+    this.#stopped = [];
+    return stopped;
   }
 
   /** Something of the surroundings is different for this task. */
@@ -153,6 +161,7 @@ export class NetworkFacts {
     this.#tasks.set(serviceId, tasks.add(taskId));
     const before = this.#endpoints.get(taskId);
     this.#endpoints.set(taskId, endpoint);
+    if (before?.serving === true && !endpoint.serving) this.#stopped.push(...addressesOf(endpoint));
     // Most changes are of who serves, and leave the routes alone.
     const isSamePlace =
       before?.nodeId === endpoint.nodeId && `${before.addresses}` === `${endpoint.addresses}`;

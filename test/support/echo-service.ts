@@ -99,8 +99,9 @@ export interface Answer {
 
 export interface Failure {
   readonly error: string;
-  /** When the request was made. */
+  /** When the request was made, and how long it took to fail. */
   readonly atMs: number;
+  readonly tookMs: number;
 }
 
 /** How to ask from somewhere: inside a task's container, or in the network namespace of a host. */
@@ -142,7 +143,7 @@ export class Asking implements AsyncDisposable {
       this.#rest = whole.slice(end);
       for (const { error, tookMs } of answersIn(whole.slice(0, end)))
         if (error === '') this.answered++;
-        else this.failures.push({ error, atMs: Date.now() - tookMs });
+        else this.failures.push({ error, atMs: Date.now() - tookMs, tookMs });
     });
   }
 

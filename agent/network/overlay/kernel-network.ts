@@ -9,6 +9,7 @@ import { SystemCallError } from '../../linux/libc.ts';
 import { isPinnedNamespace } from '../../linux/namespace.ts';
 import type { NetlinkMessage } from '../../linux/netlink.ts';
 import { formatIpv4 } from '../ipv4.ts';
+import { protocolNumbers } from '../port-holder.ts';
 import { removeLink } from '../wiring.ts';
 import { type BalanceChange, balanceMessages } from './balance-sets.ts';
 import { type Backend, type Balance, isSameBalance, planBalance } from './balancing.ts';
@@ -157,6 +158,13 @@ export class KernelNetwork implements Disposable {
   /** Of the ingress, where ports of the host are tried again. */
   publish(ports: InnerPorts): void {
     this.#mesh?.apply(ports, this.#applied?.published ?? []);
+  }
+
+  endFlows(addresses: readonly string[]): void {
+    const protocolNumber = protocolNumbers.udp;
+    this.#wiring.tables.execute(
+      addresses.map((address) => deleteConnections('reply', { source: bytesOf(address), protocolNumber })),
+    );
   }
 
   audit(): Drift[] {

@@ -188,6 +188,10 @@ class KernelOverlay implements Overlay {
     return [...this.#ports.problems];
   }
 
+  async endFlows(networkId: string, addresses: readonly string[]): Promise<void> {
+    this.#networks.get(networkId)?.endFlows(addresses);
+  }
+
   async audit(networkId: string): Promise<Drift[]> {
     return [...this.#network(networkId).audit(), ...this.#hostDrift()];
   }

@@ -168,6 +168,8 @@ export interface Overlay extends AsyncDisposable {
   detach(endpointId: string): Promise<void>;
   /** Only differences to what is programmed reach the kernel. Published ports that are in use are tried again. */
   apply(networkId: string, state: OverlayState): Promise<void>;
+  /** UDP flows to these addresses end: their next packet goes to another backend. A network that is gone is fine. */
+  endFlows(networkId: string, addresses: readonly string[]): Promise<void>;
   /** Published ports that this node does not serve, as of the last `apply` or `repair`. */
   portProblems(): Promise<PortProblem[]>;
   /** Compares what should be with what the kernel has. */
