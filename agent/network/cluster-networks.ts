@@ -54,12 +54,12 @@ const MEMORY_FILE = 'cluster-networks';
 const MEMORY_DELAY_MS = 1_000;
 /** Of this process and of all that it starts. */
 const HOST_NAMESPACE = '/proc/self/ns/net';
-/** Between the moment when all nodes were told that a task takes no more connections, and its end. */
+/** At least this long between a task's last new connection and its end: what is under way arrives. */
 const DRAIN_MS = 200;
-/** Before that moment has passed. */
+/** Before that. */
 const FLOWS_END_MS = 150;
-/** A manager that is busy or gone must not keep a task from ending. */
-const TOLD_LIMIT_MS = 1_000;
+/** And at most. */
+const DRAINED_LIMIT_MS = 2_000;
 const AUDIT_PERIOD_MS = 30_000;
 const KEY_LIFE_MS = 12 * 3_600_000;
 
@@ -72,8 +72,10 @@ export class ClusterNetworks implements TaskNetworks {
   /** For networks that are sent in clear, and for encrypted ones. */
   readonly #overlays = new Map<boolean, Promise<Overlay>>();
   #tunnel: Tunnel | undefined;
-  /** Called when the managers have said something. */
-  readonly #notices = new Set<() => void>();
+  /** Tasks that wait until no node sends them connections. */
+  readonly #draining = new Map<string, () => void>();
+  /** Tasks that no node sends connections to any more, and that are not gone yet. */
+  readonly #drained = new Set<string>();
   #rotationTimer: NodeJS.Timeout | undefined;
   #memoryTimer: NodeJS.Timeout | undefined;
   #auditTimer: NodeJS.Timeout | undefined;
@@ -92,20 +94,22 @@ export class ClusterNetworks implements TaskNetworks {
     mkdirSync(networks.#pins, { recursive: true });
     const memory = networks.#recall();
     if (memory === undefined) return networks;
-    networks.hear(memory);
-    await networks.#followers.settled();
+    await networks.hear(memory);
     for (const overlay of networks.#overlays.values())
       for (const { networkId, endpoints } of (await (await overlay.catch(() => undefined))?.list()) ?? [])
         for (const { id } of endpoints) networks.#noteAttached(taskOf(id), networkId);
     return networks;
   }
 
-  hear(assignments: Assignments): void {
+  async hear(assignments: Assignments): Promise<void> {
+    const before = this.#book.ids.length;
     const changed = this.#book.hear(assignments);
     for (const id of changed) this.#followers.follow(id);
-    for (const notice of [...this.#notices]) notice();
     for (const [networkId, addresses] of this.#book.takeStopped()) this.#endFlowsSoon(networkId, addresses);
-    if (changed.size > 0) this.#memoryTimer ??= setTimeout(() => this.#remember(), MEMORY_DELAY_MS);
+    // What networks there are must not be lost; who is part of them is told again.
+    if (this.#book.ids.length !== before) this.#remember();
+    else if (changed.size > 0) this.#memoryTimer ??= setTimeout(() => this.#remember(), MEMORY_DELAY_MS);
+    await this.#followers.settled();
   }
 
   async attach(request: TaskNetworkRequest): Promise<Endpoint> {
@@ -165,21 +169,25 @@ export class ClusterNetworks implements TaskNetworks {
     timer.unref();
   }
 
-  /** The managers tell all nodes at once, this one among them; the others need a moment to follow. */
+  drained(taskIds: readonly string[]): void {
+    for (const id of taskIds) {
+      this.#drained.add(id);
+      this.#draining.get(id)?.();
+    }
+  }
+
+  /** A manager that is busy, or a node that does not answer, must not keep the task from ending for long. */
   async #untilOthersKnow(id: string): Promise<void> {
-    const told = Promise.withResolvers<void>();
-    const notice = () => {
-      if (!this.#book.isServing(id)) told.resolve();
-    };
-    this.#notices.add(notice);
-    notice();
-    await Promise.race([told.promise, delay(TOLD_LIMIT_MS)]);
-    this.#notices.delete(notice);
-    await delay(DRAIN_MS);
+    const known = Promise.withResolvers<void>();
+    this.#draining.set(id, known.resolve);
+    if (this.#drained.has(id)) known.resolve();
+    await Promise.all([delay(DRAIN_MS), Promise.race([known.promise, delay(DRAINED_LIMIT_MS)])]);
+    this.#draining.delete(id);
   }
 
   async detach(id: string): Promise<void> {
     await this.#options.local.detach(id);
+    this.#drained.delete(id);
     const networkIds = this.#attached.get(id);
     if (networkIds !== undefined) {
       // First out of the services, then out of the kernel.
@@ -229,8 +237,7 @@ export class ClusterNetworks implements TaskNetworks {
 
   /** Takes the networks off this node: it leaves the cluster, and its tasks are gone. */
   async destroy(): Promise<void> {
-    this.hear({ ...emptyAssignments, complete: true });
-    await this.#followers.settled();
+    await this.hear({ ...emptyAssignments, complete: true });
     await this.stop();
     destroyTunnel(this.#options);
     rmSync(this.#memoryFile, { force: true });

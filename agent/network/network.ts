@@ -50,8 +50,10 @@ export interface TaskNetworkRequest extends Pick<EndpointRequest, 'id' | 'ports'
 
 /** All networks that a task can be part of on this node. */
 export interface TaskNetworks {
-  /** What the managers say of the cluster's networks. */
-  hear(assignments: Assignments): void;
+  /** What the managers say of the cluster's networks. Resolves when it is in the kernel, or cannot be for now. */
+  hear(assignments: Assignments): Promise<void>;
+  /** All nodes have taken these tasks out of their services. */
+  drained(taskIds: readonly string[]): void;
   attach(request: TaskNetworkRequest): Promise<Endpoint>;
   /** Returns when nobody begins a connection to it any more. */
   drain(id: string): Promise<void>;

@@ -106,6 +106,7 @@ async function runSession(
         heart.beat(message.registered.heartbeatPeriodMs);
       } else if (message.heartbeat !== undefined) heart.beat(message.heartbeat.periodMs);
       else if (message.news !== undefined) options.onNews(message.news);
+      else if (message.drained !== undefined) options.worker.drained(message.drained.taskIds);
       else if (message.networkQuestion !== undefined) answer(options.worker, message.networkQuestion, send);
       else if (message.logSubscription !== undefined) publisher.handle(message.logSubscription);
       else session.handle(message);
@@ -154,7 +155,9 @@ class SessionState {
           `assignments ${assignments.sequence} follow ${this.#sequence}`,
         );
       this.#sequence = assignments.sequence;
-      this.#worker.assign(assignments);
+      const { sequence, networks } = assignments;
+      const applied = this.#worker.assign(assignments);
+      if (networks.length > 0) void applied.then(() => this.#send({ networksApplied: { sequence } }));
       if (assignments.complete) this.#startReporting();
     } else if (statusAcknowledged !== undefined) {
       assert(this.#reporter !== undefined, 'a status was acknowledged before any was sent');

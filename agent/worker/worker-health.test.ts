@@ -93,7 +93,7 @@ class Bench {
       notBeforeMs: 0,
       attachments: [],
     };
-    this.worker.assign({ ...emptyAssignments, revisions: [this.#revision], tasks: [task] });
+    void this.worker.assign({ ...emptyAssignments, revisions: [this.#revision], tasks: [task] });
   }
 
   get status(): TaskStatus {

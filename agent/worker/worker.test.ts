@@ -78,7 +78,7 @@ class Bench {
   }
 
   order(desiredState: Task['desiredState']): void {
-    this.worker.assign({ ...emptyAssignments, revisions: [revision], tasks: [aTask(desiredState)] });
+    void this.worker.assign({ ...emptyAssignments, revisions: [revision], tasks: [aTask(desiredState)] });
   }
 
   until(state: Task['status']['state']): Promise<unknown> {

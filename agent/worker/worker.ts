@@ -73,11 +73,11 @@ export class Worker {
     return [...this.#runners].map(([id, runner]) => [id, runner.status]);
   }
 
-  /** Carries out a message of the manager. */
-  assign(assignments: Assignments): void {
+  /** Carries out a message of the manager. Resolves when what it says of networks is in the kernel, or cannot be. */
+  assign(assignments: Assignments): Promise<void> {
     const { complete, revisions, tasks, removedTaskIds, removedRevisionIds } = assignments;
     // Tasks wait for their networks, never the other way round.
-    this.#context.network.hear(assignments);
+    const applied = this.#context.network.hear(assignments);
     for (const revision of revisions) this.#revisions.set(revision.id, revision);
     for (const task of tasks) this.#assignTask(task);
     const wanted = new Set(tasks.map(({ id }) => id));
@@ -87,6 +87,12 @@ export class Worker {
       this.#revisions.delete(id);
       this.#context.puller.forget(id);
     }
+    return applied;
+  }
+
+  /** Nobody begins a connection to these tasks any more. */
+  drained(taskIds: readonly string[]): void {
+    this.#context.network.drained(taskIds);
   }
 
   /** What a manager wants to know about the networks of this node. */

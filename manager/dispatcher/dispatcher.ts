@@ -23,7 +23,8 @@ import { NodeQuestions } from '../node-questions.ts';
 import type { Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { AssignmentTracker } from './assignments.ts';
-import { NetworkDirectory } from './network-directory.ts';
+import { Drains } from './drains.ts';
+import { type DirectoryChanges, NetworkDirectory } from './network-directory.ts';
 import { newsFor, type SharedNews, sharedNews } from './news.ts';
 import { StatusWriter } from './status-writer.ts';
 
@@ -64,6 +65,7 @@ export class Dispatcher {
   /** Only while this manager leads. */
   #directory: NetworkDirectory | undefined;
   #isNetworkFlushPlanned = false;
+  readonly #drains = new Drains((nodeId, taskIds) => this.#tellDrained(nodeId, taskIds));
 
   constructor(options: DispatcherOptions) {
     this.#options = options;
@@ -172,6 +174,7 @@ export class Dispatcher {
     } finally {
       close();
       closeQuestions();
+      this.#drains.sessionEnded(session.id);
       signal.removeEventListener('abort', onAbort);
       if (this.#sessions.get(session.nodeId) === session) this.#sessions.delete(session.nodeId);
       // Never awaited: it ends with the call, and an agent that says nothing must not hold back its own dismissal.
@@ -240,6 +243,8 @@ export class Dispatcher {
         () => session.outbox.push({ statusAcknowledged: { sequence } }),
         (error) => session.outbox.end(error),
       );
+    } else if (message.networksApplied !== undefined) {
+      this.#drains.applied(session.id, message.networksApplied.sequence);
     } else if (message.networkAnswer !== undefined) {
       this.questions.answer(session.nodeId, message.networkAnswer);
     } else if (message.description !== undefined) {
@@ -302,10 +307,25 @@ export class Dispatcher {
       if (directory === undefined) return;
       const mesh = directory.meshNetworkId;
       const changes = directory.takeChanges();
-      for (const session of this.#sessions.values()) send(session, session.tracker.networkChanges(changes));
+      this.#sendChanges(changes);
       if (directory.meshNetworkId === mesh) return;
       for (const session of this.#sessions.values()) this.#scheduleFlush(session);
     });
+  }
+
+  /** A task that stops serving is told when all nodes that heard of it have applied it. */
+  #sendChanges(changes: DirectoryChanges): void {
+    const told: (readonly [sessionId: string, sequence: number])[] = [];
+    for (const session of this.#sessions.values()) {
+      const assignments = session.tracker.networkChanges(changes);
+      send(session, assignments);
+      if (assignments !== undefined) told.push([session.id, assignments.sequence]);
+    }
+    if (changes.stopped.length > 0) this.#drains.begin(changes.stopped, told);
+  }
+
+  #tellDrained(nodeId: string, taskIds: readonly string[]): void {
+    this.#sessions.get(nodeId)?.outbox.push({ drained: { taskIds } });
   }
 
   /** (Re)starts the time after which silence means DOWN. Returns what stands in `#deadlines` for it. */

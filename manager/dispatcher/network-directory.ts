@@ -19,6 +19,8 @@ import type { TablesView } from '../store/tables.ts';
 /** What changed in all networks; each agent gets the part that it takes part in. */
 export interface DirectoryChanges {
   readonly networks: readonly NetworkUpdate[];
+  /** Those that took connections before, and are still there. */
+  readonly stopped: readonly NetworkEndpoint[];
   readonly nodes: readonly NodeLocation[];
   readonly removedNodeIds: readonly string[];
 }
@@ -98,14 +100,19 @@ export class NetworkDirectory {
   takeChanges(): DirectoryChanges {
     this.#isDirty = false;
     const networks: NetworkUpdate[] = [];
+    const stopped: NetworkEndpoint[] = [];
     for (const [networkId, entry] of this.#entries) {
       if (!hasDirt(entry)) continue;
+      const served = new Set([...entry.dirtyTasks].filter((id) => entry.endpoints.get(id)?.serving));
       const update = this.#takeUpdate(networkId, entry);
       if (update !== undefined) networks.push(update);
+      stopped.push(
+        ...(update?.endpoints ?? []).filter(({ taskId, serving }) => !serving && served.has(taskId)),
+      );
       const isEmpty = entry.endpoints.size + entry.services.size === 0;
       if (isEmpty && this.#view.network.get(networkId) === undefined) this.#entries.delete(networkId);
     }
-    return { networks, ...this.#takeNodes() };
+    return { networks, stopped, ...this.#takeNodes() };
   }
 
   #takeUpdate(networkId: string, entry: Entry): NetworkUpdate | undefined {

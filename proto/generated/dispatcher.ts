@@ -41,8 +41,16 @@ export interface AgentMessage {
   readonly statuses?: StatusBatch;
   readonly description?: NodeDescription;
   readonly networkAnswer?: NetworkAnswer;
+  readonly networksApplied?: NetworksApplied;
 }
 export const emptyAgentMessage: AgentMessage = Object.freeze({  });
+
+/** What assignments said of networks is in the kernel. */
+export interface NetworksApplied {
+  /** Of the assignments. */
+  readonly sequence: number;
+}
+export const emptyNetworksApplied: NetworksApplied = Object.freeze({ sequence: 0 });
 
 export interface Registered {
   readonly sessionId: string;
@@ -179,8 +187,15 @@ export interface ManagerMessage {
   readonly logSubscription?: LogSubscription;
   readonly news?: ClusterNews;
   readonly networkQuestion?: NetworkQuestion;
+  readonly drained?: Drained;
 }
 export const emptyManagerMessage: ManagerMessage = Object.freeze({  });
+
+/** Every node has taken these tasks out of its services: nobody begins a connection to them any more. */
+export interface Drained {
+  readonly taskIds: readonly string[];
+}
+export const emptyDrained: Drained = Object.freeze({ taskIds: [] });
 
 /** A way that traffic takes, from a task of the asked node to a service. */
 export interface PathQuestion {
@@ -339,6 +354,7 @@ export const AgentMessageCodec: Codec<AgentMessage> = {
     if (m.statuses !== undefined) StatusBatchCodec.write(m.statuses, w.uint32(26).fork()).ldelim();
     if (m.description !== undefined) NodeDescriptionCodec.write(m.description, w.uint32(34).fork()).ldelim();
     if (m.networkAnswer !== undefined) NetworkAnswerCodec.write(m.networkAnswer, w.uint32(42).fork()).ldelim();
+    if (m.networksApplied !== undefined) NetworksAppliedCodec.write(m.networksApplied, w.uint32(50).fork()).ldelim();
     return w;
   },
   read(r, end) {
@@ -347,6 +363,7 @@ export const AgentMessageCodec: Codec<AgentMessage> = {
     let statuses: StatusBatch | undefined;
     let description: NodeDescription | undefined;
     let networkAnswer: NetworkAnswer | undefined;
+    let networksApplied: NetworksApplied | undefined;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -355,10 +372,29 @@ export const AgentMessageCodec: Codec<AgentMessage> = {
         case 3: statuses = StatusBatchCodec.read(r, r.uint32() + r.pos); break;
         case 4: description = NodeDescriptionCodec.read(r, r.uint32() + r.pos); break;
         case 5: networkAnswer = NetworkAnswerCodec.read(r, r.uint32() + r.pos); break;
+        case 6: networksApplied = NetworksAppliedCodec.read(r, r.uint32() + r.pos); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { ...(register === undefined ? undefined : { register }), ...(heartbeat === undefined ? undefined : { heartbeat }), ...(statuses === undefined ? undefined : { statuses }), ...(description === undefined ? undefined : { description }), ...(networkAnswer === undefined ? undefined : { networkAnswer }) };
+    return { ...(register === undefined ? undefined : { register }), ...(heartbeat === undefined ? undefined : { heartbeat }), ...(statuses === undefined ? undefined : { statuses }), ...(description === undefined ? undefined : { description }), ...(networkAnswer === undefined ? undefined : { networkAnswer }), ...(networksApplied === undefined ? undefined : { networksApplied }) };
+  },
+};
+
+export const NetworksAppliedCodec: Codec<NetworksApplied> = {
+  write(m, w) {
+    if (m.sequence !== 0) w.uint32(8).int64(safeInteger(m.sequence));
+    return w;
+  },
+  read(r, end) {
+    let sequence: number = 0;
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: sequence = safeInteger(r.int64()); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { sequence };
   },
 };
 
@@ -713,6 +749,7 @@ export const ManagerMessageCodec: Codec<ManagerMessage> = {
     if (m.logSubscription !== undefined) LogSubscriptionCodec.write(m.logSubscription, w.uint32(42).fork()).ldelim();
     if (m.news !== undefined) ClusterNewsCodec.write(m.news, w.uint32(50).fork()).ldelim();
     if (m.networkQuestion !== undefined) NetworkQuestionCodec.write(m.networkQuestion, w.uint32(58).fork()).ldelim();
+    if (m.drained !== undefined) DrainedCodec.write(m.drained, w.uint32(66).fork()).ldelim();
     return w;
   },
   read(r, end) {
@@ -723,6 +760,7 @@ export const ManagerMessageCodec: Codec<ManagerMessage> = {
     let logSubscription: LogSubscription | undefined;
     let news: ClusterNews | undefined;
     let networkQuestion: NetworkQuestion | undefined;
+    let drained: Drained | undefined;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -733,10 +771,29 @@ export const ManagerMessageCodec: Codec<ManagerMessage> = {
         case 5: logSubscription = LogSubscriptionCodec.read(r, r.uint32() + r.pos); break;
         case 6: news = ClusterNewsCodec.read(r, r.uint32() + r.pos); break;
         case 7: networkQuestion = NetworkQuestionCodec.read(r, r.uint32() + r.pos); break;
+        case 8: drained = DrainedCodec.read(r, r.uint32() + r.pos); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { ...(registered === undefined ? undefined : { registered }), ...(heartbeat === undefined ? undefined : { heartbeat }), ...(statusAcknowledged === undefined ? undefined : { statusAcknowledged }), ...(assignments === undefined ? undefined : { assignments }), ...(logSubscription === undefined ? undefined : { logSubscription }), ...(news === undefined ? undefined : { news }), ...(networkQuestion === undefined ? undefined : { networkQuestion }) };
+    return { ...(registered === undefined ? undefined : { registered }), ...(heartbeat === undefined ? undefined : { heartbeat }), ...(statusAcknowledged === undefined ? undefined : { statusAcknowledged }), ...(assignments === undefined ? undefined : { assignments }), ...(logSubscription === undefined ? undefined : { logSubscription }), ...(news === undefined ? undefined : { news }), ...(networkQuestion === undefined ? undefined : { networkQuestion }), ...(drained === undefined ? undefined : { drained }) };
+  },
+};
+
+export const DrainedCodec: Codec<Drained> = {
+  write(m, w) {
+    for (const value of m.taskIds) w.uint32(10).string(value);
+    return w;
+  },
+  read(r, end) {
+    const taskIds: string[] = [];
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: taskIds.push(r.string()); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { taskIds };
   },
 };
 

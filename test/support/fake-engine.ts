@@ -165,7 +165,9 @@ export class FakeNetwork implements TaskNetworks {
     return [...this.endpoints.keys()];
   }
 
-  hear(): void {}
+  async hear(): Promise<void> {}
+
+  drained(): void {}
 
   async examine({ id }: NetworkQuestion): Promise<NetworkAnswer> {
     return { id, findings: [] };
