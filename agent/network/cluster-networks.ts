@@ -149,9 +149,8 @@ export class ClusterNetworks implements TaskNetworks {
   async drain(id: string): Promise<void> {
     await this.#options.local.drain(id);
     if (!this.#attached.has(id)) return;
-    const wasServing = this.#book.isServing(id);
     for (const networkId of this.#book.leave(id)) this.#followers.follow(networkId);
-    if (wasServing) await this.#untilOthersKnow(id);
+    if (this.#book.hasServed(id)) await this.#untilOthersKnow(id);
   }
 
   /**
@@ -188,6 +187,7 @@ export class ClusterNetworks implements TaskNetworks {
   async detach(id: string): Promise<void> {
     await this.#options.local.detach(id);
     this.#drained.delete(id);
+    this.#book.forget(id);
     const networkIds = this.#attached.get(id);
     if (networkIds !== undefined) {
       // First out of the services, then out of the kernel.

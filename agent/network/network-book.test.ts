@@ -248,7 +248,7 @@ test('after any changes the state is what the next process makes of the memory',
           });
         else if (what === 'network')
           book.hear(change({ network: network({ ingress: flag }), dataPathPort: 4789 }));
-        else if (book.isServing(taskId)) {
+        else if (book.hasServed(taskId)) {
           // The managers hear of it as well, a moment later.
           book.leave(taskId);
           book.overlayState('net');

@@ -16,6 +16,8 @@ export class NetworkBook {
   readonly #nodes = new Map<string, NodeLocation>();
   /** Tasks of this node that take no more connections, before the managers say so. */
   readonly #leaving = new Set<string>();
+  /** Tasks of this node that were ever told to serve. */
+  readonly #served = new Set<string>();
 
   constructor(nodeId: string) {
     this.#surroundings = {
@@ -88,9 +90,14 @@ export class NetworkBook {
     return 0;
   }
 
-  /** Some service sends it connections. */
-  isServing(taskId: string): boolean {
-    return [...this.#networks.values()].some((facts) => facts.endpoint(taskId)?.serving === true);
+  /** Some service sends this task of this node connections, or did. */
+  hasServed(taskId: string): boolean {
+    return this.#served.has(taskId);
+  }
+
+  /** The task is gone from this node. */
+  forget(taskId: string): void {
+    this.#served.delete(taskId);
   }
 
   /** undefined: it is not there, or the kernel needs nothing of ours for it. */
@@ -117,6 +124,8 @@ export class NetworkBook {
       this.#networks.set(networkId, new NetworkFacts(this.#surroundings, network, dataPathPort));
     const facts = this.#networks.get(networkId);
     facts?.hear(update);
+    for (const { taskId, nodeId, serving } of update.endpoints)
+      if (serving && nodeId === this.#surroundings.nodeId) this.#served.add(taskId);
     // From now on managers know that they are gone.
     for (const id of update.removedTaskIds) this.#leaving.delete(id);
     return facts !== undefined;

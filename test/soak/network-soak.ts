@@ -232,8 +232,8 @@ export class NetworkSoak {
   }
 
   #report(): SoakReport {
-    const isCut = ({ atMs }: Failure) =>
-      this.#cuts.some(({ fromMs, untilMs }) => atMs >= fromMs && atMs <= untilMs);
+    const isCut = ({ atMs, tookMs }: Failure) =>
+      this.#cuts.some(({ fromMs, untilMs }) => atMs + tookMs >= fromMs && atMs <= untilMs);
     const all = this.#clients.flatMap(({ path, asking }) =>
       asking.failures.map((failure) => ({ ...failure, path, during: this.#changeAt(failure.atMs) })),
     );
