@@ -27,8 +27,7 @@ const MICROS_PER_SECOND = 1e6;
 const network: OverlayNetwork = {
   id: 'bench',
   vni: 0x100001,
-  subnet: '10.0.0.0/16',
-  gateway: '10.0.0.1',
+  subnets: [{ subnet: '10.0.0.0/16', gateway: '10.0.0.1' }],
   isInternal: false,
 };
 

@@ -1,6 +1,7 @@
 // Connection tracking: forgetting the connections of an address that goes away. Without that, a UDP client that
 // keeps sending stays bound to a dead endpoint for as long as it sends.
 
+import { familyOfBytes, type IpFamily } from './ip-family.ts';
 import { netfilterFamilies, netfilterMessage, netfilterSubsystems } from './netfilter.ts';
 import { type Attribute, type NetlinkMessage, uint8, uint16BigEndian, uint32 } from './netlink.ts';
 
@@ -16,7 +17,7 @@ const FILTER_REPLY_FIELDS = 2;
 
 const TUPLE_IP = 1;
 const TUPLE_PROTOCOL = 2;
-const IP_SOURCE = 1;
+const ipSources: Readonly<Record<IpFamily, number>> = { ipv4: 1, ipv6: 3 };
 const PROTOCOL_NUMBER = 1;
 const PROTOCOL_SOURCE_PORT = 2;
 const PROTOCOL_DESTINATION_PORT = 3;
@@ -30,20 +31,23 @@ const filterFields = {
 
 /** Fields of one direction of a connection; those absent match anything. Ports need the protocol's number. */
 export interface ConnectionMatch {
+  /** Where `source` does not tell it; IPv4 when absent. */
+  readonly family?: IpFamily;
   readonly source?: Buffer;
   readonly protocolNumber?: number;
   readonly sourcePort?: number;
   readonly destinationPort?: number;
 }
 
-/** Forgets the IPv4 connections that match in the given direction. None is fine. */
+/** Forgets the connections that match in the given direction. None is fine. */
 export function deleteConnections(direction: 'original' | 'reply', match: ConnectionMatch): NetlinkMessage {
   const isOriginal = direction === 'original';
+  const family = match.source === undefined ? (match.family ?? 'ipv4') : familyOfBytes(match.source);
   let fields = 0;
   const tuple: Attribute[] = [];
   if (match.source !== undefined) {
     fields |= filterFields.source;
-    tuple.push([TUPLE_IP, [[IP_SOURCE, match.source]]]);
+    tuple.push([TUPLE_IP, [[ipSources[family], match.source]]]);
   }
   if (match.protocolNumber !== undefined) {
     fields |= filterFields.protocolNumber;
@@ -62,7 +66,7 @@ export function deleteConnections(direction: 'original' | 'reply', match: Connec
     what: 'forget connections',
     subsystem: netfilterSubsystems.connectionTracking,
     command: DELETE,
-    family: netfilterFamilies.ipv4,
+    family: netfilterFamilies[family],
     version: FILTER_VERSION,
     attributes: [
       [isOriginal ? TUPLE_ORIGINAL : TUPLE_REPLY, tuple],

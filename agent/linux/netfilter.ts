@@ -6,7 +6,7 @@ import { type Attribute, encodeAttributes, type NetlinkMessage } from './netlink
 export const netfilterSubsystems = { connectionTracking: 1, tables: 10 } as const;
 
 /** Families as netfilter counts them. */
-export const netfilterFamilies = { any: 0, inet: 1, ipv4: 2, netdev: 5 } as const;
+export const netfilterFamilies = { any: 0, inet: 1, ipv4: 2, netdev: 5, ipv6: 10 } as const;
 
 const BATCH_BEGIN = 16;
 const BATCH_END = 17;

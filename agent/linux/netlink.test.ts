@@ -120,7 +120,12 @@ test('routes and addresses are read as they were written', () => {
     gateway: undefined,
     isUnreachable: false,
   });
-  assert.deepEqual(decodeAddress(address.body), { linkIndex: 4, address: destination, prefixLength: 31 });
+  assert.deepEqual(decodeAddress(address.body), {
+    linkIndex: 4,
+    address: destination,
+    prefixLength: 31,
+    isGlobal: true,
+  });
 });
 
 test('an nf_tables message carries subsystem, command and family', () => {

@@ -1,5 +1,6 @@
 // nf_tables: sets and maps of any key, their elements, and the expressions that balance traffic by them.
 
+import { type IpFamily, ipFamilies } from './ip-family.ts';
 import {
   type Attribute,
   decodeAttributes,
@@ -15,14 +16,13 @@ import {
   uint32BigEndian,
 } from './netlink.ts';
 import {
-  AF_INET,
+  addressOffsets,
   COMPARE_EQUAL,
   commands,
   compare,
   DESTINATION_PORT_OFFSET,
   expression,
   FIRST_REGISTER,
-  ipv4Offsets,
   loadMeta,
   loadPayload,
   META_LAYER4_PROTOCOL,
@@ -41,36 +41,49 @@ const GOTO = -4;
 
 // Types only matter to `nft list`, which shows values by them; a concatenation takes six bits per field.
 const types = {
-  address: 7,
   protocol: 12,
   port: 13,
   mark: 19,
   interfaceName: 41,
   verdict: 0xffffff00,
 } as const;
+const addressTypes: Readonly<Record<IpFamily, number>> = { ipv4: 7, ipv6: 8 };
 const CONCATENATION_BITS = 6;
-
-function concatenation(...parts: readonly (keyof typeof types)[]): { type: number; bytes: number } {
-  const type = parts.reduce((sum, part) => (sum << CONCATENATION_BITS) | types[part], 0);
-  return { type, bytes: 4 * parts.length };
-}
+const FIELD_BYTES = 4;
 
 /** What keys and values are; a concatenation has its fields one after another, each padded to four bytes. */
 const fields = {
-  address: concatenation('address'),
-  addressPair: concatenation('address', 'address'),
+  address: ['address'],
+  addressPair: ['address', 'address'],
   /** A slot is a number in the byte order of the machine. */
-  addressSlot: concatenation('address', 'mark'),
-  addressPort: concatenation('address', 'port'),
-  addressProtocolPort: concatenation('address', 'protocol', 'port'),
-  protocolPort: concatenation('protocol', 'port'),
-  protocolPortSlot: concatenation('protocol', 'port', 'mark'),
-  mark: concatenation('mark'),
-  markPair: concatenation('mark', 'mark'),
-  markPairProtocolPort: concatenation('mark', 'mark', 'protocol', 'port'),
-  interfaceName: { type: types.interfaceName, bytes: 16 },
-  verdict: { type: types.verdict, bytes: 16 },
-} as const;
+  addressSlot: ['address', 'mark'],
+  addressPort: ['address', 'port'],
+  addressProtocolPort: ['address', 'protocol', 'port'],
+  protocolPort: ['protocol', 'port'],
+  protocolPortSlot: ['protocol', 'port', 'mark'],
+  mark: ['mark'],
+  markPair: ['mark', 'mark'],
+  markPairProtocolPort: ['mark', 'mark', 'protocol', 'port'],
+  interfaceName: ['interfaceName'],
+  verdict: ['verdict'],
+} as const satisfies Record<string, readonly ('address' | keyof typeof types)[]>;
+
+function fieldOf(name: keyof typeof fields, family: IpFamily): { type: number; bytes: number } {
+  const parts: readonly ('address' | keyof typeof types)[] = fields[name];
+  const typeOf = (part: 'address' | keyof typeof types) =>
+    part === 'address' ? addressTypes[family] : types[part];
+  // Type numbers of one field may need all bits.
+  if (parts.length === 1) return { type: typeOf(parts[0]!), bytes: bytesOfField(parts[0]!, family) };
+  return {
+    type: parts.reduce((sum, part) => (sum << CONCATENATION_BITS) | typeOf(part), 0),
+    bytes: parts.reduce((sum, part) => sum + bytesOfField(part, family), 0),
+  };
+}
+
+function bytesOfField(part: 'address' | keyof typeof types, family: IpFamily): number {
+  if (part === 'address') return ipFamilies[family].addressBytes;
+  return part === 'interfaceName' || part === 'verdict' ? 16 : FIELD_BYTES;
+}
 
 export interface SetOptions {
   readonly name: string;
@@ -80,8 +93,13 @@ export interface SetOptions {
 }
 
 /** `id` is unique in its transaction. */
-export function addSet(table: string, options: SetOptions, id: number): NetlinkMessage {
-  const key = fields[options.key];
+export function addSet(
+  table: string,
+  options: SetOptions,
+  id: number,
+  family: IpFamily = 'ipv4',
+): NetlinkMessage {
+  const key = fieldOf(options.key, family);
   const attributes: Attribute[] = [
     [1, text(table)],
     [2, text(options.name)],
@@ -90,11 +108,11 @@ export function addSet(table: string, options: SetOptions, id: number): NetlinkM
     [5, uint32BigEndian(key.bytes)],
   ];
   if (options.value !== undefined) {
-    const value = fields[options.value];
+    const value = fieldOf(options.value, family);
     attributes.push([6, uint32BigEndian(value.type)], [7, uint32BigEndian(value.bytes)]);
   }
   attributes.push([10, uint32BigEndian(id)]);
-  return tableMessage(`add set ${options.name}`, commands.newSet, netlinkFlags.create, attributes);
+  return tableMessage(`add set ${options.name}`, commands.newSet, netlinkFlags.create, attributes, family);
 }
 
 /** `value` is the bytes of a value, or the name of the chain to go to. */
@@ -113,17 +131,28 @@ export function protocolPortKey(protocolNumber: number, port: number): Buffer {
 }
 
 /** EEXIST when a key is there with another value. */
-export function addElements(table: string, set: string, elements: readonly SetElement[]): NetlinkMessage[] {
-  return elementMessages(table, set, elements, 'add');
+export function addElements(
+  table: string,
+  set: string,
+  elements: readonly SetElement[],
+  family?: IpFamily,
+): NetlinkMessage[] {
+  return elementMessages(table, set, elements, 'add', family);
 }
 
 /** ENOENT when a key is not there. */
-export function deleteElements(table: string, set: string, keys: readonly Buffer[]): NetlinkMessage[] {
+export function deleteElements(
+  table: string,
+  set: string,
+  keys: readonly Buffer[],
+  family?: IpFamily,
+): NetlinkMessage[] {
   return elementMessages(
     table,
     set,
     keys.map((key) => ({ key })),
     'delete',
+    family,
   );
 }
 
@@ -132,6 +161,7 @@ function elementMessages(
   set: string,
   elements: readonly SetElement[],
   action: 'add' | 'delete',
+  family?: IpFamily,
 ): NetlinkMessage[] {
   const messages: NetlinkMessage[] = [];
   const command = action === 'add' ? commands.newElement : commands.deleteElement;
@@ -143,7 +173,7 @@ function elementMessages(
       [2, text(set)],
       [3, list],
     ];
-    messages.push(tableMessage(`${action} elements of ${set}`, command, flags, attributes));
+    messages.push(tableMessage(`${action} elements of ${set}`, command, flags, attributes, family));
   }
   return messages;
 }
@@ -162,11 +192,12 @@ function encodeElement({ key, value }: SetElement): Attribute {
 }
 
 /** ENOENT when there is no such set. */
-export function listElements(table: string, set: string): NetlinkMessage {
-  return tableMessage(`list elements of ${set}`, commands.getElement, 0, [
+export function listElements(table: string, set: string, family?: IpFamily): NetlinkMessage {
+  const attributes: Attribute[] = [
     [1, text(table)],
     [2, text(set)],
-  ]);
+  ];
+  return tableMessage(`list elements of ${set}`, commands.getElement, 0, attributes, family);
 }
 
 /** The elements in one reply of `listElements`. */
@@ -186,35 +217,45 @@ export function decodeElements(reply: NetlinkReply): SetElement[] {
 
 const THIRD_REGISTER = SECOND_REGISTER + 1;
 
+/** The register behind an address that was loaded into this one. */
+function behindAddress(family: IpFamily, register = FIRST_REGISTER): number {
+  return register + ipFamilies[family].addressBytes / FIELD_BYTES;
+}
+
 function lookup(set: string, attributes: readonly Attribute[]): Attribute {
   return expression('lookup', [[1, text(set)], [2, uint32BigEndian(FIRST_REGISTER)], ...attributes]);
 }
 
-const ADDRESS_BYTES = 4;
 const LOOKUP_INVERTED = 1;
 
 function isMember(set: string, wanted = true): Attribute {
   return lookup(set, wanted ? [] : [[5, uint32BigEndian(LOOKUP_INVERTED)]]);
 }
 
-function loadAddress(side: keyof typeof ipv4Offsets, register = FIRST_REGISTER): Attribute {
-  return loadPayload(NETWORK_HEADER, ipv4Offsets[side], 4, register);
+type Side = 'source' | 'destination';
+
+function loadAddress(side: Side, family: IpFamily, register = FIRST_REGISTER): Attribute {
+  return loadPayload(NETWORK_HEADER, addressOffsets[family][side], ipFamilies[family].addressBytes, register);
 }
 
 /** The rule ends unless the packet's destination is in the set. */
-export function destinationIsIn(set: string): Attribute[] {
-  return [loadAddress('destination'), isMember(set)];
+export function destinationIsIn(set: string, family: IpFamily): Attribute[] {
+  return [loadAddress('destination', family), isMember(set)];
 }
 
 /** The rule ends unless the pair of the packet's addresses is in the set. */
-export function addressesAreIn(set: string): Attribute[] {
-  return [loadAddress('source'), loadAddress('destination', SECOND_REGISTER), isMember(set)];
+export function addressesAreIn(set: string, family: IpFamily): Attribute[] {
+  return [
+    loadAddress('source', family),
+    loadAddress('destination', family, behindAddress(family)),
+    isMember(set),
+  ];
 }
 
 /** What the map holds for the packet's source, then for its destination; the rule ends where it holds nothing. */
-function loadGroups(map: string): Attribute[] {
-  const groupOf = (side: keyof typeof ipv4Offsets, register: number): Attribute[] => [
-    loadAddress(side, register),
+function loadGroups(map: string, family: IpFamily): Attribute[] {
+  const groupOf = (side: Side, register: number): Attribute[] => [
+    loadAddress(side, family, register),
     expression('lookup', [
       [1, text(map)],
       [2, uint32BigEndian(register)],
@@ -225,13 +266,13 @@ function loadGroups(map: string): Attribute[] {
 }
 
 /** The rule ends unless the pair of the groups that the packet's addresses are in is in the set. */
-export function groupsAreIn(map: string, set: string): Attribute[] {
-  return [...loadGroups(map), isMember(set)];
+export function groupsAreIn(map: string, set: string, family: IpFamily): Attribute[] {
+  return [...loadGroups(map, family), isMember(set)];
 }
 
 /** The same for the groups with the packet's protocol and destination port. */
-export function groupsAndPortAreIn(map: string, set: string): Attribute[] {
-  return [...loadGroups(map), ...loadPort(THIRD_REGISTER), isMember(set)];
+export function groupsAndPortAreIn(map: string, set: string, family: IpFamily): Attribute[] {
+  return [...loadGroups(map, family), ...loadPort(THIRD_REGISTER), isMember(set)];
 }
 
 const META_INPUT_NAME = 6;
@@ -242,8 +283,8 @@ export function interfaceIsIn(side: 'input' | 'output', set: string, wanted = tr
 }
 
 /** Goes to the chain that the map holds for the packet's destination; the rule ends when it holds none. */
-export function goByDestination(map: string): Attribute[] {
-  return [loadAddress('destination'), lookup(map, [[3, uint32BigEndian(VERDICT_REGISTER)]])];
+export function goByDestination(map: string, family: IpFamily): Attribute[] {
+  return [loadAddress('destination', family), lookup(map, [[3, uint32BigEndian(VERDICT_REGISTER)]])];
 }
 
 /** Protocol and destination port, as a key's first fields or behind an address. */
@@ -260,8 +301,8 @@ export function goByPort(map: string): Attribute[] {
 }
 
 /** The rule ends unless the packet's destination address, protocol and port are in the set. */
-export function destinationPortIsIn(set: string): Attribute[] {
-  return [loadAddress('destination'), ...loadPort(SECOND_REGISTER), isMember(set)];
+export function destinationPortIsIn(set: string, family: IpFamily): Attribute[] {
+  return [loadAddress('destination', family), ...loadPort(behindAddress(family)), isMember(set)];
 }
 
 const RANDOM = 1;
@@ -274,7 +315,7 @@ export interface SlotChoice {
   readonly pick: 'random' | 'client-address';
 }
 
-function loadSlot({ slots, pick }: SlotChoice, register: number): Attribute[] {
+function loadSlot({ slots, pick }: SlotChoice, register: number, family: IpFamily): Attribute[] {
   if (pick === 'random') {
     const random = expression('numgen', [
       [1, uint32BigEndian(register)],
@@ -287,83 +328,84 @@ function loadSlot({ slots, pick }: SlotChoice, register: number): Attribute[] {
   const hash = expression('hash', [
     [1, uint32BigEndian(register + 1)],
     [2, uint32BigEndian(register)],
-    [3, uint32BigEndian(ADDRESS_BYTES)],
+    [3, uint32BigEndian(ipFamilies[family].addressBytes)],
     [4, uint32BigEndian(slots)],
     [5, uint32BigEndian(HASH_SEED)],
     [7, uint32BigEndian(0)],
   ]);
-  return [loadAddress('source', register + 1), hash];
+  return [loadAddress('source', family, register + 1), hash];
 }
 
 /** DNAT to what the map holds for the packet's destination and a slot. */
-export function translateToSlot(map: string, choice: SlotChoice): Attribute[] {
+export function translateToSlot(map: string, choice: SlotChoice, family: IpFamily): Attribute[] {
   return [
-    loadAddress('destination'),
-    ...loadSlot(choice, SECOND_REGISTER),
+    loadAddress('destination', family),
+    ...loadSlot(choice, behindAddress(family), family),
     lookup(map, [[3, uint32BigEndian(FIRST_REGISTER)]]),
-    translateDestination(),
+    translateDestination(family),
   ];
 }
 
 /** DNAT to the address and port that the map holds for the packet's protocol, port and a slot. */
-export function translatePortToSlot(map: string, choice: SlotChoice): Attribute[] {
+export function translatePortToSlot(map: string, choice: SlotChoice, family: IpFamily): Attribute[] {
   return [
     ...loadPort(FIRST_REGISTER),
-    ...loadSlot(choice, THIRD_REGISTER),
+    ...loadSlot(choice, THIRD_REGISTER, family),
     lookup(map, [[3, uint32BigEndian(FIRST_REGISTER)]]),
-    translateDestinationAndPort(),
+    translateDestinationAndPort(family),
   ];
 }
 
 /** DNAT to what the map holds for the packet's protocol and port; the rule ends when it holds nothing. */
-export function translateByPort(map: string): Attribute[] {
+export function translateByPort(map: string, family: IpFamily = 'ipv4'): Attribute[] {
   return [
     ...loadPort(FIRST_REGISTER),
     lookup(map, [[3, uint32BigEndian(FIRST_REGISTER)]]),
-    translateDestinationAndPort(),
+    translateDestinationAndPort(family),
   ];
 }
 
 /** The same for the packet's destination address, protocol and port. */
-export function translateByAddressAndPort(map: string): Attribute[] {
+export function translateByAddressAndPort(map: string, family: IpFamily): Attribute[] {
   return [
-    loadAddress('destination'),
-    ...loadPort(SECOND_REGISTER),
+    loadAddress('destination', family),
+    ...loadPort(behindAddress(family)),
     lookup(map, [[3, uint32BigEndian(FIRST_REGISTER)]]),
-    translateDestinationAndPort(),
+    translateDestinationAndPort(family),
   ];
 }
 
-/** DNAT to one address. */
+/** DNAT to one IPv4 address. */
 export function translateTo(address: Buffer): Attribute[] {
   return [
     expression('immediate', [
       [1, uint32BigEndian(FIRST_REGISTER)],
       [2, [[1, address]]],
     ]),
-    translateDestination(),
+    translateDestination('ipv4'),
   ];
 }
 
-function translateDestination(): Attribute {
+function translateDestination(family: IpFamily): Attribute {
   return expression('nat', [
     [1, uint32BigEndian(NAT_DESTINATION)],
-    [2, uint32BigEndian(AF_INET)],
+    [2, uint32BigEndian(ipFamilies[family].number)],
     [3, uint32BigEndian(FIRST_REGISTER)],
   ]);
 }
 
-function translateDestinationAndPort(): Attribute {
+function translateDestinationAndPort(family: IpFamily): Attribute {
   return expression('nat', [
     [1, uint32BigEndian(NAT_DESTINATION)],
-    [2, uint32BigEndian(AF_INET)],
+    [2, uint32BigEndian(ipFamilies[family].number)],
     [3, uint32BigEndian(FIRST_REGISTER)],
-    [5, uint32BigEndian(SECOND_REGISTER)],
+    [5, uint32BigEndian(behindAddress(family))],
   ]);
 }
 
+/** One of IPv4. */
 export function destinationIs(address: Buffer): Attribute[] {
-  return [loadAddress('destination'), compare(COMPARE_EQUAL, address)];
+  return [loadAddress('destination', 'ipv4'), compare(COMPARE_EQUAL, address)];
 }
 
 const LINK_LOCAL = Buffer.from([169, 254]);
@@ -371,7 +413,7 @@ const LINK_LOCAL = Buffer.from([169, 254]);
 /** 169.254.0.0/16: the links between a host and its networks have such addresses. */
 export function sourceIsLinkLocal(): Attribute[] {
   return [
-    loadPayload(NETWORK_HEADER, ipv4Offsets.source, LINK_LOCAL.length),
+    loadPayload(NETWORK_HEADER, addressOffsets.ipv4.source, LINK_LOCAL.length),
     compare(COMPARE_EQUAL, LINK_LOCAL),
   ];
 }
@@ -389,14 +431,15 @@ export function protocolIs(number: number): Attribute[] {
 }
 
 const rejections = { unreachable: 0, reset: 1 } as const;
-const PORT_UNREACHABLE = 3;
+/** Codes of ICMP's and ICMPv6's "unreachable". */
+const portUnreachable: Readonly<Record<IpFamily, number>> = { ipv4: 3, ipv6: 4 };
 
 /** Answers TCP with a reset, anything else with "port unreachable". `reset` is for TCP only. */
-export function reject(how: keyof typeof rejections): Attribute[] {
+export function reject(how: keyof typeof rejections, family: IpFamily): Attribute[] {
   return [
     expression('reject', [
       [1, uint32BigEndian(rejections[how])],
-      [2, uint8(PORT_UNREACHABLE)],
+      [2, uint8(portUnreachable[family])],
     ]),
   ];
 }

@@ -2,6 +2,7 @@
 // Registers are named by their first 4-byte slot; a concatenated key or value lies in consecutive slots, each field
 // padded to four bytes.
 
+import type { IpFamily } from './ip-family.ts';
 import { netfilterFamilies, netfilterMessage, netfilterSubsystems } from './netfilter.ts';
 import {
   type Attribute,
@@ -29,7 +30,7 @@ export const commands = {
 } as const;
 
 const NETDEV_EGRESS = 1;
-/** Hooks of the ip family. */
+/** Hooks of the ip and ip6 families. */
 const hooks = { prerouting: 0, input: 1, forward: 2, output: 3, postrouting: 4 } as const;
 const verdicts = { drop: 0, accept: 1 } as const;
 
@@ -43,7 +44,7 @@ export interface BaseChain {
 }
 
 /** Of tables: `netdev` has the packets of single links, as they leave. */
-export type TableFamily = 'ipv4' | 'netdev';
+export type TableFamily = IpFamily | 'netdev';
 
 export function tableMessage(
   what: string,
@@ -73,8 +74,13 @@ export function deleteTable(table: string, family?: TableFamily): NetlinkMessage
   return tableMessage(`delete table ${table}`, commands.deleteTable, 0, [[1, text(table)]], family);
 }
 
-export function addChain(table: string, chain: string, base: BaseChain): NetlinkMessage {
-  return addHookedChain(table, chain, base.type, 'ipv4', [
+export function addChain(
+  table: string,
+  chain: string,
+  base: BaseChain,
+  family: IpFamily = 'ipv4',
+): NetlinkMessage {
+  return addHookedChain(table, chain, base.type, family, [
     [1, uint32BigEndian(hooks[base.hook])],
     [2, uint32BigEndian(base.priority)],
   ]);
@@ -107,11 +113,12 @@ function addHookedChain(
 }
 
 /** One that other chains go to; `addChain` makes those that the kernel calls. */
-export function addRegularChain(table: string, chain: string): NetlinkMessage {
-  return tableMessage(`add chain ${chain}`, commands.newChain, netlinkFlags.create, [
+export function addRegularChain(table: string, chain: string, family?: IpFamily): NetlinkMessage {
+  const attributes: Attribute[] = [
     [1, text(table)],
     [3, text(chain)],
-  ]);
+  ];
+  return tableMessage(`add chain ${chain}`, commands.newChain, netlinkFlags.create, attributes, family);
 }
 
 export function addRule(table: string, chain: string, rule: Rule, family?: TableFamily): NetlinkMessage {
@@ -184,12 +191,18 @@ export const LINK_HEADER = 0;
 export const NETWORK_HEADER = 1;
 export const TRANSPORT_HEADER = 2;
 export const DESTINATION_PORT_OFFSET = 2;
-export const ipv4Offsets = { source: 12, destination: 16 } as const;
+/** Of the addresses in the header. */
+export const addressOffsets = {
+  ipv4: { source: 12, destination: 16 },
+  ipv6: { source: 8, destination: 24 },
+} as const;
+const FIB_RESULT_OUTPUT_LINK = 1;
+const FIB_BY_SOURCE = 1;
+const FIB_BY_INPUT_LINK = 8;
 const FIB_RESULT_ADDRESS_TYPE = 3;
 const FIB_BY_DESTINATION = 2;
 const ADDRESS_TYPE_LOCAL = 2;
 export const NAT_DESTINATION = 1;
-export const AF_INET = 2;
 const CONNECTION_STATE = 0;
 const CONNECTION_STATUS = 2;
 const STATE_INVALID = 0x1;
@@ -271,8 +284,11 @@ export function interfaceIs(side: keyof typeof metaKeys, name: string, equal = t
 }
 
 /** 127.0.0.0/8 as source or destination. */
-export function loopbackIs(side: keyof typeof ipv4Offsets): Attribute[] {
-  return [loadPayload(NETWORK_HEADER, ipv4Offsets[side], 1), compare(COMPARE_EQUAL, Buffer.from([127]))];
+export function loopbackIs(side: keyof typeof addressOffsets.ipv4): Attribute[] {
+  return [
+    loadPayload(NETWORK_HEADER, addressOffsets.ipv4[side], 1),
+    compare(COMPARE_EQUAL, Buffer.from([127])),
+  ];
 }
 
 /** The packet is for an address of this namespace. */
@@ -284,6 +300,18 @@ export function destinationIsLocal(): Attribute[] {
       [3, uint32BigEndian(FIB_BY_DESTINATION)],
     ]),
     compare(COMPARE_EQUAL, uint32(ADDRESS_TYPE_LOCAL)),
+  ];
+}
+
+/** The packet's source is not behind the link that it came by: it is not the sender's own. */
+export function sourceIsForeign(): Attribute[] {
+  return [
+    expression('fib', [
+      [1, uint32BigEndian(FIRST_REGISTER)],
+      [2, uint32BigEndian(FIB_RESULT_OUTPUT_LINK)],
+      [3, uint32BigEndian(FIB_BY_SOURCE | FIB_BY_INPUT_LINK)],
+    ]),
+    compare(COMPARE_EQUAL, uint32(0)),
   ];
 }
 

@@ -1,5 +1,6 @@
 // Rules that tell which routing table a packet is looked up in.
 
+import { type IpFamily, ipFamilies } from './ip-family.ts';
 import {
   type Attribute,
   decodeAttributes,
@@ -12,9 +13,7 @@ import {
 
 const NEW_RULE = 32;
 const LIST_RULES = 34;
-const AF_INET = 2;
 const HEADER_BYTES = 12;
-const ADDRESS_BITS = 32;
 const LOOK_UP_TABLE = 1;
 const INVERT = 2;
 const EVERY_BIT = 0xffffffff;
@@ -32,7 +31,8 @@ const ruleAttributes = {
 
 /** Which packets it is for; parts that are absent match anything. */
 export interface RoutingRule {
-  /** 0.0.0.0 is that of a packet whose source is chosen by its route. */
+  readonly family: IpFamily;
+  /** Of IPv4, 0.0.0.0 is that of a packet whose source is chosen by its route. */
   readonly source?: Buffer;
   /** Has any mark. */
   readonly isMarked?: true;
@@ -48,8 +48,9 @@ export interface RoutingRule {
 /** EEXIST when there is the same. */
 export function addRoutingRule(rule: RoutingRule): NetlinkMessage {
   const header = Buffer.alloc(HEADER_BYTES);
-  header[0] = AF_INET;
-  header[2] = rule.source === undefined ? 0 : ADDRESS_BITS;
+  const { number, hostPrefixLength } = ipFamilies[rule.family];
+  header[0] = number;
+  header[2] = rule.source === undefined ? 0 : hostPrefixLength;
   header[7] = LOOK_UP_TABLE;
   header.writeUInt32LE(rule.isMarked === true ? INVERT : 0, 8);
   return {
@@ -60,14 +61,13 @@ export function addRoutingRule(rule: RoutingRule): NetlinkMessage {
   };
 }
 
-export const listIpv4Rules: NetlinkMessage = {
-  what: 'list routing rules',
-  type: LIST_RULES,
-  flags: 0,
-  body: Buffer.from([AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
-};
+export function listRoutingRules(family: IpFamily): NetlinkMessage {
+  const body = Buffer.alloc(HEADER_BYTES);
+  body[0] = ipFamilies[family].number;
+  return { what: 'list routing rules', type: LIST_RULES, flags: 0, body };
+}
 
-/** Whether a reply of `listIpv4Rules` is a rule of packets with a mark, with this table and priority. */
+/** Whether a reply of `listRoutingRules` is a rule of packets with a mark, with this table and priority. */
 export function isMarkRule(body: Buffer, table: number, priority: number): boolean {
   const attributes = decodeAttributes(body, HEADER_BYTES);
   return (

@@ -1,6 +1,6 @@
 // Links, addresses, routes and neighbours. Addresses are 4 or 16 bytes and tell the family by their length.
 
-import { assert } from '../../core/assert.ts';
+import { familyOfBytes, type IpFamily, ipFamilies } from './ip-family.ts';
 import {
   type Attribute,
   decodeAttributes,
@@ -54,10 +54,12 @@ const routeTypes = { unicast: 1, unreachable: 7 } as const;
 
 const addressAttributes = { address: 1, local: 2, flags: 8 } as const;
 const ADDRESS_WITHOUT_PREFIX_ROUTE = 0x200;
+/** IPv6 asks whether somebody else has an address before it is used, unless told not to. */
+const ADDRESS_WITHOUT_DETECTION = 0x02;
 
 export const NEIGHBOUR_PERMANENT = 0x80;
-const AF_INET = 2;
-const AF_INET6 = 10;
+const { number: AF_INET } = ipFamilies.ipv4;
+const { number: AF_INET6 } = ipFamilies.ipv6;
 
 export interface VethEnd {
   readonly name: string;
@@ -184,16 +186,17 @@ export interface AddressOptions {
 
 export function addAddress(options: AddressOptions): NetlinkMessage {
   const header = Buffer.alloc(8);
-  header[0] = familyOf(options.address);
+  header[0] = numberOf(options.address);
   header[1] = options.prefixLength;
   header.writeUInt32LE(options.linkIndex, 4);
   const attributes: Attribute[] = [
     [addressAttributes.local, options.address],
     [addressAttributes.address, options.address],
   ];
-  if (options.withoutPrefixRoute === true) {
-    attributes.push([addressAttributes.flags, uint32(ADDRESS_WITHOUT_PREFIX_ROUTE)]);
-  }
+  const flags =
+    (options.withoutPrefixRoute === true ? ADDRESS_WITHOUT_PREFIX_ROUTE : 0) |
+    (familyOfBytes(options.address) === 'ipv6' ? ADDRESS_WITHOUT_DETECTION : 0);
+  if (flags !== 0) attributes.push([addressAttributes.flags, uint32(flags)]);
   return {
     what: `add address to link ${options.linkIndex}`,
     type: messageTypes.newAddress,
@@ -225,7 +228,7 @@ const SCOPE_ANY = 255;
 export function addRoute(options: RouteOptions): NetlinkMessage {
   const isDirect = options.linkIndex !== undefined && options.gateway === undefined;
   const header = Buffer.alloc(12);
-  header[0] = familyOf(options.destination);
+  header[0] = numberOf(options.destination);
   header[1] = options.prefixLength;
   header[4] = options.table === undefined ? MAIN_TABLE : 0;
   header[5] = ROUTE_PROTOCOL_STATIC;
@@ -249,7 +252,7 @@ export function addRoute(options: RouteOptions): NetlinkMessage {
 /** ESRCH when there is none. */
 export function deleteRoute(destination: Buffer, prefixLength: number): NetlinkMessage {
   const header = Buffer.alloc(12);
-  header[0] = familyOf(destination);
+  header[0] = numberOf(destination);
   header[1] = prefixLength;
   header[4] = MAIN_TABLE;
   header[6] = SCOPE_ANY;
@@ -301,18 +304,17 @@ export function deleteNeighbour(linkIndex: number, address: Buffer): NetlinkMess
 
 function neighbourHeader(linkIndex: number, address: Buffer, state: number): Buffer {
   const header = Buffer.alloc(12);
-  header[0] = familyOf(address);
+  header[0] = numberOf(address);
   header.writeInt32LE(linkIndex, 4);
   header.writeUInt16LE(state, 8);
   return header;
 }
 
-export const listIpv4Neighbours: NetlinkMessage = {
-  what: 'list neighbours',
-  type: messageTypes.getNeighbour,
-  flags: 0,
-  body: Buffer.from([AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
-};
+export function listNeighbours(family: IpFamily): NetlinkMessage {
+  const body = Buffer.alloc(12);
+  body[0] = ipFamilies[family].number;
+  return { what: 'list neighbours', type: messageTypes.getNeighbour, flags: 0, body };
+}
 
 export interface Neighbour {
   readonly linkIndex: number;
@@ -338,19 +340,17 @@ export const listLinks: NetlinkMessage = {
   body: linkHeader(0),
 };
 
-export const listIpv4Addresses: NetlinkMessage = {
-  what: 'list addresses',
-  type: messageTypes.getAddress,
-  flags: 0,
-  body: Buffer.from([AF_INET, 0, 0, 0, 0, 0, 0, 0]),
-};
+export function listAddresses(family: IpFamily): NetlinkMessage {
+  const body = Buffer.alloc(8);
+  body[0] = ipFamilies[family].number;
+  return { what: 'list addresses', type: messageTypes.getAddress, flags: 0, body };
+}
 
-export const listIpv4Routes: NetlinkMessage = {
-  what: 'list routes',
-  type: messageTypes.getRoute,
-  flags: 0,
-  body: Buffer.from([AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
-};
+export function listRoutes(family: IpFamily): NetlinkMessage {
+  const body = Buffer.alloc(12);
+  body[0] = ipFamilies[family].number;
+  return { what: 'list routes', type: messageTypes.getRoute, flags: 0, body };
+}
 
 export interface Link {
   readonly index: number;
@@ -375,14 +375,19 @@ export interface LinkAddress {
   readonly linkIndex: number;
   readonly address: Buffer;
   readonly prefixLength: number;
+  /** As opposed to addresses that count on one link, or on this machine, only. */
+  readonly isGlobal: boolean;
 }
 
 export function decodeAddress(body: Buffer): LinkAddress {
   const attributes = decodeAttributes(body, 8);
   return {
     linkIndex: body.readUInt32LE(4),
-    address: attributes.get(addressAttributes.local) ?? Buffer.alloc(4),
+    // Of IPv6, only links between two machines have the first.
+    address:
+      attributes.get(addressAttributes.local) ?? attributes.get(addressAttributes.address) ?? Buffer.alloc(4),
     prefixLength: body[1] ?? 0,
+    isGlobal: body[3] === SCOPE_UNIVERSE,
   };
 }
 
@@ -399,7 +404,7 @@ export function decodeRoute(body: Buffer): Route {
   const attributes = decodeAttributes(body, 12);
   return {
     table: attributes.get(routeAttributes.table)?.readUInt32LE() ?? body[4] ?? 0,
-    destination: attributes.get(routeAttributes.destination) ?? Buffer.alloc(4),
+    destination: attributes.get(routeAttributes.destination) ?? Buffer.alloc(body[0] === AF_INET6 ? 16 : 4),
     prefixLength: body[1] ?? 0,
     linkIndex: attributes.get(routeAttributes.link)?.readUInt32LE(),
     gateway: attributes.get(routeAttributes.gateway),
@@ -407,7 +412,6 @@ export function decodeRoute(body: Buffer): Route {
   };
 }
 
-function familyOf(address: Buffer): number {
-  assert(address.length === 4 || address.length === 16, `an address of ${address.length} bytes`);
-  return address.length === 4 ? AF_INET : AF_INET6;
+function numberOf(address: Buffer): number {
+  return ipFamilies[familyOfBytes(address)].number;
 }

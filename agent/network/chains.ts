@@ -1,5 +1,6 @@
 // Tables of nf_tables as lists of chains, and the chains that more than one table has.
 
+import type { IpFamily } from '../linux/ip-family.ts';
 import type { NetlinkMessage } from '../linux/netlink.ts';
 import {
   addChain,
@@ -30,12 +31,12 @@ export function replaceTable(table: string, family?: TableFamily): NetlinkMessag
 }
 
 /** All chains before all rules: rules and elements go to chains. */
-export function chainMessages(table: string, chains: readonly Chain[]): NetlinkMessage[] {
+export function chainMessages(table: string, chains: readonly Chain[], family?: IpFamily): NetlinkMessage[] {
   return [
     ...chains.map(({ name, base }) =>
-      base === undefined ? addRegularChain(table, name) : addChain(table, name, base),
+      base === undefined ? addRegularChain(table, name, family) : addChain(table, name, base, family),
     ),
-    ...chains.flatMap(({ name, rules }) => rules.map((rule) => addRule(table, name, rule))),
+    ...chains.flatMap(({ name, rules }) => rules.map((rule) => addRule(table, name, rule, family))),
   ];
 }
 

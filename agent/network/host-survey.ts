@@ -4,8 +4,8 @@ import type { NetlinkSocket } from '../linux/netlink-socket.ts';
 import {
   decodeAddress,
   decodeRoute,
-  listIpv4Addresses,
-  listIpv4Routes,
+  listAddresses,
+  listRoutes,
   MAIN_TABLE,
   type Route,
 } from '../linux/rtnetlink.ts';
@@ -22,7 +22,7 @@ export function usedPrefixes(routes: NetlinkSocket): Prefix[] {
     .filter((route) => route.prefixLength > 0)
     .map((route) => ({ base: ipv4Number(route.destination), length: route.prefixLength }));
   const addresses = routes
-    .dump(listIpv4Addresses)
+    .dump(listAddresses('ipv4'))
     .map((reply) => ({ base: ipv4Number(decodeAddress(reply.body).address), length: HOST_PREFIX_LENGTH }));
   const nameServers = readResolvConfSources()
     .flatMap(reachableNameServers)
@@ -42,7 +42,7 @@ export function outgoingMtu(routes: NetlinkSocket): number {
 
 function mainRoutes(routes: NetlinkSocket): Route[] {
   return routes
-    .dump(listIpv4Routes)
+    .dump(listRoutes('ipv4'))
     .map((reply) => decodeRoute(reply.body))
     .filter((route) => route.table === MAIN_TABLE);
 }

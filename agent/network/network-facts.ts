@@ -113,13 +113,12 @@ export class NetworkFacts {
   /** undefined: the kernel needs nothing of ours for it. */
   overlayNetwork(): OverlayNetwork | undefined {
     const { id, vni, mtu, spec, subnets } = this.#network;
-    const subnet = subnets.find(({ gateway }) => isIpv4(gateway));
-    if (subnet === undefined || isOfParent(this.#network)) return undefined;
+    const ours = subnets.filter(({ gateway }) => isIpv4(gateway));
+    if (ours.length === 0 || isOfParent(this.#network)) return undefined;
     return {
       id,
       vni,
-      subnet: subnet.subnet,
-      gateway: subnet.gateway,
+      subnets: ours.map(({ subnet, gateway }) => ({ subnet, gateway })),
       isInternal: spec.internal,
       ...(spec.ingress && { isIngress: true }),
       mtu,

@@ -8,7 +8,7 @@ import { SystemCallError } from '../linux/libc.ts';
 import { withinNamespace } from '../linux/namespace.ts';
 import { NetlinkSocket, netlinkProtocols } from '../linux/netlink-socket.ts';
 import { createParentLink, ipvlanModes, macvlanModes } from '../linux/parent-links.ts';
-import { addAddress, addRoute, decodeAddress, listIpv4Addresses, setLinkUp } from '../linux/rtnetlink.ts';
+import { addAddress, addRoute, decodeAddress, listAddresses, setLinkUp } from '../linux/rtnetlink.ts';
 import { ipv4Bytes, parseIpv4, parsePrefix } from './ipv4.ts';
 import { containerMac, FIRST_CONTAINER_INDEX, freeLinkNumber, linksOf, NO_ADDRESS } from './wiring.ts';
 
@@ -33,7 +33,7 @@ export function attachToParent({ network, address, namespacePath, isDefaultRoute
   using hostRoutes = new NetlinkSocket(netlinkProtocols.route);
   using routes = withinNamespace(namespacePath, () => new NetlinkSocket(netlinkProtocols.route));
   const isThere = routes
-    .dump(listIpv4Addresses)
+    .dump(listAddresses('ipv4'))
     .some(({ body }) => decodeAddress(body).address.equals(bytes));
   if (isThere) return;
   const number = freeLinkNumber(linksOf(routes));

@@ -3,12 +3,13 @@
 
 import { SwarmError } from '../../core/errors.ts';
 import type { PortProtocol } from '../../core/generated/objects.ts';
+import { type IpFamily, ipFamilies } from '../linux/ip-family.ts';
 import { check, libcFunctions, SystemCallError } from '../linux/libc.ts';
 import { uint32 } from '../linux/netlink.ts';
+import { bytesOf, familyOf } from './ip-bytes.ts';
 
 export const protocolNumbers = { tcp: 6, udp: 17, sctp: 132 } as const satisfies Record<PortProtocol, number>;
 
-const AF_INET = 2;
 const SOCK_STREAM = 1;
 const SOCK_DGRAM = 2;
 const SOCK_CLOEXEC = 0o2000000;
@@ -16,9 +17,11 @@ const SOL_SOCKET = 1;
 const SO_REUSEADDR = 2;
 const SO_RCVBUF = 8;
 const SHUT_RD = 0;
-const SOCKET_ADDRESS_BYTES = 16;
+const socketAddressBytes: Readonly<Record<IpFamily, number>> = { ipv4: 16, ipv6: 28 };
+const addressOffsets: Readonly<Record<IpFamily, number>> = { ipv4: 4, ipv6: 8 };
+const IPPROTO_IPV6 = 41;
+const IPV6_V6ONLY = 26;
 const PORT_OFFSET = 2;
-const ADDRESS_OFFSET = 4;
 const EADDRINUSE = 98;
 const EADDRNOTAVAIL = 99;
 const ESOCKTNOSUPPORT = 94;
@@ -31,14 +34,14 @@ export interface HeldPort {
 }
 
 /**
- * Holds a port of one address, or of all, of the namespace of the calling thread; 0 takes a free one of the ephemeral
+ * Holds a port of one address, or of all of a family (0.0.0.0, which is meant when absent, or ::), of the namespace of the calling thread; 0 takes a free one of the ephemeral
  * range. `failed-precondition` when somebody has it, or nobody has the address.
  */
-export function holdPort(protocol: PortProtocol, port: number, address?: string): HeldPort {
-  const fd = openSocket(protocol);
+export function holdPort(protocol: PortProtocol, port: number, address = '0.0.0.0'): HeldPort {
+  const fd = openSocket(protocol, familyOf(address));
   try {
     holdWith(fd, protocol, socketAddress(port, address));
-    return { protocol, port: port === 0 ? boundPort(fd) : port, fd };
+    return { protocol, port: port === 0 ? boundPort(fd, familyOf(address)) : port, fd };
   } catch (error) {
     libcFunctions.close(fd);
     if (!(error instanceof SystemCallError)) throw error;
@@ -62,11 +65,14 @@ export function releasePort(held: HeldPort): void {
   libcFunctions.close(held.fd);
 }
 
-function openSocket(protocol: PortProtocol): number {
+function openSocket(protocol: PortProtocol, family: IpFamily): number {
   const type = protocol === 'udp' ? SOCK_DGRAM : SOCK_STREAM;
-  const fd = libcFunctions.socket(AF_INET, type | SOCK_CLOEXEC, protocolNumbers[protocol]);
+  const fd = libcFunctions.socket(ipFamilies[family].number, type | SOCK_CLOEXEC, protocolNumbers[protocol]);
   try {
-    return check(fd, `open a ${protocol} socket`);
+    check(fd, `open a ${protocol} socket`);
+    // The other family's port is held on its own.
+    if (family === 'ipv6') setOption(fd, IPV6_V6ONLY, 1, IPPROTO_IPV6);
+    return fd;
   } catch (error) {
     const isUnsupported =
       error instanceof SystemCallError && [EPROTONOSUPPORT, ESOCKTNOSUPPORT].includes(error.errno);
@@ -77,11 +83,12 @@ function openSocket(protocol: PortProtocol): number {
   }
 }
 
-function socketAddress(port: number, address?: string): Buffer {
-  const bytes = Buffer.alloc(SOCKET_ADDRESS_BYTES);
-  bytes.writeUInt16LE(AF_INET);
+function socketAddress(port: number, address: string): Buffer {
+  const family = familyOf(address);
+  const bytes = Buffer.alloc(socketAddressBytes[family]);
+  bytes.writeUInt16LE(ipFamilies[family].number);
   bytes.writeUInt16BE(port, PORT_OFFSET);
-  if (address !== undefined) bytes.set(address.split('.').map(Number), ADDRESS_OFFSET);
+  bytesOf(address).copy(bytes, addressOffsets[family]);
   return bytes;
 }
 
@@ -107,12 +114,12 @@ function holdWith(fd: number, protocol: PortProtocol, address: Buffer): void {
   setOption(fd, SO_REUSEADDR, 0);
 }
 
-function boundPort(fd: number): number {
-  const address = Buffer.alloc(SOCKET_ADDRESS_BYTES);
-  check(libcFunctions.getsockname(fd, address, [SOCKET_ADDRESS_BYTES]), 'getsockname');
+function boundPort(fd: number, family: IpFamily): number {
+  const address = Buffer.alloc(socketAddressBytes[family]);
+  check(libcFunctions.getsockname(fd, address, [address.length]), 'getsockname');
   return address.readUInt16BE(PORT_OFFSET);
 }
 
-function setOption(fd: number, name: number, value: number): void {
-  check(libcFunctions.setsockopt(fd, SOL_SOCKET, name, uint32(value), 4), 'setsockopt');
+function setOption(fd: number, name: number, value: number, level = SOL_SOCKET): void {
+  check(libcFunctions.setsockopt(fd, level, name, uint32(value), 4), 'setsockopt');
 }

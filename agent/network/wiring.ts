@@ -8,6 +8,7 @@
 
 import { closeSync, openSync } from 'node:fs';
 import { defined } from '../../core/assert.ts';
+import { familyOfBytes } from '../linux/ip-family.ts';
 import { SystemCallError } from '../linux/libc.ts';
 import { createNamespace, isPinnedNamespace, removeNamespace, withinNamespace } from '../linux/namespace.ts';
 import { NetlinkSocket, netlinkProtocols } from '../linux/netlink-socket.ts';
@@ -61,7 +62,7 @@ export const FIRST_CONTAINER_INDEX = 2;
 /** Of a container's routing tables for answers: one for each of its links. */
 const ANSWER_TABLE_BASE = 1000;
 /** Of a container's routing rules, in the order in which they are looked at. */
-const answerPriorities = { networks: 900, udpPort: 910, udp: 920 } as const;
+const answerPriorities = { ipv6Source: 800, networks: 900, udpPort: 910, udp: 920 } as const;
 const UPLINK_IN_NETWORK_INDEX = 2;
 /** Link numbers of endpoints follow from their addresses, so that nothing needs to be looked up. */
 const ENDPOINT_INDEX_BASE = 1000;
@@ -242,7 +243,8 @@ export class Wiring implements Disposable {
         ? addRoute({ destination: NO_ADDRESS, prefixLength: 0, ...over })
         : addRoute({ destination: ipv4Bytes(subnet.base), prefixLength: subnet.length, ...over }),
     ]);
-    if (further !== undefined) routeAnswers(routes, number, { address, gateway, udpPorts: further.udpPorts });
+    if (further === undefined) return;
+    routeAnswers(routes, number, { address, gateway, inMainTable: false, udpPorts: further.udpPorts });
   }
 
   /** The index of the host's end. */
@@ -290,6 +292,8 @@ export function freeLinkNumber(links: readonly Link[]): number {
 export interface AnswerRouting {
   readonly address: Buffer;
   readonly gateway: Buffer;
+  /** The default route is by this link: its answers need no table of their own. */
+  readonly inMainTable: boolean;
   /** Ports of the container's UDP servers that are reached by this link, or all. */
   readonly udpPorts: readonly number[] | 'all';
 }
@@ -300,18 +304,30 @@ export interface AnswerRouting {
  * link the question came: then the port tells, except within the container's networks.
  */
 export function routeAnswers(routes: NetlinkSocket, number: number, answers: AnswerRouting): void {
-  const { address, gateway, udpPorts } = answers;
+  const { address, gateway, inMainTable, udpPorts } = answers;
+  const family = familyOfBytes(address);
   const table = ANSWER_TABLE_BASE + number;
   const linkIndex = FIRST_CONTAINER_INDEX + number;
-  const route = { destination: NO_ADDRESS, prefixLength: 0, linkIndex, gateway, onlink: true };
-  routes.execute([addRoute({ ...route, table })]);
-  const rules: RoutingRule[] = [{ source: address, table, priority: table }];
-  const udp = { source: NO_ADDRESS, isUdp: true, table } as const;
-  if (udpPorts === 'all') rules.push({ ...udp, priority: answerPriorities.udp });
-  else
-    for (const sourcePort of udpPorts) rules.push({ ...udp, sourcePort, priority: answerPriorities.udpPort });
-  if (udpPorts.length > 0) {
-    rules.push({ table: MAIN_TABLE, withoutDefault: true, priority: answerPriorities.networks });
+  const rules: RoutingRule[] = [];
+  // A rule of IPv6 cannot ask for packets without an address: so those with one are told where to go before.
+  if (family === 'ipv6') {
+    const ownTable = inMainTable ? MAIN_TABLE : table;
+    rules.push({ family, source: address, table: ownTable, priority: answerPriorities.ipv6Source });
+  } else if (!inMainTable) rules.push({ family, source: address, table, priority: table });
+  if (!inMainTable) {
+    const route = { destination: Buffer.alloc(address.length), prefixLength: 0, linkIndex, gateway };
+    routes.execute([addRoute({ ...route, onlink: true, table })]);
+    const source = family === 'ipv4' ? { source: NO_ADDRESS } : {};
+    const udp = { family, ...source, isUdp: true, table } as const;
+    if (udpPorts === 'all') rules.push({ ...udp, priority: answerPriorities.udp });
+    else
+      for (const sourcePort of udpPorts) {
+        rules.push({ ...udp, sourcePort, priority: answerPriorities.udpPort });
+      }
+    if (udpPorts.length > 0) {
+      const priority = answerPriorities.networks;
+      rules.push({ family, table: MAIN_TABLE, withoutDefault: true, priority });
+    }
   }
   // What is there already is another link's too, or that of an earlier link of this number.
   for (const rule of rules) ignoringErrno(EEXIST, () => routes.execute([addRoutingRule(rule)]));

@@ -5,7 +5,7 @@ import { createServer } from 'node:net';
 import { FrameReader, frame } from '../../agent/network/overlay/dns-frame.ts';
 import { answerQuery, Zone } from '../../agent/network/overlay/dns-zone.ts';
 
-const zone = new Zone({ base: 0, length: 32 });
+const zone = new Zone([]);
 zone.update([
   { name: 'far.example', addresses: ['203.0.113.7'] },
   { name: 'big.example', addresses: Array.from({ length: 100 }, (_, index) => `203.0.113.${index}`) },

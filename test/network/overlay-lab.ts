@@ -44,8 +44,7 @@ export function withLab(hosts: number, prepare: (lab: OverlayLab) => Promise<voi
 export const net: OverlayNetwork = {
   id: 'net1',
   vni: 0x100001,
-  subnet: '10.0.1.0/24',
-  gateway: '10.0.1.1',
+  subnets: [{ subnet: '10.0.1.0/24', gateway: '10.0.1.1' }],
   isInternal: false,
 };
 
@@ -53,8 +52,7 @@ export const closed: OverlayNetwork = {
   ...net,
   id: 'closed',
   vni: 0x100002,
-  subnet: '10.0.2.0/24',
-  gateway: '10.0.2.1',
+  subnets: [{ subnet: '10.0.2.0/24', gateway: '10.0.2.1' }],
   isInternal: true,
 };
 
@@ -62,8 +60,7 @@ export const ingress: OverlayNetwork = {
   ...net,
   id: 'ingress',
   vni: 0x100000,
-  subnet: '10.0.0.0/24',
-  gateway: '10.0.0.1',
+  subnets: [{ subnet: '10.0.0.0/24', gateway: '10.0.0.1' }],
   isIngress: true,
 };
 

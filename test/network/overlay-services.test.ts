@@ -52,7 +52,7 @@ for (const protocol of ['tcp', 'udp'] as const) {
         for (const to of all) {
           assert.equal(await from.ask(protocol, to.address), `${to.address} ${from.address}`);
           await serve([to]);
-          const client = from === to ? net.gateway : from.address;
+          const client = from === to ? net.subnets[0]!.gateway : from.address;
           assert.equal(await from.ask(protocol, VIP), `${to.address} ${client}`);
         }
       }

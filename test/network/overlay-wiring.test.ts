@@ -101,13 +101,23 @@ check('an address is used again at once, here or on another node', async () => {
 check('another network has the same VXLAN number as soon as the first is gone', async () => {
   for (let round = 0; round < 5; round++) {
     const id = `round${round}`;
-    await one.ensure({ ...net, id, vni: 0x100002, subnet: '10.0.2.0/24', gateway: '10.0.2.1' });
+    await one.ensure({
+      ...net,
+      id,
+      vni: 0x100002,
+      subnets: [{ subnet: '10.0.2.0/24', gateway: '10.0.2.1' }],
+    });
     await one.overlay.call('remove', id);
   }
 });
 
 check('a VXLAN number that a network of an earlier process still has is taken from it', async () => {
-  const stale = { ...net, id: 'stale', vni: 0x100003, subnet: '10.0.3.0/24', gateway: '10.0.3.1' };
+  const stale = {
+    ...net,
+    id: 'stale',
+    vni: 0x100003,
+    subnets: [{ subnet: '10.0.3.0/24', gateway: '10.0.3.1' }],
+  };
   await one.ensure(stale);
   await one.restart();
   await one.ensure(net);
@@ -205,7 +215,12 @@ check('killed at any step of an attachment or detachment, nothing half made stay
 check(
   'killed at any step of making or removing a network, the next process makes or removes it',
   async () => {
-    const second = { ...net, id: 'net2', vni: 0x100009, subnet: '10.0.9.0/24', gateway: '10.0.9.1' };
+    const second = {
+      ...net,
+      id: 'net2',
+      vni: 0x100009,
+      subnets: [{ subnet: '10.0.9.0/24', gateway: '10.0.9.1' }],
+    };
     const state = {
       remotes: [{ address: '10.0.9.9', nodeAddress: two.address }],
       services: [{ vip: '10.0.9.2', backends: ['10.0.9.9'] }],

@@ -1,6 +1,7 @@
 // Who gets new connections, as elements of nf_tables, and back: a name (a virtual address, a published port) leads to a
 // chain, name and slot to a backend.
 
+import type { IpFamily } from '../../linux/ip-family.ts';
 import type { NetlinkMessage } from '../../linux/netlink.ts';
 import { addElements, deleteElements, type SetElement } from '../../linux/nftables-maps.ts';
 import { type Balance, chainSlots } from './balancing.ts';
@@ -8,6 +9,7 @@ import { type Balance, chainSlots } from './balancing.ts';
 /** The sets of one kind of names, and how names and backends are written in them. */
 export interface BalanceSets {
   readonly table: string;
+  readonly family: IpFamily;
   /** Name → chain. */
   readonly chains: string;
   /** Name without backends → chain that refuses; absent when such names have no element. */
@@ -66,8 +68,8 @@ export function balanceMessages(sets: BalanceSets, changes: readonly BalanceChan
     }
   }
   return [
-    ...[...deleted].flatMap(([set, keys]) => deleteElements(sets.table, set, keys)),
-    ...[...added].flatMap(([set, elements]) => addElements(sets.table, set, elements)),
+    ...[...deleted].flatMap(([set, keys]) => deleteElements(sets.table, set, keys, sets.family)),
+    ...[...added].flatMap(([set, elements]) => addElements(sets.table, set, elements, sets.family)),
   ];
 }
 

@@ -1,7 +1,9 @@
 // DNS messages (RFC 1035, RFC 6891), as far as a server of addresses needs them: one question in, its answer out. Written by
 // hand because it answers half as many questions again per second as the common library.
 
-export const recordTypes = { a: 1, ptr: 12, opt: 41, any: 255 } as const;
+import { type IpFamily, ipFamilies } from '../../linux/ip-family.ts';
+
+export const recordTypes = { a: 1, ptr: 12, aaaa: 28, opt: 41, any: 255 } as const;
 
 export const responseCodes = {
   ok: 0,
@@ -82,8 +84,10 @@ export interface Answer {
   readonly code: number;
   /** What this server knows itself, as opposed to a failure to find out. */
   readonly isAuthoritative?: boolean;
-  /** IPv4 addresses one after another. */
+  /** One after another. */
   readonly addresses?: Buffer;
+  /** Of the addresses; IPv4 when absent. */
+  readonly family?: IpFamily;
   /** The first of them in the answer. */
   readonly first?: number;
   /** Of a PTR question. */
@@ -91,9 +95,8 @@ export interface Answer {
   readonly ttlSeconds?: number;
 }
 
-const ADDRESS_BYTES = 4;
 const RECORD_HEADER_BYTES = 12;
-const ADDRESS_RECORD_BYTES = RECORD_HEADER_BYTES + ADDRESS_BYTES;
+const addressTypes: Readonly<Record<IpFamily, number>> = { ipv4: recordTypes.a, ipv6: recordTypes.aaaa };
 
 /** As many addresses as fit; the rest is there by TCP. */
 export function encodeAnswer(
@@ -105,20 +108,23 @@ export function encodeAnswer(
   const optBytes = question.udpBytesMax === undefined ? 0 : OPT_BYTES;
   const max = transport === 'tcp' ? TCP_BYTES_MAX : (question.udpBytesMax ?? UDP_BYTES_MAX);
   const target = answer.target === undefined ? undefined : encodeName(answer.target);
-  const total = (answer.addresses?.length ?? 0) / ADDRESS_BYTES;
-  const room = Math.floor((max - question.end - optBytes) / ADDRESS_RECORD_BYTES);
+  const family = answer.family ?? 'ipv4';
+  const { addressBytes } = ipFamilies[family];
+  const recordBytes = RECORD_HEADER_BYTES + addressBytes;
+  const total = (answer.addresses?.length ?? 0) / addressBytes;
+  const room = Math.floor((max - question.end - optBytes) / recordBytes);
   const count = Math.min(total, room);
   const targetBytes = target === undefined ? 0 : RECORD_HEADER_BYTES + target.length;
-  const bytes = Buffer.allocUnsafe(question.end + count * ADDRESS_RECORD_BYTES + targetBytes + optBytes);
+  const bytes = Buffer.allocUnsafe(question.end + count * recordBytes + targetBytes + optBytes);
   query.copy(bytes, 0, 0, question.end);
   writeHeader(bytes, answer, count + (target === undefined ? 0 : 1), optBytes > 0, count < total);
   let position = question.end;
   const ttl = answer.ttlSeconds ?? 0;
   for (let index = 0; index < count; index++) {
-    const source = ((index + (answer.first ?? 0)) % total) * ADDRESS_BYTES;
-    writeRecord(bytes, position, recordTypes.a, ttl, ADDRESS_BYTES);
-    answer.addresses!.copy(bytes, position + RECORD_HEADER_BYTES, source, source + ADDRESS_BYTES);
-    position += ADDRESS_RECORD_BYTES;
+    const source = ((index + (answer.first ?? 0)) % total) * addressBytes;
+    writeRecord(bytes, position, addressTypes[family], ttl, addressBytes);
+    answer.addresses!.copy(bytes, position + RECORD_HEADER_BYTES, source, source + addressBytes);
+    position += recordBytes;
   }
   if (target !== undefined) {
     writeRecord(bytes, position, recordTypes.ptr, ttl, target.length);

@@ -7,6 +7,7 @@ import type { Logger } from '../../../rpc/logger.ts';
 import { check, libcFunctions } from '../../linux/libc.ts';
 import { withinNamespace } from '../../linux/namespace.ts';
 import { uint32 } from '../../linux/netlink.ts';
+import { bytesOf } from '../ip-bytes.ts';
 import type { Forwarder } from './dns-forwarder.ts';
 import { FrameReader, frame } from './dns-frame.ts';
 import { answerQuery, type Client, failQuery } from './dns-zone.ts';
@@ -31,7 +32,8 @@ const CONNECTIONS_MAX = 256;
 
 export interface DnsServerOptions {
   readonly namespacePath: string;
-  readonly address: Buffer;
+  /** Of IPv4. */
+  readonly address: string;
   /** undefined for an address that no container has: it gets no answer. */
   readonly clientAt: (address: string) => Client | undefined;
   readonly forwarder: Forwarder;
@@ -58,9 +60,13 @@ export class DnsServer implements Disposable {
     this.#connections.on('error', (error) => this.#onError(error));
   }
 
+  get address(): string {
+    return this.#options.address;
+  }
+
   async listen(): Promise<void> {
     const { namespacePath, address } = this.#options;
-    const [datagramFd, streamFd] = withinNamespace(namespacePath, () => openSockets(address));
+    const [datagramFd, streamFd] = withinNamespace(namespacePath, () => openSockets(bytesOf(address)));
     const bound = Promise.withResolvers<void>();
     const listening = Promise.withResolvers<void>();
     this.#datagrams.bind({ fd: datagramFd }, bound.resolve);

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { parsePrefix } from '../ipv4.ts';
+import { parsePrefix } from '../../../core/ip-address.ts';
 import { FrameReader, frame } from './dns-frame.ts';
 import { answerQuery, type Client, failQuery, Zone } from './dns-zone.ts';
 
@@ -9,7 +9,7 @@ const A = 1;
 const PTR = 12;
 const AAAA = 28;
 
-const zone = new Zone(parsePrefix('10.0.1.0/24'));
+const zone = new Zone([parsePrefix('10.0.1.0/24')!]);
 const many = Array.from({ length: 300 }, (_, index) => `10.0.${2 + (index >> 8)}.${index & 255}`);
 const records = [
   { name: 'Web', addresses: ['10.0.1.2'] },
@@ -125,7 +125,7 @@ test('unknown names with a dot are for the world outside, unless there is no way
 });
 
 test('a container of several networks is answered from all of them, the first one first', () => {
-  const other = new Zone(parsePrefix('10.0.2.0/24'));
+  const other = new Zone([parsePrefix('10.0.2.0/24')!]);
   other.update([
     { name: 'db', addresses: ['10.0.2.9'] },
     { name: 'web', addresses: ['10.0.2.2'] },
@@ -138,7 +138,7 @@ test('a container of several networks is answered from all of them, the first on
 });
 
 test('names change with their records, and those that left are unknown', () => {
-  const changing = new Zone(parsePrefix('10.0.1.0/24'));
+  const changing = new Zone([parsePrefix('10.0.1.0/24')!]);
   const who: Client = { zones: [changing], mayForward: false };
   changing.update([
     { name: 'a', addresses: ['10.0.1.2'] },
@@ -151,7 +151,7 @@ test('names change with their records, and those that left are unknown', () => {
 });
 
 test('until the names are told, nobody is told that one does not exist', () => {
-  const who: Client = { zones: [zone, new Zone(parsePrefix('10.0.2.0/24'))], mayForward: true };
+  const who: Client = { zones: [zone, new Zone([parsePrefix('10.0.2.0/24')!])], mayForward: true };
 
   assert.deepEqual(ask('web', {}, 'udp', who).addresses, ['10.0.1.2']);
   assert.equal(ask('unknown', {}, 'udp', who).code, 2);

@@ -1,6 +1,8 @@
 // The names of a network, and what a container is told when it asks for one.
 
-import { type Prefix, parseIpv4, prefixSize } from '../ipv4.ts';
+import { contains, type Prefix, parseAddress } from '../../../core/ip-address.ts';
+import { type IpFamily, ipFamilies } from '../../linux/ip-family.ts';
+import { addressText, bytesOf, familyOf } from '../ip-bytes.ts';
 import {
   type Answer,
   CLASS_IN,
@@ -15,19 +17,23 @@ import type { NameRecord } from './overlay.ts';
 
 /** Short, since backends come and go; long enough for a page that asks for one name fifty times. */
 const TTL_SECONDS = 2;
-const ADDRESS_BYTES = 4;
 const REVERSE_SUFFIX = '.in-addr.arpa';
+const IPV6_REVERSE_SUFFIX = '.ip6.arpa';
+const IPV6_DIGITS = 32;
+
+export type AddressesByFamily = Readonly<Record<IpFamily, Buffer>>;
 
 export class Zone {
-  readonly subnet: Prefix;
+  /** Whose reverse names are the network's. */
+  subnets: readonly Prefix[];
   /** Undefined until the names are told: nobody knows then which ones there are not. */
   #records: readonly NameRecord[] | undefined;
-  readonly #addresses = new Map<string, Buffer>();
+  readonly #addresses = new Map<string, AddressesByFamily>();
   /** Address → its first name; made when somebody asks. */
   #names: Map<string, string> | undefined;
 
-  constructor(subnet: Prefix) {
-    this.subnet = subnet;
+  constructor(subnets: readonly Prefix[]) {
+    this.subnets = subnets;
   }
 
   /** Records that are the same objects as before, at the same places, are not looked at. */
@@ -50,7 +56,8 @@ export class Zone {
     return this.#records !== undefined;
   }
 
-  addressesOf(name: string): Buffer | undefined {
+  /** One after another, as bytes. */
+  addressesOf(name: string): AddressesByFamily | undefined {
     return this.#addresses.get(name);
   }
 
@@ -96,29 +103,40 @@ function planAnswer(question: Question, client: Client): Answer | 'forward' {
   if (question.opcode !== 0) return { code: responseCodes.notImplemented };
   if (question.class !== CLASS_IN) return { code: responseCodes.refused };
   for (const zone of client.zones) {
-    const addresses = zone.addressesOf(question.name);
-    if (addresses === undefined) continue;
-    const wantsAddresses = question.type === recordTypes.a || question.type === recordTypes.any;
+    const found = zone.addressesOf(question.name);
+    if (found === undefined) continue;
     // A name without records of this type exists all the same: "no such name" to a question for its IPv6 address
     // would make some resolvers give up on the name.
     const known: Answer = { code: responseCodes.ok, isAuthoritative: true, ttlSeconds: TTL_SECONDS };
-    if (!wantsAddresses || addresses.length === 0) return known;
-    return { ...known, addresses, first: Math.floor((Math.random() * addresses.length) / ADDRESS_BYTES) };
+    const family = familyAskedFor(question.type, found);
+    if (family === undefined || found[family].length === 0) return known;
+    const addresses = found[family];
+    const count = addresses.length / ipFamilies[family].addressBytes;
+    return { ...known, addresses, family, first: Math.floor(Math.random() * count) };
   }
   // After a restart: "no such name" would be believed, a failure is asked about again.
   if (!client.zones.every(({ isKnown }) => isKnown)) return { code: responseCodes.serverFailure };
-  const reversed = question.name.endsWith(REVERSE_SUFFIX) ? planReverse(question, client) : undefined;
-  if (reversed !== undefined) return reversed;
+  const reverse = planReverse(question, client);
+  if (reverse !== undefined) return reverse;
   // What has no dot is nobody's business outside.
   if (question.name.includes('.') && client.mayForward) return 'forward';
   return { code: responseCodes.noSuchName, isAuthoritative: true };
 }
 
+/** Who asks for anything gets what there is, of one family. */
+function familyAskedFor(type: number, { ipv4 }: AddressesByFamily): IpFamily | undefined {
+  if (type === recordTypes.a) return 'ipv4';
+  if (type === recordTypes.aaaa) return 'ipv6';
+  if (type === recordTypes.any) return ipv4.length > 0 ? 'ipv4' : 'ipv6';
+  return undefined;
+}
+
 /** undefined for addresses of other networks. */
 function planReverse(question: Question, client: Client): Answer | undefined {
-  const text = question.name.slice(0, -REVERSE_SUFFIX.length).split('.').reverse().join('.');
-  const address = parseIpv4(text);
-  const zone = client.zones.find(({ subnet }) => address !== undefined && isWithin(address, subnet));
+  const text = addressOfReverse(question.name);
+  const address = text === undefined ? undefined : parseAddress(text);
+  if (text === undefined || address === undefined) return undefined;
+  const zone = client.zones.find(({ subnets }) => subnets.some((subnet) => contains(subnet, address)));
   if (zone === undefined) return undefined;
   const target = zone.nameOf(text);
   if (target === undefined) return { code: responseCodes.noSuchName, isAuthoritative: true };
@@ -128,10 +146,21 @@ function planReverse(question: Question, client: Client): Answer | undefined {
     : known;
 }
 
-function isWithin(address: number, subnet: Prefix): boolean {
-  return address >= subnet.base && address < subnet.base + prefixSize(subnet.length);
+/** "1.1.0.10.in-addr.arpa", or 32 digits before "ip6.arpa" (RFC 3596); undefined for any other name. */
+function addressOfReverse(name: string): string | undefined {
+  if (name.endsWith(REVERSE_SUFFIX)) return reversed(name, REVERSE_SUFFIX).join('.');
+  if (!name.endsWith(IPV6_REVERSE_SUFFIX)) return undefined;
+  const digits = reversed(name, IPV6_REVERSE_SUFFIX);
+  const isWhole = digits.length === IPV6_DIGITS && digits.every((digit) => /^[0-9a-f]$/.test(digit));
+  return isWhole ? addressText(Buffer.from(digits.join(''), 'hex')) : undefined;
 }
 
-function encodeAddresses(addresses: readonly string[]): Buffer {
-  return Buffer.from(addresses.flatMap((address) => address.split('.').map(Number)));
+function reversed(name: string, suffix: string): string[] {
+  return name.slice(0, -suffix.length).split('.').reverse();
+}
+
+function encodeAddresses(addresses: readonly string[]): AddressesByFamily {
+  const of = (family: IpFamily) =>
+    Buffer.concat(addresses.filter((address) => familyOf(address) === family).map(bytesOf));
+  return { ipv4: of('ipv4'), ipv6: of('ipv6') };
 }

@@ -3,15 +3,18 @@
 // the host can have the same port for different services.
 
 import { invalidField, messageOf, SwarmError } from '../../../core/errors.ts';
+import { parseAddress } from '../../../core/ip-address.ts';
+import type { IpFamily } from '../../linux/ip-family.ts';
 import type { NetlinkSocket } from '../../linux/netlink-socket.ts';
-import { decodeAddress, listIpv4Addresses } from '../../linux/rtnetlink.ts';
+import { decodeAddress, listAddresses } from '../../linux/rtnetlink.ts';
+import { addressText, familyOf } from '../ip-bytes.ts';
 import { type HeldPort, holdPort, releasePort } from '../port-holder.ts';
 import { linksOf } from '../wiring.ts';
 import type { InnerPort, InnerPorts } from './ingress-mesh.ts';
-import { checkedAddress, checkWeight } from './network-layout.ts';
+import { checkWeight } from './network-layout.ts';
 import type { PortProblem, PublishedPort } from './overlay.ts';
 
-/** A port of all addresses of the host, or of one. */
+/** A port of all IPv4 addresses of the host, or of one address; "::" is all of IPv6. */
 export interface HostPort {
   readonly protocol: PublishedPort['protocol'];
   readonly port: number;
@@ -21,6 +24,7 @@ export interface HostPort {
 const PORT_MAX = 65_535;
 /** Of the addresses of a host that listen everywhere. */
 const ANY_ADDRESS = '0.0.0.0';
+export const ANY_IPV6_ADDRESS = '::';
 
 export class HostPorts implements Disposable {
   readonly #routes: NetlinkSocket;
@@ -49,10 +53,13 @@ export class HostPorts implements Disposable {
     for (const name of inner.keys()) this.#hold(name);
   }
 
-  /** Holds what can be held and lets go of the rest; the inner ports to program, and their containers. */
-  plan(published: readonly PublishedPort[]): InnerPorts {
+  /**
+   * Holds what can be held and lets go of the rest; the inner ports to program, and their containers. `families` are those
+   * that host and ingress both have.
+   */
+  plan(published: readonly PublishedPort[], families: readonly IpFamily[]): InnerPorts {
     this.#problems = [];
-    const wanted = published.map((entry) => ({ entry, names: this.#hostPortsOf(entry) }));
+    const wanted = published.map((entry) => ({ entry, names: this.#hostPortsOf(entry, families) }));
     this.#release(new Set(wanted.flatMap(({ names }) => names)));
     const inner = new Map<string, number>();
     // A port that is free from now on may still be sent to until the host's table has changed.
@@ -108,26 +115,36 @@ export class HostPorts implements Disposable {
     }
   }
 
-  #hostPortsOf(entry: PublishedPort): string[] {
-    const { protocol, port, hostAddress, hostInterface } = entry;
-    if (hostInterface === undefined) {
-      const address = hostAddress === ANY_ADDRESS ? undefined : hostAddress;
-      return [hostPortName({ protocol, port, address })];
-    }
-    const addresses = this.#addressesOf(hostInterface);
-    if (addresses.length === 0)
-      this.#report(entry, `no interface ${hostInterface} of this node has an address`);
-    return addresses.map((address) => hostPortName({ protocol, port, address }));
+  #hostPortsOf(entry: PublishedPort, families: readonly IpFamily[]): string[] {
+    const { protocol, port } = entry;
+    return this.#hostAddressesOf(entry, families).map((address) => hostPortName({ protocol, port, address }));
   }
 
-  #addressesOf(linkName: string): string[] {
+  /** undefined is all of IPv4. */
+  #hostAddressesOf(entry: PublishedPort, families: readonly IpFamily[]): (string | undefined)[] {
+    const { hostAddress, hostInterface } = entry;
+    if (hostInterface !== undefined) {
+      const addresses = families.flatMap((family) => this.#addressesOf(hostInterface, family));
+      if (addresses.length === 0)
+        this.#report(entry, `no interface ${hostInterface} of this node has an address`);
+      return addresses;
+    }
+    if (hostAddress === ANY_ADDRESS) return [undefined];
+    if (hostAddress === undefined)
+      return families.map((family) => (family === 'ipv4' ? undefined : ANY_IPV6_ADDRESS));
+    if (families.includes(familyOf(hostAddress))) return [hostAddress];
+    this.#report(entry, `${hostAddress}: this node or its ingress network has no IPv6`);
+    return [];
+  }
+
+  #addressesOf(linkName: string, family: IpFamily): string[] {
     const link = linksOf(this.#routes).find(({ name }) => name === linkName);
     if (link === undefined) return [];
     return this.#routes
-      .dump(listIpv4Addresses)
+      .dump(listAddresses(family))
       .map(({ body }) => decodeAddress(body))
-      .filter(({ linkIndex }) => linkIndex === link.index)
-      .map(({ address }) => address.join('.'));
+      .filter(({ linkIndex, isGlobal }) => linkIndex === link.index && (isGlobal || family === 'ipv4'))
+      .map(({ address }) => addressText(address));
   }
 
   #report({ protocol, port, hostAddress, hostInterface }: PublishedPort, reason: string): void {
@@ -161,15 +178,19 @@ export class HostPorts implements Disposable {
 
 export function checkPublished({ port, hostAddress, hostInterface, backends }: PublishedPort): void {
   checkPort('published.port', port);
-  if (hostAddress !== undefined) checkedAddress('published.hostAddress', hostAddress);
+  if (hostAddress !== undefined) checkHostAddress('published.hostAddress', hostAddress);
   if (hostAddress !== undefined && hostInterface !== undefined) {
     throw invalidField('published.hostInterface', 'an address is given as well');
   }
   for (const backend of backends) {
-    checkedAddress('published.backends.address', backend.address);
+    checkHostAddress('published.backends.address', backend.address);
     checkPort('published.backends.port', backend.port);
     checkWeight('published.backends.weight', backend.weight ?? 1);
   }
+}
+
+function checkHostAddress(field: string, text: string): void {
+  if (parseAddress(text) === undefined) throw invalidField(field, `"${text}" is no address`);
 }
 
 function checkPort(field: string, port: number): void {
@@ -178,15 +199,21 @@ function checkPort(field: string, port: number): void {
   }
 }
 
-/** "tcp 80", or "tcp 192.0.2.1:80". */
+/** "tcp 80", "tcp 192.0.2.1:80", "tcp [::]:80". */
 export function hostPortName({ protocol, port, address }: HostPort): string {
-  return address === undefined ? `${protocol} ${port}` : `${protocol} ${address}:${port}`;
+  if (address === undefined) return `${protocol} ${port}`;
+  return `${protocol} ${familyOf(address) === 'ipv4' ? address : `[${address}]`}:${port}`;
 }
 
 export function parseHostPort(name: string): HostPort {
   const [protocol, where = ''] = name.split(' ') as [HostPort['protocol'], string];
-  const [port, address] = where.split(':').reverse();
-  return { protocol, port: Number(port), address };
+  const portStart = where.lastIndexOf(':') + 1;
+  const address = portStart === 0 ? undefined : where.slice(0, portStart - 1).replace(/^\[|\]$/g, '');
+  return { protocol, port: Number(where.slice(portStart)), address };
+}
+
+export function familyOfHostPort(name: string): IpFamily {
+  return familyOf(parseHostPort(name).address ?? ANY_ADDRESS);
 }
 
 function innerName({ protocol }: Pick<HostPort, 'protocol'>, port: number): InnerPort {

@@ -1,8 +1,12 @@
 // The routing mesh in the namespace of the ingress network: which container a published port leads to, and the way back
 // of answers (ingress-rulesets.ts). Ports are inner ports here: host-ports.ts tells which one a published port has.
 
+import { release } from 'node:os';
+import { SwarmError } from '../../../core/errors.ts';
 import type { PortProtocol } from '../../../core/generated/objects.ts';
 import { deleteConnections } from '../../linux/conntrack.ts';
+import { type IpFamily, ipFamilies } from '../../linux/ip-family.ts';
+import { SystemCallError } from '../../linux/libc.ts';
 import type { NetlinkMessage } from '../../linux/netlink.ts';
 import type { NetlinkSocket } from '../../linux/netlink-socket.ts';
 import { listRules } from '../../linux/nftables.ts';
@@ -13,17 +17,18 @@ import {
   protocolPortKey,
   type SetElement,
 } from '../../linux/nftables-maps.ts';
-import { addRoutingRule, isMarkRule, listIpv4Rules } from '../../linux/routing-rules.ts';
+import { addRoutingRule, isMarkRule, listRoutingRules } from '../../linux/routing-rules.ts';
 import {
   addPermanentNeighbour,
   addRoute,
   decodeNeighbour,
   decodeRoute,
-  listIpv4Neighbours,
-  listIpv4Routes,
+  listNeighbours,
+  listRoutes,
 } from '../../linux/rtnetlink.ts';
+import { addressText, bytesOf, familyOf } from '../ip-bytes.ts';
 import { protocolNumbers } from '../port-holder.ts';
-import { ignoringErrno, NO_ADDRESS } from '../wiring.ts';
+import { ignoringErrno } from '../wiring.ts';
 import {
   type BalanceChange,
   type BalanceSets,
@@ -34,8 +39,8 @@ import {
 import { type Balance, isSameBalance, planBalance } from './balancing.ts';
 import { compareMaps } from './drift.ts';
 import { INGRESS_TABLE, ingressRules, ingressSets, returnRuleset } from './ingress-rulesets.ts';
+import { nodeHop, nodeMac, RETURN_HOP, VXLAN_INDEX } from './node-entries.ts';
 import type { Drift, PublishedPort } from './overlay.ts';
-import { bytesOf, nodeMac, RETURN_HOP, VXLAN_INDEX } from './overlay-wiring.ts';
 import { type Elements, readRuleset, rulesetMessages } from './ruleset.ts';
 
 /** Protocol and inner port. */
@@ -52,31 +57,43 @@ interface MeshContents {
   readonly open: ReadonlySet<string>;
 }
 
+/** Protocol and port, padded. */
+const PORT_KEY_BYTES = 8;
 const RETURN_TABLE = 200;
 const RETURN_PRIORITY = 100;
 const EEXIST = 17;
+const EINVAL = 22;
+const EOPNOTSUPP = 95;
 const ENOENT = 2;
 
-const portSets: BalanceSets = {
-  table: INGRESS_TABLE,
-  chains: ingressSets.ports.name,
-  slots: ingressSets.targets.name,
-  keyOf: (name) => {
-    const [protocol, port] = name.split(' ') as [PortProtocol, string];
-    return protocolPortKey(protocolNumbers[protocol], Number(port));
-  },
-  nameIn: (key) => `${protocolIn(key, 0)} ${key.readUInt16BE(4)}`,
-  valueOf: (backend) => {
-    const [address = '', port] = backend.split(':');
-    return Buffer.concat([bytesOf(address), portField(Number(port))]);
-  },
-  backendIn: (value) => `${value.subarray(0, 4).join('.')}:${value.readUInt16BE(4)}`,
-};
+function portSetsOf(family: IpFamily): BalanceSets {
+  const { addressBytes } = ipFamilies[family];
+  return {
+    table: INGRESS_TABLE,
+    family,
+    chains: ingressSets.ports.name,
+    slots: ingressSets.targets.name,
+    keyOf: (name) => {
+      const [protocol, port] = name.split(' ') as [PortProtocol, string];
+      return protocolPortKey(protocolNumbers[protocol], Number(port));
+    },
+    nameIn: (key) => `${protocolIn(key, 0)} ${key.readUInt16BE(4)}`,
+    valueOf: (backend) => {
+      const [address = '', port] = backend.split(' ');
+      return Buffer.concat([bytesOf(address), portField(Number(port))]);
+    },
+    backendIn: (value) =>
+      `${addressText(value.subarray(0, addressBytes))} ${value.readUInt16BE(addressBytes)}`,
+  };
+}
 
+/** Of one family of the network. */
 export class IngressMesh {
+  readonly #family: IpFamily;
+  readonly #sets: BalanceSets;
   readonly #routes: NetlinkSocket;
   readonly #tables: NetlinkSocket;
-  readonly #uplinkAddress: () => Buffer;
+  readonly #uplinkAddress: () => Buffer | undefined;
   readonly #isLocal: (address: string) => boolean;
   readonly #changeTable: (messages: readonly NetlinkMessage[], rewrite: () => void) => void;
   /** Those that have backends. */
@@ -86,13 +103,17 @@ export class IngressMesh {
   #published: ReadonlySet<PublishedPort> = new Set();
 
   constructor(options: {
+    readonly family: IpFamily;
     readonly routes: NetlinkSocket;
     readonly tables: NetlinkSocket;
-    readonly uplinkAddress: () => Buffer;
+    /** undefined while the host has nothing of the family. */
+    readonly uplinkAddress: () => Buffer | undefined;
     readonly isLocal: (address: string) => boolean;
     /** Executes the messages; when the table is not what it should be, writes it anew. */
     readonly changeTable: (messages: readonly NetlinkMessage[], rewrite: () => void) => void;
   }) {
+    this.#family = options.family;
+    this.#sets = portSetsOf(options.family);
     this.#routes = options.routes;
     this.#tables = options.tables;
     this.#uplinkAddress = options.uplinkAddress;
@@ -103,7 +124,7 @@ export class IngressMesh {
   /** Makes what is missing and takes over what is there. */
   open(): void {
     this.#configureReturn();
-    const found = readMesh(this.#tables);
+    const found = readMesh(this.#tables, this.#family);
     for (const [name, balance] of found?.ports ?? []) this.#ports.set(name, balance);
     for (const opening of found?.open ?? []) {
       if (this.#isLocal(addressOf(opening))) this.#open.add(opening);
@@ -125,24 +146,27 @@ export class IngressMesh {
       else this.#ports.set(name, to);
     }
     this.#applied = ports;
-    this.#change([...balanceMessages(portSets, changes), ...this.#openMessages(openings)]);
+    this.#change([...balanceMessages(this.#sets, changes), ...this.#openMessages(openings)]);
     this.#forgetRefused(changes);
   }
 
   /** For a container that comes to this node. */
-  attach(address: string): void {
-    this.#change(this.#openMessages(this.#missingOpenings([...this.#published], (each) => each === address)));
+  attach(addresses: readonly string[]): void {
+    const openings = this.#missingOpenings([...this.#published], (each) => addresses.includes(each));
+    this.#change(this.#openMessages(openings));
   }
 
   /** For one that leaves. A container that drains stays open: other nodes may not know yet. */
-  detach(address: string): void {
-    const openings = [...this.#open].filter((opening) => addressOf(opening) === address);
+  detach(addresses: readonly string[]): void {
+    const openings = [...this.#open].filter((opening) => addresses.includes(addressOf(opening)));
     for (const opening of openings) this.#open.delete(opening);
-    this.#change(deleteElements(INGRESS_TABLE, ingressSets.open.name, openings.map(openingKey)));
+    this.#change(
+      deleteElements(INGRESS_TABLE, ingressSets.open.name, openings.map(openingKey), this.#family),
+    );
   }
 
   audit(): Drift[] {
-    const found = readMesh(this.#tables);
+    const found = readMesh(this.#tables, this.#family);
     const tableDrift: Drift[] =
       found === undefined
         ? [{ what: 'table', name: INGRESS_TABLE, problem: 'different' }]
@@ -164,10 +188,9 @@ export class IngressMesh {
       ...left.map((name) => ({ name, from: this.#ports.get(name), to: undefined })),
       ...changed.flatMap(([name, { backends, affinity }]) => {
         const from = this.#ports.get(name);
-        const weighted = backends.map(({ address, port, weight = 1 }) => ({
-          name: `${address}:${port}`,
-          weight,
-        }));
+        const weighted = backends
+          .filter(({ address }) => familyOf(address) === this.#family)
+          .map(({ address, port, weight = 1 }) => ({ name: `${address} ${port}`, weight }));
         const planned = planBalance(weighted, affinity ?? 'random', from);
         const to = planned.slots.length === 0 ? undefined : planned;
         return isSameBalance(from, to) ? [] : [{ name, from, to }];
@@ -178,6 +201,7 @@ export class IngressMesh {
   #missingOpenings(published: readonly PublishedPort[], isMeant: (address: string) => boolean): string[] {
     const openings = published.flatMap(({ protocol, backends, here = [] }) =>
       [...backends, ...here]
+        .filter(({ address }) => familyOf(address) === this.#family)
         .filter(({ address }) => isMeant(address) && this.#isLocal(address))
         .map(({ address, port }) => `${address} ${protocol} ${port}`),
     );
@@ -186,12 +210,13 @@ export class IngressMesh {
 
   #openMessages(openings: readonly string[]): NetlinkMessage[] {
     for (const opening of openings) this.#open.add(opening);
-    return addElements(INGRESS_TABLE, ingressSets.open.name, openings.map(openElement));
+    return addElements(INGRESS_TABLE, ingressSets.open.name, openings.map(openElement), this.#family);
   }
 
   /** A UDP client that was refused and keeps sending would go on to reach nothing: its flow is known as not translated. */
   #forgetRefused(changes: readonly BalanceChange[]): void {
     const source = this.#uplinkAddress();
+    if (source === undefined) return;
     const refused = changes.filter(({ name, from }) => from === undefined && name.startsWith('udp'));
     this.#tables.execute(
       refused.map(({ name }) => {
@@ -208,48 +233,73 @@ export class IngressMesh {
   /** In one transaction: traffic sees the old table or the new one. */
   #writeTable(): void {
     const contents = { ports: this.#ports, open: this.#open };
-    this.#tables.executeBatch(rulesetMessages(ingressRules, elementsOf(contents)));
+    this.#tables.executeBatch(rulesetMessages(ingressRules[this.#family], elementsOf(contents, this.#sets)));
   }
 
   /** What is there already is only written again. */
   #configureReturn(): void {
+    const gateway = this.#returnHop;
     this.#routes.execute([
-      addPermanentNeighbour({
-        linkIndex: VXLAN_INDEX,
-        address: RETURN_HOP,
-        macAddress: nodeMac(RETURN_HOP),
-      }),
+      addPermanentNeighbour({ linkIndex: VXLAN_INDEX, address: gateway, macAddress: nodeMac(RETURN_HOP) }),
       addRoute({
         table: RETURN_TABLE,
-        destination: NO_ADDRESS,
+        destination: Buffer.alloc(gateway.length),
         prefixLength: 0,
         linkIndex: VXLAN_INDEX,
-        gateway: RETURN_HOP,
+        gateway,
         onlink: true,
       }),
     ]);
-    const rule = { isMarked: true, table: RETURN_TABLE, priority: RETURN_PRIORITY } as const;
+    const rule = {
+      family: this.#family,
+      isMarked: true,
+      table: RETURN_TABLE,
+      priority: RETURN_PRIORITY,
+    } as const;
     ignoringErrno(EEXIST, () => this.#routes.execute([addRoutingRule(rule)]));
-    this.#tables.executeBatch(returnRuleset());
+    this.#writeReturnChain();
+  }
+
+  get #returnHop(): Buffer {
+    return nodeHop(RETURN_HOP, this.#family);
+  }
+
+  /** One for the packets of all families. */
+  #writeReturnChain(): void {
+    try {
+      this.#tables.executeBatch(returnRuleset());
+    } catch (error) {
+      if (!(error instanceof SystemCallError) || ![EOPNOTSUPP, EINVAL].includes(error.errno)) throw error;
+      throw new SwarmError(
+        'failed-precondition',
+        `Linux ${release()} of this node has no egress hook for packets of a link (netdev), so answers to clients of published ports cannot find their way back through the cluster`,
+        {
+          hint: 'Linux 5.16 and later have it. Networks without published ports, and ports in host mode, work all the same.',
+          cause: error,
+        },
+      );
+    }
   }
 
   #returnDrift(): Drift[] {
     const hasRule = this.#routes
-      .dump(listIpv4Rules)
+      .dump(listRoutingRules(this.#family))
       .some(({ body }) => isMarkRule(body, RETURN_TABLE, RETURN_PRIORITY));
     const hasRoute = this.#routes
-      .dump(listIpv4Routes)
+      .dump(listRoutes(this.#family))
       .map(({ body }) => decodeRoute(body))
       .some(
         ({ table, gateway, linkIndex }) =>
-          table === RETURN_TABLE && linkIndex === VXLAN_INDEX && gateway?.equals(RETURN_HOP) === true,
+          table === RETURN_TABLE && linkIndex === VXLAN_INDEX && gateway?.equals(this.#returnHop) === true,
       );
     const hasNeighbour = this.#routes
-      .dump(listIpv4Neighbours)
+      .dump(listNeighbours(this.#family))
       .map(({ body }) => decodeNeighbour(body))
       .some(
         ({ linkIndex, address, macAddress }) =>
-          linkIndex === VXLAN_INDEX && address.equals(RETURN_HOP) && macAddress.equals(nodeMac(RETURN_HOP)),
+          linkIndex === VXLAN_INDEX &&
+          address.equals(this.#returnHop) &&
+          macAddress.equals(nodeMac(RETURN_HOP)),
       );
     const parts = { rule: hasRule, route: hasRoute, neighbour: hasNeighbour, chain: this.#hasReturnChain() };
     return Object.entries(parts).flatMap(([name, isThere]): Drift[] =>
@@ -266,15 +316,19 @@ export class IngressMesh {
   }
 }
 
-function elementsOf({ ports, open }: MeshContents): Elements<keyof typeof ingressSets> {
-  const { chains, slots } = balanceElements(portSets, ports);
+function elementsOf({ ports, open }: MeshContents, sets: BalanceSets): Elements<keyof typeof ingressSets> {
+  const { chains, slots } = balanceElements(sets, ports);
   return { ports: chains, targets: slots, open: [...open].map(openElement) };
 }
 
 /** undefined when the table is missing, is of another program version, or contradicts itself. */
-function readMesh(tables: NetlinkSocket): MeshContents | undefined {
-  return readRuleset(tables, ingressRules, (read) => {
-    const ports = balancesIn(portSets, { chains: read('ports'), empty: [], slots: read('targets') });
+function readMesh(tables: NetlinkSocket, family: IpFamily): MeshContents | undefined {
+  return readRuleset(tables, ingressRules[family], (read) => {
+    const ports = balancesIn(portSetsOf(family), {
+      chains: read('ports'),
+      empty: [],
+      slots: read('targets'),
+    });
     return ports === undefined ? undefined : { ports, open: new Set(read('open').map(openingIn)) };
   });
 }
@@ -289,7 +343,8 @@ function openingKey(opening: string): Buffer {
 }
 
 function openingIn({ key }: SetElement): string {
-  return `${key.subarray(0, 4).join('.')} ${protocolIn(key, 4)} ${key.readUInt16BE(8)}`;
+  const end = key.length - PORT_KEY_BYTES;
+  return `${addressText(key.subarray(0, end))} ${protocolIn(key, end)} ${key.readUInt16BE(end + 4)}`;
 }
 
 function addressOf(opening: string): string {

@@ -10,6 +10,7 @@
 // last four bytes of the other node's MAC address. Answers are marked alike, take the route of marked packets out of the
 // VXLAN, and get the node's MAC address there. That costs the same for a thousand nodes as for one.
 
+import type { IpFamily } from '../../linux/ip-family.ts';
 import type { NetlinkMessage } from '../../linux/netlink.ts';
 import {
   accept,
@@ -36,8 +37,8 @@ import {
 import { type Chain, replaceTable } from '../chains.ts';
 import { UPLINK_IN_NETWORK } from '../rulesets.ts';
 import { balanceChains } from './balancing.ts';
-import { VXLAN_LINK } from './overlay-wiring.ts';
-import { planRuleset } from './ruleset.ts';
+import { VXLAN_LINK } from './overlay-rulesets.ts';
+import { planRuleset, type Ruleset } from './ruleset.ts';
 
 export const INGRESS_TABLE = 'tsswarm_ingress';
 const RETURN_CHAIN = 'send_back';
@@ -55,52 +56,58 @@ const toUplink = interfaceIs('outputName', UPLINK_IN_NETWORK);
 const fromNodes = interfaceIs('inputName', VXLAN_LINK);
 const markAnswer = [...directionIs('reply'), ...markAsConnection()];
 
-const chains: readonly Chain[] = [
-  ...balanceChains.map((chain) => ({
-    name: chain.name,
-    rules: [translatePortToSlot(ingressSets.targets.name, chain)],
-  })),
-  {
-    // A port without backends is refused by the namespace itself: nothing listens on the uplink's address.
-    name: 'publish',
-    base: { type: 'nat', hook: 'prerouting', priority: -100 },
-    rules: [[...fromUplink, ...goByPort(ingressSets.ports.name)]],
-  },
-  {
-    // A client may have the same port for connections to two nodes, which send them to the same container.
-    name: 'separate',
-    base: { type: 'filter', hook: 'prerouting', priority: -300 },
-    // Answers that come back to the node that clients entered by have no zone, and are found at once.
-    rules: [[...fromNodes, ...destinationPortIsIn(ingressSets.open.name), ...zoneBySourceMac()]],
-  },
-  {
-    name: 'remember',
-    base: { type: 'filter', hook: 'prerouting', priority: MARK_PRIORITY },
-    // With every packet, not only the first: a client may come by another node after one was lost.
-    rules: [[...fromNodes, ...directionIs('original'), ...markConnectionBySourceMac()], markAnswer],
-  },
-  {
-    // Resets and errors that this namespace answers with.
-    name: 'answer',
-    base: { type: 'route', hook: 'output', priority: MARK_PRIORITY },
-    rules: [markAnswer],
-  },
-  {
-    // Containers do not reach each other on this network.
-    name: 'close',
-    base: { type: 'filter', hook: 'forward', priority: 10 },
-    rules: [
-      [...isEstablishedOrRelated(true), ...accept()],
-      [...fromUplink, ...isDestinationTranslated(true), ...accept()],
-      [...interfaceIs('inputName', VXLAN_LINK, false), ...toUplink, ...accept()],
-      // Dropped rather than refused: a node that hears of a new container late accepts when the client tries again.
-      [...fromNodes, ...destinationPortIsIn(ingressSets.open.name), ...accept()],
-      drop(),
-    ],
-  },
-];
+function chainsOf(family: IpFamily): Chain[] {
+  return [
+    ...balanceChains.map((chain) => ({
+      name: chain.name,
+      rules: [translatePortToSlot(ingressSets.targets.name, chain, family)],
+    })),
+    {
+      // A port without backends is refused by the namespace itself: nothing listens on the uplink's address.
+      name: 'publish',
+      base: { type: 'nat', hook: 'prerouting', priority: -100 },
+      rules: [[...fromUplink, ...goByPort(ingressSets.ports.name)]],
+    },
+    {
+      // A client may have the same port for connections to two nodes, which send them to the same container.
+      name: 'separate',
+      base: { type: 'filter', hook: 'prerouting', priority: -300 },
+      // Answers that come back to the node that clients entered by have no zone, and are found at once.
+      rules: [[...fromNodes, ...destinationPortIsIn(ingressSets.open.name, family), ...zoneBySourceMac()]],
+    },
+    {
+      name: 'remember',
+      base: { type: 'filter', hook: 'prerouting', priority: MARK_PRIORITY },
+      // With every packet, not only the first: a client may come by another node after one was lost.
+      rules: [[...fromNodes, ...directionIs('original'), ...markConnectionBySourceMac()], markAnswer],
+    },
+    {
+      // Resets and errors that this namespace answers with.
+      name: 'answer',
+      base: { type: 'route', hook: 'output', priority: MARK_PRIORITY },
+      rules: [markAnswer],
+    },
+    {
+      // Containers do not reach each other on this network.
+      name: 'close',
+      base: { type: 'filter', hook: 'forward', priority: 10 },
+      rules: [
+        [...isEstablishedOrRelated(true), ...accept()],
+        [...fromUplink, ...isDestinationTranslated(true), ...accept()],
+        [...interfaceIs('inputName', VXLAN_LINK, false), ...toUplink, ...accept()],
+        // Dropped rather than refused: a node that hears of a new container late accepts when the client tries again.
+        [...fromNodes, ...destinationPortIsIn(ingressSets.open.name, family), ...accept()],
+        drop(),
+      ],
+    },
+  ];
+}
 
-export const ingressRules = planRuleset(INGRESS_TABLE, ingressSets, chains);
+/** In the ingress network's namespace, for each of its families. */
+export const ingressRules = {
+  ipv4: planRuleset(INGRESS_TABLE, ingressSets, chainsOf('ipv4'), 'ipv4'),
+  ipv6: planRuleset(INGRESS_TABLE, ingressSets, chainsOf('ipv6'), 'ipv6'),
+} as const satisfies Record<IpFamily, Ruleset<keyof typeof ingressSets>>;
 
 /** Replaces the rule that gives answers their node's MAC address. It goes with the VXLAN. */
 export function returnRuleset(): NetlinkMessage[] {

@@ -1,36 +1,34 @@
 // One network of the overlay: what it should be, and what of that the kernel has. Synchronous; the kernel is the only
 // state that outlives the process.
 
-import { defined } from '../../../core/assert.ts';
 import { SwarmError } from '../../../core/errors.ts';
 import type { Logger } from '../../../rpc/logger.ts';
 import { deleteConnections } from '../../linux/conntrack.ts';
+import type { IpFamily } from '../../linux/ip-family.ts';
 import { SystemCallError } from '../../linux/libc.ts';
 import { isPinnedNamespace } from '../../linux/namespace.ts';
 import type { NetlinkMessage } from '../../linux/netlink.ts';
+import { bytesOf, familyOf } from '../ip-bytes.ts';
 import { formatIpv4 } from '../ipv4.ts';
 import { protocolNumbers } from '../port-holder.ts';
 import { removeLink } from '../wiring.ts';
-import { type BalanceChange, balanceMessages } from './balance-sets.ts';
+import type { BalanceChange } from './balance-sets.ts';
 import { type Backend, type Balance, isSameBalance, planBalance } from './balancing.ts';
 import { Zone } from './dns-zone.ts';
 import { findDrift, readForwarding } from './drift.ts';
 import { IngressMesh, type InnerPorts } from './ingress-mesh.ts';
+import { addressesOf, isAliasTooLong, type LocalEndpoint, parseAlias } from './local-endpoint.ts';
 import type { Drift, OverlayState, RemoteEndpoint, VirtualService } from './overlay.ts';
-import { overlayRules } from './overlay-rulesets.ts';
-import {
-  bytesOf,
-  type EndpointLink,
-  endpointMessages,
-  isAliasTooLong,
-  type LocalEndpoint,
-  type OverlayLayout,
-  OverlayWiring,
-  parseAlias,
-} from './overlay-wiring.ts';
+import { familiesOf, type OverlayLayout } from './overlay-layout.ts';
+import { type EndpointLink, endpointMessages, OverlayWiring } from './overlay-wiring.ts';
 import { PolicyTable } from './policy-table.ts';
-import { rulesetMessages } from './ruleset.ts';
-import { elementsOf, goneMessages, hairpinMessages, readTable, serviceSets } from './service-table.ts';
+import {
+  goneMessages,
+  hairpinMessages,
+  readTables,
+  serviceMessages,
+  tableMessages,
+} from './service-table.ts';
 
 interface EndpointState {
   readonly endpoint: LocalEndpoint;
@@ -38,7 +36,8 @@ interface EndpointState {
 }
 
 export class KernelNetwork implements Disposable {
-  readonly layout: OverlayLayout;
+  #layout: OverlayLayout;
+  readonly #families: readonly IpFamily[];
   readonly #wiring: OverlayWiring;
   readonly #logger: Logger;
   /** The network's names, for its server. */
@@ -50,40 +49,56 @@ export class KernelNetwork implements Disposable {
   #nodes = new Set<string>();
   readonly #services = new Map<string, Balance>();
   readonly #gone = new Set<string>();
-  /** Of the ingress only. */
-  readonly #mesh: IngressMesh | undefined;
-  readonly #policy: PolicyTable;
+  /** Of the ingress only: for each of its families. */
+  readonly #meshes: readonly IngressMesh[];
+  readonly #policies: readonly PolicyTable[];
   #applied: OverlayState | undefined;
 
   constructor(layout: OverlayLayout, logger: Logger) {
-    this.layout = layout;
+    this.#layout = layout;
+    this.#families = familiesOf(layout);
     this.#logger = logger;
-    this.zone = new Zone(layout.subnet);
+    this.zone = new Zone(layout.subnets.map(({ prefix }) => prefix));
     this.#wiring = new OverlayWiring(layout);
-    this.#policy = new PolicyTable(this.#wiring.tables);
-    if (!layout.isIngress) return;
-    this.#mesh = new IngressMesh({
-      routes: this.#wiring.routes,
-      tables: this.#wiring.tables,
-      uplinkAddress: () => this.uplinkAddress,
-      isLocal: (address) => this.#hasLocal(address),
-      changeTable: (messages, rewrite) => this.#changeTable(messages, rewrite),
-    });
+    this.#policies = this.#families.map((family) => new PolicyTable(this.#wiring.tables, family));
+    this.#meshes = (layout.isIngress ? this.#families : []).map(
+      (family) =>
+        new IngressMesh({
+          family,
+          routes: this.#wiring.routes,
+          tables: this.#wiring.tables,
+          uplinkAddress: () => this.uplinkAddress(family),
+          isLocal: (address) => this.#hasLocal(address),
+          changeTable: (messages, rewrite) => this.#changeTable(messages, rewrite),
+        }),
+    );
   }
 
-  /** Of the ingress: where the host sends published ports. */
-  get uplinkAddress(): Buffer {
-    return defined(this.#wiring.uplinkAddress, 'a network with a way out that is open');
+  get layout(): OverlayLayout {
+    return this.#layout;
+  }
+
+  /** Of a network with a way out: where the host sends published ports. Of IPv6 only while the host has it. */
+  uplinkAddress(family: IpFamily): Buffer | undefined {
+    return this.#wiring.uplink?.address(family);
+  }
+
+  /** The network has more subnets, or wider ones. */
+  widen(layout: OverlayLayout): void {
+    this.#layout = layout;
+    this.zone.subnets = layout.subnets.map(({ prefix }) => prefix);
+    const reachable = this.endpoints.filter(({ namespacePath }) => isPinnedNamespace(namespacePath));
+    this.#wiring.widen(layout, reachable);
   }
 
   /** Makes what is missing and takes over what is there. False while the kernel has another VXLAN of this number. */
   open(): boolean {
     if (!this.#wiring.configure()) return false;
-    const forwarding = readForwarding(this.#wiring.routes);
+    const forwarding = readForwarding(this.#wiring.routes, this.#families);
     this.#remotes = new Map(forwarding.remotes);
     this.#nodes = new Set(forwarding.nodes.keys());
     this.#wiring.addNodes([...this.#nodes]);
-    const table = readTable(this.#wiring.tables);
+    const table = readTables(this.#wiring.tables, this.#families);
     for (const [vip, slots] of table?.services ?? []) this.#services.set(vip, slots);
     for (const address of table?.gone ?? []) this.#gone.add(address);
     this.#adoptEndpoints();
@@ -92,10 +107,10 @@ export class KernelNetwork implements Disposable {
     }
     const isComplete =
       table !== undefined &&
-      table.hairpin.size === this.#endpoints.size &&
+      table.hairpin.size === this.#byAddress.size &&
       [...table.hairpin].every((address) => this.#hasLocal(address));
     if (!isComplete) this.#writeTable();
-    this.#mesh?.open();
+    for (const mesh of this.#meshes) mesh.open();
     this.#wiring.configureConnectionTracking();
     return true;
   }
@@ -110,28 +125,30 @@ export class KernelNetwork implements Disposable {
 
   /** An endpoint that is there is left as it is. */
   attach(endpoint: LocalEndpoint): void {
-    const address = formatIpv4(endpoint.address);
-    this.#refuse(endpoint, address);
+    this.#refuse(endpoint);
     if (this.#endpoints.has(endpoint.id)) return;
     const link = this.#wiring.wire(endpoint);
     this.#endpoints.set(endpoint.id, { endpoint, link });
-    this.#byAddress.set(address, endpoint);
-    this.#remotes.delete(address);
-    this.#changeTable(hairpinMessages(address, 'add'));
-    this.#takeBack([address]);
-    this.#mesh?.attach(address);
+    const addresses = addressesOf(endpoint);
+    for (const address of addresses) {
+      this.#byAddress.set(address, endpoint);
+      this.#remotes.delete(address);
+    }
+    this.#changeTable(hairpinMessages(addresses, 'add'));
+    this.#takeBack(addresses);
+    for (const mesh of this.#meshes) mesh.attach(addresses);
   }
 
   detach(id: string): void {
     const state = this.#endpoints.get(id);
     if (state === undefined) return;
-    this.#wiring.unwire(state.link, state.endpoint.address);
+    this.#wiring.unwire(state.link, state.endpoint);
     this.#endpoints.delete(id);
-    const address = formatIpv4(state.endpoint.address);
-    this.#byAddress.delete(address);
-    this.#changeTable(hairpinMessages(address, 'delete'));
-    this.#mesh?.detach(address);
-    this.#cut([address]);
+    const addresses = addressesOf(state.endpoint);
+    for (const address of addresses) this.#byAddress.delete(address);
+    this.#changeTable(hairpinMessages(addresses, 'delete'));
+    for (const mesh of this.#meshes) mesh.detach(addresses);
+    this.#cut(addresses);
   }
 
   /** `ports` are the published ones of the ingress, as the host sends them. */
@@ -145,10 +162,10 @@ export class KernelNetwork implements Disposable {
         if (to === undefined) this.#services.delete(name);
         else this.#services.set(name, to);
       }
-      this.#changeTable(balanceMessages(serviceSets, changes));
+      this.#changeTable(serviceMessages(changes));
     }
-    this.#mesh?.apply(ports, state.published ?? []);
-    this.#policy.apply(state.policy);
+    for (const mesh of this.#meshes) mesh.apply(ports, state.published ?? []);
+    for (const policy of this.#policies) policy.apply(state.policy);
     this.zone.update(state.names);
     // Services first: a connection that is cut goes to another backend when its client tries again.
     this.#cut(left);
@@ -157,7 +174,7 @@ export class KernelNetwork implements Disposable {
 
   /** Of the ingress, where ports of the host are tried again. */
   publish(ports: InnerPorts): void {
-    this.#mesh?.apply(ports, this.#applied?.published ?? []);
+    for (const mesh of this.#meshes) mesh.apply(ports, this.#applied?.published ?? []);
   }
 
   endFlows(addresses: readonly string[]): void {
@@ -170,7 +187,7 @@ export class KernelNetwork implements Disposable {
   audit(): Drift[] {
     const drift = findDrift(
       {
-        layout: this.layout,
+        layout: this.#layout,
         endpoints: [...this.#endpoints.values()].map(({ endpoint, link }) => ({
           endpoint,
           index: link.index,
@@ -182,7 +199,8 @@ export class KernelNetwork implements Disposable {
       },
       this.#wiring,
     );
-    return [...drift, ...(this.#mesh?.audit() ?? []), ...this.#policy.audit()];
+    const rest = [...this.#meshes, ...this.#policies].flatMap((part) => part.audit());
+    return [...drift, ...rest];
   }
 
   /** Whole and in place: what is right already is only written again. */
@@ -190,7 +208,7 @@ export class KernelNetwork implements Disposable {
     const drift = this.audit();
     if (drift.length === 0) return drift;
     if (!this.#wiring.configure()) {
-      throw new SwarmError('failed-precondition', `VXLAN id ${this.layout.vni} is in use on this node`);
+      throw new SwarmError('failed-precondition', `VXLAN id ${this.#layout.vni} is in use on this node`);
     }
     for (const { what, name, problem } of drift) {
       if (problem !== 'unexpected') continue;
@@ -202,8 +220,7 @@ export class KernelNetwork implements Disposable {
     this.#wiring.addRemotes([...this.#remotes]);
     this.#repairEndpoints();
     if (drift.some(({ what }) => ['table', 'service', 'hairpin', 'gone'].includes(what))) this.#writeTable();
-    this.#mesh?.repair();
-    this.#policy.repair();
+    for (const part of [...this.#meshes, ...this.#policies]) part.repair();
     return drift;
   }
 
@@ -216,7 +233,9 @@ export class KernelNetwork implements Disposable {
       const endpoint = parseAlias(link.alias);
       if (endpoint !== undefined && isPinnedNamespace(endpoint.namespacePath)) {
         this.#endpoints.set(endpoint.id, { endpoint, link });
-        this.#byAddress.set(formatIpv4(endpoint.address), endpoint);
+        for (const address of addressesOf(endpoint)) this.#byAddress.set(address, endpoint);
+        // The network may have become wider while nobody saw to it.
+        this.#wiring.routeSubnets(endpoint);
         continue;
       }
       // Half made or half gone. Its other end goes with it.
@@ -228,11 +247,13 @@ export class KernelNetwork implements Disposable {
     return this.#byAddress.has(address);
   }
 
-  #refuse(endpoint: LocalEndpoint, address: string): void {
+  #refuse(endpoint: LocalEndpoint): void {
     const same = this.#endpoints.get(endpoint.id)?.endpoint;
-    const other = same ?? this.#byAddress.get(address);
-    if (other !== undefined && (other.id !== endpoint.id || other.address !== endpoint.address)) {
-      const taken = formatIpv4(other.address);
+    for (const address of addressesOf(endpoint)) {
+      const other = same ?? this.#byAddress.get(address);
+      if (other === undefined) continue;
+      if (other.id === endpoint.id && `${addressesOf(other)}` === `${addressesOf(endpoint)}`) continue;
+      const taken = addressesOf(other).join(', ');
       throw new SwarmError('already-exists', `address ${address}: endpoint ${other.id} has ${taken} here`, {
         hint: 'Detach that endpoint first.',
       });
@@ -249,11 +270,11 @@ export class KernelNetwork implements Disposable {
   #applyRemotes(remotes: readonly RemoteEndpoint[], otherNodes: readonly string[]): string[] {
     const wanted = new Map(
       remotes
-        .filter(({ address }) => !this.#hasLocal(address))
+        .filter(({ address }) => !this.#hasLocal(address) && this.#families.includes(familyOf(address)))
         .map(({ address, nodeAddress }) => [address, nodeAddress] as const),
     );
     const nodes = new Set([...wanted.values(), ...otherNodes]);
-    nodes.delete(formatIpv4(this.layout.dataPathAddress));
+    nodes.delete(formatIpv4(this.#layout.dataPathAddress));
     this.#wiring.addNodes([...nodes].filter((address) => !this.#nodes.has(address)));
     const added = [...wanted].filter(([address, node]) => this.#remotes.get(address) !== node);
     this.#wiring.addRemotes(added);
@@ -333,11 +354,11 @@ export class KernelNetwork implements Disposable {
     }
   }
 
-  /** In one transaction: traffic sees the old table or the new one. */
+  /** In one transaction: traffic sees the old tables or the new ones. */
   #writeTable(): void {
     const hairpin = new Set(this.#byAddress.keys());
     const contents = { services: this.#services, hairpin, gone: this.#gone };
-    this.#wiring.tables.executeBatch(rulesetMessages(overlayRules, elementsOf(contents)));
+    this.#wiring.tables.executeBatch(tableMessages(contents, this.#families));
   }
 
   /** A link that is gone is made again while its container is there. */
@@ -346,7 +367,7 @@ export class KernelNetwork implements Disposable {
     for (const [id, { endpoint, link }] of this.#endpoints) {
       const existing = links.get(link.index);
       if (existing !== undefined && existing.alias !== '') {
-        this.#wiring.routes.execute(endpointMessages(link.index, bytesOf(formatIpv4(endpoint.address))));
+        this.#wiring.routes.execute(endpointMessages(link.index, endpoint));
       } else if (isPinnedNamespace(endpoint.namespacePath)) {
         this.#endpoints.set(id, { endpoint, link: this.#wiring.wire(endpoint) });
       }

@@ -2,10 +2,12 @@
 // record that it exists. The work is done in the calling thread, like that of the node-local network.
 
 import { createHash } from 'node:crypto';
-import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
 import { invalidField, SwarmError } from '../../../core/errors.ts';
+import { formatPrefix } from '../../../core/ip-address.ts';
 import type { Logger } from '../../../rpc/logger.ts';
 import { SystemCallError } from '../../linux/libc.ts';
 import {
@@ -15,17 +17,15 @@ import {
   withinNamespace,
 } from '../../linux/namespace.ts';
 import { NetlinkSocket, netlinkProtocols } from '../../linux/netlink-socket.ts';
-import { decodeAddress, listIpv4Addresses } from '../../linux/rtnetlink.ts';
-import { readNetworkSetting, writeNetworkSetting } from '../../linux/sysctl.ts';
-import { formatIpv4, ipv4Bytes, ipv4Number } from '../ipv4.ts';
+import { familyOf } from '../ip-bytes.ts';
 import { hostNameServers, planOverlayResolvConf, readResolvConfSources } from '../resolv-conf.ts';
 import { linksOf, removeLink } from '../wiring.ts';
 import { Forwarder } from './dns-forwarder.ts';
 import { DnsServer } from './dns-server.ts';
 import type { Client } from './dns-zone.ts';
-import { checkPublished, HostPorts } from './host-ports.ts';
-import { HostTable } from './host-table.ts';
+import { HostSide } from './host-side.ts';
 import { KernelNetwork } from './kernel-network.ts';
+import { type LocalEndpoint, parseAlias } from './local-endpoint.ts';
 import { checkedAddress, checkNetworkId, checkWeight, isHostAddress, planLayout } from './network-layout.ts';
 import type {
   Attached,
@@ -36,17 +36,11 @@ import type {
   OverlayNetwork,
   OverlayState,
   PortProblem,
-  PublishedPort,
 } from './overlay.ts';
-import { RESOLVER_ADDRESS } from './overlay-rulesets.ts';
-import {
-  ENDPOINT_LINK_PATTERN,
-  type LocalEndpoint,
-  type OverlayLayout,
-  parseAlias,
-  VXLAN_LINK,
-  vxlanOf,
-} from './overlay-wiring.ts';
+import { familiesOf, isWidened, type OverlayLayout } from './overlay-layout.ts';
+import { RESOLVER_ADDRESS, VXLAN_LINK } from './overlay-rulesets.ts';
+import { ENDPOINT_LINK_PATTERN, vxlanOf } from './overlay-wiring.ts';
+import { UPLINK_PREFIX } from './uplink.ts';
 
 export interface OverlayOptions {
   /** Networks' namespaces are pinned below it; it ends with the machine's uptime. */
@@ -64,9 +58,7 @@ export interface OverlayOptions {
 
 const DEFAULT_DATA_PATH_PORT = 4789;
 const PINS_FOLDER = 'overlay';
-const FORWARDING_NOTE = 'overlay-forwarding';
 const ENDPOINT_ID_PATTERN = /^\S{1,128}$/;
-const UPLINK_PREFIX = 'tsu-';
 /** An interface name has 15 characters. */
 const UPLINK_HASH_LENGTH = 11;
 /** The kernel frees a deleted namespace's VXLAN in up to 44 ms (measured); after this long somebody else has it. */
@@ -89,14 +81,10 @@ class KernelOverlay implements Overlay {
   readonly #options: OverlayOptions;
   readonly #dataPathAddress: number;
   readonly #dataPathPort: number;
-  readonly #hostTable: HostTable;
-  readonly #hostTables = new NetlinkSocket(netlinkProtocols.netfilter);
-  readonly #hostRoutes = new NetlinkSocket(netlinkProtocols.route);
-  readonly #ports = new HostPorts(this.#hostRoutes);
-  /** As applied last. */
-  #published: readonly PublishedPort[] | undefined;
+  readonly #host: HostSide;
   readonly #networks = new Map<string, KernelNetwork>();
-  readonly #servers = new Map<string, DnsServer>();
+  /** One on each gateway of IPv4, which every container has. */
+  readonly #servers = new Map<string, DnsServer[]>();
   readonly #forwarder: Forwarder;
   /** Container's namespace → its networks; made when somebody asks for a name. */
   #clients = new Map<string, Client>();
@@ -107,19 +95,21 @@ class KernelOverlay implements Overlay {
     this.#options = options;
     this.#dataPathAddress = checkedAddress('dataPathAddress', options.dataPathAddress);
     this.#dataPathPort = options.dataPathPort ?? DEFAULT_DATA_PATH_PORT;
-    this.#hostTable = new HostTable(this.#hostTables, { ...options, dataPathPort: this.#dataPathPort });
+    this.#host = new HostSide({
+      ...options,
+      dataPathPort: this.#dataPathPort,
+      uplinkNames: () => this.#pins().map((networkId) => this.#uplinkOf(networkId)),
+    });
     this.#forwarder = new Forwarder(() => options.nameServers ?? hostNameServers(readResolvConfSources()));
   }
 
   /** What a process left that was killed while it made or removed a network. */
   clean(): void {
-    this.#hostTable.adopt();
-    this.#ports.adopt(this.#hostTable.targets.inner);
+    this.#host.adopt();
     for (const name of readdirSync(join(this.#options.runDir, PINS_FOLDER))) {
       if (!isPinnedNamespace(this.#pinOf(name))) this.#takeDown(name);
     }
-    this.#writeHostTable();
-    this.#restoreForwarding();
+    this.#host.tidyUp();
   }
 
   async ensure(network: OverlayNetwork): Promise<void> {
@@ -127,9 +117,10 @@ class KernelOverlay implements Overlay {
     if (opening !== undefined) return opening;
     const layout = this.#layoutOf(network);
     const existing = this.#networks.get(network.id);
-    if (existing !== undefined) return refuseChange(network.id, existing.layout, layout);
-    if (layout.isIngress) this.#refuseSecondIngress();
-    const promise = this.#open(network.id, layout).finally(() => this.#opening.delete(network.id));
+    if (existing === undefined && layout.isIngress) this.#refuseSecondIngress();
+    const change =
+      existing === undefined ? this.#open(network.id, layout) : this.#widen(existing, network.id, layout);
+    const promise = change.finally(() => this.#opening.delete(network.id));
     this.#opening.set(network.id, promise);
     return promise;
   }
@@ -147,15 +138,18 @@ class KernelOverlay implements Overlay {
       throw invalidField('id', `"${endpoint.id}" is not 1 to 128 characters without blanks`);
     }
     const network = this.#network(endpoint.networkId);
-    const address = checkedAddress('address', endpoint.address);
-    if (!isHostAddress(address, network.layout)) {
-      throw invalidField(
-        'address',
-        `${endpoint.address} is not for containers of network ${endpoint.networkId}`,
-      );
+    const { id, address, ipv6Address, isDefaultRoute, namespacePath } = endpoint;
+    for (const [field, family, text] of [
+      ['address', 'ipv4', address],
+      ['ipv6Address', 'ipv6', ipv6Address],
+    ] as const) {
+      if (text === undefined) continue;
+      if (familyOf(text) !== family || !isHostAddress(text, network.layout.subnets)) {
+        throw invalidField(field, `${text} is not for containers of network ${endpoint.networkId}`);
+      }
     }
-    const { id, isDefaultRoute, namespacePath } = endpoint;
-    network.attach({ id, address, isDefaultRoute, namespacePath });
+    const ipv6 = ipv6Address === undefined ? {} : { ipv6Address };
+    network.attach({ id, address, ...ipv6, isDefaultRoute, namespacePath });
     this.#clients.clear();
     return { resolvConf: this.#resolvConf() };
   }
@@ -167,8 +161,10 @@ class KernelOverlay implements Overlay {
 
   async apply(networkId: string, state: OverlayState): Promise<void> {
     const network = this.#network(networkId);
-    for (const { weights = [] } of state.services) {
+    for (const { vip, backends, weights = [] } of state.services) {
       for (const weight of weights) checkWeight('services.weights', weight);
+      const other = backends.find((backend) => familyOf(backend) !== familyOf(vip));
+      if (other !== undefined) throw invalidField('services.backends', `${other} cannot answer for ${vip}`);
     }
     const published = state.published ?? [];
     if (!network.layout.isIngress) {
@@ -176,16 +172,13 @@ class KernelOverlay implements Overlay {
       network.apply(state, new Map());
       return;
     }
-    const checked = new Set(this.#published);
-    for (const entry of published) if (!checked.has(entry)) checkPublished(entry);
-    this.#published = published;
-    network.apply(state, this.#ports.plan(published));
+    network.apply(state, this.#host.planPorts(network, published));
     // The network first: the host never sends to a port that is not known there.
-    this.#hostTable.publish({ address: network.uplinkAddress, inner: this.#ports.inner });
+    this.#host.publish(network);
   }
 
   async portProblems(): Promise<PortProblem[]> {
-    return [...this.#ports.problems];
+    return [...this.#host.problems];
   }
 
   async endFlows(networkId: string, addresses: readonly string[]): Promise<void> {
@@ -193,17 +186,18 @@ class KernelOverlay implements Overlay {
   }
 
   async audit(networkId: string): Promise<Drift[]> {
-    return [...this.#network(networkId).audit(), ...this.#hostDrift()];
+    return [...this.#network(networkId).audit(), ...this.#host.drift()];
   }
 
   async repair(networkId: string): Promise<Drift[]> {
     const network = this.#network(networkId);
-    const hostDrift = this.#hostDrift();
+    const hostDrift = this.#host.drift();
     const drift = [...network.repair(), ...hostDrift];
-    if (drift.length > 0) this.#writeHostTable();
-    if (network.layout.isIngress && this.#published !== undefined) {
-      network.publish(this.#ports.plan(this.#published));
-      this.#hostTable.publish({ address: network.uplinkAddress, inner: this.#ports.inner });
+    if (drift.length > 0) this.#host.writeTables();
+    const ports = network.layout.isIngress ? this.#host.replanPorts(network) : undefined;
+    if (ports !== undefined) {
+      network.publish(ports);
+      this.#host.publish(network);
     }
     if (drift.length > 0)
       this.#options.logger.warn({ network: networkId, drift }, 'repaired an overlay network');
@@ -216,11 +210,7 @@ class KernelOverlay implements Overlay {
       const endpoints = network?.endpoints ?? endpointsIn(this.#pinOf(networkId));
       return {
         networkId,
-        endpoints: endpoints.map((endpoint) => ({
-          ...endpoint,
-          networkId,
-          address: formatIpv4(endpoint.address),
-        })),
+        endpoints: endpoints.map((endpoint) => ({ ...endpoint, networkId })),
       };
     });
   }
@@ -229,9 +219,7 @@ class KernelOverlay implements Overlay {
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.allSettled(this.#opening.values());
     for (const networkId of this.#networks.keys()) this.#close(networkId);
-    this.#ports[Symbol.dispose]();
-    this.#hostTables[Symbol.dispose]();
-    this.#hostRoutes[Symbol.dispose]();
+    this.#host[Symbol.dispose]();
   }
 
   /** Many containers start at once: the host's files are read once for them. */
@@ -272,23 +260,29 @@ class KernelOverlay implements Overlay {
   }
 
   #close(networkId: string): void {
-    this.#servers.get(networkId)?.[Symbol.dispose]();
+    for (const server of this.#servers.get(networkId) ?? []) server[Symbol.dispose]();
     this.#servers.delete(networkId);
     this.#networks.get(networkId)?.[Symbol.dispose]();
     this.#networks.delete(networkId);
     this.#clients.clear();
   }
 
+  /** Gateways that are served already stay as they are. */
   async #serveNames(networkId: string, network: KernelNetwork): Promise<void> {
-    const server = new DnsServer({
-      namespacePath: network.layout.namespacePath,
-      address: ipv4Bytes(network.layout.gateway),
-      clientAt: (address) => this.#clientAt(network, address),
-      forwarder: this.#forwarder,
-      logger: this.#options.logger,
-    });
-    this.#servers.set(networkId, server);
-    await server.listen();
+    const servers = this.#servers.get(networkId) ?? [];
+    this.#servers.set(networkId, servers);
+    for (const { gateway } of network.layout.subnets) {
+      if (familyOf(gateway) !== 'ipv4' || servers.some(({ address }) => address === gateway)) continue;
+      const server = new DnsServer({
+        namespacePath: network.layout.namespacePath,
+        address: gateway,
+        clientAt: (address) => this.#clientAt(network, address),
+        forwarder: this.#forwarder,
+        logger: this.#options.logger,
+      });
+      servers.push(server);
+      await server.listen();
+    }
   }
 
   /** Who has this address in that network: it is answered from all its networks. */
@@ -319,8 +313,17 @@ class KernelOverlay implements Overlay {
       uplinkOf: (networkId) => this.#uplinkOf(networkId),
       dataPathAddress: this.#dataPathAddress,
       dataPathPort: this.#dataPathPort,
-      routes: this.#hostRoutes,
+      routes: this.#host.routes,
     });
+  }
+
+  async #widen(network: KernelNetwork, networkId: string, wanted: OverlayLayout): Promise<void> {
+    refuseChange(networkId, network.layout, wanted);
+    if (isDeepStrictEqual(network.layout.subnets, wanted.subnets)) return;
+    const subnets = wanted.subnets.map((subnet) => formatPrefix(subnet.prefix));
+    this.#options.logger.info({ network: networkId, subnets }, 'a network has more addresses');
+    network.widen({ ...network.layout, subnets: wanted.subnets });
+    await this.#serveNames(networkId, network);
   }
 
   async #open(networkId: string, layout: OverlayLayout): Promise<void> {
@@ -329,8 +332,7 @@ class KernelOverlay implements Overlay {
     try {
       await this.#openWhenFree(network);
       this.#networks.set(networkId, network);
-      this.#writeHostTable();
-      if (layout.uplinkName !== undefined) this.#enableForwarding();
+      this.#host.writeTables();
       await this.#serveNames(networkId, network);
     } catch (error) {
       this.#networks.set(networkId, network);
@@ -385,62 +387,10 @@ class KernelOverlay implements Overlay {
         removeLink(routes, VXLAN_LINK);
       });
     }
-    removeLink(this.#hostRoutes, this.#uplinkOf(networkId));
+    removeLink(this.#host.routes, this.#uplinkOf(networkId));
     removeNamespace(pin);
-    this.#unpublishWithoutUplink();
-    this.#writeHostTable();
-    this.#restoreForwarding();
+    this.#host.tidyUp();
   }
-
-  /** Published ports end with the ingress, whoever made it. */
-  #unpublishWithoutUplink(): void {
-    const target = this.#hostTable.targets.address;
-    if (target === undefined) return;
-    const hostEnd = ipv4Number(target) - 1;
-    const addresses = this.#hostRoutes.dump(listIpv4Addresses).map(({ body }) => decodeAddress(body).address);
-    if (addresses.some((address) => ipv4Number(address) === hostEnd)) return;
-    this.#ports.clear();
-    this.#published = undefined;
-    this.#hostTable.publish({ address: undefined, inner: new Map() });
-  }
-
-  #uplinks(): string[] {
-    const names = new Set(this.#pins().map((networkId) => this.#uplinkOf(networkId)));
-    return linksOf(this.#hostRoutes)
-      .map(({ name }) => name)
-      .filter((name) => names.has(name));
-  }
-
-  /** In one transaction; no networks, no table. */
-  #writeHostTable(): void {
-    if (this.#pins().length > 0) this.#hostTable.write(this.#uplinks());
-    else this.#hostTable.remove();
-  }
-
-  #hostDrift(): Drift[] {
-    return this.#hostTable.drift(this.#uplinks());
-  }
-
-  /** First the note, then the deed: after a crash in between, only what is off is switched off. */
-  #enableForwarding(): void {
-    if (readNetworkSetting('ipv4/ip_forward') !== '0') return;
-    writeFileSync(join(this.#options.runDir, FORWARDING_NOTE), '');
-    writeNetworkSetting('ipv4/ip_forward', 1);
-    this.#options.logger.info({}, 'enabled IPv4 forwarding on this node');
-  }
-
-  /** When the last network goes, of this engine or another. */
-  #restoreForwarding(): void {
-    const isLast = !linksOf(this.#hostRoutes).some(({ name }) => name.startsWith(UPLINK_PREFIX));
-    const note = join(this.#options.runDir, FORWARDING_NOTE);
-    if (!isLast || !isNoted(this.#options.runDir)) return;
-    writeNetworkSetting('ipv4/ip_forward', 0);
-    rmSync(note, { force: true });
-  }
-}
-
-function isNoted(runDir: string): boolean {
-  return readdirSync(runDir).includes(FORWARDING_NOTE);
 }
 
 function readVni(pin: string): number | undefined {
@@ -460,9 +410,12 @@ function endpointsIn(pin: string): LocalEndpoint[] {
   });
 }
 
+/** All but its subnets stays as it was; those can only become more or wider. */
 function refuseChange(networkId: string, existing: OverlayLayout, wanted: OverlayLayout): void {
   // The underlay's MTU may have changed meanwhile; the network keeps the one that it was made with.
-  if (JSON.stringify({ ...existing, mtu: 0 }) === JSON.stringify({ ...wanted, mtu: 0 })) return;
+  const isSame = isDeepStrictEqual({ ...existing, mtu: 0, subnets: [] }, { ...wanted, mtu: 0, subnets: [] });
+  const keepsFamilies = `${familiesOf(existing)}` === `${familiesOf(wanted)}`;
+  if (isSame && keepsFamilies && isWidened(existing.subnets, wanted.subnets)) return;
   throw new SwarmError('failed-precondition', `network ${networkId} is on this node with other properties`, {
     hint: 'Remove it first.',
   });

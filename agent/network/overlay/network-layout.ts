@@ -1,12 +1,20 @@
 // Whether a network is as a network should be, and how it is laid out on this node.
 
 import { invalidField, SwarmError } from '../../../core/errors.ts';
+import { contains, lastAddress, overlaps, parseAddress, parsePrefix } from '../../../core/ip-address.ts';
 import type { NetlinkSocket } from '../../linux/netlink-socket.ts';
-import { decodeAddress, listIpv4Addresses } from '../../linux/rtnetlink.ts';
-import { formatIpv4, ipv4Number, type Prefix, parseIpv4, parsePrefix, prefixSize } from '../ipv4.ts';
+import { decodeAddress, listAddresses } from '../../linux/rtnetlink.ts';
+import { formatIpv4, ipv4Number, parseIpv4 } from '../ipv4.ts';
 import { linksOf } from '../wiring.ts';
-import type { OverlayNetwork } from './overlay.ts';
-import type { OverlayLayout } from './overlay-wiring.ts';
+import type { OverlayNetwork, OverlaySubnet } from './overlay.ts';
+import {
+  familiesOf,
+  familyOfSubnet,
+  type LayoutSubnet,
+  type OverlayLayout,
+  subnetWith,
+} from './overlay-layout.ts';
+import { isIpv6InKernel } from './overlay-wiring.ts';
 
 export interface NodeSide {
   readonly pinOf: (networkId: string) => string;
@@ -19,6 +27,8 @@ export interface NodeSide {
 
 /** Outer Ethernet, IPv4, UDP and VXLAN headers, of which the underlay's MTU counts all but Ethernet's. */
 const VXLAN_OVERHEAD = 50;
+/** RFC 8200. */
+const IPV6_MTU_MIN = 1280;
 const VNI_MAX = 0xffffff;
 const WEIGHT_MAX = 1000;
 const NETWORK_ID_PATTERN = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/;
@@ -28,11 +38,7 @@ export function planLayout(network: OverlayNetwork, node: NodeSide): OverlayLayo
   if (!Number.isInteger(network.vni) || network.vni < 1 || network.vni > VNI_MAX) {
     throw invalidField('vni', `${network.vni} is not 1 to ${VNI_MAX}`);
   }
-  const subnet = parsePrefix(network.subnet);
-  const gateway = checkedAddress('gateway', network.gateway);
-  if (gateway < subnet.base || gateway >= subnet.base + prefixSize(subnet.length)) {
-    throw invalidField('gateway', `${network.gateway} is not in ${network.subnet}`);
-  }
+  const subnets = planSubnets(network);
   const isIngress = network.isIngress === true;
   if (isIngress && network.isInternal) throw invalidField('isInternal', 'the ingress is not internal');
   return {
@@ -40,17 +46,50 @@ export function planLayout(network: OverlayNetwork, node: NodeSide): OverlayLayo
     uplinkName: network.isInternal ? undefined : node.uplinkOf(network.id),
     isIngress,
     vni: network.vni,
-    subnet,
-    gateway,
+    subnets,
     mtu: mtuOf(network, node),
     dataPathAddress: node.dataPathAddress,
     dataPathPort: node.dataPathPort,
   };
 }
 
+function planSubnets(network: OverlayNetwork): LayoutSubnet[] {
+  const subnets = network.subnets.map(planSubnet);
+  for (const [index, { prefix }] of subnets.entries()) {
+    if (!subnets.slice(0, index).some((other) => overlaps(other.prefix, prefix))) continue;
+    throw invalidField('subnets', `${network.subnets[index]?.subnet} overlaps with another one`);
+  }
+  if (!subnets.some((subnet) => familyOfSubnet(subnet) === 'ipv4')) {
+    throw invalidField('subnets', `network ${network.id} has none of IPv4`);
+  }
+  if (familiesOf({ subnets }).includes('ipv6')) checkIpv6(network);
+  return subnets;
+}
+
+function planSubnet({ subnet, gateway }: OverlaySubnet): LayoutSubnet {
+  const prefix = parsePrefix(subnet);
+  if (prefix === undefined) throw invalidField('subnet', `"${subnet}" is no network such as 10.0.1.0/24`);
+  const address = parseAddress(gateway);
+  if (address === undefined) throw invalidField('gateway', `"${gateway}" is no address`);
+  if (!contains(prefix, address)) throw invalidField('gateway', `${gateway} is not in ${subnet}`);
+  return { prefix, gateway };
+}
+
+function checkIpv6({ id, mtu = IPV6_MTU_MIN }: OverlayNetwork): void {
+  if (mtu < IPV6_MTU_MIN) throw invalidField('mtu', `${mtu} is less than IPv6 needs: ${IPV6_MTU_MIN}`);
+  if (isIpv6InKernel()) return;
+  throw new SwarmError(
+    'failed-precondition',
+    `network ${id} has IPv6, and the kernel of this node runs without`,
+    {
+      hint: 'Start the kernel without ipv6.disable=1, or keep services of this network on other nodes.',
+    },
+  );
+}
+
 function mtuOf(network: OverlayNetwork, { routes, dataPathAddress }: NodeSide): number {
   const address = routes
-    .dump(listIpv4Addresses)
+    .dump(listAddresses('ipv4'))
     .map(({ body }) => decodeAddress(body))
     .find((candidate) => ipv4Number(candidate.address) === dataPathAddress);
   const link = linksOf(routes).find(({ index }) => index === address?.linkIndex);
@@ -78,10 +117,14 @@ export function checkedAddress(field: string, text: string): number {
   return address;
 }
 
-/** Neither the network's own addresses nor one outside. */
-export function isHostAddress(address: number, layout: { subnet: Prefix; gateway: number }): boolean {
-  const last = layout.subnet.base + prefixSize(layout.subnet.length) - 1;
-  return address > layout.subnet.base && address < last && address !== layout.gateway;
+/** Neither a subnet's own addresses nor one outside of all. */
+export function isHostAddress(address: string, subnets: readonly LayoutSubnet[]): boolean {
+  const parsed = parseAddress(address);
+  const subnet = subnetWith(subnets, address);
+  if (parsed === undefined || subnet === undefined || address === subnet.gateway) return false;
+  const { prefix } = subnet;
+  const isLast = prefix.family === 4 && parsed.value === lastAddress(prefix).value;
+  return parsed.value !== prefix.base && !isLast;
 }
 
 export function checkWeight(field: string, weight: number): void {

@@ -6,6 +6,7 @@
 //   hairpin    (address, address) of containers here: one that reaches itself by its VIP must see another's address
 //   gone       addresses whose container has left: what is still sent to them is answered with a reset
 
+import type { IpFamily } from '../../linux/ip-family.ts';
 import type { NetlinkMessage } from '../../linux/netlink.ts';
 import {
   createTable,
@@ -17,6 +18,7 @@ import {
   loopbackIs,
   masquerade,
   type Rule,
+  sourceIsForeign,
 } from '../../linux/nftables.ts';
 import {
   addressesAreIn,
@@ -42,6 +44,8 @@ import { balanceChains, REFUSE_CHAIN } from './balancing.ts';
 import { planRuleset, type Ruleset } from './ruleset.ts';
 
 export const OVERLAY_TABLE = 'tsswarm';
+/** In a network's namespace. */
+export const VXLAN_LINK = 'vx0';
 const RESOLVER_TABLE = 'tsswarm_dns';
 /** Where containers ask for names, as in Docker. */
 export const RESOLVER_ADDRESS = Buffer.from([127, 0, 0, 11]);
@@ -55,50 +59,78 @@ export const overlaySets = {
   gone: { name: 'gone', key: 'address' },
 } as const satisfies Record<string, SetOptions>;
 
-/** Where names without backends go. */
-export const refuseChain: Chain = {
-  name: REFUSE_CHAIN,
-  rules: [[...protocolIs(protocolNumbers.tcp), ...reject('reset')], reject('unreachable')],
+function networkChains(family: IpFamily): Chain[] {
+  return [
+    ...balanceChains.map((chain) => ({
+      name: chain.name,
+      rules: [translateToSlot(overlaySets.lb.name, chain, family)],
+    })),
+    {
+      // Where names without backends go.
+      name: REFUSE_CHAIN,
+      rules: [
+        [...protocolIs(protocolNumbers.tcp), ...reject('reset', family)],
+        reject('unreachable', family),
+      ],
+    },
+    ...(family === 'ipv6' ? [ownAddressesOnly] : []),
+    {
+      name: 'refuse_without_backends',
+      base: { type: 'filter', hook: 'prerouting', priority: -150 },
+      // Connections that were made while there were backends go on.
+      rules: [[...isEstablishedOrRelated(false), ...goByDestination(overlaySets.svcEmpty.name, family)]],
+    },
+    {
+      name: 'balance',
+      base: { type: 'nat', hook: 'prerouting', priority: -100 },
+      rules: [goByDestination(overlaySets.svc.name, family)],
+    },
+    {
+      // Behind the translation: clients of a VIP and those that use the address itself alike.
+      name: 'cut',
+      base: { type: 'filter', hook: 'prerouting', priority: -90 },
+      rules: [
+        [
+          ...destinationIsIn(overlaySets.gone.name, family),
+          ...protocolIs(protocolNumbers.tcp),
+          ...reject('reset', family),
+        ],
+      ],
+    },
+    networkIsolation(interfaceIs('inputName', UPLINK_IN_NETWORK)),
+    {
+      name: 'masquerade',
+      base: { type: 'nat', hook: 'postrouting', priority: 100 },
+      rules: [
+        [
+          ...isDestinationTranslated(true),
+          ...addressesAreIn(overlaySets.hairpin.name, family),
+          ...masquerade(),
+        ],
+        [...interfaceIs('outputName', UPLINK_IN_NETWORK), ...masquerade()],
+      ],
+    },
+  ];
+}
+
+/** A container does not send with the address of another: what IPv4 has a setting for (rp_filter). */
+const ownAddressesOnly: Chain = {
+  name: 'own_addresses_only',
+  base: { type: 'filter', hook: 'prerouting', priority: -300 },
+  rules: [
+    [
+      ...['lo', VXLAN_LINK, UPLINK_IN_NETWORK].flatMap((name) => interfaceIs('inputName', name, false)),
+      ...sourceIsForeign(),
+      ...drop(),
+    ],
+  ],
 };
 
-const networkChains: readonly Chain[] = [
-  ...balanceChains.map((chain) => ({
-    name: chain.name,
-    rules: [translateToSlot(overlaySets.lb.name, chain)],
-  })),
-  refuseChain,
-  {
-    name: 'refuse_without_backends',
-    base: { type: 'filter', hook: 'prerouting', priority: -150 },
-    // Connections that were made while there were backends go on.
-    rules: [[...isEstablishedOrRelated(false), ...goByDestination(overlaySets.svcEmpty.name)]],
-  },
-  {
-    name: 'balance',
-    base: { type: 'nat', hook: 'prerouting', priority: -100 },
-    rules: [goByDestination(overlaySets.svc.name)],
-  },
-  {
-    // Behind the translation: clients of a VIP and those that use the address itself alike.
-    name: 'cut',
-    base: { type: 'filter', hook: 'prerouting', priority: -90 },
-    rules: [
-      [...destinationIsIn(overlaySets.gone.name), ...protocolIs(protocolNumbers.tcp), ...reject('reset')],
-    ],
-  },
-  networkIsolation(interfaceIs('inputName', UPLINK_IN_NETWORK)),
-  {
-    name: 'masquerade',
-    base: { type: 'nat', hook: 'postrouting', priority: 100 },
-    rules: [
-      [...isDestinationTranslated(true), ...addressesAreIn(overlaySets.hairpin.name), ...masquerade()],
-      [...interfaceIs('outputName', UPLINK_IN_NETWORK), ...masquerade()],
-    ],
-  },
-];
-
-/** The table of every overlay network's namespace. */
-export const overlayRules = planRuleset(OVERLAY_TABLE, overlaySets, networkChains);
+/** The table of every overlay network's namespace, for each of its families. */
+export const overlayRules = {
+  ipv4: planRuleset(OVERLAY_TABLE, overlaySets, networkChains('ipv4'), 'ipv4'),
+  ipv6: planRuleset(OVERLAY_TABLE, overlaySets, networkChains('ipv6'), 'ipv6'),
+} as const satisfies Record<IpFamily, Ruleset<keyof typeof overlaySets>>;
 
 export function overlayHostTable(engineId: string): string {
   return `tsswarm_overlay_${engineId}`;
@@ -110,12 +142,16 @@ export const hostSets = {
   publishedAt: { name: 'published_at', key: 'addressProtocolPort', value: 'addressPort' },
 } as const satisfies Record<string, SetOptions>;
 
-/** The host's table for all overlay networks. */
-export function overlayHostRules(table: string, dataPathPort: number): Ruleset<keyof typeof hostSets> {
-  return planRuleset(table, hostSets, hostChains(dataPathPort));
+/** The host's table for all overlay networks, of one family. */
+export function overlayHostRules(
+  table: string,
+  dataPathPort: number,
+  family: IpFamily,
+): Ruleset<keyof typeof hostSets> {
+  return planRuleset(table, hostSets, hostChains(dataPathPort, family), family);
 }
 
-function hostChains(dataPathPort: number): Chain[] {
+function hostChains(dataPathPort: number, family: IpFamily): Chain[] {
   // Without it, each connection inside an overlay would be tracked once more as a UDP flow of the host.
   const untracked: Rule = [
     ...protocolIs(protocolNumbers.udp),
@@ -125,9 +161,25 @@ function hostChains(dataPathPort: number): Chain[] {
   const fromUplink = interfaceIsIn('input', hostSets.uplinks.name);
   const toUplink = interfaceIsIn('output', hostSets.uplinks.name);
   const publish: Rule[] = [
-    translateByAddressAndPort(hostSets.publishedAt.name),
-    [...destinationIsLocal(), ...translateByPort(hostSets.published.name)],
+    translateByAddressAndPort(hostSets.publishedAt.name, family),
+    [...destinationIsLocal(), ...translateByPort(hostSets.published.name, family)],
   ];
+  const wayOut: Rule = [
+    ...fromUplink,
+    ...interfaceIsIn('output', hostSets.uplinks.name, false),
+    ...masquerade(),
+  ];
+  const sharedChains: Chain[] = [
+    { name: 'publish', base: { type: 'nat', hook: 'prerouting', priority: -105 }, rules: publish },
+    { name: 'publish_local', base: { type: 'nat', hook: 'output', priority: -105 }, rules: publish },
+    hostIsolation(toUplink, fromUplink),
+  ];
+  if (family === 'ipv6') {
+    // Nodes send to each other by IPv4, and ::1 is not translated.
+    const rules = [[...fromUplink, ...toUplink, ...masquerade()], wayOut];
+    const base = { type: 'nat', hook: 'postrouting', priority: 95 } as const;
+    return [...sharedChains, { name: 'masquerade', base, rules }];
+  }
   return [
     {
       // route_localnet, which lets 127.0.0.1 be translated, would also let a network reach the host's loopback.
@@ -140,9 +192,7 @@ function hostChains(dataPathPort: number): Chain[] {
       base: { type: 'filter', hook: 'output', priority: -300 },
       rules: [untracked],
     },
-    { name: 'publish', base: { type: 'nat', hook: 'prerouting', priority: -105 }, rules: publish },
-    { name: 'publish_local', base: { type: 'nat', hook: 'output', priority: -105 }, rules: publish },
-    hostIsolation(toUplink, fromUplink),
+    ...sharedChains,
     {
       name: 'masquerade',
       base: { type: 'nat', hook: 'postrouting', priority: 95 },
@@ -150,7 +200,7 @@ function hostChains(dataPathPort: number): Chain[] {
         // Users of a published port on this node: on another one such an address would be somebody else.
         [...toUplink, ...loopbackIs('source'), ...masquerade()],
         [...toUplink, ...sourceIsLinkLocal(), ...masquerade()],
-        [...fromUplink, ...interfaceIsIn('output', hostSets.uplinks.name, false), ...masquerade()],
+        wayOut,
       ],
     },
   ];

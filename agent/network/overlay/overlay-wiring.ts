@@ -3,10 +3,12 @@
 //   container: eth0 ── veth ── v1000 :network namespace: vx0 ── UDP of the host ── other nodes
 //                                                   up0 ── veth ── tsu-… :host, unless the network is internal
 //
-// Routed like the node-local network: a /32 route for each container, here over its link, elsewhere over the VXLAN to
-// its node. Neighbours and forwarding entries are set for each node; nothing is asked for, learned or flooded.
+// Routed like the node-local network: a route for each address of a container, here over its link, elsewhere over the VXLAN
+// to its node. Neighbours and forwarding entries are set for each node; nothing is asked for, learned or flooded.
 
-import { closeSync, openSync } from 'node:fs';
+import { closeSync, existsSync, openSync } from 'node:fs';
+import { assert } from '../../../core/assert.ts';
+import { ipFamilies } from '../../linux/ip-family.ts';
 import { SystemCallError } from '../../linux/libc.ts';
 import {
   createNamespace,
@@ -27,25 +29,16 @@ import {
   deleteRoute,
   disableLinkLocalAddress,
   type Link,
-  listIpv4Addresses,
+  listAddresses,
   listLinks,
   routeLoopbackAddresses,
   setLinkAlias,
   setLinkUp,
 } from '../../linux/rtnetlink.ts';
 import { writeNetworkSetting } from '../../linux/sysctl.ts';
-import {
-  addForwardingEntry,
-  createVxlan,
-  decodeVxlan,
-  deleteForwardingEntry,
-  type ForwardingEntry,
-  type Vxlan,
-} from '../../linux/vxlan.ts';
-import { usedPrefixes } from '../host-survey.ts';
-import { formatIpv4, ipv4Bytes, ipv4Number, type Prefix } from '../ipv4.ts';
-import { UPLINK_IN_NETWORK } from '../rulesets.ts';
-import { planLink } from '../subnet-choice.ts';
+import { createVxlan, decodeVxlan, deleteForwardingEntry, type Vxlan } from '../../linux/vxlan.ts';
+import { bytesOf, familyNamed, familyOf, valueBytes } from '../ip-bytes.ts';
+import { ipv4Bytes } from '../ipv4.ts';
 import {
   containerMac,
   containerSettings,
@@ -55,58 +48,41 @@ import {
   ignoringErrno,
   LOOPBACK_INDEX,
   linksOf,
-  NO_ADDRESS,
   removeLink,
   routeAnswers,
   UNREACHABLE_METRIC,
   writeNetworkSettings,
 } from '../wiring.ts';
+import { addressesOf, formatAlias, type LocalEndpoint } from './local-endpoint.ts';
+import { forwardingEntryOf, nodeHop, nodeMac, nodeMessages, VXLAN_INDEX } from './node-entries.ts';
+import {
+  familiesOf,
+  familyOfSubnet,
+  type LayoutSubnet,
+  type OverlayLayout,
+  subnetWith,
+} from './overlay-layout.ts';
 import { resolverRuleset } from './overlay-rulesets.ts';
-
-export interface OverlayLayout {
-  readonly namespacePath: string;
-  /** The host's end of the way out; undefined for internal networks. */
-  readonly uplinkName: string | undefined;
-  readonly isIngress: boolean;
-  readonly vni: number;
-  readonly subnet: Prefix;
-  readonly gateway: number;
-  readonly mtu: number;
-  /** The node's address and port between nodes. */
-  readonly dataPathAddress: number;
-  readonly dataPathPort: number;
-}
-
-/** A container's end, as the kernel keeps it: in the alias of its link. */
-export interface LocalEndpoint {
-  readonly id: string;
-  readonly address: number;
-  readonly isDefaultRoute: boolean;
-  readonly namespacePath: string;
-}
+import { Uplink } from './uplink.ts';
 
 export type EndpointLink = Pick<Link, 'index' | 'name'>;
 
 export const VXLAN_LINK = 'vx0';
-export const VXLAN_INDEX = 100;
 export const ENDPOINT_LINK_PATTERN = /^v\d+$/;
 const FIRST_ENDPOINT_INDEX = 1000;
-/** Who answers of the routing mesh are routed to, before they get their node's MAC address: "IPv4 dummy address" (RFC 7600). */
-export const RETURN_HOP = Buffer.from([192, 0, 0, 8]);
-const UPLINK_PREFIX_LENGTH = 31;
 const ESRCH = 3;
 const ENOENT = 2;
 const ENODEV = 19;
 const EEXIST = 17;
 const EBUSY = 16;
-const ALIAS_BYTES_MAX = 255;
 
 export class OverlayWiring implements Disposable {
   readonly routes: NetlinkSocket;
   readonly tables: NetlinkSocket;
   readonly #hostRoutes: NetlinkSocket;
-  readonly #layout: OverlayLayout;
-  #uplinkAddress: Buffer | undefined;
+  #layout: OverlayLayout;
+  /** undefined for internal networks. */
+  readonly uplink: Uplink | undefined;
   #nextIndex = FIRST_ENDPOINT_INDEX;
 
   /** Makes the namespace when it is not there. */
@@ -121,6 +97,9 @@ export class OverlayWiring implements Disposable {
       new NetlinkSocket(netlinkProtocols.route),
       new NetlinkSocket(netlinkProtocols.netfilter),
     ]);
+    const { uplinkName: name } = layout;
+    const { routes } = this;
+    if (name !== undefined) this.uplink = new Uplink({ name, layout, hostRoutes: this.#hostRoutes, routes });
     for (const { index } of this.endpointLinks()) this.#nextIndex = Math.max(this.#nextIndex, index + 1);
   }
 
@@ -129,26 +108,50 @@ export class OverlayWiring implements Disposable {
    * of this number; a busy port is EADDRINUSE.
    */
   configure(): boolean {
-    const { namespacePath, gateway, subnet, uplinkName } = this.#layout;
-    withinNamespace(namespacePath, writeNetworkSettings);
+    const { namespacePath } = this.#layout;
+    const families = familiesOf(this.#layout);
+    withinNamespace(namespacePath, () => {
+      writeNetworkSettings();
+      if (families.includes('ipv6'))
+        for (const [name, value] of ipv6Settings) writeNetworkSetting(name, value);
+    });
     if (!this.#ensureVxlan()) return false;
     withinNamespace(namespacePath, () => writeNetworkSetting(`ipv4/conf/${VXLAN_LINK}/rp_filter`, 0));
     this.routes.execute([
       setLinkUp(LOOPBACK_INDEX, true),
-      addAddress({ linkIndex: LOOPBACK_INDEX, address: ipv4Bytes(gateway), prefixLength: 32 }),
-      // Without it, packets to addresses that no container has would leave through the default route.
-      addRoute({
-        type: 'unreachable',
-        destination: ipv4Bytes(subnet.base),
-        prefixLength: subnet.length,
-        metric: UNREACHABLE_METRIC,
-      }),
+      ...this.#layout.subnets.flatMap(subnetMessages),
       disableLinkLocalAddress(VXLAN_INDEX),
       // EADDRINUSE when a process of the host has the port.
       setLinkUp(VXLAN_INDEX, true),
     ]);
-    if (uplinkName !== undefined) this.#configureUplink(uplinkName);
+    this.uplink?.configure();
     return true;
+  }
+
+  /** Takes over other subnets, which hold those that there are, for the containers with these endpoints as well. */
+  widen(layout: OverlayLayout, endpoints: readonly LocalEndpoint[]): void {
+    const replaced = this.#layout.subnets.filter(
+      (subnet) => !layout.subnets.some((other) => isSamePrefix(subnet, other)),
+    );
+    this.#layout = layout;
+    this.routes.execute(layout.subnets.flatMap(subnetMessages));
+    // What a container is told of late goes nowhere meanwhile: its own network's end knows already.
+    for (const endpoint of endpoints) this.routeSubnets(endpoint, replaced);
+    for (const subnet of replaced) this.#unrouteSubnet(this.routes, subnet);
+  }
+
+  /** In the namespace of a container that is attached: routes to all subnets, and no more to those that were replaced. */
+  routeSubnets(endpoint: LocalEndpoint, replaced: readonly LayoutSubnet[] = []): void {
+    using routes = withinNamespace(endpoint.namespacePath, () => new NetlinkSocket(netlinkProtocols.route));
+    const address = bytesOf(endpoint.address);
+    const own = routes
+      .dump(listAddresses('ipv4'))
+      .map(({ body }) => decodeAddress(body))
+      .find((each) => each.address.equals(address));
+    // Its program may have taken it away.
+    if (own === undefined) return;
+    routes.execute(this.#subnetRoutes(endpoint, own.linkIndex));
+    for (const subnet of replaced) this.#unrouteSubnet(routes, subnet);
   }
 
   /** To be called when the network's table is loaded: only then does the kernel surely track connections. */
@@ -157,11 +160,6 @@ export class OverlayWiring implements Disposable {
     withinNamespace(this.#layout.namespacePath, () =>
       writeNetworkSetting('netfilter/nf_conntrack_tcp_be_liberal', 1),
     );
-  }
-
-  /** The network's end of the way out, when there is one and it is configured. */
-  get uplinkAddress(): Buffer | undefined {
-    return this.#uplinkAddress;
   }
 
   links(): Link[] {
@@ -178,6 +176,7 @@ export class OverlayWiring implements Disposable {
     const namespaceFd = openSync(endpoint.namespacePath, 'r');
     const [containerRoutes, containerTables] = withinNamespace(endpoint.namespacePath, () => {
       for (const [name, value] of containerSettings) writeNetworkSetting(name, value);
+      if (endpoint.ipv6Address !== undefined) writeNetworkSetting(...ipv6IsOn);
       return [new NetlinkSocket(netlinkProtocols.route), new NetlinkSocket(netlinkProtocols.netfilter)];
     });
     try {
@@ -185,14 +184,8 @@ export class OverlayWiring implements Disposable {
       const index = this.#createEndpointLink(endpoint, number, namespaceFd);
       try {
         containerRoutes.execute(this.#containerMessages(endpoint, number));
-        if (this.#layout.uplinkName !== undefined && !endpoint.isDefaultRoute) {
-          routeAnswers(containerRoutes, number, {
-            address: ipv4Bytes(endpoint.address),
-            gateway: ipv4Bytes(this.#layout.gateway),
-            udpPorts: this.#layout.isIngress ? 'all' : [],
-          });
-        }
-        this.#writeResolver(containerTables, number === 0);
+        if (this.#layout.uplinkName !== undefined) this.#routeAnswers(containerRoutes, endpoint, number);
+        this.#writeResolver(containerTables, endpoint, number === 0);
         this.#routeTo(endpoint, index);
       } catch (error) {
         removeLink(this.routes, linkNameOf(index));
@@ -207,39 +200,45 @@ export class OverlayWiring implements Disposable {
   }
 
   /** The link itself goes with the container's namespace, in bulk: deleting it here would take 12–27 ms. */
-  unwire(link: EndpointLink, address: number): void {
+  unwire(link: EndpointLink, endpoint: LocalEndpoint): void {
     ignoringErrno(ENODEV, () =>
       this.routes.execute([setLinkAlias(link.index, ''), setLinkUp(link.index, false)]),
     );
-    this.unroute(formatIpv4(address));
+    for (const address of addressesOf(endpoint)) this.unroute(address);
   }
 
   unroute(address: string): void {
-    ignoringErrno(ESRCH, () => this.routes.execute([deleteRoute(bytesOf(address), 32)]));
+    const { hostPrefixLength } = ipFamilies[familyOf(address)];
+    ignoringErrno(ESRCH, () => this.routes.execute([deleteRoute(bytesOf(address), hostPrefixLength)]));
   }
 
   addRemotes(routes: readonly (readonly [address: string, nodeAddress: string])[]): void {
     this.routes.execute(
-      routes.map(([address, nodeAddress]) =>
-        addRoute({
+      routes.map(([address, nodeAddress]) => {
+        const family = familyOf(address);
+        return addRoute({
           destination: bytesOf(address),
-          prefixLength: 32,
+          prefixLength: ipFamilies[family].hostPrefixLength,
           linkIndex: VXLAN_INDEX,
-          gateway: bytesOf(nodeAddress),
+          gateway: nodeHop(bytesOf(nodeAddress), family),
           onlink: true,
-        }),
-      ),
+        });
+      }),
     );
   }
 
   addNodes(addresses: readonly string[]): void {
-    this.routes.execute(addresses.flatMap(nodeMessages));
+    const families = familiesOf(this.#layout);
+    this.routes.execute(addresses.flatMap((address) => nodeMessages(address, families)));
   }
 
   removeNodes(addresses: readonly string[]): void {
     for (const address of addresses) {
       const entry = forwardingEntryOf(address);
-      ignoringErrno(ENOENT, () => this.routes.execute([deleteNeighbour(VXLAN_INDEX, entry.destination)]));
+      for (const family of familiesOf(this.#layout)) {
+        const hop = nodeHop(entry.destination, family);
+        ignoringErrno(ENOENT, () => this.routes.execute([deleteNeighbour(VXLAN_INDEX, hop)]));
+      }
       ignoringErrno(ENOENT, () => this.routes.execute([deleteForwardingEntry(entry)]));
     }
   }
@@ -281,67 +280,9 @@ export class OverlayWiring implements Disposable {
     }
   }
 
-  #configureUplink(name: string): void {
-    const [uplink, inNetwork] = this.#ensureUplink(name);
-    const link = this.#uplinkAddresses(name, uplink);
-    this.#uplinkAddress = ipv4Bytes(link.base + 1);
-    this.#hostRoutes.execute([
-      disableLinkLocalAddress(uplink),
-      // Published ports have 127.0.0.1 as well.
-      ...(this.#layout.isIngress ? [routeLoopbackAddresses(uplink)] : []),
-      addAddress({
-        linkIndex: uplink,
-        address: ipv4Bytes(link.base),
-        prefixLength: UPLINK_PREFIX_LENGTH,
-      }),
-      setLinkUp(uplink, true),
-    ]);
-    this.routes.execute([
-      addAddress({
-        linkIndex: inNetwork,
-        address: this.#uplinkAddress,
-        prefixLength: UPLINK_PREFIX_LENGTH,
-      }),
-      disableLinkLocalAddress(inNetwork),
-      setLinkUp(inNetwork, true),
-      addRoute({ destination: NO_ADDRESS, prefixLength: 0, gateway: ipv4Bytes(link.base) }),
-    ]);
-    // Strict source checks would drop what comes from beyond the uplink.
-    withinNamespace(this.#layout.namespacePath, () =>
-      writeNetworkSetting(`ipv4/conf/${UPLINK_IN_NETWORK}/rp_filter`, 0),
-    );
-  }
-
-  /** The indexes of the host's end and the network's. One end alone belongs to an earlier namespace of the network. */
-  #ensureUplink(name: string): [host: number, network: number] {
-    const atHost = linksOf(this.#hostRoutes).find((link) => link.name === name);
-    const inNetwork = this.links().find((link) => link.name === UPLINK_IN_NETWORK);
-    if (atHost !== undefined && inNetwork !== undefined) return [atHost.index, inNetwork.index];
-    if (atHost !== undefined) removeLink(this.#hostRoutes, name);
-    if (inNetwork !== undefined) removeLink(this.routes, UPLINK_IN_NETWORK);
-    const namespaceFd = openSync(this.#layout.namespacePath, 'r');
-    try {
-      const peer = { name: UPLINK_IN_NETWORK, namespaceFd };
-      this.#hostRoutes.execute([createVeth({ name, mtu: this.#layout.mtu, peer })]);
-    } finally {
-      closeSync(namespaceFd);
-    }
-    return this.#ensureUplink(name);
-  }
-
-  /** What the link has, or a free /31. */
-  #uplinkAddresses(name: string, index: number): Prefix {
-    const existing = this.#hostRoutes
-      .dump(listIpv4Addresses)
-      .map((reply) => decodeAddress(reply.body))
-      .find((address) => address.linkIndex === index && address.prefixLength === UPLINK_PREFIX_LENGTH);
-    if (existing !== undefined) return { base: ipv4Number(existing.address), length: UPLINK_PREFIX_LENGTH };
-    return planLink(name, usedPrefixes(this.#hostRoutes));
-  }
-
   /** The index of the network's end. Numbers go up: a link that is gone keeps its own until the kernel has freed it. */
   #createEndpointLink(endpoint: LocalEndpoint, number: number, namespaceFd: number): number {
-    const macAddress = containerMac(ipv4Bytes(endpoint.address));
+    const macAddress = containerMac(bytesOf(endpoint.address));
     for (;;) {
       const index = this.#nextIndex++;
       const peer = { name: `eth${number}`, index: FIRST_CONTAINER_INDEX + number, macAddress, namespaceFd };
@@ -357,8 +298,8 @@ export class OverlayWiring implements Disposable {
   }
 
   /** A container asks the network of its first link; what is there before that one is left of an earlier attempt. */
-  #writeResolver(containerTables: NetlinkSocket, isFirst: boolean): void {
-    const gateway = ipv4Bytes(this.#layout.gateway);
+  #writeResolver(containerTables: NetlinkSocket, endpoint: LocalEndpoint, isFirst: boolean): void {
+    const gateway = this.#gatewayOf(endpoint.address);
     try {
       containerTables.executeBatch(resolverRuleset(gateway, 'create'));
     } catch (error) {
@@ -367,45 +308,85 @@ export class OverlayWiring implements Disposable {
     }
   }
 
+  /** Of the container's subnet of that family. */
+  #gatewayOf(address: string): Buffer {
+    const subnet = subnetWith(this.#layout.subnets, address);
+    assert(subnet !== undefined, `${address} is in no subnet of its network`);
+    return bytesOf(subnet.gateway);
+  }
+
   #containerMessages(endpoint: LocalEndpoint, number: number): NetlinkMessage[] {
     const linkIndex = FIRST_CONTAINER_INDEX + number;
-    const gateway = ipv4Bytes(this.#layout.gateway);
-    const { subnet, uplinkName } = this.#layout;
-    const over = { linkIndex, gateway, onlink: true };
-    const messages = [
+    const { uplinkName } = this.#layout;
+    const leadsOut = endpoint.isDefaultRoute && uplinkName !== undefined;
+    return [
       setLinkUp(LOOPBACK_INDEX, true),
       disableLinkLocalAddress(linkIndex),
-      addAddress({
-        linkIndex,
-        address: ipv4Bytes(endpoint.address),
-        prefixLength: subnet.length,
-        withoutPrefixRoute: true,
+      ...addressesOf(endpoint).map((address) => {
+        const prefixLength = subnetWith(this.#layout.subnets, address)?.prefix.length ?? 0;
+        return addAddress({ linkIndex, address: bytesOf(address), prefixLength, withoutPrefixRoute: true });
       }),
       routeLoopbackAddresses(linkIndex),
       setLinkUp(linkIndex, true),
-      addPermanentNeighbour({ linkIndex, address: gateway, macAddress: GATEWAY_MAC }),
-      addRoute({ destination: ipv4Bytes(subnet.base), prefixLength: subnet.length, ...over }),
+      ...addressesOf(endpoint).map((address) =>
+        addPermanentNeighbour({ linkIndex, address: this.#gatewayOf(address), macAddress: GATEWAY_MAC }),
+      ),
+      ...this.#subnetRoutes(endpoint, linkIndex),
+      ...(leadsOut ? addressesOf(endpoint) : []).map((address) => {
+        const gateway = this.#gatewayOf(address);
+        const destination = Buffer.alloc(gateway.length);
+        return addRoute({ destination, prefixLength: 0, linkIndex, gateway, onlink: true });
+      }),
     ];
-    if (endpoint.isDefaultRoute && uplinkName !== undefined) {
-      messages.push(addRoute({ destination: NO_ADDRESS, prefixLength: 0, ...over }));
+  }
+
+  /** In a container: all subnets of the families that it has, by its own gateway of each family. */
+  #subnetRoutes(endpoint: LocalEndpoint, linkIndex: number): NetlinkMessage[] {
+    return addressesOf(endpoint).flatMap((address) => {
+      const over = { linkIndex, gateway: this.#gatewayOf(address), onlink: true };
+      return this.#layout.subnets
+        .filter((subnet) => familyOfSubnet(subnet) === familyOf(address))
+        .map((subnet) => addRoute({ ...routeOf(subnet), ...over }));
+    });
+  }
+
+  #unrouteSubnet(routes: NetlinkSocket, subnet: LayoutSubnet): void {
+    const { destination, prefixLength } = routeOf(subnet);
+    ignoringErrno(ESRCH, () => routes.execute([deleteRoute(destination, prefixLength)]));
+  }
+
+  /** In a container: who asked by this link is answered by it. */
+  #routeAnswers(containerRoutes: NetlinkSocket, endpoint: LocalEndpoint, number: number): void {
+    for (const address of addressesOf(endpoint)) {
+      routeAnswers(containerRoutes, number, {
+        address: bytesOf(address),
+        gateway: this.#gatewayOf(address),
+        inMainTable: endpoint.isDefaultRoute,
+        udpPorts: this.#layout.isIngress ? 'all' : [],
+      });
     }
-    return messages;
   }
 
   /** The alias comes last: it says that the endpoint is complete. */
   #routeTo(endpoint: LocalEndpoint, index: number): void {
-    const address = ipv4Bytes(endpoint.address);
-    this.routes.execute([...endpointMessages(index, address), setLinkAlias(index, formatAlias(endpoint))]);
+    this.routes.execute([...endpointMessages(index, endpoint), setLinkAlias(index, formatAlias(endpoint))]);
   }
 }
 
 /** What the network's side of an endpoint has to have; repeating it repairs. */
-export function endpointMessages(index: number, address: Buffer): NetlinkMessage[] {
+export function endpointMessages(index: number, endpoint: LocalEndpoint): NetlinkMessage[] {
+  const macAddress = containerMac(bytesOf(endpoint.address));
   return [
     disableLinkLocalAddress(index),
     setLinkUp(index, true),
-    addPermanentNeighbour({ linkIndex: index, address, macAddress: containerMac(address) }),
-    addRoute({ destination: address, prefixLength: 32, linkIndex: index }),
+    ...addressesOf(endpoint).flatMap((text) => {
+      const address = bytesOf(text);
+      const { hostPrefixLength } = ipFamilies[familyOf(text)];
+      return [
+        addPermanentNeighbour({ linkIndex: index, address, macAddress }),
+        addRoute({ destination: address, prefixLength: hostPrefixLength, linkIndex: index }),
+      ];
+    }),
   ];
 }
 
@@ -415,47 +396,46 @@ export function vxlanOf(routes: NetlinkSocket): Vxlan | undefined {
   return reply === undefined ? undefined : decodeVxlan(reply.body);
 }
 
-/** The MAC address of a node's VXLAN links. Nobody needs to tell it: it follows from the address. */
-export function nodeMac(address: Buffer): Buffer {
-  return Buffer.concat([Buffer.from([0x02, 0x54]), address]);
+/** False where the kernel was started without IPv6. */
+export function isIpv6InKernel(): boolean {
+  return existsSync('/proc/sys/net/ipv6');
 }
 
-export function isAliasTooLong(endpoint: LocalEndpoint): boolean {
-  return Buffer.byteLength(formatAlias(endpoint)) > ALIAS_BYTES_MAX;
+const ipv6IsOn = ['ipv6/conf/all/disable_ipv6', '0'] as const;
+/** Of a network's namespace, where the network has IPv6. */
+export const ipv6Settings: readonly (readonly [name: string, value: string])[] = [
+  ipv6IsOn,
+  ['ipv6/conf/all/forwarding', '1'],
+];
+
+/** In the network's namespace. */
+function subnetMessages(subnet: LayoutSubnet): NetlinkMessage[] {
+  const gateway = bytesOf(subnet.gateway);
+  const { hostPrefixLength } = ipFamilies[familyOfSubnet(subnet)];
+  return [
+    addAddress({
+      linkIndex: LOOPBACK_INDEX,
+      address: gateway,
+      prefixLength: hostPrefixLength,
+      withoutPrefixRoute: true,
+    }),
+    // Without it, packets to addresses that no container has would leave through the default route.
+    addRoute({ type: 'unreachable', ...routeOf(subnet), metric: UNREACHABLE_METRIC }),
+  ];
 }
 
-const DEFAULT_ROUTE = 'default';
-const NO_DEFAULT_ROUTE = 'subnet';
-
-function formatAlias(endpoint: LocalEndpoint): string {
-  const way = endpoint.isDefaultRoute ? DEFAULT_ROUTE : NO_DEFAULT_ROUTE;
-  return `${endpoint.id} ${formatIpv4(endpoint.address)} ${way} ${endpoint.namespacePath}`;
+function routeOf({ prefix }: LayoutSubnet): { destination: Buffer; prefixLength: number } {
+  return { destination: valueBytes(prefix.base, familyNamed(prefix.family)), prefixLength: prefix.length };
 }
 
-/** undefined for a link that is half made or half gone. */
-export function parseAlias(alias: string): LocalEndpoint | undefined {
-  const [, id = '', address = '', way, namespacePath = ''] = /^(\S+) (\S+) (\S+) (.+)$/.exec(alias) ?? [];
-  if (id === '') return undefined;
-  const addressNumber = ipv4Number(bytesOf(address));
-  return { id, address: addressNumber, isDefaultRoute: way === DEFAULT_ROUTE, namespacePath };
+function isSamePrefix(one: LayoutSubnet, other: LayoutSubnet): boolean {
+  return (
+    one.prefix.family === other.prefix.family &&
+    one.prefix.base === other.prefix.base &&
+    one.prefix.length === other.prefix.length
+  );
 }
 
 function linkNameOf(index: number): string {
   return `v${index}`;
-}
-
-function nodeMessages(address: string): NetlinkMessage[] {
-  const entry = forwardingEntryOf(address);
-  const { linkIndex, macAddress, destination } = entry;
-  return [addPermanentNeighbour({ linkIndex, address: destination, macAddress }), addForwardingEntry(entry)];
-}
-
-function forwardingEntryOf(nodeAddress: string): ForwardingEntry {
-  const destination = bytesOf(nodeAddress);
-  return { linkIndex: VXLAN_INDEX, macAddress: nodeMac(destination), destination };
-}
-
-/** Of an address that has been checked. */
-export function bytesOf(address: string): Buffer {
-  return Buffer.from(address.split('.').map(Number));
 }

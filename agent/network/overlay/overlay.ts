@@ -3,15 +3,20 @@
 
 import type { PortProtocol } from '../../../core/generated/objects.ts';
 
+export interface OverlaySubnet {
+  /** "10.0.1.0/24", "fd00:1::/64" */
+  readonly subnet: string;
+  /** The same on every node: an address of the subnet that no container has. */
+  readonly gateway: string;
+}
+
 export interface OverlayNetwork {
   /** Unique among the networks of the node; also a file name. */
   readonly id: string;
   /** The VXLAN network identifier, 1 to 2²⁴ − 1; the same on every node. */
   readonly vni: number;
-  /** "10.0.1.0/24" */
-  readonly subnet: string;
-  /** The same on every node: an address of the subnet that no container has. */
-  readonly gateway: string;
+  /** At least one of IPv4. Later ones may be added, and one replaced by one that is wider with the same gateway. */
+  readonly subnets: readonly OverlaySubnet[];
   /** No way out, and no names but its own. */
   readonly isInternal: boolean;
   /**
@@ -27,7 +32,10 @@ export interface OverlayEndpoint {
   /** Unique on the node, without blanks. */
   readonly id: string;
   readonly networkId: string;
+  /** Of IPv4. */
   readonly address: string;
+  /** Of a network that has IPv6: as RFC 5952 writes it, like all addresses here. */
+  readonly ipv6Address?: string;
   /** Pinned by the caller, who unpins it after `detach`: that frees the links inside. */
   readonly namespacePath: string;
   /**
@@ -135,6 +143,7 @@ export interface Drift {
   readonly what:
     | 'node'
     | 'route'
+    | 'gateway'
     | 'endpoint'
     | 'link'
     | 'service'
@@ -158,7 +167,10 @@ export interface NetworkInventory {
 }
 
 export interface Overlay extends AsyncDisposable {
-  /** The network's namespace, VXLAN, rules and name server. To be called again after a restart of the process. */
+  /**
+   * The network's namespace, VXLAN, rules and name server. To be called again after a restart of the process, and when it
+   * gets more or wider subnets: containers that are there reach them, and their connections go on.
+   */
   ensure(network: OverlayNetwork): Promise<void>;
   /** Takes everything of it off the machine; unknown ids are fine. */
   remove(networkId: string): Promise<void>;

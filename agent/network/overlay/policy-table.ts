@@ -8,6 +8,7 @@
 // node of either end: both refuse alike.
 
 import { isDeepStrictEqual } from 'node:util';
+import type { IpFamily } from '../../linux/ip-family.ts';
 import { uint32 } from '../../linux/netlink.ts';
 import type { NetlinkSocket } from '../../linux/netlink-socket.ts';
 import { accept, deleteTable, interfaceIs, isEstablishedOrRelated } from '../../linux/nftables.ts';
@@ -20,12 +21,13 @@ import {
   type SetElement,
   type SetOptions,
 } from '../../linux/nftables-maps.ts';
+import type { Chain } from '../chains.ts';
+import { bytesOf, familyOf } from '../ip-bytes.ts';
 import { protocolNumbers } from '../port-holder.ts';
 import { UPLINK_IN_NETWORK } from '../rulesets.ts';
 import { ignoringErrno } from '../wiring.ts';
 import type { Drift, NetworkPolicy } from './overlay.ts';
-import { bytesOf } from './overlay-wiring.ts';
-import { type Elements, planRuleset, readRuleset, rulesetMessages } from './ruleset.ts';
+import { type Elements, planRuleset, type Ruleset, readRuleset, rulesetMessages } from './ruleset.ts';
 
 const POLICY_TABLE = 'tsswarm_policy';
 const ENOENT = 2;
@@ -36,36 +38,46 @@ const policySets = {
   allowAny: { name: 'allow_any', key: 'markPair' },
 } as const satisfies Record<string, SetOptions>;
 
-const policyRules = planRuleset(POLICY_TABLE, policySets, [
-  {
+function policyRulesOf(family: IpFamily): Ruleset<keyof typeof policySets> {
+  const { member, allow, allowAny } = policySets;
+  const chain: Chain = {
     name: 'policy',
     base: { type: 'filter', hook: 'forward', priority: 20 },
     rules: [
       [...isEstablishedOrRelated(true), ...accept()],
       [...interfaceIs('inputName', UPLINK_IN_NETWORK), ...accept()],
       [...interfaceIs('outputName', UPLINK_IN_NETWORK), ...accept()],
-      [...groupsAreIn(policySets.member.name, policySets.allowAny.name), ...accept()],
-      [...groupsAndPortAreIn(policySets.member.name, policySets.allow.name), ...accept()],
-      [...protocolIs(protocolNumbers.tcp), ...reject('reset')],
-      reject('unreachable'),
+      [...groupsAreIn(member.name, allowAny.name, family), ...accept()],
+      [...groupsAndPortAreIn(member.name, allow.name, family), ...accept()],
+      [...protocolIs(protocolNumbers.tcp), ...reject('reset', family)],
+      reject('unreachable', family),
     ],
-  },
-]);
+  };
+  return planRuleset(POLICY_TABLE, policySets, [chain], family);
+}
+
+const policyRules = {
+  ipv4: policyRulesOf('ipv4'),
+  ipv6: policyRulesOf('ipv6'),
+} as const satisfies Record<IpFamily, Ruleset<keyof typeof policySets>>;
 
 type PolicyElements = Elements<keyof typeof policySets>;
 
+/** Of one family of the network. */
 export class PolicyTable {
   readonly #tables: NetlinkSocket;
+  readonly #family: IpFamily;
   #applied: PolicyElements | undefined;
   /** Until the first `apply` the table of an earlier process stays as it is. */
   #isKnown = false;
 
-  constructor(tables: NetlinkSocket) {
+  constructor(tables: NetlinkSocket, family: IpFamily) {
     this.#tables = tables;
+    this.#family = family;
   }
 
   apply(policy: NetworkPolicy | undefined): void {
-    const wanted = policy && elementsOf(policy);
+    const wanted = policy && elementsOf(policy, this.#family);
     if (this.#isKnown && isDeepStrictEqual(wanted, this.#applied)) return;
     this.#applied = wanted;
     this.#isKnown = true;
@@ -74,7 +86,7 @@ export class PolicyTable {
 
   audit(): Drift[] {
     if (!this.#isKnown) return [];
-    const found = readRuleset(this.#tables, policyRules, (read) => ({
+    const found = readRuleset(this.#tables, policyRules[this.#family], (read) => ({
       member: read('member'),
       allow: read('allow'),
       allowAny: read('allowAny'),
@@ -86,19 +98,25 @@ export class PolicyTable {
   /** In one transaction: nobody slips through meanwhile. */
   repair(): void {
     if (!this.#isKnown) return;
-    if (this.#applied !== undefined) this.#tables.executeBatch(rulesetMessages(policyRules, this.#applied));
-    else ignoringErrno(ENOENT, () => this.#tables.executeBatch([deleteTable(POLICY_TABLE)]));
+    if (this.#applied !== undefined) {
+      this.#tables.executeBatch(rulesetMessages(policyRules[this.#family], this.#applied));
+    } else {
+      const remove = deleteTable(POLICY_TABLE, this.#family);
+      ignoringErrno(ENOENT, () => this.#tables.executeBatch([remove]));
+    }
   }
 }
 
-function elementsOf({ groups, allow }: NetworkPolicy): PolicyElements {
+function elementsOf({ groups, allow }: NetworkPolicy, family: IpFamily): PolicyElements {
   const numbers = new Map(groups.map(({ name }, index) => [name, index + 1]));
   const pairOf = (from: string, to: string) =>
     Buffer.concat([from, to].map((name) => uint32(numbers.get(name) ?? 0)));
   const known = allow.filter(({ from, to }) => numbers.has(from) && numbers.has(to));
   return {
     member: groups.flatMap(({ name, addresses }) =>
-      addresses.map((address) => ({ key: bytesOf(address), value: uint32(numbers.get(name) ?? 0) })),
+      addresses
+        .filter((address) => familyOf(address) === family)
+        .map((address) => ({ key: bytesOf(address), value: uint32(numbers.get(name) ?? 0) })),
     ),
     allow: distinct(
       known.flatMap(({ from, to, port }) =>
