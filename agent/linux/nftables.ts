@@ -305,11 +305,20 @@ export function destinationIsLocal(): Attribute[] {
 
 /** The packet's source is not behind the link that it came by: it is not the sender's own. */
 export function sourceIsForeign(): Attribute[] {
+  return noRouteBy(FIB_BY_SOURCE | FIB_BY_INPUT_LINK);
+}
+
+/** No route leads to the packet's destination, or one that refuses. */
+export function destinationIsUnknown(): Attribute[] {
+  return noRouteBy(FIB_BY_DESTINATION);
+}
+
+function noRouteBy(fields: number): Attribute[] {
   return [
     expression('fib', [
       [1, uint32BigEndian(FIRST_REGISTER)],
       [2, uint32BigEndian(FIB_RESULT_OUTPUT_LINK)],
-      [3, uint32BigEndian(FIB_BY_SOURCE | FIB_BY_INPUT_LINK)],
+      [3, uint32BigEndian(fields)],
     ]),
     compare(COMPARE_EQUAL, uint32(0)),
   ];

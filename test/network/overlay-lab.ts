@@ -16,6 +16,7 @@ import { CallableProgram, Program, run } from './lab.ts';
 
 /** On the wire, reached by the hosts and not by containers' addresses. */
 export const WIRE_ADDRESS = '192.0.2.254';
+export const WIRE_IPV6_ADDRESS = '2001:db8::254';
 /** Of a machine beyond a router of the wire. */
 export const FAR_CLIENT_ADDRESS = '203.0.113.9';
 const FAR_ROUTER_ADDRESS = '203.0.113.1';
@@ -62,6 +63,17 @@ export const ingress: OverlayNetwork = {
   vni: 0x100000,
   subnets: [{ subnet: '10.0.0.0/24', gateway: '10.0.0.1' }],
   isIngress: true,
+};
+
+/** With IPv6 as well. */
+export const dual: OverlayNetwork = {
+  ...net,
+  id: 'dual',
+  vni: 0x100003,
+  subnets: [
+    { subnet: '10.0.3.0/24', gateway: '10.0.3.1' },
+    { subnet: 'fd00:3::/64', gateway: 'fd00:3::1' },
+  ],
 };
 
 export class OverlayHost {
@@ -115,6 +127,13 @@ export class OverlayHost {
     await this.overlay.program.kill();
     this.overlay = new CallableProgram(this.#program());
     await this.ready();
+  }
+
+  /** Gives the host the IPv6 address 2001:db8::N. */
+  addIpv6(): string {
+    const address = `2001:db8::${this.address.split('.')[3]}`;
+    this.run(`ip address add ${address}/64 dev eth0 nodad`);
+    return address;
   }
 
   endpoint(networkId: string, address: string, changes: Partial<OverlayEndpoint> = {}): OverlayEndpoint {
@@ -174,6 +193,10 @@ export class Container {
     return this.endpoint.address;
   }
 
+  get ipv6Address(): string {
+    return this.endpoint.ipv6Address ?? '';
+  }
+
   /** "SERVER CLIENT" as the server sees it, or why there is no answer. */
   ask(protocol: 'tcp' | 'udp', host: string, port?: number): Promise<string> {
     return this.peer.call('ask', { protocol, host, port });
@@ -206,6 +229,7 @@ export class OverlayLab implements AsyncDisposable {
     this.wire('ip link set lo up');
     this.wire('ip link add wire type bridge');
     this.wire(`ip address add ${WIRE_ADDRESS}/24 dev wire`);
+    this.wire(`ip address add ${WIRE_IPV6_ADDRESS}/64 dev wire nodad`);
     this.wire('ip link set wire up');
     this.hosts = Array.from({ length: hosts }, (_, index) => new OverlayHost(this, this.#folder, index + 1));
   }
@@ -246,8 +270,8 @@ export class OverlayLab implements AsyncDisposable {
   }
 
   /** A callable program anywhere, that says it is `address`. */
-  async peer(namespacePath: string, address = ''): Promise<CallableProgram> {
-    const program = this.program(namespacePath, 'overlay-peer.ts', [address]);
+  async peer(namespacePath: string, address = '', ipv6Address = ''): Promise<CallableProgram> {
+    const program = this.program(namespacePath, 'overlay-peer.ts', [address, ipv6Address]);
     const first = await program.line();
     if (first !== 'ready') throw new Error(`overlay-peer.ts: ${first}`);
     return new CallableProgram(program);
@@ -272,7 +296,11 @@ export class OverlayLab implements AsyncDisposable {
   ): Promise<Container> {
     const endpoint = host.endpoint(networkId, address, changes);
     await host.overlay.call('attach', endpoint);
-    return new Container(host, endpoint, await this.peer(endpoint.namespacePath, address));
+    return new Container(
+      host,
+      endpoint,
+      await this.peer(endpoint.namespacePath, address, endpoint.ipv6Address),
+    );
   }
 
   /** Each host is told of the containers on the others. */
@@ -284,7 +312,10 @@ export class OverlayLab implements AsyncDisposable {
     for (const host of this.hosts) {
       const remotes = containers
         .filter((container) => container.host !== host)
-        .map((container) => ({ address: container.address, nodeAddress: container.host.address }));
+        .flatMap(({ endpoint: { address, ipv6Address }, host: { address: nodeAddress } }) => [
+          { address, nodeAddress },
+          ...(ipv6Address === undefined ? [] : [{ address: ipv6Address, nodeAddress }]),
+        ]);
       await host.apply(networkId, { remotes, ...state });
     }
   }

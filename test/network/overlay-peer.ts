@@ -1,10 +1,10 @@
 // A container's program in the tests of the overlay. It serves ports 80 and 81 on TCP and UDP, telling "SERVER CLIENT" addresses
-// to each connection and datagram and echoing what it gets, and answers calls: asks others the same. Its argument is the
-// address by which it calls itself to datagrams.
+// to each connection and datagram and echoing what it gets, and answers calls: asks others the same. Its arguments are the
+// addresses by which it calls itself to datagrams, of IPv4 and of IPv6.
 
 import { createSocket, type RemoteInfo } from 'node:dgram';
 import { Resolver } from 'node:dns/promises';
-import { createConnection, createServer, type Socket } from 'node:net';
+import { createConnection, createServer, isIPv6, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { setImmediate } from 'node:timers/promises';
 import { answerCalls } from './answer-calls.ts';
@@ -32,23 +32,34 @@ for (const port of [PORT, OTHER_PORT]) await serve(port);
 
 const connections = new Map<string, Socket>();
 const datagrams = createSocket('udp4');
+const ipv6Datagrams = createSocket('udp6');
 let ownPorts = 0;
 let isLoading = false;
 let report: Report = { requests: 0, failures: {}, servers: {} };
 let loading: Promise<void> | undefined;
 
-function serve(port: number): Promise<void> {
-  const own = createSocket('udp4');
-  own.on('message', (message, from) => {
-    const address = process.argv[2] || networkInterfaces()['eth0']?.[0]?.address;
-    own.send(`${address} ${from.address} ${message}`, from.port, from.address);
-  });
+async function serve(port: number): Promise<void> {
   const server = createServer((socket) => {
     socket.on('error', () => socket.destroy());
-    socket.write(`${socket.localAddress} ${socket.remoteAddress}\n`);
+    socket.write(`${plain(socket.localAddress)} ${plain(socket.remoteAddress)}\n`);
     socket.pipe(socket);
   });
-  return new Promise((resolve) => own.bind(port, () => server.listen(port, '0.0.0.0', resolve)));
+  await new Promise<void>((resolve) => server.listen(port, '::', resolve));
+  await serveDatagrams(port, 'udp4', process.argv[2] || networkInterfaces()['eth0']?.[0]?.address);
+  await serveDatagrams(port, 'udp6', process.argv[3]);
+}
+
+function serveDatagrams(port: number, type: 'udp4' | 'udp6', address: string | undefined): Promise<void> {
+  const own = createSocket({ type, ipv6Only: type === 'udp6' });
+  own.on('message', (message, from) => {
+    own.send(`${address} ${from.address} ${message}`, from.port, from.address);
+  });
+  return new Promise((resolve) => own.bind(port, resolve));
+}
+
+/** IPv4 addresses as they are, where a socket of both families has them in another form. */
+function plain(address = ''): string {
+  return address.replace(/^::ffff:/, '');
 }
 
 /** What comes first from the socket: a line, or why there is none. */
@@ -68,7 +79,7 @@ async function ask({ protocol, ...target }: Target & { protocol: 'tcp' | 'udp' }
     socket.destroy();
     return answer;
   }
-  return askByDatagram(createSocket('udp4'), target, true);
+  return askByDatagram(createSocket(isIPv6(target.host) ? 'udp6' : 'udp4'), target, true);
 }
 
 /** Of a socket of its own: were it chance, a question could belong to the flow of an earlier one. */
@@ -164,7 +175,7 @@ async function resolve({ name, type }: { name: string; type: string }): Promise<
 await answerCalls({
   ask,
   /** From one socket, so that all of them are one flow. */
-  askAgain: (target: Target) => askByDatagram(datagrams, target, false),
+  askAgain: (target: Target) => askByDatagram(isIPv6(target.host) ? ipv6Datagrams : datagrams, target, false),
   askAllFromOnePort,
   open,
   send,

@@ -36,7 +36,7 @@ async function everybodyReachesEverybody(): Promise<void> {
   for (const host of lab.hosts) assert.deepEqual(await host.overlay.call('audit', net.id), []);
 }
 
-async function addContainers(...addresses: readonly [string, string]): Promise<void> {
+async function addContainers(...addresses: readonly string[]): Promise<void> {
   for (const [index, address] of addresses.entries()) {
     later.push(await lab.container(lab.hosts[index]!, net.id, address));
   }
@@ -46,9 +46,9 @@ async function addContainers(...addresses: readonly [string, string]): Promise<v
 check('a subnet that is widened, and one that is added, leave connections alone', async () => {
   await first.peer.call('open', { name: 'kept', host: far.address });
 
-  for (const [network, ...addresses] of [
-    [wide, '10.0.0.7', '10.0.1.200'],
-    [more, '10.9.0.7', '10.9.0.8'],
+  for (const { network, addresses } of [
+    { network: wide, addresses: ['10.0.0.7', '10.0.1.200'] },
+    { network: more, addresses: ['10.9.0.7', '10.9.0.8'] },
   ] as const) {
     for (const host of lab.hosts) await host.ensure(network);
     await addContainers(...addresses);

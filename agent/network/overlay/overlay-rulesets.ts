@@ -11,6 +11,7 @@ import type { NetlinkMessage } from '../../linux/netlink.ts';
 import {
   createTable,
   destinationIsLocal,
+  destinationIsUnknown,
   drop,
   interfaceIs,
   isDestinationTranslated,
@@ -73,7 +74,7 @@ function networkChains(family: IpFamily): Chain[] {
         reject('unreachable', family),
       ],
     },
-    ...(family === 'ipv6' ? [ownAddressesOnly] : []),
+    ...(family === 'ipv6' ? [ownAddressesOnly, refuseUnknown] : []),
     {
       name: 'refuse_without_backends',
       base: { type: 'filter', hook: 'prerouting', priority: -150 },
@@ -124,6 +125,23 @@ const ownAddressesOnly: Chain = {
       ...drop(),
     ],
   ],
+};
+
+/** A client that begins a connection misses ICMPv6's answer that there is no route, and waits for the next one. */
+const refuseUnknown: Chain = {
+  name: 'refuse_unknown',
+  base: { type: 'filter', hook: 'prerouting', priority: -85 },
+  rules: (
+    [
+      ['tcp', 'reset'],
+      ['udp', 'unreachable'],
+    ] as const
+  ).map(([protocol, how]) => [
+    ...protocolIs(protocolNumbers[protocol]),
+    ...isEstablishedOrRelated(false),
+    ...destinationIsUnknown(),
+    ...reject(how, 'ipv6'),
+  ]),
 };
 
 /** The table of every overlay network's namespace, for each of its families. */

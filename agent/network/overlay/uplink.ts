@@ -33,6 +33,12 @@ const IPV4_PREFIX_LENGTH = 31;
 const IPV6_PREFIX_LENGTH = 127;
 /** A unique local one (RFC 4193), and the IPv4 address behind it. */
 const IPV6_LINK_PREFIX = Buffer.from('fd7473737761726d00000000', 'hex');
+/** fe80::1 and fe80::2: who forwards asks for neighbours with such an address, and not at all without. */
+const linkLocal = {
+  host: Buffer.from('fe800000000000000000000000000001', 'hex'),
+  network: Buffer.from('fe800000000000000000000000000002', 'hex'),
+} as const;
+const LINK_LOCAL_PREFIX_LENGTH = 64;
 const NO_IPV6_ADDRESS = Buffer.alloc(16);
 const ESRCH = 3;
 
@@ -131,8 +137,16 @@ export class Uplink {
     writeNetworkSetting(`ipv6/conf/${name}/disable_ipv6`, 0);
     const [host, network] = [ipv6End(ends.host), ipv6End(ends.network)];
     const prefixLength = IPV6_PREFIX_LENGTH;
-    hostRoutes.execute([addAddress({ linkIndex: uplink, address: host, prefixLength })]);
+    hostRoutes.execute([
+      addAddress({ linkIndex: uplink, address: linkLocal.host, prefixLength: LINK_LOCAL_PREFIX_LENGTH }),
+      addAddress({ linkIndex: uplink, address: host, prefixLength }),
+    ]);
     routes.execute([
+      addAddress({
+        linkIndex: inNetwork,
+        address: linkLocal.network,
+        prefixLength: LINK_LOCAL_PREFIX_LENGTH,
+      }),
       addAddress({ linkIndex: inNetwork, address: network, prefixLength }),
       addRoute({ destination: NO_IPV6_ADDRESS, prefixLength: 0, gateway: host, linkIndex: inNetwork }),
     ]);
