@@ -121,7 +121,8 @@ export class RealNode {
     const folders = ['overlay', 'encrypted/overlay', 'task-netns'].map((name) =>
       path.join(this.runDir, name),
     );
-    const inFolder = async (folder: string) => (await readdir(folder).catch(() => [])).map((pin) => path.join(folder, pin));
+    const inFolder = async (folder: string) =>
+      (await readdir(folder).catch(() => [])).map((pin) => path.join(folder, pin));
     return (await Promise.all(folders.map(inFolder))).flat();
   }
 
