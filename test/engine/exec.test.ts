@@ -123,7 +123,7 @@ for (const runtime of ['runc', 'crun'] as const) {
     test('a command that is called off is killed', async () => {
       const box = await start();
       const off = new AbortController();
-      const running = box.shell('sleep 1000', { signal: off.signal });
+      const running = box.shell('sleep 1000', { signal: off.signal, timeoutMs: 600_000 });
       await eventually(() => box.processes().length > 0);
 
       off.abort(new Error('called off'));

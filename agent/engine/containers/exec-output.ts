@@ -19,9 +19,9 @@ export class ExecOutput {
 
   private constructor(path: string) {
     this.path = path;
-    // The shim opens it twice, for stdout and stderr, and may be done with the first before the second: there must be a
-    // reader all the time. With a writer of its own this one sees no end; the end is when the command has been deleted.
-    this.#fd = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
+    // The shim opens it twice, for stdout and stderr, and waits for a reader each time. It may be done with the first before
+    // the second, so that what looks like the end is none: that is when the command has been deleted.
+    this.#fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
     this.#reading = setInterval(() => this.#read(), PERIOD_MS).unref();
   }
 
