@@ -8,7 +8,7 @@ import {
   type NetworkService,
   type NetworkUpdate,
 } from '../../proto/generated/dispatcher.ts';
-import { parseIpv4 } from './ipv4.ts';
+import { familyOf } from './ip-bytes.ts';
 import type {
   NameRecord,
   NetworkPolicy,
@@ -104,12 +104,11 @@ export class NetworkFacts {
   /** undefined: the kernel needs nothing of ours for it. */
   overlayNetwork(): OverlayNetwork | undefined {
     const { id, vni, mtu, spec, subnets } = this.#network;
-    const ours = subnets.filter(({ gateway }) => isIpv4(gateway));
-    if (ours.length === 0 || isOfParent(this.#network)) return undefined;
+    if (subnets.length === 0 || isOfParent(this.#network)) return undefined;
     return {
       id,
       vni,
-      subnets: ours.map(({ subnet, gateway }) => ({ subnet, gateway })),
+      subnets: subnets.map(({ subnet, gateway }) => ({ subnet, gateway })),
       isInternal: spec.internal,
       ...(spec.ingress && { isIngress: true }),
       mtu,
@@ -191,17 +190,10 @@ export class NetworkFacts {
     );
     const remotes = endpoints.flatMap((endpoint) => this.#remotesOf(endpoint));
     if (service === undefined) return { remotes, services: [], names: [], published: [] };
-    const backends = serving.flatMap(addressesOf);
+    const backends = serving.flatMap(({ addresses }) => addresses);
     return {
       remotes,
-      services: service.virtualAddresses.filter(isIpv4).map((vip) => ({
-        vip,
-        backends,
-        ...affinityOf(service),
-        ...(hasWeights(serving) && {
-          weights: serving.flatMap((endpoint) => addressesOf(endpoint).map(() => endpoint.weight)),
-        }),
-      })),
+      services: service.virtualAddresses.map((vip) => virtualService(service, vip, serving)),
       names: [
         ...serviceNames(service, backends),
         ...endpoints.map((endpoint) => taskName(service, endpoint)),
@@ -218,7 +210,7 @@ export class NetworkFacts {
     if (this.#isHere(endpoint)) return [];
     const nodeAddress = this.#surroundings.dataPathAddressOf(endpoint.nodeId);
     if (nodeAddress === undefined) return [];
-    return addressesOf(endpoint).map((address) => ({ address, nodeAddress }));
+    return endpoint.addresses.map((address) => ({ address, nodeAddress }));
   }
 
   /** Tasks here are open to other nodes before they serve: others may hear first that they do. */
@@ -231,7 +223,7 @@ export class NetworkFacts {
     const starting = endpoints.filter((endpoint) => this.#isHere(endpoint) && !serving.includes(endpoint));
     const backendsAt = (tasks: readonly NetworkEndpoint[], port: number) =>
       tasks.flatMap((endpoint) =>
-        addressesOf(endpoint).map((address) => ({
+        endpoint.addresses.map((address) => ({
           address,
           port,
           ...(endpoint.weight > 1 && { weight: endpoint.weight }),
@@ -257,7 +249,7 @@ export class NetworkFacts {
   #policy({ allow }: SpecPolicy): NetworkPolicy {
     const groups = [...this.#services.values()].map(({ name, serviceId }) => ({
       name,
-      addresses: this.#endpointsOf(serviceId).flatMap(addressesOf),
+      addresses: this.#endpointsOf(serviceId).flatMap((endpoint) => endpoint.addresses),
     }));
     const named = (name: string) => (name === '*' ? groups.map((group) => group.name) : [name]);
     return {
@@ -275,14 +267,33 @@ export class NetworkFacts {
   }
 }
 
+/** Its backends are the addresses of its own family. */
+function virtualService(
+  service: NetworkService,
+  vip: string,
+  serving: readonly NetworkEndpoint[],
+): VirtualService {
+  const backends = serving.flatMap(({ addresses, weight }) =>
+    addresses
+      .filter((address) => familyOf(address) === familyOf(vip))
+      .map((address) => ({ address, weight })),
+  );
+  return {
+    vip,
+    backends: backends.map(({ address }) => address),
+    ...affinityOf(service),
+    ...(hasWeights(serving) && { weights: backends.map(({ weight }) => weight) }),
+  };
+}
+
 /** Its containers are hosts of the node's own network. */
 export function isOfParent({ spec }: Network): boolean {
   return spec.driver === 'macvlan' || spec.driver === 'ipvlan';
 }
 
 function serviceNames(service: NetworkService, backends: readonly string[]): NameRecord[] {
-  const virtual = service.virtualAddresses.filter(isIpv4);
-  const addresses = virtual.length > 0 ? virtual : backends;
+  const { virtualAddresses } = service;
+  const addresses = virtualAddresses.length > 0 ? virtualAddresses : backends;
   return [
     ...[service.name, ...service.aliases].map((name) => ({ name, addresses })),
     { name: `tasks.${service.name}`, addresses: backends },
@@ -291,7 +302,7 @@ function serviceNames(service: NetworkService, backends: readonly string[]): Nam
 
 /** "web.1.<task id>", as Swarm calls the container. */
 function taskName({ name }: NetworkService, endpoint: NetworkEndpoint): NameRecord {
-  return { name: `${name}.${endpoint.slot}.${endpoint.taskId}`, addresses: addressesOf(endpoint) };
+  return { name: `${name}.${endpoint.slot}.${endpoint.taskId}`, addresses: endpoint.addresses };
 }
 
 function affinityOf({ affinity }: NetworkService): { readonly affinity?: 'client-address' } {
@@ -300,12 +311,4 @@ function affinityOf({ affinity }: NetworkService): { readonly affinity?: 'client
 
 function hasWeights(endpoints: readonly NetworkEndpoint[]): boolean {
   return endpoints.some(({ weight }) => weight > 1);
-}
-
-function addressesOf({ addresses }: NetworkEndpoint): string[] {
-  return addresses.filter(isIpv4);
-}
-
-function isIpv4(address: string): boolean {
-  return parseIpv4(address) !== undefined;
 }
