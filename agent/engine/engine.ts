@@ -99,8 +99,9 @@ export interface ContainerConfig {
     readonly namespacePath: string;
     /** Contents of /etc/resolv.conf. */
     readonly resolvConf: string;
-    /** Address for the container's own line in /etc/hosts. */
+    /** For the container's own lines in /etc/hosts. */
     readonly address: string;
+    readonly ipv6Address?: string;
   };
 }
 

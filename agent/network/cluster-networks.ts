@@ -19,6 +19,7 @@ import { createNamespace, isPinnedNamespace, removeNamespace, startThreadPool } 
 import { NetlinkSocket, netlinkProtocols } from '../linux/netlink-socket.ts';
 import { setLinkUp } from '../linux/rtnetlink.ts';
 import { examineNetworks } from './examine-network.ts';
+import { familyOf } from './ip-bytes.ts';
 import type { Endpoint, Network, TaskNetworkRequest, TaskNetworks } from './network.ts';
 import { NetworkBook } from './network-book.ts';
 import { isOfParent } from './network-facts.ts';
@@ -128,7 +129,7 @@ export class ClusterNetworks implements TaskNetworks {
     let published = ports;
     for (const { networkId, addresses } of attachments) {
       const network = this.#book.get(networkId);
-      const link = { address: addresses[0] ?? '', namespacePath, isDefaultRoute: networkId === wayOut };
+      const link = { ...addressesByFamily(addresses), namespacePath, isDefaultRoute: networkId === wayOut };
       if (network !== undefined && isOfParent(network)) attachToParent({ ...link, network });
       else {
         const overlay = await this.#openOverlay(network?.spec.encrypted === true);
@@ -142,8 +143,8 @@ export class ClusterNetworks implements TaskNetworks {
       const isDefaultRoute = wayOut === undefined;
       published = (await this.#options.local.attach({ id, ports, namespacePath, isDefaultRoute })).ports;
     }
-    const address = attachments[0]?.addresses[0] ?? '';
-    return { id, namespacePath, address, ports: published, resolvConf };
+    const own = addressesByFamily(attachments[0]?.addresses ?? []);
+    return { id, namespacePath, ...own, ports: published, resolvConf };
   }
 
   async drain(id: string): Promise<void> {
@@ -393,6 +394,13 @@ export async function destroyClusterNetworks(
 /** Encrypted networks have folders, links and tables of their own. */
 function encrypted({ runDir, engineId }: Pick<ClusterNetworksOptions, 'runDir' | 'engineId'>) {
   return { runDir: join(runDir, 'encrypted'), engineId: `${engineId}e` };
+}
+
+/** An attachment has one of each family of its network. */
+function addressesByFamily(addresses: readonly string[]): { address: string; ipv6Address?: string } {
+  const address = addresses.find((each) => familyOf(each) === 'ipv4') ?? '';
+  const ipv6Address = addresses.find((each) => familyOf(each) === 'ipv6');
+  return ipv6Address === undefined ? { address } : { address, ipv6Address };
 }
 
 function makeNamespace(path: string): void {

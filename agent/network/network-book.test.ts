@@ -96,6 +96,40 @@ test('tasks elsewhere are remotes by their nodes; those that serve are backends,
   assert.deepEqual(services, [{ vip: '10.0.1.2', backends: ['10.0.1.11', '10.0.1.12'] }]);
 });
 
+test('with IPv6 each virtual address has backends of its own family, and the rest knows both', () => {
+  const both = (last: number) => [`10.0.1.${last}`, `fd00:1::${last}`];
+  const web = service('web', { virtualAddresses: both(2) });
+  const update = {
+    services: [web],
+    endpoints: [
+      endpoint('t1', HERE, { addresses: both(11) }),
+      endpoint('t2', 'n2', { addresses: both(12), weight: 3 }),
+    ],
+  };
+  const subnets = [
+    { ...emptySubnet, subnet: '10.0.1.0/24', gateway: '10.0.1.1' },
+    { ...emptySubnet, subnet: 'fd00:1::/64', gateway: 'fd00:1::1' },
+  ];
+  const book = heard({ ...update, network: { ...network({ ipv6: true }), subnets } });
+
+  assert.deepEqual(
+    book.overlayNetwork('net')?.subnets,
+    subnets.map(({ subnet, gateway }) => ({ subnet, gateway })),
+  );
+  const { remotes, services, names } = book.overlayState('net');
+  assert.deepEqual(
+    remotes.map(({ address }) => address),
+    both(12),
+  );
+  assert.deepEqual(services, [
+    { vip: '10.0.1.2', backends: ['10.0.1.11', '10.0.1.12'], weights: [1, 3] },
+    { vip: 'fd00:1::2', backends: ['fd00:1::11', 'fd00:1::12'], weights: [1, 3] },
+  ]);
+  const addresses = new Map(names.map((record) => [record.name, record.addresses]));
+  assert.deepEqual(addresses.get('web'), both(2));
+  assert.deepEqual(addresses.get('tasks.web'), [...both(11), ...both(12)]);
+});
+
 test('a service is named by its address, its tasks by theirs, and each task by its own name', () => {
   const book = heard({
     services: [service('web', { aliases: ['www'] }), service('db', { virtualAddresses: [] })],

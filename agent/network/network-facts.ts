@@ -9,7 +9,7 @@ import {
   type NetworkUpdate,
   type NodeLocation,
 } from '../../proto/generated/dispatcher.ts';
-import { parseIpv4 } from './ipv4.ts';
+import { familyOf } from './ip-bytes.ts';
 import type {
   NameRecord,
   NetworkPolicy,
@@ -113,12 +113,11 @@ export class NetworkFacts {
   /** undefined: the kernel needs nothing of ours for it. */
   overlayNetwork(): OverlayNetwork | undefined {
     const { id, vni, mtu, spec, subnets } = this.#network;
-    const ours = subnets.filter(({ gateway }) => isIpv4(gateway));
-    if (ours.length === 0 || isOfParent(this.#network)) return undefined;
+    if (subnets.length === 0 || isOfParent(this.#network)) return undefined;
     return {
       id,
       vni,
-      subnets: ours.map(({ subnet, gateway }) => ({ subnet, gateway })),
+      subnets: subnets.map(({ subnet, gateway }) => ({ subnet, gateway })),
       isInternal: spec.internal,
       ...(spec.ingress && { isIngress: true }),
       mtu,
@@ -160,7 +159,7 @@ export class NetworkFacts {
     this.#tasks.set(serviceId, tasks.add(taskId));
     const before = this.#endpoints.get(taskId);
     this.#endpoints.set(taskId, endpoint);
-    if (before?.serving === true && !endpoint.serving) this.#stopped.push(...addressesOf(endpoint));
+    if (before?.serving === true && !endpoint.serving) this.#stopped.push(...endpoint.addresses);
     // Most changes are of who serves, and leave the routes alone.
     const isSamePlace =
       before?.nodeId === endpoint.nodeId && `${before.addresses}` === `${endpoint.addresses}`;
@@ -203,17 +202,10 @@ export class NetworkFacts {
     );
     const remotes = endpoints.flatMap((endpoint) => this.#remotesOf(endpoint));
     if (service === undefined) return { remotes, services: [], names: [], published: [] };
-    const backends = serving.flatMap(addressesOf);
+    const backends = serving.flatMap(({ addresses }) => addresses);
     return {
       remotes,
-      services: service.virtualAddresses.filter(isIpv4).map((vip) => ({
-        vip,
-        backends,
-        ...affinityOf(service),
-        ...(hasWeights(serving) && {
-          weights: serving.flatMap((endpoint) => addressesOf(endpoint).map(() => endpoint.weight)),
-        }),
-      })),
+      services: service.virtualAddresses.map((vip) => virtualService(service, vip, serving)),
       names: [
         ...serviceNames(service, backends),
         ...endpoints.map((endpoint) => taskName(service, endpoint)),
@@ -236,7 +228,7 @@ export class NetworkFacts {
     if (this.#isHere(endpoint)) return [];
     const nodeAddress = this.#addressOf(this.#surroundings.locationOf(endpoint.nodeId));
     if (nodeAddress === '') return [];
-    return addressesOf(endpoint).map((address) => ({ address, nodeAddress }));
+    return endpoint.addresses.map((address) => ({ address, nodeAddress }));
   }
 
   /** Tasks here are open to other nodes before they serve: others may hear first that they do. */
@@ -249,7 +241,7 @@ export class NetworkFacts {
     const starting = endpoints.filter((endpoint) => this.#isHere(endpoint) && !serving.includes(endpoint));
     const backendsAt = (tasks: readonly NetworkEndpoint[], port: number) =>
       tasks.flatMap((endpoint) =>
-        addressesOf(endpoint).map((address) => ({
+        endpoint.addresses.map((address) => ({
           address,
           port,
           ...(endpoint.weight > 1 && { weight: endpoint.weight }),
@@ -275,7 +267,7 @@ export class NetworkFacts {
   #policy({ allow }: SpecPolicy): NetworkPolicy {
     const groups = [...this.#services.values()].map(({ name, serviceId }) => ({
       name,
-      addresses: this.#endpointsOf(serviceId).flatMap(addressesOf),
+      addresses: this.#endpointsOf(serviceId).flatMap((endpoint) => endpoint.addresses),
     }));
     const named = (name: string) => (name === '*' ? groups.map((group) => group.name) : [name]);
     return {
@@ -293,14 +285,33 @@ export class NetworkFacts {
   }
 }
 
+/** Its backends are the addresses of its own family. */
+function virtualService(
+  service: NetworkService,
+  vip: string,
+  serving: readonly NetworkEndpoint[],
+): VirtualService {
+  const backends = serving.flatMap(({ addresses, weight }) =>
+    addresses
+      .filter((address) => familyOf(address) === familyOf(vip))
+      .map((address) => ({ address, weight })),
+  );
+  return {
+    vip,
+    backends: backends.map(({ address }) => address),
+    ...affinityOf(service),
+    ...(hasWeights(serving) && { weights: backends.map(({ weight }) => weight) }),
+  };
+}
+
 /** Its containers are hosts of the node's own network. */
 export function isOfParent({ spec }: Network): boolean {
   return spec.driver === 'macvlan' || spec.driver === 'ipvlan';
 }
 
 function serviceNames(service: NetworkService, backends: readonly string[]): NameRecord[] {
-  const virtual = service.virtualAddresses.filter(isIpv4);
-  const addresses = virtual.length > 0 ? virtual : backends;
+  const { virtualAddresses } = service;
+  const addresses = virtualAddresses.length > 0 ? virtualAddresses : backends;
   return [
     ...[service.name, ...service.aliases].map((name) => ({ name, addresses })),
     { name: `tasks.${service.name}`, addresses: backends },
@@ -309,7 +320,7 @@ function serviceNames(service: NetworkService, backends: readonly string[]): Nam
 
 /** "web.1.<task id>", as Swarm calls the container. */
 function taskName({ name }: NetworkService, endpoint: NetworkEndpoint): NameRecord {
-  return { name: `${name}.${endpoint.slot}.${endpoint.taskId}`, addresses: addressesOf(endpoint) };
+  return { name: `${name}.${endpoint.slot}.${endpoint.taskId}`, addresses: endpoint.addresses };
 }
 
 function affinityOf({ affinity }: NetworkService): { readonly affinity?: 'client-address' } {
@@ -318,12 +329,4 @@ function affinityOf({ affinity }: NetworkService): { readonly affinity?: 'client
 
 function hasWeights(endpoints: readonly NetworkEndpoint[]): boolean {
   return endpoints.some(({ weight }) => weight > 1);
-}
-
-function addressesOf({ addresses }: NetworkEndpoint): string[] {
-  return addresses.filter(isIpv4);
-}
-
-function isIpv4(address: string): boolean {
-  return parseIpv4(address) !== undefined;
 }

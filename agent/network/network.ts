@@ -23,6 +23,7 @@ export interface Endpoint {
   /** For the container runtime to join. */
   readonly namespacePath: string;
   readonly address: string;
+  readonly ipv6Address?: string;
   /** With the published ports as they came to be. */
   readonly ports: readonly PortConfig[];
   /** Contents of the container's /etc/resolv.conf, unless another network has given them. */

@@ -28,6 +28,7 @@ export function containerConfig(task: Task, { spec }: Revision, endpoint: Endpoi
       namespacePath: endpoint.namespacePath,
       resolvConf: endpoint.resolvConf,
       address: endpoint.address,
+      ...(endpoint.ipv6Address !== undefined && { ipv6Address: endpoint.ipv6Address }),
     },
   };
 }

@@ -166,3 +166,47 @@ describe('services published by the routing mesh', { skip: whyNoRealNode() ?? fa
     assert.match((await ask(outside, { host: addressOf(0), port: PORT }))[0]?.error ?? '', /refused/);
   });
 });
+
+describe('services published by a routing mesh with IPv6', { skip: whyNoRealNode() ?? false }, () => {
+  let world: NetworkCluster;
+  let web: Started;
+  let outside: Place;
+
+  before(async () => {
+    world = await NetworkCluster.start('tsj', 2);
+    outside = { host: world.cluster.lan.addOutsider() };
+    world.cluster.lan.addIpv6();
+    await world.manager.control.removeNetwork({ network: 'ingress' });
+    await world.createNetwork('ingress', { ingress: true, ipv6: true });
+    web = await world.startEcho('web', { replicas: 2, ports: publish(PORT) });
+  });
+  after(async () => {
+    await world?.[Symbol.asyncDispose]();
+  });
+
+  for (const how of ['tcp', 'udp'] as const)
+    for (const position of [0, 1]) {
+      test(`host ${position} takes ${how} by both families for every task, which sees its client`, async () => {
+        const { lan } = world.cluster;
+        for (const [host, client] of [
+          [lan.addressOf(position), lan.outsiderAddress],
+          [lan.ipv6AddressOf(position), lan.outsiderIpv6Address],
+        ] as const) {
+          const answers = await ask(outside, { how, host, port: PORT, count: MANY });
+          assert.deepEqual(serversIn(answers), serverNames(web.tasks));
+          assert.deepEqual(new Set(answers.map((answer) => answer.client)), new Set([client]));
+        }
+      });
+
+      test(`a task on host ${position} reaches ${how} ports of every host by IPv6`, async () => {
+        const id = await world.nodeId(position);
+        const task = web.tasks.find(({ nodeId }) => nodeId === id);
+        assert.ok(task !== undefined);
+        for (const at of [0, 1]) {
+          const host = world.cluster.lan.ipv6AddressOf(at);
+          const answers = await ask({ task }, { how, host, port: PORT, count: MANY });
+          assert.deepEqual(serversIn(answers), serverNames(web.tasks));
+        }
+      });
+    }
+});

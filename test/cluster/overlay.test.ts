@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { emptySubnet, type ServiceSpec, type Task } from '../../core/generated/objects.ts';
-import { Asking, ask, ECHO_PORT } from '../support/echo-service.ts';
+import { Asking, ask, ECHO_PORT, echoContainer } from '../support/echo-service.ts';
 import { eventually } from '../support/eventually.ts';
 import {
   attachmentTo,
@@ -12,6 +12,7 @@ import {
   NetworkCluster,
   type Started,
   serverNames,
+  serversIn,
   untilAnswered,
 } from '../support/network-cluster.ts';
 import { whyNoRealNode } from '../support/real-node.ts';
@@ -81,6 +82,63 @@ describe('services on networks of the cluster', { skip: whyNoRealNode() ?? false
           assert.deepEqual([...new Set(answers.map((answer) => answer.client))], [own]);
         }
       });
+
+  describe('with IPv6', () => {
+    let dual: Started;
+    let direct: Started;
+    let asker: Started;
+    const askers = () => asker.tasks.map((task) => ({ task }));
+
+    before(async () => {
+      await world.createNetwork('dual', { ipv6: true });
+      dual = await start('dual-web', 3, 'dual');
+      direct = await start('dual-direct', 3, 'dual', (spec) => ({
+        ...spec,
+        endpoint: { ...spec.endpoint, mode: 'dnsrr' },
+      }));
+      asker = await start('dual-client', 3, 'dual');
+    });
+    after(async () => {
+      await world?.remove('dual-web', 'dual-direct', 'dual-client');
+      await eventually(() => world.manager.control.removeNetwork({ network: 'dual' }));
+    });
+
+    for (const family of [4, 6] as const)
+      for (const how of ['tcp', 'udp'] as const) {
+        test(`each task of a virtual address answers over ${how} by IPv${family}, and sees who asks`, async () => {
+          for (const place of askers()) {
+            const answers = await ask(place, { host: 'dual-web', how, family, count: MANY });
+            assert.deepEqual(serversIn(answers), serverNames(dual.tasks));
+            const own = place.task.attachments[0]?.addresses.find(
+              (each) => each.includes(':') === (family === 6),
+            );
+            assert.deepEqual(new Set(answers.map((answer) => answer.client)), new Set([own]));
+          }
+        });
+
+        test(`tasks without a virtual address answer over ${how} by IPv${family}, on this node and on others`, async () => {
+          for (const place of askers())
+            for (const { id, attachments } of direct.tasks) {
+              const [attachment] = attachments;
+              const host = attachment?.addresses.find((each) => each.includes(':') === (family === 6)) ?? '';
+              const [answer] = await ask(place, { host, how, family });
+              assert.equal(answer?.server, id.slice(0, 12), answer?.error);
+              const [named] = await ask(place, { host: 'dual-direct', how, family });
+              assert.equal(named?.error, '');
+            }
+        });
+      }
+
+    test('a task reaches itself by its addresses of both families', async () => {
+      const [task] = dual.tasks;
+      const { addresses = [] } = task?.attachments[0] ?? {};
+      for (const host of addresses) {
+        const [answer] = await ask({ task: task as Task }, { host });
+        assert.equal(answer?.server, task?.id.slice(0, 12));
+      }
+      assert.equal(addresses.length, 2);
+    });
+  });
 
   test('a task reaches itself by the address of its service', async () => {
     const [task] = web.tasks as [Task];
@@ -258,6 +316,7 @@ describe('services on networks of the cluster', { skip: whyNoRealNode() ?? false
     const service = await createService(world.manager, 'many', {
       image: echoImage,
       replicas: 6,
+      container: echoContainer(),
       change: (spec) => ({
         ...spec,
         task: {

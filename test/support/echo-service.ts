@@ -42,12 +42,12 @@ while (1) { for my $s ($all->can_read()) {
 
 /**
  * Asks over and over and prints a line for each answer or error. Arguments: tcp, udp or tcp-keep (one connection), host,
- * port, how often (0: until told to stop), pause in milliseconds.
+ * port, how often (0: until told to stop), pause in milliseconds, 4 or 6 for addresses of that family only.
  */
 const CLIENT = `
 use strict; use Socket qw(:all); use Time::HiRes qw(sleep time); $| = 1;
-my ($how, $host, $port, $count, $pause) = @ARGV; my $udp = $how eq 'udp'; my $kept;
-sub opened { my ($e, @found) = getaddrinfo($host, $port, { socktype => $udp ? SOCK_DGRAM : SOCK_STREAM });
+my ($how, $host, $port, $count, $pause, $family) = @ARGV; my $udp = $how eq 'udp'; my $kept;
+sub opened { my ($e, @found) = getaddrinfo($host, $port, { socktype => $udp ? SOCK_DGRAM : SOCK_STREAM, family => $family == 4 ? AF_INET : $family == 6 ? AF_INET6 : 0 });
   return (undef, "name: $e") if $e || !@found;
   my $s; socket($s, $found[0]{family}, $found[0]{socktype}, 0) or return (undef, "socket: $!");
   setsockopt($s, SOL_SOCKET, SO_RCVTIMEO, pack('qq', 2, 0)); setsockopt($s, SOL_SOCKET, SO_SNDTIMEO, pack('qq', 2, 0));
@@ -113,6 +113,8 @@ export interface Question {
   readonly port?: number;
   readonly count?: number;
   readonly pauseMs?: number;
+  /** Whichever the resolver puts first when absent. */
+  readonly family?: 4 | 6;
 }
 
 /** Asks so many times, one after the other. */
@@ -161,9 +163,10 @@ export class Asking implements AsyncDisposable {
 
 function clientCommand(
   place: Place,
-  { how = 'tcp', host, port = ECHO_PORT, count = 1, pauseMs = 0 }: Question,
+  { how = 'tcp', host, port = ECHO_PORT, count = 1, pauseMs = 0, family }: Question,
 ): string[] {
-  const perl = ['/usr/bin/perl', '-e', CLIENT, how, host, String(port), String(count), String(pauseMs)];
+  const numbers = [port, count, pauseMs, family ?? 0].map(String);
+  const perl = ['/usr/bin/perl', '-e', CLIENT, how, host, ...numbers];
   if ('host' in place) return ['ip', 'netns', 'exec', place.host, ...perl];
   const pid = place.task.status.container?.pid ?? 0;
   if (pid === 0) throw new Error(`task ${place.task.id} has no process`);

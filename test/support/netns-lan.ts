@@ -5,10 +5,15 @@ import { once } from 'node:events';
 import { eventually } from './eventually.ts';
 
 const SUBNET = '10.99.0';
+const IPV6_SUBNET = '2001:db8:99';
 const OUTSIDER = 200;
 
 function ip(...args: string[]): void {
   execFileSync('ip', args, { stdio: ['ignore', 'ignore', 'pipe'] });
+}
+
+function addIpv6To(host: string, address: string): void {
+  ip('-n', host, 'address', 'add', `${address}/64`, 'dev', 'eth0', 'nodad');
 }
 
 export class NetnsLan implements Disposable {
@@ -67,6 +72,21 @@ export class NetnsLan implements Disposable {
     this.#outsider = name;
     this.#addHost(name, OUTSIDER);
     return name;
+  }
+
+  /** Gives every host an IPv6 address as well. */
+  addIpv6(): void {
+    for (const [position, host] of this.hosts.entries()) addIpv6To(host, this.ipv6AddressOf(position));
+    if (this.#outsider !== undefined) addIpv6To(this.#outsider, this.outsiderIpv6Address);
+  }
+
+  /** Of a host, counted from 0. */
+  ipv6AddressOf(position: number): string {
+    return `${IPV6_SUBNET}::${position + 1}`;
+  }
+
+  get outsiderIpv6Address(): string {
+    return `${IPV6_SUBNET}::${OUTSIDER}`;
   }
 
   get outsiderAddress(): string {

@@ -71,7 +71,8 @@ export class ContainerDirectory {
       mkdirSync(directory, { recursive: true, mode: 0o711 });
     const write = (name: string, text: string) =>
       writeFileSync(path.join(this.filesPath, name), text, { mode: 0o644 });
-    const ownLine = config.network?.address ? `${config.network.address}\t${hostname}\n` : '';
+    const { address, ipv6Address } = config.network ?? {};
+    const ownLine = [address, ipv6Address].map((own) => (own ? `${own}\t${hostname}\n` : '')).join('');
     write('hostname', `${hostname}\n`);
     write('hosts', HOSTS + ownLine);
     write('resolv.conf', config.network?.resolvConf ?? '');

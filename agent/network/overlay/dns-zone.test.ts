@@ -116,6 +116,7 @@ test('an address of the network has its first name, another one of it has none',
 
   assert.equal(ask('99.1.0.10.in-addr.arpa', { type: PTR }).code, 3);
   assert.equal(answerQuery(query('8.8.8.8.in-addr.arpa', { type: PTR }), client, 'udp'), 'forward');
+  assert.equal(answerQuery(query('1.f.ip6.arpa', { type: PTR }), client, 'udp'), 'forward');
 });
 
 test('unknown names with a dot are for the world outside, unless there is no way there', () => {
