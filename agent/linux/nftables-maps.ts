@@ -1,6 +1,6 @@
 // nf_tables: sets and maps of any key, their elements, and the expressions that balance traffic by them.
 
-import { type IpFamily, ipFamilies } from './ip-family.ts';
+import { familyOfBytes, type IpFamily, ipFamilies } from './ip-family.ts';
 import {
   type Attribute,
   decodeAttributes,
@@ -18,6 +18,7 @@ import {
 import {
   addressOffsets,
   COMPARE_EQUAL,
+  COMPARE_UNEQUAL,
   commands,
   compare,
   DESTINATION_PORT_OFFSET,
@@ -403,9 +404,12 @@ function translateDestinationAndPort(family: IpFamily): Attribute {
   ]);
 }
 
-/** One of IPv4. */
 export function destinationIs(address: Buffer): Attribute[] {
-  return [loadAddress('destination', 'ipv4'), compare(COMPARE_EQUAL, address)];
+  return [loadAddress('destination', familyOfBytes(address)), compare(COMPARE_EQUAL, address)];
+}
+
+export function destinationIsNot(address: Buffer): Attribute[] {
+  return [loadAddress('destination', familyOfBytes(address)), compare(COMPARE_UNEQUAL, address)];
 }
 
 const LINK_LOCAL = Buffer.from([169, 254]);

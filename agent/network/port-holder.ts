@@ -22,6 +22,7 @@ const addressOffsets: Readonly<Record<IpFamily, number>> = { ipv4: 4, ipv6: 8 };
 const IPPROTO_IPV6 = 41;
 const IPV6_V6ONLY = 26;
 const PORT_OFFSET = 2;
+const BACKLOG = 128;
 const EADDRINUSE = 98;
 const EADDRNOTAVAIL = 99;
 const ESOCKTNOSUPPORT = 94;
@@ -44,13 +45,32 @@ export function holdPort(protocol: PortProtocol, port: number, address = '0.0.0.
     return { protocol, port: port === 0 ? boundPort(fd, familyOf(address)) : port, fd };
   } catch (error) {
     libcFunctions.close(fd);
-    if (!(error instanceof SystemCallError)) throw error;
-    if (error.errno === EADDRINUSE) throw portInUse(protocol, port, error);
-    if (error.errno !== EADDRNOTAVAIL) throw error;
-    throw new SwarmError('failed-precondition', `no interface of this node has ${address}`, {
-      hint: 'ip address shows those that there are.',
-      cause: error,
-    });
+    throw refusal(protocol, port, address, error);
+  }
+}
+
+function refusal(protocol: PortProtocol, port: number, address: string, error: unknown): unknown {
+  if (!(error instanceof SystemCallError)) return error;
+  if (error.errno === EADDRINUSE) return portInUse(protocol, port, error);
+  if (error.errno !== EADDRNOTAVAIL) return error;
+  return new SwarmError('failed-precondition', `no interface of this node has ${address}`, {
+    hint: 'ip address shows those that there are.',
+    cause: error,
+  });
+}
+
+/** A socket that listens to a TCP port of an address, with its file descriptor. Errors as of `holdPort`. */
+export function listenOnPort(port: number, address: string): number {
+  const fd = openSocket('tcp', familyOf(address));
+  try {
+    setOption(fd, SO_REUSEADDR, 1);
+    const target = socketAddress(port, address);
+    check(libcFunctions.bind(fd, target, target.length), 'bind');
+    check(libcFunctions.listen(fd, BACKLOG), 'listen');
+    return fd;
+  } catch (error) {
+    libcFunctions.close(fd);
+    throw refusal('tcp', port, address, error);
   }
 }
 

@@ -266,3 +266,23 @@ check('two addresses of a machine have the same port for different services', as
     'ECONNREFUSED',
   );
 });
+
+check('an ingress without IPv6 is reached by IPv6 over TCP all the same', async () => {
+  await serve(containers[1]);
+  const address = hosts[0].addIpv6();
+  hosts[1].addIpv6();
+  await hosts[0].overlay.call('repair', ingress.id);
+
+  for (const [program, host] of [
+    [programs[0]!, '::1'],
+    [programs[1]!, address],
+  ] as const) {
+    const answer = await program.call<string>('ask', { protocol: 'tcp', host, port: PORT });
+    assert.match(answer, new RegExp(`^${containers[1].address} 169\\.254\\.`));
+  }
+  await publish(lab, containers, []);
+  assert.equal(
+    await programs[1]!.call('ask', { protocol: 'tcp', host: address, port: PORT }),
+    'ECONNREFUSED',
+  );
+});

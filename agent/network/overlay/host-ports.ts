@@ -8,11 +8,13 @@ import type { IpFamily } from '../../linux/ip-family.ts';
 import type { NetlinkSocket } from '../../linux/netlink-socket.ts';
 import { decodeAddress, listAddresses } from '../../linux/rtnetlink.ts';
 import { addressText, familyOf } from '../ip-bytes.ts';
-import { type HeldPort, holdPort, releasePort } from '../port-holder.ts';
+import { holdPort, releasePort } from '../port-holder.ts';
 import { linksOf } from '../wiring.ts';
 import type { InnerPort, InnerPorts } from './ingress-mesh.ts';
 import { checkWeight } from './network-layout.ts';
 import type { PortProblem, PublishedPort } from './overlay.ts';
+import { isIpv6InKernel } from './overlay-wiring.ts';
+import { PortRelay } from './port-relay.ts';
 
 /** A port of all IPv4 addresses of the host, or of one address; "::" is all of IPv6. */
 export interface HostPort {
@@ -28,7 +30,7 @@ export const ANY_IPV6_ADDRESS = '::';
 
 export class HostPorts implements Disposable {
   readonly #routes: NetlinkSocket;
-  readonly #held = new Map<string, HeldPort>();
+  readonly #held = new Map<string, Disposable>();
   /** What the host's table sends where: host port → inner port. */
   #inner: ReadonlyMap<string, number> = new Map();
   #problems: PortProblem[] = [];
@@ -60,7 +62,8 @@ export class HostPorts implements Disposable {
   plan(published: readonly PublishedPort[], families: readonly IpFamily[]): InnerPorts {
     this.#problems = [];
     const wanted = published.map((entry) => ({ entry, names: this.#hostPortsOf(entry, families) }));
-    this.#release(new Set(wanted.flatMap(({ names }) => names)));
+    const relayed = families.includes('ipv6') ? [] : published.flatMap(relayedPortOf);
+    this.#release(new Set([...wanted.flatMap(({ names }) => names), ...relayed]));
     const inner = new Map<string, number>();
     // A port that is free from now on may still be sent to until the host's table has changed.
     const taken = new Set([...this.#inner].map(([name, port]) => innerName(parseHostPort(name), port)));
@@ -74,6 +77,8 @@ export class HostPorts implements Disposable {
       ports.set(innerName(entry, port), entry);
     }
     this.#inner = inner;
+    // Nobody was promised these: who has one keeps it.
+    for (const name of relayed) if (inner.has(withoutAddress(name))) this.#hold(name);
     return ports;
   }
 
@@ -91,7 +96,7 @@ export class HostPorts implements Disposable {
   #release(except: ReadonlySet<string>): void {
     for (const [name, held] of this.#held) {
       if (except.has(name)) continue;
-      releasePort(held);
+      held[Symbol.dispose]();
       this.#held.delete(name);
     }
   }
@@ -107,7 +112,7 @@ export class HostPorts implements Disposable {
     if (this.#held.has(name)) return undefined;
     const { protocol, port, address } = parseHostPort(name);
     try {
-      this.#held.set(name, holdPort(protocol, port, address));
+      this.#held.set(name, hold({ protocol, port, address }));
       return undefined;
     } catch (error) {
       if (!(error instanceof SwarmError) || error.code !== 'failed-precondition') throw error;
@@ -210,6 +215,23 @@ export function parseHostPort(name: string): HostPort {
   const portStart = where.lastIndexOf(':') + 1;
   const address = portStart === 0 ? undefined : where.slice(0, portStart - 1).replace(/^\[|\]$/g, '');
   return { protocol, port: Number(where.slice(portStart)), address };
+}
+
+/** The port of ::1 is relayed whatever the ingress has, so its holder listens. */
+function hold({ protocol, port, address }: HostPort): Disposable {
+  if (protocol === 'tcp' && address === ANY_IPV6_ADDRESS) return new PortRelay(port);
+  const held = holdPort(protocol, port, address);
+  return { [Symbol.dispose]: () => releasePort(held) };
+}
+
+/** What reaches an ingress without IPv6 by IPv6 all the same. */
+function relayedPortOf({ protocol, port, hostAddress, hostInterface }: PublishedPort): string[] {
+  if (protocol !== 'tcp' || hostAddress !== undefined || hostInterface !== undefined) return [];
+  return isIpv6InKernel() ? [hostPortName({ protocol, port, address: ANY_IPV6_ADDRESS })] : [];
+}
+
+function withoutAddress(name: string): string {
+  return hostPortName({ ...parseHostPort(name), address: undefined });
 }
 
 export function familyOfHostPort(name: string): IpFamily {

@@ -25,6 +25,7 @@ import {
   addressesAreIn,
   destinationIs,
   destinationIsIn,
+  destinationIsNot,
   destinationPortIs,
   goByDestination,
   interfaceIsIn,
@@ -154,6 +155,8 @@ export function overlayHostTable(engineId: string): string {
   return `tsswarm_overlay_${engineId}`;
 }
 
+const IPV6_LOOPBACK = Buffer.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+
 export const hostSets = {
   uplinks: { name: 'uplinks', key: 'interfaceName' },
   published: { name: 'published', key: 'protocolPort', value: 'addressPort' },
@@ -189,7 +192,13 @@ function hostChains(dataPathPort: number, family: IpFamily): Chain[] {
   ];
   const sharedChains: Chain[] = [
     { name: 'publish', base: { type: 'nat', hook: 'prerouting', priority: -105 }, rules: publish },
-    { name: 'publish_local', base: { type: 'nat', hook: 'output', priority: -105 }, rules: publish },
+    {
+      name: 'publish_local',
+      base: { type: 'nat', hook: 'output', priority: -105 },
+      // An answer to ::1 would not find back.
+      rules:
+        family === 'ipv4' ? publish : publish.map((rule) => [...destinationIsNot(IPV6_LOOPBACK), ...rule]),
+    },
     hostIsolation(toUplink, fromUplink),
   ];
   if (family === 'ipv6') {
