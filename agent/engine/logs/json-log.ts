@@ -100,7 +100,10 @@ export class JsonLog {
   rotate(onEmpty: () => void): void {
     this.close();
     const kept = Math.max(1, this.#settings.maxFiles);
-    for (let index = kept - 1; index >= 1; index -= 1) {
+    // A rotation that a crash cut off left a gap: the files in front of it fill it, those behind stay.
+    let free = 1;
+    while (free < kept - 1 && existsSync(logPath(this.#directory, free))) free += 1;
+    for (let index = Math.min(free, kept - 1); index >= 1; index -= 1) {
       const from = logPath(this.#directory, index - 1);
       if (existsSync(from)) renameSync(from, logPath(this.#directory, index));
     }

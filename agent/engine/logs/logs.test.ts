@@ -6,6 +6,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  renameSync,
   rmSync,
   statSync,
   truncateSync,
@@ -174,6 +175,32 @@ test('output that comes much faster than it can be stored is dropped with a note
   const lines = await bench.read();
   assert.match(lines[0] ?? '', /^\[tsswarm: dropped \d+ bytes of output/);
   assert.equal(lines.at(-1), 'last\n');
+});
+
+test('files behind a rotation that was cut off are read, and the next rotation closes the gap', async () => {
+  using bench = new Bench({ maxSizeBytes: 400, maxFiles: 10 });
+  const tailer = bench.tailer();
+  const write = (from: number, to: number) => {
+    for (let number = from; number < to; number++) {
+      bench.write('stdout', `${number}\n`);
+      tailer.drain();
+    }
+  };
+  const numbers = (count: number) => Array.from({ length: count }, (_, number) => `${number}\n`);
+  write(0, 30);
+  const files = () => readdirSync(bench.directory).filter((name) => name.startsWith('log.json'));
+  const before = files().length;
+  // Killed after all renames but the last.
+  for (let index = before - 1; index >= 1; index--)
+    renameSync(
+      path.join(bench.directory, `log.json.${index}`),
+      path.join(bench.directory, `log.json.${index + 1}`),
+    );
+  assert.deepEqual(await bench.read(), numbers(30));
+  write(30, 40);
+  assert.deepEqual(await bench.read(), numbers(40));
+  assert.ok(files().includes('log.json.1'));
+  tailer.close();
 });
 
 test('every line is stored exactly once although the tailer is killed at random', async (t) => {

@@ -9,6 +9,8 @@ const CHUNK_BYTES = 64 * 1024;
 const NEWLINE = 10;
 // More than anyone keeps; the search for files stops at the first gap anyway.
 const FILES_MAX = 10_000;
+/** Crashes that each cut off a rotation; the next one that is not cut off closes a gap. */
+const GAPS_MAX = 16;
 
 /** What the reader needs to know of the writing side; undefined when nothing is written any more. */
 export type LogWriter = Pick<LogTailer, 'isOpen' | 'generation' | 'onChange'>;
@@ -63,11 +65,12 @@ export async function* readLog(
 /** All files there are, oldest first. */
 function openFiles(directory: string): number[] {
   const files: number[] = [];
-  for (let index = 0; index < FILES_MAX; index += 1) {
+  let missing = 0;
+  for (let index = 0; index < FILES_MAX && missing <= GAPS_MAX; index += 1) {
     const file = logPath(directory, index);
     if (existsSync(file)) files.unshift(openSync(file, 'r'));
-    // Between two renames of a rotation, or before the first line, only the newest may be missing.
-    else if (index > 0) break;
+    // Before the first line, or where a crash cut off a rotation.
+    else missing += 1;
   }
   return files;
 }
