@@ -4,15 +4,10 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { check, lastErrno, libcFunctions } from '../linux/libc.ts';
 import { withinNamespace } from '../linux/namespace.ts';
-import { ipv4Bytes, parseIpv4 } from './ipv4.ts';
+import { ipv4SocketAddress, openIpv4Socket } from '../linux/sockets.ts';
+import { bytesOf } from './ip-bytes.ts';
 import { DNS_PORT, RESOLVER_ADDRESS } from './overlay/overlay-rulesets.ts';
 
-const AF_INET = 2;
-const SOCK_STREAM = 1;
-const SOCK_DGRAM = 2;
-const SOCK_RAW = 3;
-const SOCK_NONBLOCK = 0o4000;
-const SOCK_CLOEXEC = 0o2000000;
 const IPPROTO_ICMP = 1;
 const ANSWER_BYTES_MAX = 1500;
 const LIMIT_MS = 1_000;
@@ -22,12 +17,12 @@ const EINPROGRESS = 115;
 const EALREADY = 114;
 const EISCONN = 106;
 
-/** Null: there was no answer in time. */
+/** undefined: there was no answer in time. */
 export type Milliseconds = number | undefined;
 
 /** IPv4 addresses of a name, as the container's resolver says; undefined when it does not answer in time. */
 export async function resolveWithin(namespacePath: string, name: string): Promise<string[] | undefined> {
-  using socket = openSocket(namespacePath, SOCK_DGRAM, 0);
+  using socket = openSocket(namespacePath, 'datagram');
   const id = Math.floor(Math.random() * 65_536);
   socket.connect(RESOLVER_ADDRESS.join('.'), DNS_PORT);
   socket.send(nameQuestion(id, name));
@@ -37,7 +32,7 @@ export async function resolveWithin(namespacePath: string, name: string): Promis
 
 /** How long an ICMP echo takes. */
 export async function pingWithin(namespacePath: string, address: string): Promise<Milliseconds> {
-  using socket = openSocket(namespacePath, SOCK_RAW, IPPROTO_ICMP);
+  using socket = openSocket(namespacePath, 'raw', IPPROTO_ICMP);
   const id = Math.floor(Math.random() * 65_536);
   socket.connect(address, 0);
   socket.send(echoRequest(id));
@@ -54,7 +49,7 @@ export async function connectWithin(
   address: string,
   port: number,
 ): Promise<{ readonly tookMs: number } | { readonly error: string }> {
-  using socket = openSocket(namespacePath, SOCK_STREAM, 0);
+  using socket = openSocket(namespacePath, 'stream');
   const startedMs = performance.now();
   while (performance.now() - startedMs < LIMIT_MS) {
     const outcome = socket.connect(address, port);
@@ -74,10 +69,7 @@ class ProbeSocket implements Disposable {
 
   /** To be repeated while it is under way; any other text says why it fails. */
   connect(address: string, port: number): 'done' | 'under way' | string {
-    const target = Buffer.alloc(16);
-    target.writeUInt16LE(AF_INET);
-    target.writeUInt16BE(port, 2);
-    ipv4Bytes(parseIpv4(address) ?? 0).copy(target, 4);
+    const target = ipv4SocketAddress(bytesOf(address), port);
     if (libcFunctions.connect(this.#fd, target, target.length) === 0) return 'done';
     const errno = lastErrno();
     if (errno === EISCONN) return 'done';
@@ -119,11 +111,8 @@ const reasons: Readonly<Record<number, string>> = {
   113: 'no route to host',
 };
 
-function openSocket(namespacePath: string, type: number, protocol: number): ProbeSocket {
-  const flags = type | SOCK_NONBLOCK | SOCK_CLOEXEC;
-  return new ProbeSocket(
-    withinNamespace(namespacePath, () => check(libcFunctions.socket(AF_INET, flags, protocol), 'socket')),
-  );
+function openSocket(namespacePath: string, ...socket: Parameters<typeof openIpv4Socket>): ProbeSocket {
+  return new ProbeSocket(withinNamespace(namespacePath, () => openIpv4Socket(...socket)));
 }
 
 function nameQuestion(id: number, name: string): Buffer {

@@ -10,8 +10,8 @@ import { createService, tasksOf } from '../support/services.ts';
 
 const HOSTS = 3;
 const INGRESS_PORT = 8090;
-/** How long after a kill requests may fail: until the node has noticed that the process is gone and all have heard of it. */
-const CUT_MS = 1_500;
+/** Requests may fail from a kill until this long after the managers have noticed it: the other nodes have to hear of it. */
+const CUT_MS = 1_000;
 const SETTLED_LIMIT_MS = 60_000;
 
 export interface SoakReport {
@@ -183,7 +183,7 @@ export class NetworkSoak {
     const fromMs = Date.now();
     process.kill(task.status.container.pid, 'SIGKILL');
     await this.#settled('web', { goneTaskId: task.id });
-    this.#cuts.push({ fromMs, untilMs: fromMs + CUT_MS });
+    this.#cuts.push({ fromMs, untilMs: Date.now() + CUT_MS });
   }
 
   /** Traffic goes on without it; only names are not answered meanwhile, so those who ask for names are cut. */

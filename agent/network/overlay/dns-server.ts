@@ -7,23 +7,18 @@ import type { Logger } from '../../../rpc/logger.ts';
 import { check, libcFunctions } from '../../linux/libc.ts';
 import { withinNamespace } from '../../linux/namespace.ts';
 import { uint32 } from '../../linux/netlink.ts';
+import { ipv4SocketAddress, openIpv4Socket } from '../../linux/sockets.ts';
 import { bytesOf } from '../ip-bytes.ts';
 import type { Forwarder } from './dns-forwarder.ts';
 import { FrameReader, frame } from './dns-frame.ts';
 import { answerQuery, type Client, failQuery } from './dns-zone.ts';
 import { DNS_PORT } from './overlay-rulesets.ts';
 
-const AF_INET = 2;
 /** As Node counts. */
 const IPV4_FAMILY = 4;
-const SOCK_STREAM = 1;
-const SOCK_DGRAM = 2;
-const SOCK_NONBLOCK = 0o4000;
-const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
 const SO_REUSEADDR = 2;
 const SO_RCVBUFFORCE = 33;
-const SOCKET_ADDRESS_BYTES = 16;
 const BACKLOG = 128;
 /** Room for the questions that come while the process does something else. */
 const RECEIVE_BUFFER_BYTES = 1 << 20;
@@ -136,15 +131,12 @@ export class DnsServer implements Disposable {
 
 /** In the namespace of the calling thread. */
 function openSockets(address: Buffer): [datagram: number, stream: number] {
-  const target = Buffer.alloc(SOCKET_ADDRESS_BYTES);
-  target.writeUInt16LE(AF_INET);
-  target.writeUInt16BE(DNS_PORT, 2);
-  address.copy(target, 4);
-  const datagram = openSocket(SOCK_DGRAM);
+  const target = ipv4SocketAddress(address, DNS_PORT);
+  const datagram = openIpv4Socket('datagram');
   try {
     setOption(datagram, SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES);
     check(libcFunctions.bind(datagram, target, target.length), 'bind the name server');
-    const stream = openSocket(SOCK_STREAM);
+    const stream = openIpv4Socket('stream');
     try {
       setOption(stream, SO_REUSEADDR, 1);
       check(libcFunctions.bind(stream, target, target.length), 'bind the name server');
@@ -158,10 +150,6 @@ function openSockets(address: Buffer): [datagram: number, stream: number] {
     libcFunctions.close(datagram);
     throw error;
   }
-}
-
-function openSocket(type: number): number {
-  return check(libcFunctions.socket(AF_INET, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), 'socket');
 }
 
 function setOption(fd: number, name: number, value: number): void {
