@@ -10,6 +10,8 @@ import { createService, tasksOf } from '../support/services.ts';
 
 const HOSTS = 3;
 const INGRESS_PORT = 8090;
+/** Swarm's. With less, a daemon that is killed on a busy machine is away so long that its clients' tasks are replaced. */
+const HEARTBEAT_PERIOD_MS = 5_000;
 /** Requests may fail from a kill until this long after the managers have noticed it: the other nodes have to hear of it. */
 const CUT_MS = 1_000;
 const SETTLED_LIMIT_MS = 60_000;
@@ -44,6 +46,8 @@ export class NetworkSoak {
   readonly #changes: Record<string, number> = {};
   readonly #cuts: { readonly fromMs: number; readonly untilMs: number }[] = [];
   readonly #story: { readonly name: string; readonly fromMs: number }[] = [];
+  /** Tasks that the clients ask from. */
+  #askers: readonly Task[] = [];
   #serial = 0;
 
   private constructor(world: NetworkCluster, seed: number, say: (line: string) => void) {
@@ -58,7 +62,7 @@ export class NetworkSoak {
     name: string,
     options: { seed: number; durationMs: number; say: (line: string) => void },
   ): Promise<SoakReport> {
-    await using world = await NetworkCluster.start(name, HOSTS);
+    await using world = await NetworkCluster.start(name, HOSTS, { heartbeatPeriodMs: HEARTBEAT_PERIOD_MS });
     const soak = new NetworkSoak(world, options.seed, options.say);
     await soak.#prepare();
     const untilMs = Date.now() + options.durationMs;
@@ -66,6 +70,7 @@ export class NetworkSoak {
       while (Date.now() < untilMs) await soak.#change();
       // What is on its way is to arrive.
       await delay(500);
+      await soak.#requireClients();
     } finally {
       for (const { asking } of soak.#clients) await asking[Symbol.asyncDispose]();
     }
@@ -99,6 +104,7 @@ export class NetworkSoak {
         task: { ...spec.task, placement: { ...spec.task.placement, maxReplicasPerNode: 1 } },
       }),
     });
+    this.#askers = tasks;
     for (const [index, task] of tasks.entries())
       for (const how of ['tcp', 'udp'] as const) this.#ask(`vip ${how} ${index}`, { task }, 'web', how);
     this.#ask('dnsrr tcp', { task: tasks[0] as Task }, 'direct', 'tcp');
@@ -116,6 +122,14 @@ export class NetworkSoak {
 
   #ask(path: string, place: Place, host: string, how: 'tcp' | 'udp', port = ECHO_PORT): void {
     this.#clients.push({ path, asking: new Asking(place, { host, how, port, pauseMs: 10 }) });
+  }
+
+  /** Who asks from a container that has been replaced asks from nowhere. */
+  async #requireClients(): Promise<void> {
+    const running = (await tasksOf(this.#world.manager, await this.#idOf('client'))).filter(isRunning);
+    const left = this.#askers.filter(({ id }) => !running.some((task) => task.id === id));
+    if (left.length > 0)
+      throw new Error(`${left.length} clients were replaced: what they asked says nothing`);
   }
 
   async #change(): Promise<void> {

@@ -20,6 +20,8 @@ export class NetnsLan implements Disposable {
   /** Names for `ip netns exec`. */
   readonly hosts: readonly string[];
   readonly #bridge: string;
+  /** Namespaces that are ours to delete: another run may have others of these names. */
+  readonly #made: string[] = [];
   #outsider: string | undefined;
 
   /** Needs root. `name` must be unique on the machine and short. */
@@ -27,7 +29,7 @@ export class NetnsLan implements Disposable {
     this.#bridge = `${name}-lan`;
     this.hosts = Array.from({ length: count }, (_, position) => `${name}-${position + 1}`);
     try {
-      ip('netns', 'add', this.#bridge);
+      this.#make(this.#bridge);
       ip('-n', this.#bridge, 'link', 'add', 'br0', 'type', 'bridge');
       ip('-n', this.#bridge, 'link', 'set', 'br0', 'up');
       for (const [position, host] of this.hosts.entries()) this.#addHost(host, position + 1);
@@ -69,8 +71,8 @@ export class NetnsLan implements Disposable {
   /** One more host on the bridge, which is no node. */
   addOutsider(): string {
     const name = `${this.#bridge}-out`;
-    this.#outsider = name;
     this.#addHost(name, OUTSIDER);
+    this.#outsider = name;
     return name;
   }
 
@@ -126,20 +128,16 @@ export class NetnsLan implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const name of [
-      ...this.hosts,
-      this.#bridge,
-      ...(this.#outsider === undefined ? [] : [this.#outsider]),
-    ])
-      try {
-        ip('netns', 'del', name);
-      } catch {
-        // It was not made.
-      }
+    for (const name of this.#made.splice(0)) ip('netns', 'del', name);
+  }
+
+  #make(name: string): void {
+    ip('netns', 'add', name);
+    this.#made.push(name);
   }
 
   #addHost(host: string, number: number): void {
-    ip('netns', 'add', host);
+    this.#make(host);
     ip(
       '-n',
       this.#bridge,

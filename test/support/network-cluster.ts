@@ -1,6 +1,7 @@
 // A cluster of hosts with services on networks: what tests of the network start with.
 
 import {
+  type ClusterSpec,
   emptyNetworkSpec,
   type Network,
   type NetworkSpec,
@@ -39,10 +40,10 @@ export class NetworkCluster implements AsyncDisposable {
   }
 
   /** One manager and workers. `name` must be unique on the machine and short. */
-  static async start(name: string, count: number): Promise<NetworkCluster> {
+  static async start(name: string, count: number, spec: Partial<ClusterSpec> = {}): Promise<NetworkCluster> {
     const started = new NetworkCluster(await RealCluster.start(name, count));
     try {
-      await started.cluster.init();
+      await started.cluster.init(spec);
       const { archive } = await buildDemoImage({ name: echoImage });
       for (const node of started.cluster.nodes) await node.importImage(archive);
       for (let position = 1; position < count; position++) await started.cluster.join(position, 'worker');
