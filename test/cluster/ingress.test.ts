@@ -66,6 +66,12 @@ describe('services published by the routing mesh', { skip: whyNoRealNode() ?? fa
       }
   });
 
+  test('a node reaches TCP ports by IPv6 as well, although the network has IPv4 only', async () => {
+    const place = { host: world.cluster.lan.hosts[1] as string };
+    const answers = await ask(place, { host: '::1', port: PORT, count: MANY });
+    assert.deepEqual(serversIn(answers), serverNames(web.tasks));
+  });
+
   test('a container of the service has a way out', async () => {
     const [task] = web.tasks;
     assert.ok(task !== undefined);

@@ -62,7 +62,8 @@ export class HostPorts implements Disposable {
   plan(published: readonly PublishedPort[], families: readonly IpFamily[]): InnerPorts {
     this.#problems = [];
     const wanted = published.map((entry) => ({ entry, names: this.#hostPortsOf(entry, families) }));
-    const relayed = families.includes('ipv6') ? [] : published.flatMap(relayedPortOf);
+    const isRelayed = !families.includes('ipv6') && isIpv6InKernel();
+    const relayed = isRelayed ? published.flatMap(relayedPortOf) : [];
     this.#release(new Set([...wanted.flatMap(({ names }) => names), ...relayed]));
     const inner = new Map<string, number>();
     // A port that is free from now on may still be sent to until the host's table has changed.
@@ -227,7 +228,7 @@ function hold({ protocol, port, address }: HostPort): Disposable {
 /** What reaches an ingress without IPv6 by IPv6 all the same. */
 function relayedPortOf({ protocol, port, hostAddress, hostInterface }: PublishedPort): string[] {
   if (protocol !== 'tcp' || hostAddress !== undefined || hostInterface !== undefined) return [];
-  return isIpv6InKernel() ? [hostPortName({ protocol, port, address: ANY_IPV6_ADDRESS })] : [];
+  return [hostPortName({ protocol, port, address: ANY_IPV6_ADDRESS })];
 }
 
 function withoutAddress(name: string): string {

@@ -115,6 +115,11 @@ export class KernelNetwork implements Disposable {
     return true;
   }
 
+  /** As applied last. */
+  get services(): readonly VirtualService[] {
+    return this.#applied?.services ?? [];
+  }
+
   get endpoints(): LocalEndpoint[] {
     return [...this.#endpoints.values()].map(({ endpoint }) => endpoint);
   }

@@ -36,6 +36,7 @@ import type {
   OverlayNetwork,
   OverlayState,
   PortProblem,
+  VirtualService,
 } from './overlay.ts';
 import { familiesOf, isWidened, type OverlayLayout } from './overlay-layout.ts';
 import { RESOLVER_ADDRESS, VXLAN_LINK } from './overlay-rulesets.ts';
@@ -161,11 +162,9 @@ class KernelOverlay implements Overlay {
 
   async apply(networkId: string, state: OverlayState): Promise<void> {
     const network = this.#network(networkId);
-    for (const { vip, backends, weights = [] } of state.services) {
-      for (const weight of weights) checkWeight('services.weights', weight);
-      const other = backends.find((backend) => familyOf(backend) !== familyOf(vip));
-      if (other !== undefined) throw invalidField('services.backends', `${other} cannot answer for ${vip}`);
-    }
+    const before = network.services;
+    for (const service of state.services.filter((each, index) => each !== before[index]))
+      checkService(service);
     const published = state.published ?? [];
     if (!network.layout.isIngress) {
       if (published.length > 0) throw invalidField('published', `network ${networkId} is not the ingress`);
@@ -391,6 +390,12 @@ class KernelOverlay implements Overlay {
     removeNamespace(pin);
     this.#host.tidyUp();
   }
+}
+
+function checkService({ vip, backends, weights = [] }: VirtualService): void {
+  for (const weight of weights) checkWeight('services.weights', weight);
+  const other = backends.find((backend) => familyOf(backend) !== familyOf(vip));
+  if (other !== undefined) throw invalidField('services.backends', `${other} cannot answer for ${vip}`);
 }
 
 function readVni(pin: string): number | undefined {
