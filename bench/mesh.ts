@@ -1,22 +1,29 @@
 // What a connection costs on its way, part of the network bench: between containers directly and by a virtual address, and
-// from a client beyond a router to a published port, against the same with source translation at the node that it
-// enters by, as Docker's routing mesh has it (there with IPVS). Processor time of client and server; paths take turns, so that what
-// else the machine does hits all alike.
+// from a client beyond a router to a published port, against a port of Docker's bridge, and to a container elsewhere
+// against the same with source translation at the node that it enters by, as Docker's routing mesh has it (there with IPVS,
+// which not every machine has). Processor time of client and server; paths take turns, so that what else the machine does hits all alike.
 
 import { readFileSync } from 'node:fs';
-import { publish, publishedContainer } from '../test/network/ingress-lab.ts';
+import type { VirtualService } from '../agent/network/overlay/overlay.ts';
+import { buildDemoImage } from '../deploy/demo-image.ts';
+import { ingressState, publishedContainer } from '../test/network/ingress-lab.ts';
 import { CallableProgram } from '../test/network/lab.ts';
 import { type Container, ingress, net, type OverlayHost, OverlayLab } from '../test/network/overlay-lab.ts';
+import { Docker } from './docker.ts';
 import { againstPeer, median, percentile, type Row } from './report.ts';
 
 const ROUNDS = 150;
 const ROUNDS_QUICK = 30;
 const CONNECTIONS = 200;
+const SERVICES = 1000;
+const BACKENDS = 20;
 /** Of the rounds, by processor time: what else the machine does only ever adds. */
 const UNDISTURBED = 0.05;
 const SEND_SECONDS = 1;
 const SEND_ROUNDS = 5;
 const SEND_ROUNDS_QUICK = 1;
+const IMAGE = 'bench:1';
+const BRIDGE = "Docker's published port";
 const SERVE_PORT = 90;
 const SINK_PORT = 91;
 /** Published ports, by what is behind them. */
@@ -52,18 +59,19 @@ interface Paths {
 
 /** Bars: a virtual address costs at most 1.15 of a direct connection, the mesh no more than one that hides its clients. */
 export async function meshBench(isQuick: boolean): Promise<Row[]> {
-  await using lab = new OverlayLab(2);
+  await using lab = new OverlayLab(3);
   await lab.ready();
-  const paths = await openPaths(lab);
+  await using docker = await Docker.startEngine(lab.hosts[2]!.path);
+  const paths = await openPaths(lab, docker);
   return [
     ...(await measureConnections(paths, isQuick ? ROUNDS_QUICK : ROUNDS)),
     ...(await measureThroughput(paths, isQuick ? SEND_ROUNDS_QUICK : SEND_ROUNDS)),
   ];
 }
 
-async function openPaths(lab: OverlayLab): Promise<Paths> {
-  const [here, there] = lab.hosts as [OverlayHost, OverlayHost];
-  for (const host of lab.hosts) for (const network of [net, ingress]) await host.ensure(network);
+async function openPaths(lab: OverlayLab, docker: Docker): Promise<Paths> {
+  const [here, there, third] = lab.hosts as [OverlayHost, OverlayHost, OverlayHost];
+  for (const host of [here, there]) for (const network of [net, ingress]) await host.ensure(network);
   const far = await load(lab, lab.addFar());
   const client = await lab.container(here, net.id, '10.0.1.10');
   const near = await publishedContainer(lab, here, 20);
@@ -72,13 +80,14 @@ async function openPaths(lab: OverlayLab): Promise<Paths> {
   const remotePid = await servers(lab, remote.endpoint.namespacePath);
   const hostPid = await servers(lab, here.path);
   await publishAll(lab, near, remote);
-  for (const host of lab.hosts) {
+  for (const host of [here, there]) {
     const remotes = [client, near, remote]
       .filter((container) => container.host !== host)
       .map((container) => ({ address: own(container), nodeAddress: container.host.address }));
     const services = [
       { vip: '10.0.1.2', backends: [own(near)] },
       { vip: '10.0.1.3', backends: [own(remote)] },
+      ...others(),
     ];
     await host.apply(net.id, { remotes, services });
   }
@@ -103,18 +112,38 @@ async function openPaths(lab: OverlayLab): Promise<Paths> {
       ...{ peer: 'container, other node', ratioMax: SERVICE_RATIO_MAX },
     },
     { what: 'process of the node, from outside', ...meshed, ports, serverPid: hostPid },
-    ...publishedPaths('same node', { ...meshed, ports: local, serverPid: nearPid }),
+    {
+      what: BRIDGE,
+      ...{ client: far, host: third.address, ports: local },
+      serverPid: await bridgeServers(lab, docker),
+    },
+    ...publishedPaths('same node', { ...meshed, ports: local, serverPid: nearPid }, BRIDGE),
     ...publishedPaths('other node', { ...meshed, ports: elsewhere, serverPid: remotePid }),
   ];
   return { all, ...hiding(lab) };
 }
 
-function publishedPaths(where: string, path: Omit<Path, 'what'>): Path[] {
-  const peer = `source translated, ${where}`;
+function publishedPaths(where: string, path: Omit<Path, 'what'>, peer?: string): Path[] {
+  const translated = `source translated, ${where}`;
   return [
-    { what: `published port, ${where}`, ...path, peer, ratioMax: NOISE },
-    { what: peer, ...path, isHidden: true },
+    { what: `published port, ${where}`, ...path, peer: peer ?? translated, ratioMax: NOISE },
+    { what: translated, ...path, isHidden: true },
   ];
+}
+
+/** In a container of Docker's, whose ports it publishes by rules of iptables. */
+async function bridgeServers(lab: OverlayLab, docker: Docker): Promise<number> {
+  await docker.import(await buildDemoImage({ name: IMAGE }), IMAGE);
+  const published = [`${PORTS.local}:${SERVE_PORT}`, `${PORTS.localSink}:${SINK_PORT}`];
+  return servers(lab, `/proc/${await docker.runSleeping(IMAGE, published)}/ns/net`);
+}
+
+/** Services that nobody asks: a connection to one of a thousand costs as much. */
+function others(): VirtualService[] {
+  return Array.from({ length: SERVICES }, (_, index) => ({
+    vip: `10.0.${16 + (index >> 8)}.${index & 255}`,
+    backends: Array.from({ length: BACKENDS }, (__, number) => `10.0.${32 + number}.${index & 255}`),
+  }));
 }
 
 /** In the services' own network. */
@@ -148,15 +177,13 @@ async function publishAll(lab: OverlayLab, near: Container, remote: Container): 
     [PORTS.localSink, near, SINK_PORT],
     [PORTS.remoteSink, remote, SINK_PORT],
   ] as const;
-  await publish(
-    lab,
-    [near, remote],
-    ports.map(([port, { address }, target]) => ({
-      protocol: 'tcp',
-      port,
-      backends: [{ address, port: target }],
-    })),
-  );
+  const published = ports.map(([port, { address }, target]) => ({
+    protocol: 'tcp' as const,
+    port,
+    backends: [{ address, port: target }],
+  }));
+  for (const { host } of [near, remote])
+    await host.apply(ingress.id, ingressState(lab, host, [near, remote], published));
 }
 
 /** Instead of the mesh's own way back of answers, which the overlay's repair writes again. */
@@ -168,7 +195,7 @@ function hiding(lab: OverlayLab): Pick<Paths, 'hide' | 'show'> {
   here.inNetwork(ingress.id, `nft add chain ip hidden post ${chain}`);
   const hide = (): void => {
     here.inNetwork(ingress.id, `nft add rule ip hidden post iifname up0 snat to ${TRANSLATED_SOURCE}`);
-    for (const host of lab.hosts) {
+    for (const host of [here, there]) {
       for (const name of ['remember', 'separate', 'answer']) {
         host.inNetwork(ingress.id, `nft flush chain ip tsswarm_ingress ${name}`);
       }
@@ -177,7 +204,7 @@ function hiding(lab: OverlayLab): Pick<Paths, 'hide' | 'show'> {
   };
   const show = async (): Promise<void> => {
     here.inNetwork(ingress.id, 'nft flush chain ip hidden post');
-    for (const host of lab.hosts) await host.overlay.call('repair', ingress.id);
+    for (const host of [here, there]) await host.overlay.call('repair', ingress.id);
     there.inNetwork(
       ingress.id,
       `ip route replace ${TRANSLATED_SOURCE}/32 via ${here.address} dev vx0 onlink`,

@@ -47,7 +47,7 @@ export class NetworkFacts {
   readonly #tasks = new Map<string, Set<string>>();
   readonly #parts = new Map<string, Part>();
   #remotes: readonly RemoteEndpoint[] | undefined;
-  #stopped: string[] = [];
+  #stopped: NetworkEndpoint[] = [];
 
   constructor(surroundings: Surroundings, network: Network, dataPathPort: number) {
     this.#surroundings = surroundings;
@@ -91,8 +91,8 @@ export class NetworkFacts {
     }
   }
 
-  /** Addresses of tasks that have stopped serving since the last call, and are there still. */
-  takeStopped(): readonly string[] {
+  /** Tasks that have stopped serving since the last call, and are there still. */
+  takeStopped(): readonly NetworkEndpoint[] {
     const stopped = this.#stopped;
     this.#stopped = [];
     return stopped;
@@ -159,7 +159,7 @@ export class NetworkFacts {
     this.#tasks.set(serviceId, tasks.add(taskId));
     const before = this.#endpoints.get(taskId);
     this.#endpoints.set(taskId, endpoint);
-    if (before?.serving === true && !endpoint.serving) this.#stopped.push(...endpoint.addresses);
+    if (before?.serving === true && !endpoint.serving) this.#stopped.push(endpoint);
     // Most changes are of who serves, and leave the routes alone.
     const isSamePlace =
       before?.nodeId === endpoint.nodeId && `${before.addresses}` === `${endpoint.addresses}`;
