@@ -122,7 +122,7 @@ async function measureNames(lab: OverlayLab, host: OverlayHost, seconds: number)
     name: `service${index}`,
     addresses: ['10.0.0.3'],
   }));
-  await host.apply(network.id, { names: [{ name: 'web', addresses: ['10.0.0.2'] }, ...names] });
+  await host.apply(network.id, { names: [[{ name: 'web', addresses: ['10.0.0.2'] }, ...names]] });
   const endpoint = host.endpoint(network.id, '10.0.0.10');
   await host.overlay.call('attach', endpoint);
   const args = [String(seconds), String(DNS_IN_FLIGHT)];

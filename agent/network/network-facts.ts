@@ -11,6 +11,7 @@ import {
 } from '../../proto/generated/dispatcher.ts';
 import { familyOf } from './ip-bytes.ts';
 import type {
+  NameGroup,
   NameRecord,
   NetworkPolicy,
   OverlayNetwork,
@@ -33,7 +34,7 @@ export interface Surroundings {
 interface Part {
   readonly remotes: readonly RemoteEndpoint[];
   readonly services: readonly VirtualService[];
-  readonly names: readonly NameRecord[];
+  readonly names: NameGroup;
   readonly published: readonly PublishedPort[];
 }
 
@@ -136,7 +137,7 @@ export class NetworkFacts {
       }),
       ...(policy && { policy: this.#policy(policy) }),
       services: parts.flatMap(({ services }) => services),
-      names: parts.flatMap(({ names }) => names),
+      names: parts.map(({ names }) => names),
     };
   }
 

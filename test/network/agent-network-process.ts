@@ -30,6 +30,8 @@ const local: LocalNetwork = {
   [Symbol.asyncDispose]: async () => {},
 };
 
+let problem = '';
+
 const networks = await ClusterNetworks.open({
   nodeId: 'n0',
   local,
@@ -37,7 +39,9 @@ const networks = await ClusterNetworks.open({
   stateDir,
   engineId: 'many',
   dataPathAddress,
-  onProblem: (problem) => problem !== '' && console.error(problem),
+  onProblem: (text) => {
+    problem = text;
+  },
   onTunnelKey: () => {},
   onRepair: () => {},
   logger: networkLog,
@@ -63,6 +67,7 @@ async function learn({ services, tasks }: Size): Promise<{ ms: number; bytes: nu
       ...emptyNetwork,
       id: NETWORK_ID,
       vni: 0x100100,
+      mtu: 1450,
       spec: { ...emptyNetworkSpec, name: NETWORK_ID },
       subnets: [{ ...emptySubnet, subnet: '10.0.0.0/8', gateway: '10.0.0.1' }],
     },
@@ -77,6 +82,7 @@ async function learn({ services, tasks }: Size): Promise<{ ms: number; bytes: nu
   const before = process.memoryUsage().rss;
   const started = performance.now();
   await networks.hear({ ...emptyAssignments, complete: true, nodes, networks: [update] });
+  if (problem !== '') throw new Error(problem);
   return { ms: performance.now() - started, bytes: process.memoryUsage().rss - before };
 }
 
