@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import type { OverlayNetwork } from '../agent/network/overlay/overlay.ts';
 import { CallableProgram } from '../test/network/lab.ts';
 import { ingress, type OverlayHost, OverlayLab } from '../test/network/overlay-lab.ts';
+import { discoveryBench } from './discovery.ts';
 import type { BenchOptions } from './main.ts';
 import { meshBench } from './mesh.ts';
 import { againstFloor, againstLimit, median, percentile, type Row } from './report.ts';
@@ -35,9 +36,13 @@ const network: OverlayNetwork = {
   isInternal: false,
 };
 
-/** Bars: see mesh.ts; wiring < 2 ms and a service's update among 1,000 < 0.1 ms (medians); 50,000 names a second of one core. */
-export async function networkBench({ isQuick }: BenchOptions): Promise<Row[]> {
-  return [...(await overlayBench(isQuick)), ...(await meshBench(isQuick))];
+/** Bars: see mesh.ts and discovery.ts; wiring < 2 ms and a service's update among 1,000 < 0.1 ms (medians); 50,000 names a second of one core. */
+export async function networkBench(options: BenchOptions): Promise<Row[]> {
+  return [
+    ...(await overlayBench(options.isQuick)),
+    ...(await meshBench(options.isQuick)),
+    ...(await discoveryBench(options)),
+  ];
 }
 
 async function overlayBench(isQuick: boolean): Promise<Row[]> {

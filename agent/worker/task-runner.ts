@@ -6,6 +6,7 @@ import { type Clock, sleep } from '../../core/clock.ts';
 import { DEFAULT_STOP_GRACE_PERIOD_MS } from '../../core/defaults.ts';
 import { messageOf, SwarmError } from '../../core/errors.ts';
 import type { Revision, Task, TaskState, TaskStatus } from '../../core/generated/objects.ts';
+import { isIngressPort } from '../../core/ingress-port.ts';
 import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
 import type { ContainerExit, Engine } from '../engine/engine.ts';
 import type { Limiter } from '../engine/limiter.ts';
@@ -227,7 +228,7 @@ export class TaskRunner {
   }
 
   async #end(exit: ContainerExit, error?: string): Promise<void> {
-    await this.#freeNetwork();
+    await this.#freePorts();
     const container = { containerId: this.#task.id, pid: 0, exitCode: exit.exitCode };
     const detail = { container, timestampMs: exit.exitedAtMs };
     if (exit.exitCode === 0 && error === undefined) await this.#set('complete', 'finished', detail);
@@ -263,19 +264,23 @@ export class TaskRunner {
     let exitCode = container?.status.state === 'exited' ? container.status.exit.exitCode : 0;
     if (container?.status.state === 'running')
       exitCode = (await this.#stopContainer(drainMs, signal)).exitCode;
-    await this.#freeNetwork();
+    await this.#freePorts();
     await this.#set('shutdown', 'shutdown', {
       ...(container === undefined ? undefined : { container: { containerId: id, pid: 0, exitCode } }),
     });
   }
 
-  /** Before the end is told: the next task may ask for the published ports as soon as managers know of it. */
-  async #freeNetwork(): Promise<void> {
+  /**
+   * Before the end is told: the next task may ask for ports of this node as soon as managers know of it. Without such
+   * ports the news goes first, since others still send connections.
+   */
+  async #freePorts(): Promise<void> {
+    if (this.#revision.spec.endpoint.ports.every(isIngressPort)) return;
     try {
       await this.#context.network.detach(this.#task.id);
     } catch (error) {
       // `#release` comes back to it; the news of the end does not wait for that.
-      workerLog.warn({ 'task.id': this.#task.id, error: messageOf(error) }, 'network not given back yet');
+      workerLog.warn({ 'task.id': this.#task.id, error: messageOf(error) }, 'ports not given back yet');
     }
   }
 
