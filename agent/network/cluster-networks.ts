@@ -107,12 +107,14 @@ export class ClusterNetworks implements TaskNetworks {
     const before = this.#book.ids.length;
     const changed = this.#book.hear(assignments);
     for (const id of changed) this.#followers.follow(id);
-    for (const [networkId, endpoints] of this.#book.takeStopped())
-      for (const endpoint of endpoints) this.#endFlowsOf(networkId, endpoint);
+    const stopped = this.#book.takeStopped();
     // What networks there are must not be lost; who is part of them is told again.
     if (this.#book.ids.length !== before) this.#remember();
     else if (changed.size > 0) this.#memoryTimer ??= setTimeout(() => this.#remember(), MEMORY_DELAY_MS);
     await this.#followers.settled();
+    await Promise.all(
+      stopped.flatMap(([id, endpoints]) => endpoints.map((one) => this.#endFlowsOf(id, one))),
+    );
   }
 
   async attach(request: TaskNetworkRequest): Promise<Endpoint> {
@@ -162,17 +164,15 @@ export class ClusterNetworks implements TaskNetworks {
 
   /**
    * UDP has no end of a connection that could be waited for, and a client that uses a port again is taken for the client
-   * before: what still goes to a task that drains goes elsewhere before the task ends.
+   * before: what still goes to a task that drains goes elsewhere before the task ends. Resolves then, or at once where the
+   * task has a drain time, which its flows have as well.
    */
-  #endFlowsOf(networkId: string, { addresses, drainMs }: NetworkEndpoint): void {
-    const timer = setTimeout(() => {
-      const isEncrypted = this.#book.get(networkId)?.spec.encrypted === true;
-      this.#overlays
-        .get(isEncrypted)
-        ?.then((overlay) => overlay.endFlows(networkId, addresses))
-        .catch((error) => this.#options.logger.warn({ error: messageOf(error) }, 'flows not ended'));
-    }, wholeDrain(drainMs) - FLOWS_END_BEFORE_MS);
-    timer.unref();
+  async #endFlowsOf(networkId: string, { addresses, drainMs }: NetworkEndpoint): Promise<void> {
+    const ending = delay(wholeDrain(drainMs) - FLOWS_END_BEFORE_MS, undefined, { ref: false })
+      .then(() => this.#overlays.get(this.#book.get(networkId)?.spec.encrypted === true))
+      .then((overlay) => overlay?.endFlows(networkId, addresses))
+      .catch((error) => this.#options.logger.warn({ error: messageOf(error) }, 'flows not ended'));
+    if (drainMs === 0) await ending;
   }
 
   drained(taskIds: readonly string[]): void {
