@@ -10,6 +10,7 @@ import { AgentMetrics } from '../agent/metrics.ts';
 import { ClusterNetworks, destroyClusterNetworks } from '../agent/network/cluster-networks.ts';
 import { HostFirewall } from '../agent/network/host-firewall.ts';
 import { destroyLocalNetwork, openLocalNetwork } from '../agent/network/local-network.ts';
+import { destroyMemoryFiles } from '../agent/secrets/memory-files.ts';
 import { SwarmError } from '../core/errors.ts';
 import { VERSION } from '../core/version.ts';
 import { NodeControlService } from '../proto/generated/node.ts';
@@ -97,6 +98,7 @@ export async function teardown(config: DaemonConfig): Promise<void> {
   const engine = await openEngine(engineOptions(config));
   for (const { id } of await engine.containers.list()) await engine.containers.remove(id);
   await engine.shutdownContainerd();
+  destroyMemoryFiles(path.join(config['run-dir'], 'secrets'));
   await destroyClusterNetworks({ ...networkOptions(config), logger: networkLog });
   await destroyLocalNetwork(networkOptions(config));
   rmSync(config['run-dir'], { recursive: true, force: true });

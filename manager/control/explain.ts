@@ -50,7 +50,7 @@ function explainService(view: TablesView, service: Service, nowMs: number): Draf
   ];
   if (service.updateStatus !== undefined) steps.push(explainUpdate(service, nowMs));
   steps.push(...explainEndpoint(view, service));
-  const stuck = wanted.filter((task) => task.status.state !== 'running');
+  const stuck = wanted.filter(({ status }) => status.state !== 'running' || status.error !== '');
   for (const group of groupByCause(stuck)) {
     const [first] = group as [Task, ...Task[]];
     const more = group.length > 1 ? ` (and ${group.length - 1} more for the same reason)` : '';
