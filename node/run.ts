@@ -5,6 +5,7 @@ import { mkdirSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import path from 'node:path';
 import { openEngine } from '../agent/engine/open.ts';
+import { forbidCoreFile } from '../agent/linux/memory.ts';
 import { engineLog, networkLog } from '../agent/log.ts';
 import { AgentMetrics } from '../agent/metrics.ts';
 import { ClusterNetworks, destroyClusterNetworks } from '../agent/network/cluster-networks.ts';
@@ -28,6 +29,8 @@ import { nodeHandlers } from './node-api.ts';
 export async function runDaemon(config: DaemonConfig): Promise<void> {
   requireRoot();
   await requireAlone(config);
+  // It holds secrets.
+  forbidCoreFile();
   mkdirSync(config['data-root'], { recursive: true, mode: 0o711 });
   mkdirSync(config['run-dir'], { recursive: true, mode: 0o711 });
   const metrics = new AgentMetrics();

@@ -169,6 +169,8 @@ export function composeSpec(input: SpecInput): Readonly<Record<string, unknown>>
     ],
     linux: {
       cgroupsPath: cgroupsPath(input.engineId, input.id),
+      // Else crun cuts every tie to the machine's mounts before it binds the first.
+      ...(input.files.length > 0 && { rootfsPropagation: 'rslave' }),
       namespaces: namespaces(input),
       maskedPaths: MASKED_PATHS,
       readonlyPaths: READ_ONLY_PATHS,
