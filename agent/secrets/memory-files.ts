@@ -84,6 +84,8 @@ export class MemoryFiles implements TaskFiles {
   }
 
   remove(taskId: string): void {
+    // Most tasks have none.
+    if (!existsSync(path.join(this.#root, taskId))) return;
     const { store, source, shown } = this.#places(taskId);
     // A mount over a mount, when a crash came between two steps.
     for (const place of [shown, source, store]) while (isMountPoint(place)) unmount(place);

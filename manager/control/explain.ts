@@ -196,6 +196,10 @@ function remedyFor(view: TablesView, task: Task): string {
     return `check the name, or bring it to the node: tsswarm image pull ${image}`;
   if (error.includes('cannot pull'))
     return `see that this node reaches the registry, or bring the image here: tsswarm image pull|import`;
+  if (error.includes('is not up to date in the container'))
+    return `mend what it names and give a version again, or start the tasks anew: tsswarm service update --force ${name}`;
+  if (error.includes('is not there any more'))
+    return `ask for another version, or the newest: tsswarm service update --secret-add or --config-add … ${name}`;
   if (error.includes('health check') || error.includes('non-zero exit'))
     return `tsswarm service logs ${name}`;
   return '';
