@@ -13,8 +13,10 @@ import {
   type Service,
 } from '../../core/generated/objects.ts';
 import { type PayloadKind, targetOf } from '../../core/validate-payload.ts';
+import { aNode, aTask } from '../../test/support/builders.ts';
 import { MemoryLog } from '../../test/support/memory-log.ts';
 import { Store } from '../store/store.ts';
+import { explain } from './explain.ts';
 import { createPayload, getConfig, getSecret, removePayload, updatePayload } from './payload-api.ts';
 import { createService, updateService } from './service-api.ts';
 import { newTurns } from './turns.ts';
@@ -172,4 +174,20 @@ test('what a failing update goes back to is not removed', async () => {
     if (current !== undefined) tx.update('service', { ...current, updateStatus });
   });
   await assert.rejects(removePayload(world.options, 'secret', 'db'), /in use by the following service: web/);
+});
+
+test('why tells of a task that runs on with an old version', async () => {
+  const world = await World.create();
+  await world.put('secret', 'db');
+  const { id } = await world.service('web', [reference('db')]);
+  const error = 'secret db is not up to date in the container: no room';
+  const task = aTask(id, { nodeId: 'n1' });
+  await world.store.update((tx) => {
+    tx.create('node', aNode('n1'));
+    tx.create('task', { ...task, status: { ...task.status, state: 'running', error } });
+  });
+  const { ok, steps } = explain(world.store.view, 'web', world.clock.nowMs());
+  assert.equal(ok, false);
+  const step = steps.find(({ text }) => text.includes(error));
+  assert.match(step?.remedy ?? '', /tsswarm service update --force web/);
 });

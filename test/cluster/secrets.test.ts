@@ -244,6 +244,20 @@ describe('secrets and configs', { skip: whyNoRealNode() ?? false }, () => {
     await cli('secret', 'rm', 'word');
   });
 
+  test('the largest that Swarm allows arrive whole', async () => {
+    const [secret, config] = [500 * 1024 - 1, 1000 * 1024 - 1].map((length) => 'x'.repeat(length));
+    await put('secret', 'large', secret ?? '');
+    await put('config', 'larger', config ?? '');
+    const container = { secrets: [reference('large')], configs: [reference('larger')] };
+    const script = `wc -c < /run/secrets/large; wc -c < /larger; echo read; ${IDLE}`;
+    const service = await createService(node, 'large', { image, script, container });
+    await untilLine(service.id, 'read');
+    assert.deepEqual(await linesOfOne(service.id), ['511999', '1023999', 'read']);
+    await remove('large');
+    await cli('secret', 'rm', 'large');
+    await cli('config', 'rm', 'larger');
+  });
+
   test('the command line speaks as Docker does', async () => {
     const id = await put('secret', 'shown', 'hunter2', '-l', 'a=b');
     await put('config', 'open', 'to all\n');
