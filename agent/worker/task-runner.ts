@@ -79,7 +79,10 @@ export class TaskRunner {
 
   /** These secrets and configs have other versions than before. */
   followVersions(sourceIds: ReadonlySet<string>): void {
-    if (follows(this.#revision, sourceIds)) void this.#renewFiles();
+    if (!follows(this.#revision, sourceIds)) return;
+    this.#renewFiles().catch((error) =>
+      workerLog.error({ 'task.id': this.#task.id, error: messageOf(error) }, 'files are not looked after'),
+    );
   }
 
   /** The manager has forgotten the task: resolves when nothing of it is left here. */
