@@ -69,6 +69,12 @@ export interface LogSettings {
   readonly maxFiles: number;
 }
 
+/** A file of the machine, bound read-only into a container. What is mounted over it later, the container gets as well. */
+export interface ContainerFile {
+  readonly source: string;
+  readonly target: string;
+}
+
 /** All that makes a container. Empty strings and lists mean "what the image says". */
 export interface ContainerConfig {
   readonly id: string;
@@ -85,6 +91,7 @@ export interface ContainerConfig {
   readonly hostname: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly mounts: readonly Mount[];
+  readonly files?: readonly ContainerFile[];
   readonly readOnly: boolean;
   readonly tty: boolean;
   /** Empty: the image's, else SIGTERM. */

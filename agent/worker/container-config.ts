@@ -1,22 +1,32 @@
 // From a task and its spec to what the engine needs. Pure.
 
-import type { Revision, ServiceSpec, Task } from '../../core/generated/objects.ts';
+import type { ContainerSpec, Revision, ServiceSpec, Task } from '../../core/generated/objects.ts';
 import { isIngressPort } from '../../core/ingress-port.ts';
 import { parseLogOptions } from '../../core/validate-spec.ts';
-import type { ContainerConfig } from '../engine/engine.ts';
+import type { ContainerConfig, ContainerFile } from '../engine/engine.ts';
 import type { Endpoint, TaskNetworkRequest } from '../network/network.ts';
 
 // Docker's own default keeps everything in one file; a node that nobody watches must not fill its disk.
 const DEFAULT_LOG_MAX_BYTES = 64 * 2 ** 20;
 const DEFAULT_LOG_MAX_FILES = 2;
 
+/** What a task has that its service does not say. */
+export interface TaskParts {
+  /** With its templates filled in. */
+  readonly container: ContainerSpec;
+  readonly files: readonly ContainerFile[];
+  readonly endpoint: Endpoint;
+}
+
 /** The container of a task has the task's id. */
-export function containerConfig(task: Task, { spec }: Revision, endpoint: Endpoint): ContainerConfig {
-  const { container, resources, logDriver } = spec.task;
-  const { stopGracePeriodMs: _grace, ...rest } = container;
+export function containerConfig(task: Task, { spec }: Revision, parts: TaskParts): ContainerConfig {
+  const { resources, logDriver } = spec.task;
+  const { container, files, endpoint } = parts;
+  const { stopGracePeriodMs: _grace, secrets: _secrets, configs: _configs, ...rest } = container;
   return {
     ...rest,
     id: task.id,
+    files,
     labels: { ...container.labels, ...taskLabels(task, spec.name) },
     limits: resources.limits,
     reservedMemoryBytes: resources.reservations.memoryBytes,

@@ -5,6 +5,7 @@ import {
   defaultRestartPolicy,
   defaultUpdateConfig,
 } from '../../core/defaults.ts';
+import { FILE_SYNTAX, parseFileReference } from './files.ts';
 import {
   bytesFlag,
   countFlag,
@@ -202,14 +203,12 @@ const UNSUPPORTED_ON_BOTH = [
 ] as const;
 
 const UNSUPPORTED_ON_CREATE = [
-  'config',
   'dns',
   'dns-option',
   'dns-search',
   'generic-resource',
   'host',
   'placement-pref',
-  'secret',
   'sysctl',
   'ulimit',
 ] as const;
@@ -234,6 +233,12 @@ export const createFlags = {
   'container-label': valuesFlag('list', parseLabel, 'Container labels'),
   constraint: listFlag('Placement constraints (KEY==VALUE or KEY!=VALUE)'),
   mount: valuesFlag('mount', parseMount, 'Attach a filesystem mount to the service (type=bind|tmpfs,…)'),
+  secret: valuesFlag('secret', parseFileReference, `Secret as a file of the service (${FILE_SYNTAX})`, {
+    completes: 'secret',
+  }),
+  config: valuesFlag('config', parseFileReference, `Config as a file of the service (${FILE_SYNTAX})`, {
+    completes: 'config',
+  }),
   network: valuesFlag('network', parseNetworkAttachment, `Network to be part of (${ATTACHMENT})`, {
     completes: 'network',
   }),
@@ -260,6 +265,14 @@ export const updateFlags = {
   'constraint-rm': listFlag('Remove a constraint'),
   'mount-add': valuesFlag('mount', parseMount, 'Add or update a mount on a service'),
   'mount-rm': listFlag('Remove a mount by its target path'),
+  'secret-add': valuesFlag('secret', parseFileReference, `Add or update a secret (${FILE_SYNTAX})`, {
+    completes: 'secret',
+  }),
+  'secret-rm': listFlag('Remove a secret', { completes: 'secret' }),
+  'config-add': valuesFlag('config', parseFileReference, `Add or update a config (${FILE_SYNTAX})`, {
+    completes: 'config',
+  }),
+  'config-rm': listFlag('Remove a config', { completes: 'config' }),
   'network-add': valuesFlag('network', parseNetworkAttachment, `Add a network (${ATTACHMENT})`, {
     completes: 'network',
   }),

@@ -16,6 +16,7 @@ import type {
   UpdateConfig,
 } from '../../core/generated/objects.ts';
 import { parseImageReference } from '../../core/image-reference.ts';
+import { mergeFiles } from './files.ts';
 import type { FlagValues } from './flag.ts';
 import { mergeHealthCheck } from './health-check.ts';
 import { mergeLabels } from './labels.ts';
@@ -53,6 +54,8 @@ export function newSpec(flags: CreateFlags, input: CreateInput): ServiceSpec {
         env: mergeEnv([], readEnv([...readEnvFile(input.envFileLines), ...flags.env], input.environment)),
         labels: Object.fromEntries(flags['container-label']),
         mounts: absoluteMounts(flags.mount, input.workdir),
+        secrets: flags.secret,
+        configs: flags.config,
       },
       placement: { ...task.placement, constraints: unique(flags.constraint) },
       networks: flags.network,
@@ -91,6 +94,8 @@ export function changedSpec(current: ServiceSpec, flags: UpdateFlags, source: Up
           flags['mount-rm'],
           absoluteMounts(flags['mount-add'], source.workdir),
         ),
+        secrets: mergeFiles('secret', container.secrets, flags['secret-rm'], flags['secret-add']),
+        configs: mergeFiles('config', container.configs, flags['config-rm'], flags['config-add']),
       },
       placement: {
         ...task.placement,

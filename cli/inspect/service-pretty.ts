@@ -1,6 +1,12 @@
 // `service inspect --pretty`. Pure.
 
-import type { Network, Service, TaskSpec, UpdateConfig } from '../../core/generated/objects.ts';
+import type {
+  FileReference,
+  Network,
+  Service,
+  TaskSpec,
+  UpdateConfig,
+} from '../../core/generated/objects.ts';
 import { formatBinarySize, formatElapsed, formatGoDuration } from '../output/human.ts';
 import { portsOfService } from '../output/ports.ts';
 
@@ -84,6 +90,8 @@ function containerLines({ container, logDriver }: TaskSpec): string[] {
       `  ReadOnly:\t${mount.readOnly}`,
       `  Type:\t\t${mount.type}`,
     ]),
+    ...fileLines('Secrets', container.secrets),
+    ...fileLines('Configs', container.configs),
     ...(logDriver === undefined
       ? []
       : [
@@ -91,6 +99,17 @@ function containerLines({ container, logDriver }: TaskSpec): string[] {
           ` Name:\t\t${logDriver.name}`,
           ...Object.entries(logDriver.options).map(([key, value]) => ` ${key}:\t${value}`),
         ]),
+  ];
+}
+
+function fileLines(title: string, references: readonly FileReference[]): string[] {
+  if (references.length === 0) return [];
+  return [
+    `${title}:`,
+    ...references.flatMap(({ sourceName, target, version }) => [
+      ` Target:\t${target}`,
+      `  Source:\t${sourceName}${version > 0 ? `, version ${version}` : ''}`,
+    ]),
   ];
 }
 

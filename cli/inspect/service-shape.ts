@@ -2,6 +2,7 @@
 
 import type {
   ContainerSpec,
+  FileReference,
   HealthCheck,
   Mount,
   Network,
@@ -94,6 +95,8 @@ function containerSpec(container: ContainerSpec): object {
     ...(container.tty && { TTY: true }),
     ...(container.readOnly && { ReadOnly: true }),
     ...(container.mounts.length > 0 && { Mounts: container.mounts.map(mount) }),
+    ...(container.secrets.length > 0 && { Secrets: container.secrets.map((one) => file('Secret', one)) }),
+    ...(container.configs.length > 0 && { Configs: container.configs.map((one) => file('Config', one)) }),
     ...(container.stopSignal !== '' && { StopSignal: container.stopSignal }),
     ...(container.stopGracePeriodMs !== undefined && {
       StopGracePeriod: toNanos(container.stopGracePeriodMs),
@@ -112,6 +115,18 @@ function healthCheck(check: HealthCheck): object {
     ...time('StartPeriod', check.startPeriodMs),
     ...time('StartInterval', check.startIntervalMs),
     ...(check.retries > 0 && { Retries: check.retries }),
+  };
+}
+
+/** `kind` is in the names of Docker's fields. */
+function file(kind: 'Secret' | 'Config', reference: FileReference): object {
+  const { sourceId, sourceName, target, uid, gid, mode, version, signal } = reference;
+  return {
+    File: { Name: target, UID: String(uid), GID: String(gid), Mode: mode },
+    [`${kind}ID`]: sourceId,
+    [`${kind}Name`]: sourceName,
+    ...(version > 0 && { Version: version }),
+    ...(signal !== '' && { Signal: signal }),
   };
 }
 

@@ -96,6 +96,7 @@ export class ContainerComposer {
       hostname,
       user: resolveUser(config.user || image.configuration.user, config.groups, files),
       mounts,
+      files: config.files ?? [],
       filesDirectory: directory.filesPath,
       machine: this.#options.machine,
       seccompFilter: this.#options.runtime.seccompFilter,

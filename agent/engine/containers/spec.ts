@@ -2,6 +2,7 @@
 
 import { SwarmError } from '../../../core/errors.ts';
 import type { Mount, ResourceLimits } from '../../../core/generated/objects.ts';
+import type { ContainerFile } from '../engine.ts';
 import type { ImageConfiguration } from '../images/manifest.ts';
 import type { Machine } from '../machine.ts';
 import { seccompProfile } from './seccomp.ts';
@@ -78,6 +79,7 @@ export interface SpecInput {
   readonly hostname: string;
   /** Volumes are resolved to directories by now. */
   readonly mounts: readonly Mount[];
+  readonly files: readonly ContainerFile[];
   readonly readOnly: boolean;
   readonly tty: boolean;
   readonly limits: ResourceLimits;
@@ -159,9 +161,16 @@ export function composeSpec(input: SpecInput): Readonly<Record<string, unknown>>
       noNewPrivileges: false,
       oomScoreAdj: 0,
     },
-    mounts: [...defaultMounts(), ...input.mounts.map(customMount), ...networkFiles(input.filesDirectory)],
+    mounts: [
+      ...defaultMounts(),
+      ...input.mounts.map(customMount),
+      ...input.files.map(fileMount),
+      ...networkFiles(input.filesDirectory),
+    ],
     linux: {
       cgroupsPath: cgroupsPath(input.engineId, input.id),
+      // Else crun cuts every tie to the machine's mounts before it binds the first.
+      ...(input.files.length > 0 && { rootfsPropagation: 'rslave' }),
       namespaces: namespaces(input),
       maskedPaths: MASKED_PATHS,
       readonlyPaths: READ_ONLY_PATHS,
@@ -219,6 +228,12 @@ function customMount(mount: Mount): OciMount {
   }
   const options = ['rbind', mount.readOnly ? 'ro' : 'rw', mount.bindPropagation || 'rprivate'];
   return { destination, type: 'bind', source: mount.source, options };
+}
+
+/** A slave of the machine's mount: that is how mounts over it arrive in the container. */
+function fileMount({ source, target }: ContainerFile): OciMount {
+  const options = ['bind', 'ro', 'rslave', 'nosuid', 'nodev', 'noexec'];
+  return { destination: target, type: 'bind', source, options };
 }
 
 function networkFiles(directory: string): OciMount[] {
