@@ -38,7 +38,6 @@ test('the hard limit of open files and capabilities are read', () => {
 
 test('an operator is told what a machine lacks', () => {
   const good = {
-    cgroupVersion: '2',
     isHybrid: false,
     hasSwapAccounting: true,
     hasSysResource: true,

@@ -1,7 +1,9 @@
 // What this machine can do: cgroup version, capabilities of this process, limits. Read once at start.
 
 import { existsSync, readdirSync, readFileSync, rmdirSync } from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
+import { CAPABILITIES } from '../../core/capabilities.ts';
 
 export interface Machine {
   readonly cgroupVersion: '1' | '2';
@@ -11,6 +13,14 @@ export interface Machine {
   readonly hasSysResource: boolean;
   /** Hard limit of open files. */
   readonly openFilesMax: number;
+  readonly hostname: string;
+  /** "6.1.0" */
+  readonly kernel: string;
+  /** Those that this process may pass on. */
+  readonly capabilities: readonly string[];
+  readonly hasAppArmor: boolean;
+  readonly hasSeLinux: boolean;
+  readonly hasBlockWeight: boolean;
 }
 
 const CAP_SYS_RESOURCE = 24n;
@@ -27,21 +37,37 @@ export function hasCapability(text: string, capability: bigint): boolean {
   return ((BigInt(`0x${effective}`) >> capability) & 1n) === 1n;
 }
 
+/** The bounding set in the text of /proc/<pid>/status. */
+export function boundingCapabilities(text: string): string[] {
+  const bits = BigInt(`0x${/^CapBnd:\s+([0-9a-f]+)$/m.exec(text)?.[1] ?? '0'}`);
+  return CAPABILITIES.filter((_, bit) => (bits >> BigInt(bit)) & 1n);
+}
+
 export function inspectMachine(): Machine {
   const isUnified = existsSync('/sys/fs/cgroup/cgroup.controllers');
+  const status = readFileSync('/proc/self/status', 'utf8');
+  const weightFiles = ['blkio.weight', 'blkio.bfq.weight'];
   return {
     cgroupVersion: isUnified ? '2' : '1',
     isHybrid: !isUnified && existsSync('/sys/fs/cgroup/unified/cgroup.controllers'),
     hasSwapAccounting: isUnified
       ? existsSync('/proc/swaps')
       : existsSync('/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes'),
-    hasSysResource: hasCapability(readFileSync('/proc/self/status', 'utf8'), CAP_SYS_RESOURCE),
+    hasSysResource: hasCapability(status, CAP_SYS_RESOURCE),
     openFilesMax: parseOpenFilesLimit(readFileSync('/proc/self/limits', 'utf8')),
+    hostname: os.hostname(),
+    kernel: os.release(),
+    capabilities: boundingCapabilities(status),
+    hasAppArmor: existsSync('/sys/kernel/security/apparmor/profiles'),
+    hasSeLinux: existsSync('/sys/fs/selinux/enforce'),
+    hasBlockWeight: isUnified || weightFiles.some((file) => existsSync(`/sys/fs/cgroup/blkio/${file}`)),
   };
 }
 
 /** What an operator should know that this machine lacks. */
-export function machineWarnings(machine: Machine): string[] {
+export function machineWarnings(
+  machine: Pick<Machine, 'hasSwapAccounting' | 'hasSysResource' | 'isHybrid' | 'openFilesMax'>,
+): string[] {
   const warnings: string[] = [];
   if (!machine.hasSysResource)
     warnings.push(

@@ -88,11 +88,16 @@ export function bindReadOnly(file: string, place: string): void {
   check(libcFunctions.mount('none', real, 'none', flags, null), `make ${real} read-only`);
 }
 
+export function isMountPoint(directory: string): boolean {
+  return mountAt(realpathSync(directory)) !== undefined;
+}
+
 function isSameFile(one: string, other: string): boolean {
   const [first, second] = [statSync(one), statSync(other)];
   return first.dev === second.dev && first.ino === second.ino;
 }
 
-function unmountAll(place: string): void {
+/** Takes away what is mounted at a path, however often. */
+export function unmountAll(place: string): void {
   while (mountAt(place) !== undefined) check(libcFunctions.umount2(place, MNT_DETACH), `unmount ${place}`);
 }

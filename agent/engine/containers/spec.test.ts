@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { CAPABILITIES } from '../../../core/capabilities.ts';
 import { hasCode } from '../../../core/errors.ts';
-import { emptyMount, emptyResourceLimits } from '../../../core/generated/objects.ts';
+import { emptyContainerSpec, emptyMount, emptyResourceLimits } from '../../../core/generated/objects.ts';
 import type { ImageConfiguration } from '../images/manifest.ts';
 import { composeSpec, mergeEnvironment, processArguments, type SpecInput, shimGroup } from './spec.ts';
 
@@ -26,10 +27,18 @@ const machine = {
   hasSwapAccounting: true,
   hasSysResource: true,
   openFilesMax: 20_000,
+  hostname: 'node-1',
+  kernel: '6.1.0',
+  capabilities: CAPABILITIES,
+  hasAppArmor: false,
+  hasSeLinux: false,
+  hasBlockWeight: true,
 } as const;
 
 function anInput(overrides: Partial<SpecInput> = {}): SpecInput {
   return {
+    ...emptyContainerSpec,
+    hostDevices: [],
     id: 'c1',
     engineId: 'e1',
     image,
@@ -97,7 +106,7 @@ test('open files are clamped where the limit cannot be raised', () => {
 });
 
 test('limits become resources, the same for both cgroup versions but for the namespace', () => {
-  const limits = { cpuNanos: 1_500_000_000, memoryBytes: 1000, pids: 7 };
+  const limits = { ...emptyResourceLimits, cpuNanos: 1_500_000_000, memoryBytes: 1000, pids: 7 };
   const one = specOf({ limits, reservedMemoryBytes: 500 });
   const two = specOf({ limits, reservedMemoryBytes: 500, machine: { ...machine, cgroupVersion: '2' } });
 

@@ -5,7 +5,7 @@ import { execFile } from 'node:child_process';
 import { chmodSync, chownSync, closeSync, existsSync, fstatSync, mkdirSync, readdirSync } from 'node:fs';
 import { promisify } from 'node:util';
 import type { SnapshotMount } from '../../../proto/generated/containerd-types.ts';
-import { openInImage, withImageRoot } from './image-files.ts';
+import { openInImage, withImageRoot } from '../images/image-files.ts';
 
 const run = promisify(execFile);
 
