@@ -21,14 +21,42 @@ export interface Machine {
   readonly hasAppArmor: boolean;
   readonly hasSeLinux: boolean;
   readonly hasBlockWeight: boolean;
+  /** Where it keeps shared memory and message queues, as far as it has them. */
+  readonly ipcPlaces: readonly string[];
+  /** Hard limits of this process by ulimit's names; without CAP_SYS_RESOURCE nothing is above them. */
+  readonly hardLimits: Readonly<Record<string, number>>;
 }
 
 const CAP_SYS_RESOURCE = 24n;
+const LIMIT_NAMES: Readonly<Record<string, string>> = {
+  'Max cpu time': 'cpu',
+  'Max file size': 'fsize',
+  'Max data size': 'data',
+  'Max stack size': 'stack',
+  'Max core file size': 'core',
+  'Max resident set': 'rss',
+  'Max processes': 'nproc',
+  'Max open files': 'nofile',
+  'Max locked memory': 'memlock',
+  'Max file locks': 'locks',
+  'Max pending signals': 'sigpending',
+  'Max msgqueue size': 'msgqueue',
+  'Max nice priority': 'nice',
+  'Max realtime priority': 'rtprio',
+  'Max realtime timeout': 'rttime',
+};
 
 /** The hard limit of open files in the text of /proc/<pid>/limits. */
 export function parseOpenFilesLimit(text: string): number {
-  const hard = /^Max open files\s+\S+\s+(\S+)/m.exec(text)?.[1];
-  return hard === undefined || hard === 'unlimited' ? Number.MAX_SAFE_INTEGER : Number(hard);
+  return parseHardLimits(text)['nofile'] ?? Number.MAX_SAFE_INTEGER;
+}
+
+/** The limits in the text of /proc/<pid>/limits that are limits. */
+export function parseHardLimits(text: string): Record<string, number> {
+  const lines = text.matchAll(/^(Max [a-z ]+?) {2,}\S+ +(\d+) /gm);
+  return Object.fromEntries(
+    [...lines].map(([, title = '', hard]) => [LIMIT_NAMES[title] ?? title, Number(hard)]),
+  );
 }
 
 /** True when the effective set in the text of /proc/<pid>/status holds the capability. */
@@ -46,6 +74,7 @@ export function boundingCapabilities(text: string): string[] {
 export function inspectMachine(): Machine {
   const isUnified = existsSync('/sys/fs/cgroup/cgroup.controllers');
   const status = readFileSync('/proc/self/status', 'utf8');
+  const limits = readFileSync('/proc/self/limits', 'utf8');
   const weightFiles = ['blkio.weight', 'blkio.bfq.weight'];
   return {
     cgroupVersion: isUnified ? '2' : '1',
@@ -54,12 +83,14 @@ export function inspectMachine(): Machine {
       ? existsSync('/proc/swaps')
       : existsSync('/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes'),
     hasSysResource: hasCapability(status, CAP_SYS_RESOURCE),
-    openFilesMax: parseOpenFilesLimit(readFileSync('/proc/self/limits', 'utf8')),
+    openFilesMax: parseOpenFilesLimit(limits),
     hostname: os.hostname(),
     kernel: os.release(),
     capabilities: boundingCapabilities(status),
     hasAppArmor: existsSync('/sys/kernel/security/apparmor/profiles'),
     hasSeLinux: existsSync('/sys/fs/selinux/enforce'),
+    ipcPlaces: ['/dev/mqueue', '/dev/shm'].filter((place) => existsSync(place)),
+    hardLimits: parseHardLimits(limits),
     hasBlockWeight: isUnified || weightFiles.some((file) => existsSync(`/sys/fs/cgroup/blkio/${file}`)),
   };
 }

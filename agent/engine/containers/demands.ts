@@ -20,12 +20,24 @@ export function checkDemands(config: ContainerConfig, machine: Machine): void {
   const label = security?.seLinux;
   if (label !== undefined && !label.disabled && !machine.hasSeLinux)
     refuse('security-opt label', 'has no SELinux in its kernel', 'Only label=disable works there.');
+  const beyond = config.ulimits.find(({ name, hard }) => isBeyond(machine, name, hard));
+  if (beyond !== undefined)
+    refuse(
+      `ulimit ${beyond.name}=${beyond.hard}`,
+      `cannot raise the limit above ${machine.hardLimits[beyond.name]}`,
+      'Its daemon lacks CAP_SYS_RESOURCE.',
+    );
   if (limits.swapBytes !== undefined && !machine.hasSwapAccounting)
     refuse('memory-swap', 'does not account swap', 'Boot its kernel with swapaccount=1.');
   if (limits.memorySwappiness !== undefined && machine.cgroupVersion === '2')
     refuse('memory-swappiness', 'has cgroup v2, which has no swappiness of its own for a container');
   if (limits.blkioWeight > 0 && !machine.hasBlockWeight)
     refuse('blkio-weight', 'has no scheduler of block devices that knows weights');
+}
+
+function isBeyond({ hasSysResource, hardLimits }: Machine, name: string, hard: number): boolean {
+  const most = hardLimits[name];
+  return !hasSysResource && most !== undefined && (hard < 0 || hard > most);
 }
 
 // Each takes "--" and the command. Statically linked ones only: a container has libraries of its own, or none.

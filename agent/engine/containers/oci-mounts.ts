@@ -56,11 +56,12 @@ function defaultMounts(input: MountsInput): OciMount[] {
   ];
 }
 
-function ipcMounts({ ipcMode, shmSizeBytes }: MountsInput, mount: (...words: Words) => OciMount): OciMount[] {
+function ipcMounts(
+  { ipcMode, shmSizeBytes, machine }: MountsInput,
+  mount: (...words: Words) => OciMount,
+): OciMount[] {
   if (ipcMode === 'host')
-    return ['/dev/mqueue', '/dev/shm'].map((place) =>
-      mount(place, 'bind', place, 'rbind,nosuid,noexec,nodev'),
-    );
+    return machine.ipcPlaces.map((place) => mount(place, 'bind', place, 'rbind,nosuid,noexec,nodev'));
   const size = shmSizeBytes || SHM_BYTES;
   const queues = mount('/dev/mqueue', 'mqueue', 'mqueue', 'nosuid,noexec,nodev');
   if (ipcMode === 'none') return [queues];
@@ -79,10 +80,15 @@ function customMount(mount: Mount, machine: Machine): OciMount {
     const options = [...kept, mount.readOnly ? 'ro' : 'rw', ...size, ...mode, ...further];
     return { destination, type: 'tmpfs', source: 'tmpfs', options };
   }
-  const bind = mount.bindRecursive === 'disabled' ? 'bind' : 'rbind';
+  const propagation = mount.bindPropagation || 'rprivate';
+  const isTree = mount.bindRecursive !== 'disabled';
+  // A recursive propagation makes the bind recursive as well, for crun.
+  const kind = isTree
+    ? ['rbind', propagation]
+    : ['bind', propagation.replace(/^r(?=private|shared|slave)/, '')];
   const access = mount.readOnly || mount.type === 'image' ? readOnlyOptions(mount, machine) : ['rw'];
-  const options = [bind, ...access, mount.bindPropagation || 'rprivate'];
-  return { destination, type: 'bind', source: mount.source, options };
+  const [bind = '', last = ''] = kind;
+  return { destination, type: 'bind', source: mount.source, options: [bind, ...access, last] };
 }
 
 /** As Docker does: with what is mounted below, where the kernel can. */

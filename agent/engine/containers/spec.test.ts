@@ -33,6 +33,8 @@ const machine = {
   hasAppArmor: false,
   hasSeLinux: false,
   hasBlockWeight: true,
+  ipcPlaces: ['/dev/shm'],
+  hardLimits: {},
 } as const;
 
 function anInput(overrides: Partial<SpecInput> = {}): SpecInput {
