@@ -11,8 +11,14 @@ export interface OciMount {
   readonly options: readonly string[];
 }
 
+/** A mount whose source is a path of this machine, if it has one. */
+export interface HostMount extends Mount {
+  /** What the source is mounted with: "noexec". */
+  readonly restrictions?: readonly string[];
+}
+
 export interface MountsInput {
-  readonly mounts: readonly Mount[];
+  readonly mounts: readonly HostMount[];
   readonly filesDirectory: string;
   readonly initProgram?: string | undefined;
   readonly initPlace: string;
@@ -70,7 +76,7 @@ function ipcMounts(
 
 type Words = [destination: string, type: string, source: string, options: string];
 
-function customMount(mount: Mount, machine: Machine): OciMount {
+function customMount(mount: HostMount, machine: Machine): OciMount {
   const destination = mount.target;
   if (mount.type === 'tmpfs') {
     const size = mount.tmpfsSizeBytes > 0 ? [`size=${mount.tmpfsSizeBytes}`] : [];
@@ -86,9 +92,12 @@ function customMount(mount: Mount, machine: Machine): OciMount {
   const kind = isTree
     ? ['rbind', propagation]
     : ['bind', propagation.replace(/^r(?=private|shared|slave)/, '')];
-  const access = mount.readOnly || mount.type === 'image' ? readOnlyOptions(mount, machine) : ['rw'];
+  const restrictions = mount.restrictions ?? [];
+  const isReadOnly = mount.readOnly || mount.type === 'image';
+  const access = isReadOnly ? readOnlyOptions(mount, machine) : restrictions.includes('ro') ? [] : ['rw'];
+  const further = restrictions.filter((flag) => !access.includes(flag));
   const [bind = '', last = ''] = kind;
-  return { destination, type: 'bind', source: mount.source, options: [bind, ...access, last] };
+  return { destination, type: 'bind', source: mount.source, options: [bind, ...access, ...further, last] };
 }
 
 /** As Docker does: with what is mounted below, where the kernel can. */

@@ -2,12 +2,12 @@
 
 import path from 'node:path';
 import { SwarmError } from '../../../core/errors.ts';
-import type { Mount, ResourceLimits } from '../../../core/generated/objects.ts';
+import type { ResourceLimits } from '../../../core/generated/objects.ts';
 import { type ContainerOptions, HOST_NETWORK } from '../engine.ts';
 import type { ImageConfiguration } from '../images/manifest.ts';
 import type { Machine } from '../machine.ts';
 import type { HostDevice } from './devices.ts';
-import { composeMounts } from './oci-mounts.ts';
+import { composeMounts, type HostMount } from './oci-mounts.ts';
 import { composeResources } from './resources.ts';
 import { composeSecurity } from './security.ts';
 
@@ -35,7 +35,7 @@ export interface SpecInput extends ContainerOptions {
   readonly user: ProcessUser;
   readonly hostname: string;
   /** Volumes and images are resolved to directories by now. */
-  readonly mounts: readonly Mount[];
+  readonly mounts: readonly HostMount[];
   readonly readOnly: boolean;
   readonly tty: boolean;
   readonly limits: ResourceLimits;

@@ -18,7 +18,8 @@ import { hasCode, SwarmError } from '../../../core/errors.ts';
 import { emptyMount, type Mount } from '../../../core/generated/objects.ts';
 import type { SnapshotMount } from '../../../proto/generated/containerd-types.ts';
 import { type Containerd, SNAPSHOTTER } from '../containerd/connection.ts';
-import { unmountAll } from '../containerd/mounts.ts';
+import { restrictionsAt, unmountAll } from '../containerd/mounts.ts';
+import type { HostMount } from '../containers/oci-mounts.ts';
 import type { ContainerConfig } from '../engine.ts';
 import type { StoredImage } from '../images/catalog.ts';
 import { mountSnapshot } from '../images/image-files.ts';
@@ -42,7 +43,7 @@ export interface ContainerMountsOptions {
 
 export interface PreparedMounts {
   /** Volumes and images are directories now. */
-  readonly mounts: readonly Mount[];
+  readonly mounts: readonly HostMount[];
   readonly volumes: readonly string[];
   /** Manifest digests of the images that are mounted. */
   readonly images: readonly string[];
@@ -102,7 +103,13 @@ export class ContainerMounts {
         mounts.push(mount);
       }
     }
-    return { mounts, volumes, images };
+    const places = mounts.filter(({ type }) => type !== 'tmpfs').map(({ source }) => source);
+    const restrictions = restrictionsAt(places);
+    const restricted = mounts.map((mount) => {
+      const index = mount.type === 'tmpfs' ? -1 : places.indexOf(mount.source);
+      return { ...mount, restrictions: restrictions[index] ?? [] };
+    });
+    return { mounts: restricted, volumes, images };
   }
 
   async #volume(
