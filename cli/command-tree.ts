@@ -252,6 +252,32 @@ const image: CommandGroup = {
   ],
 };
 
+const volume: CommandGroup = {
+  name: 'volume',
+  summary: "Manage this node's volumes",
+  unsupported: ['update'],
+  children: [
+    { name: 'create', summary: 'Create a volume', load: () => import('./commands/volume/create.ts') },
+    {
+      name: 'inspect',
+      summary: 'Display detailed information on one or more volumes',
+      load: () => import('./commands/volume/inspect.ts'),
+    },
+    { name: 'ls', aliases: ['list'], summary: 'List volumes', load: () => import('./commands/volume/ls.ts') },
+    {
+      name: 'prune',
+      summary: 'Remove unused local volumes',
+      load: () => import('./commands/volume/prune.ts'),
+    },
+    {
+      name: 'rm',
+      aliases: ['remove'],
+      summary: 'Remove one or more volumes',
+      load: () => import('./commands/volume/rm.ts'),
+    },
+  ],
+};
+
 const swarm: CommandGroup = {
   name: 'swarm',
   summary: 'Manage Swarm',
@@ -274,7 +300,6 @@ export const commandTree: CommandGroup = {
     'secret',
     'stack',
     'system',
-    'volume',
   ],
   children: [
     init,
@@ -300,6 +325,7 @@ export const commandTree: CommandGroup = {
     network,
     net,
     image,
+    volume,
     swarm,
     {
       name: 'why',
