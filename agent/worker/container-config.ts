@@ -69,7 +69,9 @@ export function networkRequest(
   const instead = task.networks
     .map(({ networkId }) => networkId)
     .find((name) => name === 'host' || name === 'none');
-  return { id, ports, attachments, ...(instead && { instead }) };
+  const nameServers = task.container.dns?.nameServers ?? [];
+  const own = nameServers.length > 0 && { nameServers };
+  return { id, ports, attachments, ...own, ...(instead && { instead }) };
 }
 
 /** The labels that cAdvisor, dashboards and log collectors look for on Swarm's containers. */
