@@ -400,18 +400,18 @@ test('what is malformed is refused by name and never stored', async () => {
     [125, /"--mount" flag: target is missing/, ['--mount', 'type=bind,source=/a', 'busybox']],
     [
       125,
-      /"--mount" flag: type "npipe" is not supported yet/,
+      /"--mount" flag: type "npipe" is not supported/,
       ['--mount', 'type=npipe,source=a,target=/b', 'busybox'],
     ],
     [
-      125,
-      /"--mount" flag: volume-opt is not supported yet/,
+      1,
+      /mount: volume-opt: invalid option "a": the driver local has type, device and o/,
       ['--mount', 'target=/b,volume-opt=a=b', 'busybox'],
     ],
     [
       1,
-      /mount: type "volume" .* is not supported yet/,
-      ['--mount', 'type=volume,source=v,target=/b', 'busybox'],
+      /mount: source: "..\/v" is not a valid volume name/,
+      ['--mount', 'type=volume,source=../v,target=/b', 'busybox'],
     ],
     [1, /mount: target "b" must be an absolute path/, ['--mount', 'type=tmpfs,target=b', 'busybox']],
     [125, /"--stop-grace-period" flag: missing unit/, ['--stop-grace-period', '10', 'busybox']],
