@@ -3,13 +3,10 @@
 
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { writeFile } from 'node:fs/promises';
-import path from 'node:path';
-import { defined } from '../core/assert.ts';
-import { buildDemoImage, type DemoImage } from '../deploy/demo-image.ts';
+import { buildDemoImage } from '../deploy/demo-image.ts';
 import { eventually } from '../test/support/eventually.ts';
 import { RealNode, whyNoRealNode } from '../test/support/real-node.ts';
-import { DockerSwarm } from './docker-swarm.ts';
+import { Docker } from './docker.ts';
 import type { BenchOptions } from './main.ts';
 import { againstLimit, againstPeer, median, type Row } from './report.ts';
 
@@ -42,8 +39,8 @@ export async function deployBench({ isQuick }: BenchOptions): Promise<Row[]> {
   await using node = await RealNode.start();
   await node.init();
   await node.importImage(image.archive);
-  await using docker = await DockerSwarm.start();
-  await importInto(docker, image);
+  await using docker = await Docker.startSwarm();
+  await docker.import(image, IMAGE);
 
   const memory = pssMb(await nodePids(node));
   const dockerMemory = pssMb(docker.pids());
@@ -67,12 +64,7 @@ export async function deployBench({ isQuick }: BenchOptions): Promise<Row[]> {
 }
 
 /** In turns, so that whatever disturbs the machine disturbs both. */
-async function race(
-  node: RealNode,
-  docker: DockerSwarm,
-  rounds: number,
-  flags: readonly string[],
-): Promise<Race> {
+async function race(node: RealNode, docker: Docker, rounds: number, flags: readonly string[]): Promise<Race> {
   const ours: Timings = { up: [], down: [] };
   const theirs: Timings = { up: [], down: [] };
   for (let round = 1; round <= rounds; round++) {
@@ -127,11 +119,7 @@ async function untilAllRun(node: RealNode): Promise<void> {
   }
 }
 
-async function deployOnDocker(
-  docker: DockerSwarm,
-  timings: Timings,
-  flags: readonly string[],
-): Promise<void> {
+async function deployOnDocker(docker: Docker, timings: Timings, flags: readonly string[]): Promise<void> {
   const startedMs = performance.now();
   await docker.docker(
     'service',
@@ -152,15 +140,6 @@ async function deployOnDocker(
   await docker.docker('service', 'rm', 'bench');
   await eventually(() => docker.isEmpty(), LIMIT_MS, POLL_MS);
   timings.down.push((performance.now() - removedMs) / 1000);
-}
-
-/** The same files as a Docker image: Debian's docker.io does not read OCI archives. */
-async function importInto(docker: DockerSwarm, { manifest, blobs }: DemoImage): Promise<void> {
-  const { layers } = JSON.parse(manifest.toString()) as { layers: { digest: string }[] };
-  const layer = defined(blobs.get(layers[0]?.digest ?? ''), 'the image has a layer');
-  const file = path.join(docker.directory, 'layer.tar.gz');
-  await writeFile(file, layer);
-  await docker.docker('import', '--change', 'ENV PATH=/bin', file, IMAGE);
 }
 
 /** Daemon, manager and containerd: what runs without any service. */

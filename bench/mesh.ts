@@ -1,28 +1,32 @@
 // What a connection costs on its way, part of the network bench: between containers directly and by a virtual address, and
-// from a client beyond a router to a published port, against the same with source translation at the node that it
-// enters by, as Docker's routing mesh has it (there with IPVS). Processor time of client and server; paths take turns, so that what
-// else the machine does hits all alike.
+// from a client beyond a router to a published port, against Docker's mesh as it lays it out, with a port of Docker's own
+// bridge beside them. Processor time of client and server; paths take turns, so that what else the machine does hits all alike.
 
 import { readFileSync } from 'node:fs';
-import { publish, publishedContainer } from '../test/network/ingress-lab.ts';
+import type { VirtualService } from '../agent/network/overlay/overlay.ts';
+import { buildDemoImage } from '../deploy/demo-image.ts';
+import { ingressState, publishedContainer } from '../test/network/ingress-lab.ts';
 import { CallableProgram } from '../test/network/lab.ts';
 import { type Container, ingress, net, type OverlayHost, OverlayLab } from '../test/network/overlay-lab.ts';
+import { Docker } from './docker.ts';
+import { layDockerMesh } from './docker-mesh.ts';
 import { againstPeer, median, percentile, type Row } from './report.ts';
 
 const ROUNDS = 150;
 const ROUNDS_QUICK = 30;
 const CONNECTIONS = 200;
+const SERVICES = 1000;
+const BACKENDS = 20;
 /** Of the rounds, by processor time: what else the machine does only ever adds. */
 const UNDISTURBED = 0.05;
 const SEND_SECONDS = 1;
 const SEND_ROUNDS = 5;
 const SEND_ROUNDS_QUICK = 1;
+const IMAGE = 'bench:1';
 const SERVE_PORT = 90;
 const SINK_PORT = 91;
 /** Published ports, by what is behind them. */
 const PORTS = { local: 8090, remote: 8091, localSink: 8092, remoteSink: 8093 } as const;
-/** Of the first node, for clients whose own is hidden. */
-const TRANSLATED_SOURCE = '10.0.0.200';
 const SERVICE_RATIO_MAX = 1.15;
 /** What repeated measurements of one path differ by. */
 const NOISE = 1.05;
@@ -39,31 +43,23 @@ interface Path {
   /** Whose time counts as 1. */
   readonly peer?: string;
   readonly ratioMax?: number;
-  /** Through the mesh while it hides its clients. */
-  readonly isHidden?: true;
 }
 
-interface Paths {
-  readonly all: readonly Path[];
-  /** Lets the node that clients enter by translate their addresses. */
-  readonly hide: () => void;
-  readonly show: () => Promise<void>;
-}
-
-/** Bars: a virtual address costs at most 1.15 of a direct connection, the mesh no more than one that hides its clients. */
+/** Bars: a virtual address costs at most 1.15 of a direct connection, a published port no more than one of Docker's mesh. */
 export async function meshBench(isQuick: boolean): Promise<Row[]> {
-  await using lab = new OverlayLab(2);
+  await using lab = new OverlayLab(5);
   await lab.ready();
-  const paths = await openPaths(lab);
+  await using docker = await Docker.startEngine(lab.hosts[2]!.path);
+  const paths = await openPaths(lab, docker);
   return [
     ...(await measureConnections(paths, isQuick ? ROUNDS_QUICK : ROUNDS)),
     ...(await measureThroughput(paths, isQuick ? SEND_ROUNDS_QUICK : SEND_ROUNDS)),
   ];
 }
 
-async function openPaths(lab: OverlayLab): Promise<Paths> {
+async function openPaths(lab: OverlayLab, docker: Docker): Promise<Path[]> {
   const [here, there] = lab.hosts as [OverlayHost, OverlayHost];
-  for (const host of lab.hosts) for (const network of [net, ingress]) await host.ensure(network);
+  for (const host of [here, there]) for (const network of [net, ingress]) await host.ensure(network);
   const far = await load(lab, lab.addFar());
   const client = await lab.container(here, net.id, '10.0.1.10');
   const near = await publishedContainer(lab, here, 20);
@@ -72,13 +68,14 @@ async function openPaths(lab: OverlayLab): Promise<Paths> {
   const remotePid = await servers(lab, remote.endpoint.namespacePath);
   const hostPid = await servers(lab, here.path);
   await publishAll(lab, near, remote);
-  for (const host of lab.hosts) {
+  for (const host of [here, there]) {
     const remotes = [client, near, remote]
       .filter((container) => container.host !== host)
       .map((container) => ({ address: own(container), nodeAddress: container.host.address }));
     const services = [
       { vip: '10.0.1.2', backends: [own(near)] },
       { vip: '10.0.1.3', backends: [own(remote)] },
+      ...others(),
     ];
     await host.apply(net.id, { remotes, services });
   }
@@ -89,7 +86,7 @@ async function openPaths(lab: OverlayLab): Promise<Paths> {
     [PORTS.local, PORTS.localSink],
     [PORTS.remote, PORTS.remoteSink],
   ] as const;
-  const all: Path[] = [
+  return [
     { what: 'container, same node', client: from, host: own(near), ports, serverPid: nearPid },
     {
       what: 'virtual address, same node',
@@ -103,18 +100,57 @@ async function openPaths(lab: OverlayLab): Promise<Paths> {
       ...{ peer: 'container, other node', ratioMax: SERVICE_RATIO_MAX },
     },
     { what: 'process of the node, from outside', ...meshed, ports, serverPid: hostPid },
-    ...publishedPaths('same node', { ...meshed, ports: local, serverPid: nearPid }),
-    ...publishedPaths('other node', { ...meshed, ports: elsewhere, serverPid: remotePid }),
+    ...(await dockerPaths(lab, docker, far)),
+    ...[
+      { where: 'same node', ports: local, serverPid: nearPid },
+      { where: 'other node', ports: elsewhere, serverPid: remotePid },
+    ].map(({ where, ...path }) => ({
+      what: `published port, ${where}`,
+      ...{ ...meshed, ...path },
+      ...{ peer: `Docker's mesh, ${where}`, ratioMax: NOISE },
+    })),
   ];
-  return { all, ...hiding(lab) };
 }
 
-function publishedPaths(where: string, path: Omit<Path, 'what'>): Path[] {
-  const peer = `source translated, ${where}`;
+/** A port that Docker publishes on its bridge, and ports of a mesh as Docker lays it out. */
+async function dockerPaths(lab: OverlayLab, docker: Docker, client: CallableProgram): Promise<Path[]> {
+  const [bridge, here, there] = lab.hosts.slice(2) as [OverlayHost, OverlayHost, OverlayHost];
+  await docker.import(await buildDemoImage({ name: IMAGE }), IMAGE);
+  const published = [`${PORTS.local}:${SERVE_PORT}`, `${PORTS.localSink}:${SINK_PORT}`];
+  const pid = await docker.runSleeping(IMAGE, published);
+  const containers = layDockerMesh(
+    [here, there],
+    [
+      { published: PORTS.local, target: SERVE_PORT, host: here },
+      { published: PORTS.localSink, target: SINK_PORT, host: here },
+      { published: PORTS.remote, target: SERVE_PORT, host: there },
+      { published: PORTS.remoteSink, target: SINK_PORT, host: there },
+    ],
+  );
+  const path = async (what: string, namespacePath: string, host: OverlayHost, ports: Path['ports']) => ({
+    what,
+    client,
+    host: host.address,
+    ports,
+    serverPid: await servers(lab, namespacePath),
+  });
+  const [local, remote] = [
+    [PORTS.local, PORTS.localSink],
+    [PORTS.remote, PORTS.remoteSink],
+  ] as const;
   return [
-    { what: `published port, ${where}`, ...path, peer, ratioMax: NOISE },
-    { what: peer, ...path, isHidden: true },
+    await path("Docker's bridge, published port", `/proc/${pid}/ns/net`, bridge, local),
+    await path("Docker's mesh, same node", containers.get(here)!, here, local),
+    await path("Docker's mesh, other node", containers.get(there)!, here, remote),
   ];
+}
+
+/** Services that nobody asks: a connection to one of a thousand costs as much. */
+function others(): VirtualService[] {
+  return Array.from({ length: SERVICES }, (_, index) => ({
+    vip: `10.0.${16 + (index >> 8)}.${index & 255}`,
+    backends: Array.from({ length: BACKENDS }, (__, number) => `10.0.${32 + number}.${index & 255}`),
+  }));
 }
 
 /** In the services' own network. */
@@ -148,56 +184,19 @@ async function publishAll(lab: OverlayLab, near: Container, remote: Container): 
     [PORTS.localSink, near, SINK_PORT],
     [PORTS.remoteSink, remote, SINK_PORT],
   ] as const;
-  await publish(
-    lab,
-    [near, remote],
-    ports.map(([port, { address }, target]) => ({
-      protocol: 'tcp',
-      port,
-      backends: [{ address, port: target }],
-    })),
-  );
+  const published = ports.map(([port, { address }, target]) => ({
+    protocol: 'tcp' as const,
+    port,
+    backends: [{ address, port: target }],
+  }));
+  for (const { host } of [near, remote])
+    await host.apply(ingress.id, ingressState(lab, host, [near, remote], published));
 }
 
-/** Instead of the mesh's own way back of answers, which the overlay's repair writes again. */
-function hiding(lab: OverlayLab): Pick<Paths, 'hide' | 'show'> {
-  const [here, there] = lab.hosts as [OverlayHost, OverlayHost];
-  there.inNetwork(ingress.id, `ip route add ${TRANSLATED_SOURCE}/32 via ${here.address} dev vx0 onlink`);
-  here.inNetwork(ingress.id, 'nft add table ip hidden');
-  const chain = '{ type nat hook postrouting priority 90 ; policy accept ; }';
-  here.inNetwork(ingress.id, `nft add chain ip hidden post ${chain}`);
-  const hide = (): void => {
-    here.inNetwork(ingress.id, `nft add rule ip hidden post iifname up0 snat to ${TRANSLATED_SOURCE}`);
-    for (const host of lab.hosts) {
-      for (const name of ['remember', 'separate', 'answer']) {
-        host.inNetwork(ingress.id, `nft flush chain ip tsswarm_ingress ${name}`);
-      }
-      host.inNetwork(ingress.id, 'nft delete table netdev tsswarm_ingress');
-    }
-  };
-  const show = async (): Promise<void> => {
-    here.inNetwork(ingress.id, 'nft flush chain ip hidden post');
-    for (const host of lab.hosts) await host.overlay.call('repair', ingress.id);
-    there.inNetwork(
-      ingress.id,
-      `ip route replace ${TRANSLATED_SOURCE}/32 via ${here.address} dev vx0 onlink`,
-    );
-  };
-  return { hide, show };
-}
-
-/** One path after another, those that hide their clients last. */
-async function takeTurns({ all, hide, show }: Paths, measure: (path: Path) => Promise<void>): Promise<void> {
-  for (const path of all) if (path.isHidden !== true) await measure(path);
-  hide();
-  for (const path of all) if (path.isHidden === true) await measure(path);
-  await show();
-}
-
-async function measureConnections(paths: Paths, rounds: number): Promise<Row[]> {
-  const micros = new Map(paths.all.map(({ what }) => [what, [] as number[]]));
+async function measureConnections(paths: readonly Path[], rounds: number): Promise<Row[]> {
+  const micros = new Map(paths.map(({ what }) => [what, [] as number[]]));
   for (let round = 0; round <= rounds; round++) {
-    await takeTurns(paths, async ({ what, client, host, ports, serverPid }) => {
+    for (const { what, client, host, ports, serverPid } of paths) {
       const before = threadNanos(serverPid);
       const clientNanos = await client.call<number>('connectOften', {
         host,
@@ -207,20 +206,20 @@ async function measureConnections(paths: Paths, rounds: number): Promise<Row[]> 
       const nanos = clientNanos + threadNanos(serverPid) - before;
       // The first one warms up.
       if (round > 0) micros.get(what)!.push((nanos / CONNECTIONS) * MICROS_PER_NANO);
-    });
+    }
   }
-  return rowsOf('a connection', 'µs', paths.all, (what) => percentile(micros.get(what)!, UNDISTURBED));
+  return rowsOf('a connection', 'µs', paths, (what) => percentile(micros.get(what)!, UNDISTURBED));
 }
 
-async function measureThroughput(paths: Paths, rounds: number): Promise<Row[]> {
-  const gigabits = new Map(paths.all.map(({ what }) => [what, [] as number[]]));
+async function measureThroughput(paths: readonly Path[], rounds: number): Promise<Row[]> {
+  const gigabits = new Map(paths.map(({ what }) => [what, [] as number[]]));
   for (let round = 0; round < rounds; round++) {
-    await takeTurns(paths, async ({ what, client, host, ports }) => {
+    for (const { what, client, host, ports } of paths) {
       const bytes = await client.call<number>('sendFor', { host, port: ports[1], seconds: SEND_SECONDS });
       gigabits.get(what)!.push(bytes / GIGABIT_BYTES);
-    });
+    }
   }
-  return rowsOf('bytes', 'Gbit/s', paths.all, (what) => median(gigabits.get(what)!));
+  return rowsOf('bytes', 'Gbit/s', paths, (what) => median(gigabits.get(what)!));
 }
 
 function rowsOf(

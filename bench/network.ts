@@ -2,9 +2,12 @@
 // a thousand published ports, how many names a core serves, and what a connection costs (mesh.ts). In namespaces: the
 // machine's own network is not touched.
 
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { OverlayNetwork } from '../agent/network/overlay/overlay.ts';
+import { CallableProgram } from '../test/network/lab.ts';
 import { ingress, type OverlayHost, OverlayLab } from '../test/network/overlay-lab.ts';
+import { discoveryBench } from './discovery.ts';
 import type { BenchOptions } from './main.ts';
 import { meshBench } from './mesh.ts';
 import { againstFloor, againstLimit, median, percentile, type Row } from './report.ts';
@@ -13,6 +16,8 @@ const WIRINGS = 400;
 const WIRINGS_QUICK = 100;
 const SERVICES = 1000;
 const BACKENDS = 16;
+const TASKS = 20;
+const CHANGES = 400;
 const UPDATES = 2000;
 const PORTS = 1000;
 const PORT_UPDATES = 200;
@@ -31,9 +36,13 @@ const network: OverlayNetwork = {
   isInternal: false,
 };
 
-/** Bars: see mesh.ts; wiring < 2 ms and a service's update among 1,000 < 0.1 ms (medians); 50,000 names a second of one core. */
-export async function networkBench({ isQuick }: BenchOptions): Promise<Row[]> {
-  return [...(await overlayBench(isQuick)), ...(await meshBench(isQuick))];
+/** Bars: see mesh.ts and discovery.ts; wiring < 2 ms and a service's update among 1,000 < 0.1 ms (medians); 50,000 names a second of one core. */
+export async function networkBench(options: BenchOptions): Promise<Row[]> {
+  return [
+    ...(await overlayBench(options.isQuick)),
+    ...(await meshBench(options.isQuick)),
+    ...(await discoveryBench(options)),
+  ];
 }
 
 async function overlayBench(isQuick: boolean): Promise<Row[]> {
@@ -46,6 +55,7 @@ async function overlayBench(isQuick: boolean): Promise<Row[]> {
     ...(await measureUpdates(host)),
     ...(await measurePorts(host)),
     ...(await measureNames(lab, host, isQuick ? DNS_SECONDS_QUICK : DNS_SECONDS)),
+    ...(await measureServices(lab, host)),
   ];
 }
 
@@ -91,12 +101,33 @@ async function measurePorts(host: OverlayHost): Promise<Row[]> {
   ];
 }
 
+/** From what the managers say to the kernel, as an agent has it; what a connection costs among them: mesh.ts. */
+async function measureServices(lab: OverlayLab, host: OverlayHost): Promise<Row[]> {
+  const stateDir = join(host.runDir, 'agent-state');
+  mkdirSync(stateDir);
+  const args = [join(host.runDir, 'agent'), stateDir, host.address];
+  const program = lab.program(host.path, 'agent-network-process.ts', args);
+  const first = await program.line();
+  if (first !== 'ready') throw new Error(`agent-network-process.ts: ${first}`);
+  const agent = new CallableProgram(program);
+  const size = { services: SERVICES, tasks: TASKS };
+  const { ms, bytes } = await agent.call<{ ms: number; bytes: number }>('learn', size);
+  const changes = await agent.call<number[]>('change', { ...size, rounds: CHANGES });
+  const what = `${SERVICES} services of ${TASKS} tasks`;
+  return [
+    { what: `an agent learns of ${what}`, value: Math.round(ms), unit: 'ms' },
+    { what: 'and grows by', value: Math.round(bytes / 1e6), unit: 'MB' },
+    { what: 'one of their tasks stops serving, or serves', value: median(changes), unit: 'ms' },
+    { what: 'the same, p99', value: percentile(changes, 0.99), unit: 'ms' },
+  ];
+}
+
 async function measureNames(lab: OverlayLab, host: OverlayHost, seconds: number): Promise<Row[]> {
   const names = Array.from({ length: SERVICES }, (_, index) => ({
     name: `service${index}`,
     addresses: ['10.0.0.3'],
   }));
-  await host.apply(network.id, { names: [{ name: 'web', addresses: ['10.0.0.2'] }, ...names] });
+  await host.apply(network.id, { names: [[{ name: 'web', addresses: ['10.0.0.2'] }, ...names]] });
   const endpoint = host.endpoint(network.id, '10.0.0.10');
   await host.overlay.call('attach', endpoint);
   const args = [String(seconds), String(DNS_IN_FLIGHT)];

@@ -11,6 +11,7 @@ const NODE_NETWORKS: readonly string[] = ['host', 'none', 'bridge'];
 // Linux's IFNAMSIZ leaves so many characters.
 const INTERFACE_PATTERN = /^[^\s/:]{1,15}$/;
 const PORT_MAX = 65_535;
+const DRAIN_MS_MAX = 24 * 3_600_000;
 
 /** True of what needs no network of the cluster. */
 export function isNodeNetwork(target: string): boolean {
@@ -50,7 +51,9 @@ function validateVirtualAddresses(addresses: readonly string[]): void {
 }
 
 /** Throws `invalid-argument` on the first field that is wrong. */
-export function validateEndpoint({ ports, mode, affinity, weightLabel }: EndpointSpec): void {
+export function validateEndpoint({ ports, mode, affinity, weightLabel, drainMs }: EndpointSpec): void {
+  if (drainMs < 0 || drainMs > DRAIN_MS_MAX)
+    throw invalidField('drain-time', `${drainMs} ms must be from 0s to ${DRAIN_MS_MAX / 3_600_000}h`);
   for (const [index, port] of ports.entries()) {
     validatePort(port);
     if (mode === 'dnsrr' && port.publishMode === 'ingress')

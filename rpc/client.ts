@@ -1,6 +1,7 @@
 // Typed clients over @grpc/grpc-js: promises and async iterables, SwarmErrors, abort signals.
 
 import { once } from 'node:events';
+import { createConnection } from 'node:net';
 import {
   type ChannelCredentials,
   type ChannelOptions,
@@ -14,6 +15,7 @@ import {
   type StatusObject,
   status,
 } from '@grpc/grpc-js';
+import { parseHostPort } from '../core/addresses.ts';
 import { SwarmError } from '../core/errors.ts';
 import { type Codec, decode, encode, type Method, type MethodShape, type Service } from '../proto/wire.ts';
 import { fromServiceError } from './status.ts';
@@ -59,11 +61,15 @@ export type Client<S extends Service> = {
 /** A connection that several typed clients share. */
 export interface Channel {
   readonly grpc: GrpcClient;
+  /** Whether the other end's machine takes a new connection now; absent where there is no network between. */
+  readonly reach?: (signal: AbortSignal) => Promise<boolean>;
   close(): void;
 }
 
 // containerd answers in messages up to 16 MiB; lists of ours are paged far below this.
 const MESSAGE_BYTES_MAX = 64 * 2 ** 20;
+// Above the slowest round trip that a cluster works with.
+const REACH_LIMIT_MS = 500;
 
 /** Connects lazily to `unix:///path` (or any gRPC target). A lost connection is retried for ever, at most 1 s apart. */
 export function openChannel(
@@ -88,7 +94,21 @@ export function openTlsChannel(
   security: ChannelCredentials,
   options: ChannelOptions = {},
 ): Channel {
-  return openChannel(address, { 'grpc.ssl_target_name_override': 'swarm-manager', ...options }, security);
+  const target = { 'grpc.ssl_target_name_override': 'swarm-manager', ...options };
+  return { ...openChannel(address, target, security), reach: (signal) => takesConnections(address, signal) };
+}
+
+/** One attempt: the kernel would repeat it after one, three and seven seconds. */
+async function takesConnections(address: string, signal: AbortSignal): Promise<boolean> {
+  const socket = createConnection(parseHostPort(address, 'manager'));
+  try {
+    await once(socket, 'connect', { signal: AbortSignal.any([signal, AbortSignal.timeout(REACH_LIMIT_MS)]) });
+    return true;
+  } catch {
+    return false;
+  } finally {
+    socket.destroy();
+  }
 }
 
 /** For a few calls on a connection of their own. */

@@ -91,18 +91,33 @@ function aligned(length: number): number {
 }
 
 export function encodeAttributes(attributes: readonly Attribute[]): Buffer {
-  const parts: Buffer[] = [];
+  const bytes = Buffer.alloc(encodedBytes(attributes));
+  writeAttributes(bytes, 0, attributes);
+  return bytes;
+}
+
+function encodedBytes(attributes: readonly Attribute[]): number {
+  let total = 0;
+  for (const [, value] of attributes)
+    total += ATTRIBUTE_HEADER_BYTES + aligned(Buffer.isBuffer(value) ? value.length : encodedBytes(value));
+  return total;
+}
+
+/** Returns where the next one goes. */
+function writeAttributes(bytes: Buffer, start: number, attributes: readonly Attribute[]): number {
+  let position = start;
   for (const [type, value] of attributes) {
+    const header = position;
+    const data = position + ATTRIBUTE_HEADER_BYTES;
     const nested = !Buffer.isBuffer(value);
-    const data = nested ? encodeAttributes(value) : value;
-    const length = ATTRIBUTE_HEADER_BYTES + data.length;
+    const end = nested ? writeAttributes(bytes, data, value) : data + value.copy(bytes, data);
+    const length = end - header;
     assert(length <= ATTRIBUTE_BYTES_MAX, `netlink attribute ${type} has ${length} bytes`);
-    const header = Buffer.alloc(ATTRIBUTE_HEADER_BYTES);
-    header.writeUInt16LE(length, 0);
-    header.writeUInt16LE(nested ? type | NESTED : type, 2);
-    parts.push(header, data, Buffer.alloc(aligned(data.length) - data.length));
+    bytes.writeUInt16LE(length, header);
+    bytes.writeUInt16LE(nested ? type | NESTED : type, header + 2);
+    position = header + aligned(length);
   }
-  return Buffer.concat(parts);
+  return position;
 }
 
 /** The attributes from `offset` on, by type; the last of a type wins. */

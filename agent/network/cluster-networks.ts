@@ -11,6 +11,7 @@ import {
   AssignmentsCodec,
   emptyAssignments,
   type NetworkAnswer,
+  type NetworkEndpoint,
   type NetworkQuestion,
 } from '../../proto/generated/dispatcher.ts';
 import { decode, encode } from '../../proto/wire.ts';
@@ -59,8 +60,8 @@ const MEMORY_DELAY_MS = 1_000;
 const HOST_NAMESPACE = '/proc/self/ns/net';
 /** At least this long between a task's last new connection and its end: what is under way arrives. */
 const DRAIN_MS = 200;
-/** Before that. */
-const FLOWS_END_MS = 150;
+/** What still flows is ended this long before. */
+const FLOWS_END_BEFORE_MS = 50;
 /** And at most. */
 const DRAINED_LIMIT_MS = 2_000;
 const AUDIT_PERIOD_MS = 30_000;
@@ -110,11 +111,14 @@ export class ClusterNetworks implements TaskNetworks {
     const before = this.#book.ids.length;
     const changed = this.#book.hear(assignments);
     for (const id of changed) this.#followers.follow(id);
-    for (const [networkId, addresses] of this.#book.takeStopped()) this.#endFlowsSoon(networkId, addresses);
+    const stopped = this.#book.takeStopped();
     // What networks there are must not be lost; who is part of them is told again.
     if (this.#book.ids.length !== before) this.#remember();
     else if (changed.size > 0) this.#memoryTimer ??= setTimeout(() => this.#remember(), MEMORY_DELAY_MS);
     await this.#followers.settled();
+    await Promise.all(
+      stopped.flatMap(([id, endpoints]) => endpoints.map((one) => this.#endFlowsOf(id, one))),
+    );
   }
 
   async attach(request: TaskNetworkRequest): Promise<Endpoint> {
@@ -152,26 +156,28 @@ export class ClusterNetworks implements TaskNetworks {
     return { id, namespacePath, ...own, ports: published, resolvConf };
   }
 
-  async drain(id: string): Promise<void> {
+  async drain(id: string, drainMs: number, signal: AbortSignal): Promise<void> {
     await this.#options.local.drain(id);
-    if (!this.#attached.has(id)) return;
     for (const networkId of this.#book.leave(id)) this.#followers.follow(networkId);
-    if (this.#book.hasServed(id)) await this.#untilOthersKnow(id);
+    const isKnown = this.#attached.has(id) && this.#book.hasServed(id);
+    if (drainMs === 0 && !isKnown) return;
+    const whole = delay(wholeDrain(drainMs), undefined, { signal });
+    await Promise.all([whole, isKnown && this.#untilOthersKnow(id)]).catch((error) => {
+      if (!signal.aborted) throw error;
+    });
   }
 
   /**
    * UDP has no end of a connection that could be waited for, and a client that uses a port again is taken for the client
-   * before: what still goes to a task that drains goes elsewhere before the task ends.
+   * before: what still goes to a task that drains goes elsewhere before the task ends. Resolves then, or at once where the
+   * task has a drain time, which its flows have as well.
    */
-  #endFlowsSoon(networkId: string, addresses: readonly string[]): void {
-    const timer = setTimeout(() => {
-      const isEncrypted = this.#book.get(networkId)?.spec.encrypted === true;
-      this.#overlays
-        .get(isEncrypted)
-        ?.then((overlay) => overlay.endFlows(networkId, addresses))
-        .catch((error) => this.#options.logger.warn({ error: messageOf(error) }, 'flows not ended'));
-    }, FLOWS_END_MS);
-    timer.unref();
+  async #endFlowsOf(networkId: string, { addresses, drainMs }: NetworkEndpoint): Promise<void> {
+    const ending = delay(wholeDrain(drainMs) - FLOWS_END_BEFORE_MS, undefined, { ref: false })
+      .then(() => this.#overlays.get(this.#book.get(networkId)?.spec.encrypted === true))
+      .then((overlay) => overlay?.endFlows(networkId, addresses))
+      .catch((error) => this.#options.logger.warn({ error: messageOf(error) }, 'flows not ended'));
+    if (drainMs === 0) await ending;
   }
 
   drained(taskIds: readonly string[]): void {
@@ -186,7 +192,7 @@ export class ClusterNetworks implements TaskNetworks {
     const known = Promise.withResolvers<void>();
     this.#draining.set(id, known.resolve);
     if (this.#drained.has(id)) known.resolve();
-    await Promise.all([delay(DRAIN_MS), Promise.race([known.promise, delay(DRAINED_LIMIT_MS)])]);
+    await Promise.race([known.promise, delay(DRAINED_LIMIT_MS)]);
     this.#draining.delete(id);
   }
 
@@ -425,4 +431,9 @@ function endpointId(taskId: string, networkId: string): string {
 
 function taskOf(endpoint: string): string {
   return endpoint.split('.')[0] ?? '';
+}
+
+/** From the last new connection of a task to its stop signal. */
+function wholeDrain(drainMs: number): number {
+  return Math.max(DRAIN_MS, drainMs);
 }

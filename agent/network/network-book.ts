@@ -4,6 +4,7 @@ import type { Network } from '../../core/generated/objects.ts';
 import {
   type Assignments,
   emptyAssignments,
+  type NetworkEndpoint,
   type NetworkUpdate,
   type NodeLocation,
 } from '../../proto/generated/dispatcher.ts';
@@ -54,11 +55,11 @@ export class NetworkBook {
     return this.#networks.get(networkId)?.serviceFacts(serviceId) ?? { service: undefined, endpoints: [] };
   }
 
-  /** By network: addresses of tasks that have stopped serving since the last call, and are there still. */
-  takeStopped(): (readonly [networkId: string, addresses: readonly string[]])[] {
+  /** By network: tasks that have stopped serving since the last call, and are there still. */
+  takeStopped(): (readonly [networkId: string, endpoints: readonly NetworkEndpoint[]])[] {
     return [...this.#networks].flatMap(([id, facts]) => {
-      const addresses = facts.takeStopped();
-      return addresses.length === 0 ? [] : [[id, addresses] as const];
+      const endpoints = facts.takeStopped();
+      return endpoints.length === 0 ? [] : [[id, endpoints] as const];
     });
   }
 

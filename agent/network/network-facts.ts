@@ -11,6 +11,7 @@ import {
 } from '../../proto/generated/dispatcher.ts';
 import { familyOf } from './ip-bytes.ts';
 import type {
+  NameGroup,
   NameRecord,
   NetworkPolicy,
   OverlayNetwork,
@@ -33,7 +34,7 @@ export interface Surroundings {
 interface Part {
   readonly remotes: readonly RemoteEndpoint[];
   readonly services: readonly VirtualService[];
-  readonly names: readonly NameRecord[];
+  readonly names: NameGroup;
   readonly published: readonly PublishedPort[];
 }
 
@@ -47,7 +48,7 @@ export class NetworkFacts {
   readonly #tasks = new Map<string, Set<string>>();
   readonly #parts = new Map<string, Part>();
   #remotes: readonly RemoteEndpoint[] | undefined;
-  #stopped: string[] = [];
+  #stopped: NetworkEndpoint[] = [];
 
   constructor(surroundings: Surroundings, network: Network, dataPathPort: number) {
     this.#surroundings = surroundings;
@@ -91,8 +92,8 @@ export class NetworkFacts {
     }
   }
 
-  /** Addresses of tasks that have stopped serving since the last call, and are there still. */
-  takeStopped(): readonly string[] {
+  /** Tasks that have stopped serving since the last call, and are there still. */
+  takeStopped(): readonly NetworkEndpoint[] {
     const stopped = this.#stopped;
     this.#stopped = [];
     return stopped;
@@ -136,7 +137,7 @@ export class NetworkFacts {
       }),
       ...(policy && { policy: this.#policy(policy) }),
       services: parts.flatMap(({ services }) => services),
-      names: parts.flatMap(({ names }) => names),
+      names: parts.map(({ names }) => names),
     };
   }
 
@@ -159,7 +160,7 @@ export class NetworkFacts {
     this.#tasks.set(serviceId, tasks.add(taskId));
     const before = this.#endpoints.get(taskId);
     this.#endpoints.set(taskId, endpoint);
-    if (before?.serving === true && !endpoint.serving) this.#stopped.push(...endpoint.addresses);
+    if (before?.serving === true && !endpoint.serving) this.#stopped.push(endpoint);
     // Most changes are of who serves, and leave the routes alone.
     const isSamePlace =
       before?.nodeId === endpoint.nodeId && `${before.addresses}` === `${endpoint.addresses}`;

@@ -58,8 +58,11 @@ export interface TaskNetworks {
   /** All nodes have taken these tasks out of their services. */
   drained(taskIds: readonly string[]): void;
   attach(request: TaskNetworkRequest): Promise<Endpoint>;
-  /** Returns when nobody begins a connection to it any more. */
-  drain(id: string): Promise<void>;
+  /**
+   * Returns when nobody begins a connection to it any more and connections have had `drainMs` to end, or when the
+   * signal does not want to wait for that.
+   */
+  drain(id: string, drainMs: number, signal: AbortSignal): Promise<void>;
   detach(id: string): Promise<void>;
   /** Ids of the containers that have something here. */
   list(): Promise<string[]>;

@@ -15,6 +15,7 @@ import {
 import { type Channel, createClient } from '../../rpc/client.ts';
 import { sessionLog } from '../log.ts';
 import type { Worker } from '../worker/worker.ts';
+import { Heart } from './heart.ts';
 import { LogPublisher } from './log-publisher.ts';
 import { StatusReporter } from './status-reporter.ts';
 
@@ -35,9 +36,8 @@ export interface SessionOptions {
 // Swarm's back-off.
 const BACKOFF_MIN_MS = 100;
 const BACKOFF_MAX_MS = 8_000;
-// Silence of the manager for this many heartbeat periods: it hangs or is cut off, another session may reach a better one.
-// The managers take a node for down after three, so there is time left to find one.
-const SILENCE_PERIODS_MAX = 2.5;
+// While no manager can be reached nobody is spared by waiting longer.
+const REACH_RETRY_MS = 500;
 
 /** How the session that is open hears that the node's description has changed. A new session tells it anyway. */
 export class Redescription {
@@ -78,7 +78,7 @@ async function runSession(
   signal: AbortSignal,
   onRegistered: () => void,
 ): Promise<void> {
-  const channel = options.connect();
+  const channel = await reachManager(options, signal);
   const client = createClient(DispatcherService, channel);
   const ended = new AbortController();
   const call = client.session({ signal: AbortSignal.any([signal, ended.signal]) });
@@ -89,17 +89,19 @@ async function runSession(
   const publisher = new LogPublisher(client, (taskId, query, stop) =>
     options.worker.logs(taskId, query, stop),
   );
-  const heart = new Heart(
-    options.clock,
-    () => send({ heartbeat: {} }),
-    () => ended.abort(),
-  );
+  const heart = new Heart({
+    clock: options.clock,
+    pulse: () => send({ heartbeat: {} }),
+    onLost: () => ended.abort(),
+    reach: channel.reach,
+  });
   const session = new SessionState(options, send);
   try {
     const { nodeId, describe, address } = options;
     send({ register: { nodeId, description: describe(), address: address() } });
     options.redescription.listen(() => send({ description: describe() }));
     for await (const message of call) {
+      heart.hear();
       if (message.registered !== undefined) {
         sessionLog.info({ 'session.id': message.registered.sessionId }, 'session opened');
         onRegistered();
@@ -118,6 +120,20 @@ async function runSession(
     options.redescription.listen(() => {});
     ended.abort();
     channel.close();
+  }
+}
+
+/** A connection to a manager whose machine is there: a call to one that is not would hang for many seconds. */
+async function reachManager(
+  { connect, clock, random }: SessionOptions,
+  signal: AbortSignal,
+): Promise<Channel> {
+  for (let attempt = 1; ; attempt++) {
+    const channel = connect();
+    if (channel.reach === undefined || (await channel.reach(signal))) return channel;
+    channel.close();
+    if (attempt === 1) sessionLog.warn('no manager can be reached, will retry');
+    await sleep(clock, REACH_RETRY_MS * (0.5 + random() / 2), signal);
   }
 }
 
@@ -176,31 +192,5 @@ class SessionState {
     const reporter = new StatusReporter(this.#clock, statuses, (batch) => this.#send({ statuses: batch }));
     this.#reporter = reporter;
     this.#worker.onStatus((taskId, status) => reporter.report(taskId, status));
-  }
-}
-
-/** Beats in the period that the manager asks for; gives up when it does not answer. */
-class Heart {
-  readonly #clock: Clock;
-  readonly #pulse: () => void;
-  readonly #onSilence: () => void;
-  #cancelPulse = () => {};
-  #cancelSilence = () => {};
-
-  constructor(clock: Clock, pulse: () => void, onSilence: () => void) {
-    this.#clock = clock;
-    this.#pulse = pulse;
-    this.#onSilence = onSilence;
-  }
-
-  beat(periodMs: number): void {
-    this.stop();
-    this.#cancelPulse = this.#clock.after(periodMs, this.#pulse);
-    this.#cancelSilence = this.#clock.after(periodMs * SILENCE_PERIODS_MAX, this.#onSilence);
-  }
-
-  stop(): void {
-    this.#cancelPulse();
-    this.#cancelSilence();
   }
 }

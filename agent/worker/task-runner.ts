@@ -6,6 +6,7 @@ import { type Clock, sleep } from '../../core/clock.ts';
 import { DEFAULT_STOP_GRACE_PERIOD_MS } from '../../core/defaults.ts';
 import { messageOf, SwarmError } from '../../core/errors.ts';
 import type { Revision, Task, TaskState, TaskStatus } from '../../core/generated/objects.ts';
+import { isIngressPort } from '../../core/ingress-port.ts';
 import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
 import type { ContainerExit, Engine } from '../engine/engine.ts';
 import type { Limiter } from '../engine/limiter.ts';
@@ -146,7 +147,7 @@ export class TaskRunner {
       case 'wait':
         return this.#wait(signal);
       case 'shut-down':
-        return this.#shutDown();
+        return this.#shutDown(signal);
       default:
         return assertNever(action);
     }
@@ -225,43 +226,64 @@ export class TaskRunner {
     workerLog.warn({ 'task.id': this.#task.id, error }, 'container is stopped');
     // No new connections from now on: managers tell the other nodes.
     await this.#set(this.#status.state, 'stopping', { error });
-    await this.#end(await this.#stopContainer(), error);
+    // Connections to what is not well are not worth waiting for.
+    await this.#end(await this.#stopContainer(0, this.#order.signal), error);
   }
 
   async #end(exit: ContainerExit, error?: string): Promise<void> {
-    await this.#freeNetwork();
+    await this.#freePorts();
     const container = { containerId: this.#task.id, pid: 0, exitCode: exit.exitCode };
     const detail = { container, timestampMs: exit.exitedAtMs };
     if (exit.exitCode === 0 && error === undefined) await this.#set('complete', 'finished', detail);
     else await this.#set('failed', 'started', { ...detail, error: error ?? describeExit(exit) });
   }
 
-  async #stopContainer(): Promise<ContainerExit> {
-    const { engine, network } = this.#context;
-    await network.drain(this.#task.id);
+  async #stopContainer(drainMs: number, signal: AbortSignal): Promise<ContainerExit> {
+    const { containers } = this.#context.engine;
+    await this.#drain(drainMs, signal);
     const graceMs = this.#revision.spec.task.container.stopGracePeriodMs ?? DEFAULT_STOP_GRACE_PERIOD_MS;
-    await engine.containers.stop(this.#task.id, graceMs);
-    return engine.containers.wait(this.#task.id);
+    await containers.stop(this.#task.id, graceMs);
+    return containers.wait(this.#task.id);
   }
 
-  async #shutDown(): Promise<void> {
+  /** A container that ends meanwhile has no connections to wait for. */
+  async #drain(drainMs: number, signal: AbortSignal): Promise<void> {
+    const { engine, network } = this.#context;
+    const over = new AbortController();
+    const ended = engine.containers.wait(this.#task.id, over.signal).then(
+      () => over.abort(),
+      () => {}, // Whatever it is comes up again when the container is stopped.
+    );
+    await network.drain(this.#task.id, drainMs, AbortSignal.any([signal, over.signal]));
+    over.abort();
+    await ended;
+    signal.throwIfAborted();
+  }
+
+  async #shutDown(signal: AbortSignal): Promise<void> {
     const { id } = this.#task;
+    const drainMs = this.#isRemoved ? 0 : this.#revision.spec.endpoint.drainMs;
     const container = await this.#context.engine.containers.inspect(id);
     let exitCode = container?.status.state === 'exited' ? container.status.exit.exitCode : 0;
-    if (container?.status.state === 'running') exitCode = (await this.#stopContainer()).exitCode;
-    await this.#freeNetwork();
+    if (container?.status.state === 'running')
+      exitCode = (await this.#stopContainer(drainMs, signal)).exitCode;
+    await this.#freePorts();
     await this.#set('shutdown', 'shutdown', {
       ...(container === undefined ? undefined : { container: { containerId: id, pid: 0, exitCode } }),
     });
   }
 
-  /** Before the end is told: the next task may ask for the published ports as soon as managers know of it. */
-  async #freeNetwork(): Promise<void> {
+  /**
+   * Before the end is told: the next task may ask for ports of this node as soon as managers know of it. Without such
+   * ports the news goes first, since others still send connections.
+   */
+  async #freePorts(): Promise<void> {
+    if (this.#revision.spec.endpoint.ports.every(isIngressPort)) return;
     try {
       await this.#context.network.detach(this.#task.id);
     } catch (error) {
       // `#release` comes back to it; the news of the end does not wait for that.
-      workerLog.warn({ 'task.id': this.#task.id, error: messageOf(error) }, 'network not given back yet');
+      workerLog.warn({ 'task.id': this.#task.id, error: messageOf(error) }, 'ports not given back yet');
     }
   }
 

@@ -163,6 +163,10 @@ function endpointFlags(initial: Initial) {
     'weight-label': textFlag(
       'Label of nodes, 1 to 100, that says the share of connections for each task there',
     ),
+    'drain-time': durationFlag(
+      'Time for connections to end before a task is stopped, while new ones go to others',
+      initial(seconds(0)),
+    ),
   };
 }
 

@@ -192,6 +192,7 @@ function applyEndpointScalars(endpoint: EndpointSpec, flags: ScalarFlags): Endpo
     mode: flags['endpoint-mode'] ?? endpoint.mode,
     affinity: flags.affinity ?? endpoint.affinity,
     weightLabel: flags['weight-label'] ?? endpoint.weightLabel,
+    drainMs: flags['drain-time'] ?? endpoint.drainMs,
   };
 }
 

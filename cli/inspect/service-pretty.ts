@@ -105,12 +105,13 @@ function networkLines({ spec, virtualAddresses }: Service, networks: readonly Ne
 }
 
 function portLines(service: Service): string[] {
-  const { mode, affinity, weightLabel } = service.spec.endpoint;
+  const { mode, affinity, weightLabel, drainMs } = service.spec.endpoint;
   const ports = portsOfService(service);
   return [
     `Endpoint Mode:\t${mode}`,
     ...(affinity === 'none' ? [] : [`Affinity:\t${affinity}`]),
     ...(weightLabel === '' ? [] : [`Weight Label:\t${weightLabel}`]),
+    ...(drainMs === 0 ? [] : [`Drain Time:\t${formatGoDuration(drainMs)}`]),
     ...(ports.length === 0 ? [] : ['Ports:']),
     ...ports.flatMap((port) => [
       ...(port.publishedPort > 0 ? [` PublishedPort = ${port.publishedPort}`] : []),

@@ -132,12 +132,13 @@ function virtualIp({ networkId, address }: VirtualAddress, networks: readonly Ne
 }
 
 function endpointSpec({ endpoint }: ServiceSpec): object {
-  const { mode, ports, affinity, weightLabel } = endpoint;
+  const { mode, ports, affinity, weightLabel, drainMs } = endpoint;
   return {
     Mode: mode,
     ...(ports.length > 0 && { Ports: ports.map(port) }),
     ...(affinity !== 'none' && { Affinity: affinity }),
     ...(weightLabel !== '' && { WeightLabel: weightLabel }),
+    ...(drainMs > 0 && { DrainTime: toNanos(drainMs) }),
   };
 }
 

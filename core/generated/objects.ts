@@ -471,8 +471,10 @@ export interface EndpointSpec {
   readonly affinity: Affinity;
   /** A label of nodes whose value, 1 to 100, is the share of each task there; empty: all have the same. */
   readonly weightLabel: string;
+  /** How long a task that is to stop goes on with the connections it has, while new ones go to others. */
+  readonly drainMs: number;
 }
-export const emptyEndpointSpec: EndpointSpec = Object.freeze({ ports: [], mode: "vip", affinity: "none", weightLabel: '' });
+export const emptyEndpointSpec: EndpointSpec = Object.freeze({ ports: [], mode: "vip", affinity: "none", weightLabel: '', drainMs: 0 });
 
 export interface UpdateConfig {
   /** Slots replaced at once; 0: all. */

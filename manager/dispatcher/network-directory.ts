@@ -209,6 +209,7 @@ export class NetworkDirectory {
       // One with an error is being stopped because it is unhealthy.
       serving: task.status.state === 'running' && task.status.error === '' && task.desiredState === 'running',
       weight: this.#weightOf(task, node),
+      drainMs: this.#view.revisionOf(task)?.spec.endpoint.drainMs ?? 0,
     };
   }
 

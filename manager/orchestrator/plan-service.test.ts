@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import {
   emptyNetworkAttachment,
+  emptyPortConfig,
   type NetworkAttachment,
   type RestartPolicy,
   type Service,
@@ -108,9 +109,10 @@ describe('restarts', () => {
     const old = aTask('s', { state: 'running', desired: 'shutdown' });
     const next = aTask('s', { state: 'ready', desired: 'ready', createdAtMs: NOW_MS });
     assert.deepEqual(changes(plan(aServiceObject('s', 1), [old, next])), []);
-    assert.deepEqual(changes(plan(aServiceObject('s', 1), [old, next], undefined, NOW_MS + 60_000)), [
-      [next.id, 'running'],
-    ]);
+    const slow = (spec: ServiceSpec) => ({ ...spec, endpoint: { ...spec.endpoint, drainMs: 30_000 } });
+    const later = (ms: number) => plan(aServiceObject('s', 1, slow), [old, next], undefined, NOW_MS + ms);
+    assert.deepEqual(changes(later(99_999)), [], 'while the old one may be draining, and then stopping');
+    assert.deepEqual(changes(later(100_000)), [[next.id, 'running']]);
   });
 
   test('a replacement that cannot even be prepared is followed by the next only when its delay is over', () => {
@@ -321,8 +323,14 @@ describe('updates', () => {
   });
 
   test('what a running task does not feel replaces nothing', () => {
-    const first = aServiceObject('s', 1);
-    const next = withRestart({ delayMs: 1 })({ ...first.spec, labels: { tier: 'front' } });
+    const ports = [{ ...emptyPortConfig, targetPort: 80, publishedPort: 8080 }];
+    const first = aServiceObject('s', 1, (spec) => ({ ...spec, endpoint: { ...spec.endpoint, ports } }));
+    const moved = { ports: [{ ...emptyPortConfig, targetPort: 81, publishedPort: 8081 }], weightLabel: 'w' };
+    const next = withRestart({ delayMs: 1 })({
+      ...first.spec,
+      labels: { tier: 'front' },
+      endpoint: { ...first.spec.endpoint, ...moved },
+    });
     const service = {
       ...first,
       spec: next,
@@ -332,6 +340,17 @@ describe('updates', () => {
     };
     const result = plan(service, [old(1)]);
     assert.deepEqual([result.create, result.change], [[], []]);
+  });
+
+  test('the first published port, and one of the node itself, take new tasks', () => {
+    const port = { ...emptyPortConfig, targetPort: 80, publishedPort: 8080 };
+    for (const ports of [[port], [{ ...port, publishMode: 'host' as const }]]) {
+      const first = aServiceObject('s', 1);
+      const next = { ...first.spec, endpoint: { ...first.spec.endpoint, ports } };
+      const service = { ...first, spec: next, specVersion: 2 };
+      const result = plan({ ...service, previousSpec: first.spec, previousSpecVersion: 1 }, [old(1)]);
+      assert.equal(result.change.length, 1);
+    }
   });
 
   test('a new constraint moves only tasks whose node does not satisfy it', () => {

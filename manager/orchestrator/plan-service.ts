@@ -5,6 +5,7 @@
 // replacement starts when its delay is over and its predecessor is down; empty slots are filled; then the update
 // (plan-update.ts) replaces what carries an old spec.
 
+import { DEFAULT_STOP_GRACE_PERIOD_MS } from '../../core/defaults.ts';
 import type { Task, TaskState, UpdateStatus } from '../../core/generated/objects.ts';
 import { isTerminal, isWanted } from '../../core/task-state.ts';
 import { earliest } from '../loop.ts';
@@ -168,11 +169,17 @@ function planStarts(slot: Slot, context: ServiceContext, draft: PlanDraft): void
   for (const task of slot.tasks) {
     if (task.desiredState !== 'ready' || isTerminal(task.status.state) || isNodeLost(task, context)) continue;
     const waitsForOld = slot.tasks.some((other) => other !== task && !isStopped(other, context));
-    const timeoutAtMs = task.meta.createdAtMs + OLD_TASK_TIMEOUT_MS;
+    const timeoutAtMs = task.meta.createdAtMs + stopTimeMs(context) + OLD_TASK_TIMEOUT_MS;
     const startAtMs = waitsForOld ? Math.max(task.notBeforeMs, timeoutAtMs) : task.notBeforeMs;
     if (context.nowMs >= startAtMs) draft.change.push({ task, desiredState: 'running' });
     else draft.wakeAtMs = earliest(draft.wakeAtMs, startAtMs);
   }
+}
+
+/** How long a task of the service may take to stop. */
+function stopTimeMs({ service }: ServiceContext): number {
+  const { endpoint, task } = service.spec;
+  return endpoint.drainMs + (task.container.stopGracePeriodMs ?? DEFAULT_STOP_GRACE_PERIOD_MS);
 }
 
 /** Fills the lowest free numbers. */

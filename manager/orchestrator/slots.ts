@@ -1,7 +1,15 @@
 // A replicated service as its planner sees it: numbered slots, each with the tasks that filled it, newest first.
 
 import { matchesConstraint, parseConstraint } from '../../core/constraint.ts';
-import type { Node, RestartPolicy, Service, Task, TaskSpec } from '../../core/generated/objects.ts';
+import type {
+  EndpointSpec,
+  Node,
+  RestartPolicy,
+  Service,
+  Task,
+  TaskSpec,
+} from '../../core/generated/objects.ts';
+import { isIngressPort } from '../../core/ingress-port.ts';
 import { isTerminal, isWanted } from '../../core/task-state.ts';
 import type { TablesView } from '../store/tables.ts';
 
@@ -23,15 +31,24 @@ export interface ServiceContext {
 }
 
 export function serviceContext(view: TablesView, service: Service, nowMs: number): ServiceContext {
-  const endpoint = JSON.stringify(service.spec.endpoint);
+  const endpoint = feltEndpoint(service.spec.endpoint);
   return {
     service,
     tasks: view.tasksOfService(service.id),
     specOf: (task) => view.revisionOf(task)?.spec.task,
-    endpointChanged: (task) => JSON.stringify(view.revisionOf(task)?.spec.endpoint) !== endpoint,
+    endpointChanged: (task) => {
+      const revision = view.revisionOf(task);
+      return revision === undefined || feltEndpoint(revision.spec.endpoint) !== endpoint;
+    },
     nodeOf: (task) => view.node.get(task.nodeId),
     nowMs,
   };
+}
+
+/** What of the endpoint a running task feels: the rest is told to the nodes, which need no new task for it. */
+function feltEndpoint({ ports, drainMs }: EndpointSpec): string {
+  const own = ports.filter((port) => !isIngressPort(port));
+  return JSON.stringify({ own, drainMs, isInMesh: own.length < ports.length });
 }
 
 export function groupBySlot(tasks: readonly Task[]): Slot[] {

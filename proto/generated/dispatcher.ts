@@ -107,8 +107,10 @@ export interface NetworkEndpoint {
   readonly serving: boolean;
   /** Its share of connections against that of the others, from 1. */
   readonly weight: number;
+  /** How long it keeps what it has when it stops serving. */
+  readonly drainMs: number;
 }
-export const emptyNetworkEndpoint: NetworkEndpoint = Object.freeze({ taskId: '', serviceId: '', nodeId: '', slot: 0, addresses: [], serving: false, weight: 0 });
+export const emptyNetworkEndpoint: NetworkEndpoint = Object.freeze({ taskId: '', serviceId: '', nodeId: '', slot: 0, addresses: [], serving: false, weight: 0, drainMs: 0 });
 
 /** A service with names in a network. */
 export interface NetworkService {
@@ -536,6 +538,7 @@ export const NetworkEndpointCodec: Codec<NetworkEndpoint> = {
     for (const value of m.addresses) w.uint32(42).string(value);
     if (m.serving !== false) w.uint32(48).bool(m.serving);
     if (m.weight !== 0) w.uint32(56).int32(m.weight);
+    if (m.drainMs !== 0) w.uint32(64).int64(safeInteger(m.drainMs));
     return w;
   },
   read(r, end) {
@@ -546,6 +549,7 @@ export const NetworkEndpointCodec: Codec<NetworkEndpoint> = {
     const addresses: string[] = [];
     let serving: boolean = false;
     let weight: number = 0;
+    let drainMs: number = 0;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -556,10 +560,11 @@ export const NetworkEndpointCodec: Codec<NetworkEndpoint> = {
         case 5: addresses.push(r.string()); break;
         case 6: serving = r.bool(); break;
         case 7: weight = r.int32(); break;
+        case 8: drainMs = safeInteger(r.int64()); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { taskId, serviceId, nodeId, slot, addresses, serving, weight };
+    return { taskId, serviceId, nodeId, slot, addresses, serving, weight, drainMs };
   },
 };
 

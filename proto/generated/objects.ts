@@ -1137,6 +1137,7 @@ export const EndpointSpecCodec: Codec<EndpointSpec> = {
     if (m.mode !== "vip") w.uint32(16).int32(endpointModeNumbers[m.mode]);
     if (m.affinity !== "none") w.uint32(24).int32(affinityNumbers[m.affinity]);
     if (m.weightLabel !== '') w.uint32(34).string(m.weightLabel);
+    if (m.drainMs !== 0) w.uint32(40).int64(safeInteger(m.drainMs));
     return w;
   },
   read(r, end) {
@@ -1144,6 +1145,7 @@ export const EndpointSpecCodec: Codec<EndpointSpec> = {
     let mode: EndpointMode = "vip";
     let affinity: Affinity = "none";
     let weightLabel: string = '';
+    let drainMs: number = 0;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -1151,10 +1153,11 @@ export const EndpointSpecCodec: Codec<EndpointSpec> = {
         case 2: mode = (endpointModeNames.get(r.int32()) ?? "vip"); break;
         case 3: affinity = (affinityNames.get(r.int32()) ?? "none"); break;
         case 4: weightLabel = r.string(); break;
+        case 5: drainMs = safeInteger(r.int64()); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { ports, mode, affinity, weightLabel };
+    return { ports, mode, affinity, weightLabel, drainMs };
   },
 };
 

@@ -79,6 +79,20 @@ describe('services published by the routing mesh', { skip: whyNoRealNode() ?? fa
     assert.equal(answer?.error, '');
   });
 
+  test('a published port becomes another one, with the tasks that there are', async () => {
+    const { tasks } = await world.startEcho('moves', { ports: publish(8083) });
+    await untilAnswered(outside, { host: addressOf(2), port: 8083 });
+    await world.update('moves', (spec) => ({
+      ...spec,
+      endpoint: { ...spec.endpoint, ports: publish(8084), affinity: 'client-address' },
+    }));
+    await untilAnswered(outside, { host: addressOf(2), port: 8084 });
+    await untilAnswered(outside, { host: addressOf(2), port: 8083 }, ({ error }) => /refused/.test(error));
+    const answers = await ask(outside, { host: addressOf(2), port: 8084, count: 5 });
+    assert.deepEqual(serversIn(answers), serverNames(tasks));
+    await world.remove('moves');
+  });
+
   test('only the local tasks answer where that is asked for', async () => {
     const local = await world.startEcho('local', { replicas: 3, ports: publish(8081, { locality: 'only' }) });
     for (const position of [0, 1, 2]) {

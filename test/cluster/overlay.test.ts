@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { emptySubnet, type ServiceSpec, type Task } from '../../core/generated/objects.ts';
+import { isWanted } from '../../core/task-state.ts';
 import { Asking, ask, ECHO_PORT, echoContainer } from '../support/echo-service.ts';
 import { eventually } from '../support/eventually.ts';
 import {
@@ -16,7 +17,7 @@ import {
   untilAnswered,
 } from '../support/network-cluster.ts';
 import { whyNoRealNode } from '../support/real-node.ts';
-import { createService, untilRunning } from '../support/services.ts';
+import { createService, tasksOf, untilRunning } from '../support/services.ts';
 
 /** Enough answers to hear of six tasks: one is missed by all of them once in a million runs. */
 const MANY = 80;
@@ -274,6 +275,43 @@ describe('services on networks of the cluster', { skip: whyNoRealNode() ?? false
     assert.deepEqual(kept.errors, []);
     await eventually(() => kept.errors.length > 0);
     await world.manager.control.removeService({ service: service.id });
+  });
+
+  test('with a drain time connections and flows of a task live on for it, and new ones go to the others', async () => {
+    const drained = await start('drained', 2, 'front', (spec) => ({
+      ...spec,
+      endpoint: { ...spec.endpoint, drainMs: 4_000 },
+    }));
+    const [task] = client.tasks as [Task];
+    const kept = (['tcp-keep', 'udp-keep'] as const).flatMap((how) =>
+      Array.from({ length: 12 }, () => new Asking({ task }, { host: 'drained', how, pauseMs: 20 })),
+    );
+    await eventually(() => kept.every(({ answered }) => answered > 5));
+    const servers = kept.map(({ server }) => server);
+    await world.update('drained', replicas(1));
+    const stays = await eventually(async () => {
+      const wanted = (await tasksOf(world.manager, drained.service.id)).filter(isWanted);
+      return wanted.length === 1 && wanted[0];
+    });
+    await eventually(async () => {
+      const answers = await ask({ task }, { host: 'drained', count: 30 });
+      return serversIn(answers).join() === serverNames([stays]).join();
+    });
+    const before = kept.map(({ answered }) => answered);
+    await eventually(() => kept.every(({ answered }, index) => answered > before[index]! + 20));
+    assert.deepEqual(
+      servers,
+      kept.map(({ server }) => server),
+      'each is where it was',
+    );
+    await using fresh = new Asking({ task }, { host: 'drained' });
+    await untilRunning(world.manager, drained.service.id, 1);
+    await eventually(async () => (await tasksOf(world.manager, drained.service.id)).length === 1);
+    for (const one of [...kept, fresh]) await one[Symbol.asyncDispose]();
+    assert.deepEqual(fresh.errors, []);
+    const [name] = serverNames([stays]);
+    assert.ok(kept.every(({ errors }, index) => errors.length === 0 || servers[index] !== name));
+    await world.remove('drained');
   });
 
   test('a killed daemon leaves the traffic alone, and names are answered again when it is back', async () => {

@@ -7,8 +7,10 @@ import { answerQuery, Zone } from '../../agent/network/overlay/dns-zone.ts';
 
 const zone = new Zone([]);
 zone.update([
-  { name: 'far.example', addresses: ['203.0.113.7'] },
-  { name: 'big.example', addresses: Array.from({ length: 100 }, (_, index) => `203.0.113.${index}`) },
+  [
+    { name: 'far.example', addresses: ['203.0.113.7'] },
+    { name: 'big.example', addresses: Array.from({ length: 100 }, (_, index) => `203.0.113.${index}`) },
+  ],
 ]);
 
 function answer(query: Buffer, transport: 'udp' | 'tcp'): Buffer {

@@ -167,7 +167,7 @@ check('names have addresses of both families, and addresses of both have names',
     { name: 'web', addresses: ['10.0.3.2', VIP] },
     { name: 'old', addresses: ['10.0.3.9'] },
   ];
-  await lab.connect(dual.id, all, { names });
+  await lab.connect(dual.id, all, { names: [names] });
 
   assert.deepEqual(await client.resolve('web'), ['10.0.3.2']);
   assert.deepEqual(await client.resolve('web', 'AAAA'), [VIP]);

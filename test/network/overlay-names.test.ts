@@ -14,8 +14,10 @@ import {
 const many = Array.from({ length: 200 }, (_, index) => `10.0.1.${index + 20}`);
 const state = {
   names: [
-    { name: 'web', addresses: ['10.0.1.2'] },
-    { name: 'tasks.web', addresses: many },
+    [
+      { name: 'web', addresses: ['10.0.1.2'] },
+      { name: 'tasks.web', addresses: many },
+    ],
   ],
 };
 
@@ -37,7 +39,7 @@ withLab(1, async (opened) => {
   const { namespacePath } = both.endpoint;
   await host.overlay.call('attach', host.endpoint(net.id, '10.0.1.11', { namespacePath }));
   await host.apply(net.id, state);
-  await host.apply(closed.id, { names: [{ name: 'db', addresses: ['10.0.2.2'] }] });
+  await host.apply(closed.id, { names: [[{ name: 'db', addresses: ['10.0.2.2'] }]] });
 });
 
 check('a container asks 127.0.0.11, as its resolv.conf says', async () => {

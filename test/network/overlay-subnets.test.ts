@@ -22,7 +22,7 @@ withLab(2, async (opened) => {
   for (const host of lab.hosts) await host.ensure(narrow);
   first = await lab.container(lab.hosts[0]!, net.id, '10.0.1.10');
   far = await lab.container(lab.hosts[1]!, net.id, '10.0.1.11', { isDefaultRoute: false });
-  await lab.connect(net.id, [first, far], { names });
+  await lab.connect(net.id, [first, far], { names: [names] });
 });
 
 async function everybodyReachesEverybody(): Promise<void> {
@@ -40,7 +40,7 @@ async function addContainers(...addresses: readonly string[]): Promise<void> {
   for (const [index, address] of addresses.entries()) {
     later.push(await lab.container(lab.hosts[index]!, net.id, address));
   }
-  await lab.connect(net.id, [first, far, ...later], { names });
+  await lab.connect(net.id, [first, far, ...later], { names: [names] });
 }
 
 check('a subnet that is widened, and one that is added, leave connections alone', async () => {

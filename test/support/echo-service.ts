@@ -41,12 +41,12 @@ while (1) { for my $s ($all->can_read()) {
 `;
 
 /**
- * Asks over and over and prints a line for each answer or error. Arguments: tcp, udp or tcp-keep (one connection), host,
+ * Asks over and over and prints a line for each answer or error. Arguments: tcp, udp, tcp-keep or udp-keep (one connection), host,
  * port, how often (0: until told to stop), pause in milliseconds, 4 or 6 for addresses of that family only.
  */
 const CLIENT = `
 use strict; use Socket qw(:all); use Time::HiRes qw(sleep time); $| = 1;
-my ($how, $host, $port, $count, $pause, $family) = @ARGV; my $udp = $how eq 'udp'; my $kept;
+my ($how, $host, $port, $count, $pause, $family) = @ARGV; my $udp = $how =~ /^udp/; my $keeps = $how =~ /keep$/; my $kept;
 sub opened { my ($e, @found) = getaddrinfo($host, $port, { socktype => $udp ? SOCK_DGRAM : SOCK_STREAM, family => $family == 4 ? AF_INET : $family == 6 ? AF_INET6 : 0 });
   return (undef, "name: $e") if $e || !@found;
   my $s; socket($s, $found[0]{family}, $found[0]{socktype}, 0) or return (undef, "socket: $!");
@@ -56,10 +56,10 @@ $SIG{PIPE} = 'IGNORE'; $SIG{TERM} = sub { exit 0 };
 for (my $i = 0; !$count || $i < $count; $i++) {
   my $begin = time;
   my ($s, $error) = $kept ? ($kept, '') : opened();
-  $kept = $s if $how eq 'tcp-keep';
+  $kept = $s if $keeps;
   if ($s) { send($s, "?\\n", 0) or $error = "send: $!";
     if (!$error) { my $r = recv($s, my $data, 2000, 0); $error = "recv: $!" unless defined $r; $error ||= 'closed' if $data eq ''; print $data if !$error; } }
-  if ($error) { printf "error %d $error\\n", (time - $begin) * 1000; exit 1 if $how eq 'tcp-keep'; }
+  if ($error) { printf "error %d $error\\n", (time - $begin) * 1000; exit 1 if $keeps; }
   close $s if $s && !$kept;
   sleep($pause / 1000) if $pause; }
 `;
@@ -108,7 +108,7 @@ export interface Failure {
 export type Place = { readonly task: Task } | { readonly host: string };
 
 export interface Question {
-  readonly how?: 'tcp' | 'udp' | 'tcp-keep';
+  readonly how?: 'tcp' | 'udp' | 'tcp-keep' | 'udp-keep';
   readonly host: string;
   readonly port?: number;
   readonly count?: number;
@@ -134,6 +134,8 @@ export class Asking implements AsyncDisposable {
   /** The start of a line that has not ended. */
   #rest = '';
   answered = 0;
+  /** Who answered last. */
+  server = '';
   readonly failures: Failure[] = [];
 
   constructor(place: Place, question: Question) {
@@ -143,9 +145,11 @@ export class Asking implements AsyncDisposable {
       const whole = this.#rest + text;
       const end = whole.lastIndexOf('\n') + 1;
       this.#rest = whole.slice(end);
-      for (const { error, tookMs } of answersIn(whole.slice(0, end)))
-        if (error === '') this.answered++;
-        else this.failures.push({ error, atMs: Date.now() - tookMs, tookMs });
+      for (const { error, tookMs, server } of answersIn(whole.slice(0, end)))
+        if (error === '') {
+          this.answered++;
+          this.server = server;
+        } else this.failures.push({ error, atMs: Date.now() - tookMs, tookMs });
     });
   }
 

@@ -41,12 +41,23 @@ export class NetworkCluster implements AsyncDisposable {
 
   /** One manager and workers. `name` must be unique on the machine and short. */
   static async start(name: string, count: number, spec: Partial<ClusterSpec> = {}): Promise<NetworkCluster> {
+    return NetworkCluster.begin(name, count, async (cluster) => {
+      await cluster.init(spec);
+      for (let position = 1; position < count; position++) await cluster.join(position, 'worker');
+    });
+  }
+
+  /** `form` makes one cluster of the daemons. */
+  static async begin(
+    name: string,
+    count: number,
+    form: (cluster: RealCluster) => Promise<void>,
+  ): Promise<NetworkCluster> {
     const started = new NetworkCluster(await RealCluster.start(name, count));
     try {
-      await started.cluster.init(spec);
+      await form(started.cluster);
       const { archive } = await buildDemoImage({ name: echoImage });
       for (const node of started.cluster.nodes) await node.importImage(archive);
-      for (let position = 1; position < count; position++) await started.cluster.join(position, 'worker');
     } catch (error) {
       await started[Symbol.asyncDispose]();
       throw error;

@@ -18,7 +18,7 @@ const records = [
   { name: 'idle', addresses: [] },
   { name: 'many', addresses: many },
 ];
-zone.update(records);
+zone.update([records]);
 const client: Client = { zones: [zone], mayForward: true };
 const inner: Client = { zones: [zone], mayForward: false };
 
@@ -128,8 +128,10 @@ test('unknown names with a dot are for the world outside, unless there is no way
 test('a container of several networks is answered from all of them, the first one first', () => {
   const other = new Zone([parsePrefix('10.0.2.0/24')!]);
   other.update([
-    { name: 'db', addresses: ['10.0.2.9'] },
-    { name: 'web', addresses: ['10.0.2.2'] },
+    [
+      { name: 'db', addresses: ['10.0.2.9'] },
+      { name: 'web', addresses: ['10.0.2.2'] },
+    ],
   ]);
   const both: Client = { zones: [zone, other], mayForward: false };
 
@@ -142,13 +144,26 @@ test('names change with their records, and those that left are unknown', () => {
   const changing = new Zone([parsePrefix('10.0.1.0/24')!]);
   const who: Client = { zones: [changing], mayForward: false };
   changing.update([
-    { name: 'a', addresses: ['10.0.1.2'] },
-    { name: 'b', addresses: ['10.0.1.3'] },
+    [
+      { name: 'a', addresses: ['10.0.1.2'] },
+      { name: 'b', addresses: ['10.0.1.3'] },
+    ],
   ]);
-  changing.update([{ name: 'b', addresses: ['10.0.1.4'] }]);
+  assert.deepEqual(ask('b', {}, 'udp', who).addresses, ['10.0.1.3']);
+  changing.update([[{ name: 'b', addresses: ['10.0.1.4'] }]]);
 
   assert.equal(ask('a', {}, 'udp', who).code, 3);
   assert.deepEqual(ask('b', {}, 'udp', who).addresses, ['10.0.1.4']);
+});
+
+test('a name that two services have leads to both, and to the other when one of them goes', () => {
+  const shared = new Zone([parsePrefix('10.0.1.0/24')!]);
+  const who: Client = { zones: [shared], mayForward: false };
+  const [blue, green] = ['10.0.1.2', '10.0.1.3'].map((address) => [{ name: 'app', addresses: [address] }]);
+  shared.update([blue!, green!]);
+  assert.deepEqual(ask('app', {}, 'udp', who).addresses?.toSorted(), ['10.0.1.2', '10.0.1.3']);
+  shared.update([green!]);
+  assert.deepEqual(ask('app', {}, 'udp', who).addresses, ['10.0.1.3']);
 });
 
 test('until the names are told, nobody is told that one does not exist', () => {

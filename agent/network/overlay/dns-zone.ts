@@ -13,7 +13,7 @@ import {
   recordTypes,
   responseCodes,
 } from './dns-message.ts';
-import type { NameRecord } from './overlay.ts';
+import type { NameGroup, NameRecord } from './overlay.ts';
 
 /** Short, since backends come and go; long enough for a page that asks for one name fifty times. */
 const TTL_SECONDS = 2;
@@ -27,7 +27,10 @@ export class Zone {
   /** Whose reverse names are the network's. */
   subnets: readonly Prefix[];
   /** Undefined until the names are told: nobody knows then which ones there are not. */
-  #records: readonly NameRecord[] | undefined;
+  #groups: ReadonlySet<NameGroup> | undefined;
+  /** By name in lower case. */
+  readonly #records = new Map<string, NameRecord[]>();
+  /** Of names that somebody has asked for. */
   readonly #addresses = new Map<string, AddressesByFamily>();
   /** Address → its first name; made when somebody asks. */
   #names: Map<string, string> | undefined;
@@ -36,39 +39,60 @@ export class Zone {
     this.subnets = subnets;
   }
 
-  /** Records that are the same objects as before, at the same places, are not looked at. */
-  update(records: readonly NameRecord[]): void {
-    if (records === this.#records) return;
-    const before = this.#records ?? [];
-    for (const [index, record] of before.entries()) {
-      if (record !== records[index]) this.#addresses.delete(record.name.toLowerCase());
-    }
-    for (const [index, record] of records.entries()) {
-      if (record !== before[index]) {
-        this.#addresses.set(record.name.toLowerCase(), encodeAddresses(record.addresses));
-      }
-    }
-    this.#records = records;
-    this.#names = undefined;
+  update(groups: readonly NameGroup[]): void {
+    const before = this.#groups ?? new Set();
+    this.#groups = new Set(groups);
+    for (const group of before)
+      if (!this.#groups.has(group)) for (const record of group) this.#remove(record);
+    for (const group of this.#groups) if (!before.has(group)) for (const record of group) this.#add(record);
   }
 
   get isKnown(): boolean {
-    return this.#records !== undefined;
+    return this.#groups !== undefined;
   }
 
   /** One after another, as bytes. */
   addressesOf(name: string): AddressesByFamily | undefined {
-    return this.#addresses.get(name);
+    const records = this.#records.get(name);
+    if (records === undefined) return undefined;
+    let addresses = this.#addresses.get(name);
+    if (addresses === undefined) {
+      addresses = encodeAddresses(new Set(records.flatMap((record) => record.addresses)));
+      this.#addresses.set(name, addresses);
+    }
+    return addresses;
   }
 
   nameOf(address: string): string | undefined {
     if (this.#names === undefined) {
       this.#names = new Map();
-      for (const { name, addresses } of this.#records ?? []) {
-        for (const each of addresses) if (!this.#names.has(each)) this.#names.set(each, name);
-      }
+      for (const group of this.#groups ?? [])
+        for (const { name, addresses } of group)
+          for (const each of addresses) if (!this.#names.has(each)) this.#names.set(each, name);
     }
     return this.#names.get(address);
+  }
+
+  #add(record: NameRecord): void {
+    const name = this.#forget(record);
+    const records = this.#records.get(name);
+    if (records === undefined) this.#records.set(name, [record]);
+    else records.push(record);
+  }
+
+  #remove(record: NameRecord): void {
+    const name = this.#forget(record);
+    const left = (this.#records.get(name) ?? []).filter((other) => other !== record);
+    if (left.length > 0) this.#records.set(name, left);
+    else this.#records.delete(name);
+  }
+
+  /** What followed from its name and addresses. */
+  #forget({ name }: NameRecord): string {
+    const known = name.toLowerCase();
+    this.#addresses.delete(known);
+    this.#names = undefined;
+    return known;
   }
 }
 
@@ -161,8 +185,8 @@ function reversed(name: string, suffix: string): string[] {
   return name.slice(0, -suffix.length).split('.').reverse();
 }
 
-function encodeAddresses(addresses: readonly string[]): AddressesByFamily {
+function encodeAddresses(addresses: ReadonlySet<string>): AddressesByFamily {
   const of = (family: IpFamily) =>
-    Buffer.concat(addresses.filter((address) => familyOf(address) === family).map(bytesOf));
+    Buffer.concat([...addresses].filter((address) => familyOf(address) === family).map(bytesOf));
   return { ipv4: of('ipv4'), ipv6: of('ipv6') };
 }

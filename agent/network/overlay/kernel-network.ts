@@ -299,12 +299,15 @@ export class KernelNetwork implements Disposable {
     after: readonly VirtualService[],
   ): BalanceChange[] {
     if (before === after) return [];
-    const changed = after.filter((service, index) => service !== before?.[index]);
+    const changed: VirtualService[] = [];
+    const candidates = before === undefined ? [...this.#services.keys()] : [];
+    for (let index = 0; index < Math.max(after.length, before?.length ?? 0); index++) {
+      const [old, service] = [before?.[index], after[index]];
+      if (old === service) continue;
+      if (old !== undefined) candidates.push(old.vip);
+      if (service !== undefined) changed.push(service);
+    }
     const wanted = new Set(changed.map(({ vip }) => vip));
-    const candidates =
-      before === undefined
-        ? [...this.#services.keys()]
-        : before.flatMap((service, index) => (service === after[index] ? [] : [service.vip]));
     const removed = candidates.filter((vip) => !wanted.has(vip));
     return [
       ...removed.map((name) => ({ name, from: this.#services.get(name), to: undefined })),

@@ -165,8 +165,8 @@ class KernelOverlay implements Overlay {
   async apply(networkId: string, state: OverlayState): Promise<void> {
     const network = this.#network(networkId);
     const before = network.services;
-    for (const service of state.services.filter((each, index) => each !== before[index]))
-      checkService(service);
+    for (const [index, service] of state.services.entries())
+      if (service !== before[index]) checkService(service);
     const published = state.published ?? [];
     if (!network.layout.isIngress) {
       if (published.length > 0) throw invalidField('published', `network ${networkId} is not the ingress`);

@@ -57,7 +57,8 @@ export interface OverlayState {
   /** Data path addresses of the network's nodes, beside those of remotes: of the ingress, all nodes. */
   readonly nodes?: readonly string[];
   readonly services: readonly VirtualService[];
-  readonly names: readonly NameRecord[];
+  /** In groups: one that is the same object as before is not looked at. */
+  readonly names: readonly NameGroup[];
   /** Of the ingress only. */
   readonly published?: readonly PublishedPort[];
   /** Absent: everybody may begin connections to everybody. The way out and published ports are not its business. */
@@ -130,6 +131,9 @@ export interface PortProblem extends Omit<PublishedPort, 'backends' | 'here' | '
   /** A sentence for the operator. */
   readonly reason: string;
 }
+
+/** What has one name in several records has all of their addresses. */
+export type NameGroup = readonly NameRecord[];
 
 export interface NameRecord {
   /** "web", "tasks.web"; compared without regard to case. */

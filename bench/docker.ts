@@ -1,15 +1,17 @@
-// The peer: Debian's docker.io as a one-node Swarm with data root and socket of its own, in a network namespace of its
-// own so that its firewall rules leave the machine alone. Started and ended by the bench.
+// The peer: Debian's docker.io with data root and socket of its own, as a one-node Swarm in a network namespace of its
+// own, or as an engine in one that is given: its firewall rules leave the machine alone. Started and ended by the bench.
 
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createWriteStream, existsSync, readdirSync, readFileSync } from 'node:fs';
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { request } from 'node:http';
 import os from 'node:os';
 import path from 'node:path';
 import { json } from 'node:stream/consumers';
 import { promisify } from 'node:util';
+import { defined } from '../core/assert.ts';
+import type { DemoImage } from '../deploy/demo-image.ts';
 import { eventually } from '../test/support/eventually.ts';
 
 const run = promisify(execFile);
@@ -17,24 +19,40 @@ const STOP_LIMIT_MS = 20_000;
 /** Debian's, not a newer client that happens to be first in PATH. */
 const DOCKER = existsSync('/usr/bin/docker') ? '/usr/bin/docker' : 'docker';
 
-export class DockerSwarm {
+export class Docker {
   readonly directory: string;
   #daemon: ChildProcess | undefined;
+  readonly #containers: string[] = [];
 
   private constructor(directory: string) {
     this.directory = directory;
   }
 
-  static async start(): Promise<DockerSwarm> {
-    const swarm = new DockerSwarm(await mkdtemp(path.join(os.tmpdir(), 'tsw-docker-')));
+  static async startSwarm(): Promise<Docker> {
+    const swarm = await Docker.#started(['unshare', '--net']);
     try {
-      await swarm.#startDaemon();
       await swarm.docker('swarm', 'init', '--advertise-addr', '127.0.0.1');
     } catch (error) {
       await swarm[Symbol.asyncDispose]();
       throw error;
     }
     return swarm;
+  }
+
+  /** The engine alone, as a program of the network namespace that is pinned there. */
+  static startEngine(namespacePath: string): Promise<Docker> {
+    return Docker.#started(['nsenter', `--net=${namespacePath}`]);
+  }
+
+  static async #started(entry: readonly string[]): Promise<Docker> {
+    const docker = new Docker(await mkdtemp(path.join(os.tmpdir(), 'tsw-docker-')));
+    try {
+      await docker.#startDaemon(entry);
+    } catch (error) {
+      await docker[Symbol.asyncDispose]();
+      throw error;
+    }
+    return docker;
   }
 
   async version(): Promise<string> {
@@ -54,6 +72,23 @@ export class DockerSwarm {
     return json(response);
   }
 
+  /** The same files as a Docker image: Debian's docker.io does not read OCI archives. */
+  async import({ manifest, blobs }: DemoImage, name: string): Promise<void> {
+    const { layers } = JSON.parse(manifest.toString()) as { layers: { digest: string }[] };
+    const layer = defined(blobs.get(layers[0]?.digest ?? ''), 'the image has a layer');
+    const file = path.join(this.directory, 'layer.tar.gz');
+    await writeFile(file, layer);
+    await this.docker('import', '--change', 'ENV PATH=/bin', file, name);
+  }
+
+  /** Process id of a container that sleeps, with ports published ("PUBLISHED:TARGET"). */
+  async runSleeping(image: string, published: readonly string[]): Promise<number> {
+    const flags = published.flatMap((ports) => ['--publish', ports]);
+    const id = (await this.docker('run', '--detach', ...flags, image, 'sleep', 'inf')).trim();
+    this.#containers.push(id);
+    return Number(await this.docker('inspect', '--format', '{{.State.Pid}}', id));
+  }
+
   async runningTasks(): Promise<number> {
     const filters = encodeURIComponent(JSON.stringify({ 'desired-state': ['running'] }));
     const tasks = (await this.get(`/tasks?filters=${filters}`)) as { Status: { State: string } }[];
@@ -62,7 +97,9 @@ export class DockerSwarm {
 
   async isEmpty(): Promise<boolean> {
     const containers = (await this.get('/containers/json?all=1')) as unknown[];
-    return containers.length === 0 && ((await this.get('/tasks')) as unknown[]).length === 0;
+    const tasks = (await this.get('/tasks')) as unknown[] | { message: string };
+    // An engine that is in no Swarm has a message.
+    return containers.length === 0 && (!Array.isArray(tasks) || tasks.length === 0);
   }
 
   /** dockerd and its containerd, without shims. */
@@ -80,6 +117,8 @@ export class DockerSwarm {
       const services = await this.docker('service', 'ls', '-q').catch(() => '');
       for (const id of services.split('\n').filter(Boolean))
         await this.docker('service', 'rm', id).catch(() => {});
+      // Those of no service; the others are on their way.
+      for (const id of this.#containers) await this.docker('rm', '--force', id).catch(() => {});
       await eventually(() => this.isEmpty(), STOP_LIMIT_MS).catch(() => {});
       const exit = once(daemon, 'exit');
       process.kill(this.#dockerdPid(), 'SIGTERM');
@@ -97,7 +136,7 @@ export class DockerSwarm {
     return Number(readFileSync(path.join(this.directory, 'docker.pid'), 'utf8'));
   }
 
-  async #startDaemon(): Promise<void> {
+  async #startDaemon([program = '', ...words]: readonly string[]): Promise<void> {
     const log = createWriteStream(path.join(this.directory, 'dockerd.log'));
     await once(log, 'open');
     // In memory, where /run/docker is as a rule: as our own run directory always is.
@@ -112,7 +151,7 @@ export class DockerSwarm {
       '--storage-driver=overlay2',
     ];
     const script = 'ip link set lo up && exec dockerd "$@"';
-    this.#daemon = spawn('unshare', ['--net', 'sh', '-c', script, 'dockerd', ...flags], {
+    this.#daemon = spawn(program, [...words, 'sh', '-c', script, 'dockerd', ...flags], {
       stdio: ['ignore', log, log],
       // A local image has no registry to be looked up in; failed look-ups would double Docker's time.
       env: { ...process.env, DOCKER_SERVICE_PREFER_OFFLINE_IMAGE: '1' },
