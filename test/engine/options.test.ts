@@ -1,6 +1,7 @@
 // The options of containers, seen from inside them, on both runtimes.
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -25,6 +26,7 @@ import {
   runToEnd,
   type TestEngine,
 } from '../support/engine.ts';
+import { eventually } from '../support/eventually.ts';
 
 const device = (pathOnHost: string, change: Partial<Device> = {}): Device => ({
   ...emptyDevice,
@@ -199,6 +201,21 @@ for (const runtime of ['runc', 'crun'] as const) {
       const { cgroupVersion } = await own.engine.describe();
       const other = cgroupVersion === '2' ? 'host' : 'private';
       await ofHost('cgroup', { cgroupnsMode: other });
+    });
+
+    test('what a container of the PID namespace of the host has started ends with it', async () => {
+      const seconds = `${1e6 + process.pid}`;
+      const args = ['sh', '-c', `sleep ${seconds} & exec sleep 1000`];
+      const config = aContainer({ pidMode: 'host', args });
+      const isThere = () => execFileSync('ps', ['-eo', 'args']).includes(`sleep ${seconds}\n`);
+      await own.engine.containers.create(config);
+      await own.engine.containers.start(config.id);
+      await eventually(async () => isThere());
+
+      await own.engine.containers.stop(config.id, 0);
+
+      await eventually(async () => !isThere());
+      await own.engine.containers.remove(config.id);
     });
 
     test('a container in the network of the host changes nothing of it', async () => {

@@ -136,6 +136,18 @@ describe('volumes', { skip: missingForEngine }, () => {
     assert.equal(await files({ source: 'bare', volumeNoCopy: true }), '');
   });
 
+  test('a volume that a killed process has half filled is filled anew', async () => {
+    const mounts = [mount({ source: 'half', target: '/opt' })];
+    const image = { image: 'tools:1' };
+    assert.equal(await inside('rm /opt/tool; touch /opt/own; ls /opt', mounts, image), 'deep\nown\n');
+    assert.equal(await inside('ls /opt', mounts, image), 'deep\nown\n');
+    const file = path.join(path.dirname(dataOf('half')), 'volume.json');
+    writeFileSync(file, JSON.stringify({ ...JSON.parse(readFileSync(file, 'utf8')), isFilling: true }));
+    await own.reopen();
+
+    assert.equal(await inside('ls /opt', mounts, image), 'deep\ntool\n');
+  });
+
   test('a part of a volume is mounted by its path, a file too', async () => {
     await own.engine.volumes.create({ name: 'parts', labels: {}, options: {} });
     mkdirSync(path.join(dataOf('parts'), 'a/b'), { recursive: true });

@@ -79,13 +79,13 @@ export function composeSecurity(input: SecurityInput, machine: Machine): Compose
     capabilities,
     process: {
       ...(appArmor !== '' && machine.hasAppArmor && { apparmorProfile: appArmor }),
-      ...(hasLabel && { selinuxLabel: labelText(label, 'container_t') }),
+      ...(hasLabel && { selinuxLabel: labelText(label) }),
     },
     linux: {
       maskedPaths: isOpen ? [] : MASKED_PATHS,
       readonlyPaths: isOpen ? [] : READ_ONLY_PATHS,
       ...(seccomp && { seccomp }),
-      ...(hasLabel && { mountLabel: labelText({ ...label, type: '' }, 'container_file_t') }),
+      ...(hasLabel && { mountLabel: fileLabelText(label) }),
     },
     isDefaultSeccomp:
       !isUnconfined && chosen === '' && hasSameSeccompProfile(capabilities, DEFAULT_CAPABILITIES),
@@ -104,6 +104,11 @@ function profileOf(text: string, capabilities: readonly string[], machine: Machi
   return resolveProfile(parseSeccompProfile(text), { capabilities, architecture, kernel: machine.kernel });
 }
 
-function labelText({ user, role, type, level }: SeLinuxLabel, usualType: string): string {
-  return [user || 'system_u', role || 'system_r', type || usualType, level || 's0'].join(':');
+function labelText({ user, role, type, level }: SeLinuxLabel): string {
+  return [user || 'system_u', role || 'system_r', type || 'container_t', level || 's0'].join(':');
+}
+
+/** Of the files that the container is to have for itself. */
+function fileLabelText({ user, level }: SeLinuxLabel): string {
+  return [user || 'system_u', 'object_r', 'container_file_t', level || 's0'].join(':');
 }

@@ -24,7 +24,7 @@ import type { ContainerConfig } from '../engine.ts';
 import type { StoredImage } from '../images/catalog.ts';
 import { mountSnapshot } from '../images/image-files.ts';
 import { Limiter } from '../limiter.ts';
-import { fillVolumes, isEmptyVolume } from './fill-volume.ts';
+import { fillVolumes } from './fill-volume.ts';
 import { pinSubpath } from './pinned-paths.ts';
 import type { VolumeStore } from './volume-store.ts';
 
@@ -127,11 +127,13 @@ export class ContainerMounts {
     });
     const directory = await store.claim(name, containerId);
     if (!mount.volumeNoCopy && mount.subpath === '')
-      await this.#filling.run(async () => {
-        if (!isEmptyVolume(directory)) return;
-        const volume = { directory, target: mount.target };
-        await withImage(image.topSnapshot, (view) => fillVolumes(view, scratchDirectory, [volume]));
-      });
+      await this.#filling.run(() =>
+        store.fillOnce(name, (into) =>
+          withImage(image.topSnapshot, (view) =>
+            fillVolumes(view, scratchDirectory, [{ directory: into, target: mount.target }]),
+          ),
+        ),
+      );
     if (mount.subpath === '') return { ...mount, source: directory };
     pinSubpath(directory, mount.subpath, place);
     return { ...mount, source: place };

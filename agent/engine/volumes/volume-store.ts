@@ -32,6 +32,8 @@ interface VolumeFile {
   readonly options: Readonly<Record<string, string>>;
   readonly isAnonymous: boolean;
   readonly createdAtMs: number;
+  /** Its first contents are on their way, or were when the process ended. */
+  readonly isFilling?: boolean;
   /** The container that it is removed with. */
   readonly containerId?: string;
 }
@@ -77,8 +79,7 @@ export class VolumeStore implements Volumes {
     const createdAtMs = Date.now();
     const file = { labels, options, isAnonymous, createdAtMs, ...(containerId && { containerId }) };
     mkdirSync(path.join(this.#directory(name), DATA_FOLDER), { recursive: true, mode: 0o755 });
-    writeRecord(path.join(this.#directory(name), RECORD_FILE), file);
-    this.#volumes.set(name, file);
+    this.#write(name, file);
     return this.#summary(name, file);
   }
 
@@ -108,6 +109,26 @@ export class VolumeStore implements Volumes {
         if (!isMountPoint(place)) await mountLocal(name, file.options, place);
       });
     return place;
+  }
+
+  /** Fills a volume that is empty, or that a killed process has begun to fill. */
+  async fillOnce(name: string, fill: (directory: string) => Promise<void>): Promise<void> {
+    const file = this.#volumes.get(name);
+    if (file === undefined) throw new SwarmError('not-found', `get ${name}: no such volume`);
+    const directory = this.#mountpoint(name, file);
+    const entries = readdirSync(directory);
+    // What is mounted may be anybody's; nor may others have begun to use it.
+    const isHalfFilled = file.isFilling === true && !hasMount(file) && this.#users.get(name)?.size === 1;
+    if (entries.length > 0 && !isHalfFilled) return;
+    for (const entry of entries) rmSync(path.join(directory, entry), { recursive: true, force: true });
+    this.#write(name, { ...file, isFilling: true });
+    await fill(directory);
+    this.#write(name, file.isFilling === undefined ? file : { ...file, isFilling: false });
+  }
+
+  #write(name: string, file: VolumeFile): void {
+    writeRecord(path.join(this.#directory(name), RECORD_FILE), file);
+    this.#volumes.set(name, file);
   }
 
   /** For a container that was there before this process. */
