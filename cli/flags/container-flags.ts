@@ -24,8 +24,11 @@ import {
 } from './flag.ts';
 import { oneOf } from './units.ts';
 
+/** An empty value goes back to what is usual. */
 function modeFlag<const T extends string>(help: string, choices: readonly T[]) {
-  return valueFlag('string', oneOf(...choices), `${help} ("${choices.join('", "')}")`, { choices });
+  const parse = oneOf(...choices);
+  const parseOrEmpty = (text: string): T | '' => (text === '' ? '' : parse(text));
+  return valueFlag('string', parseOrEmpty, `${help} ("${choices.join('", "')}")`, { choices });
 }
 
 function parseIsolation(text: string): string {

@@ -111,9 +111,7 @@ test('an update without flags leaves every option, and -rm takes each away again
     ...words('--host-rm db --host-rm six:2001:db8::1 --dns-rm 10.0.0.53 --dns-search-rm example.com'),
     ...words('--dns-option-rm ndots:2 --ulimit-rm nofile --ulimit-rm core --sysctl-rm net.core.somaxconn'),
     ...words('--cap-add RESET --cap-drop RESET --init=false --oom-score-adj 0 --device-rm /dev/fuse'),
-    ...words(
-      '--device-rm /dev/hole --pid private --ipc private --cgroupns private --shm-size 0 --runtime crun',
-    ),
+    ...words('--device-rm /dev/hole --pid private --ipc= --cgroupns= --userns= --shm-size 0 --runtime='),
     '--device-cgroup-rule-rm',
     'c 1:3 rwm',
     ...words('--annotation-rm a.b --tmpfs-rm /run --memory-swappiness -1 --cpu-shares 0 --blkio-weight 0'),
@@ -126,6 +124,8 @@ test('an update without flags leaves every option, and -rm takes each away again
   );
 
   const container = containerOf(bare);
+  const { ipcMode, cgroupnsMode, usernsMode, runtime } = container;
+  assert.deepEqual([ipcMode, cgroupnsMode, usernsMode, runtime], ['', '', '', '']);
   const lists = [container.hosts, container.ulimits, container.devices, container.deviceCgroupRules];
   for (const list of [...lists, container.capabilitiesAdded, container.capabilitiesDropped, container.mounts])
     assert.deepEqual(list, []);

@@ -263,6 +263,17 @@ for (const runtime of ['runc', 'crun'] as const) {
         );
     });
 
+    test('a score below 0 is refused where the daemon cannot set it', async () => {
+      const script = 'cat /proc/self/oom_score_adj';
+
+      if (inspectMachine().hasSysResource) assert.equal(await inside(script, { oomScoreAdj: -5 }), '-5\n');
+      else
+        await refused(
+          { oomScoreAdj: -5 },
+          /^oom-score-adj -5: node \S+ cannot shield a container from the OOM killer$/,
+        );
+    });
+
     test('a command beside it has the same limits', async () => {
       const config = aContainer({ ulimits: [{ name: 'core', soft: -1, hard: -1 }] });
       await own.engine.containers.create(config);

@@ -27,6 +27,12 @@ export function checkDemands(config: ContainerConfig, machine: Machine): void {
       `cannot raise the limit above ${machine.hardLimits[beyond.name]}`,
       'Its daemon lacks CAP_SYS_RESOURCE.',
     );
+  if (config.oomScoreAdj < 0 && !machine.hasSysResource)
+    refuse(
+      `oom-score-adj ${config.oomScoreAdj}`,
+      'cannot shield a container from the OOM killer',
+      'Its daemon lacks CAP_SYS_RESOURCE.',
+    );
   if (limits.swapBytes !== undefined && !machine.hasSwapAccounting)
     refuse('memory-swap', 'does not account swap', 'Boot its kernel with swapaccount=1.');
   if (limits.memorySwappiness !== undefined && machine.cgroupVersion === '2')
