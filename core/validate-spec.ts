@@ -16,6 +16,7 @@ import type {
   UpdateConfig,
 } from './generated/objects.ts';
 import { parseImageReference } from './image-reference.ts';
+import { parseNetworkProbe } from './network-probe.ts';
 import { parseSignal } from './signals.ts';
 import { validateEndpoint, validateNetworks } from './validate-endpoint.ts';
 import { requireLabels, requireName, requireWhole } from './validate-fields.ts';
@@ -90,20 +91,24 @@ function validateContainer(container: ContainerSpec): void {
 }
 
 function validateHealthCheck({ test, retries, ...times }: HealthCheck): void {
+  if (parseNetworkProbe(test) === undefined) validateHealthCommand(test);
+  requireWhole('health-retries', retries);
+  requireHealthTime('health-interval', times.intervalMs);
+  requireHealthTime('health-timeout', times.timeoutMs);
+  requireHealthTime('health-start-period', times.startPeriodMs);
+  requireHealthTime('health-start-interval', times.startIntervalMs);
+}
+
+function validateHealthCommand(test: readonly string[]): void {
   const [kind = '', ...words] = test;
   if (test.length > 0 && !['NONE', 'CMD', 'CMD-SHELL'].includes(kind))
-    throw invalidField('health-cmd', `test "${kind}" must be NONE, CMD or CMD-SHELL`);
+    throw invalidField('health-cmd', `test "${kind}" must be NONE, CMD, CMD-SHELL, HTTP or TCP`);
   if (kind.startsWith('CMD') && (words[0] ?? '') === '')
     throw invalidField('health-cmd', `test ${kind} needs a command`);
   if (!kind.startsWith('CMD') && words.length > 0)
     throw invalidField('health-cmd', `test NONE takes no command`);
   if (test.some((word) => word.includes('\0')))
     throw invalidField('health-cmd', 'must not contain NUL characters');
-  requireWhole('health-retries', retries);
-  requireHealthTime('health-interval', times.intervalMs);
-  requireHealthTime('health-timeout', times.timeoutMs);
-  requireHealthTime('health-start-period', times.startPeriodMs);
-  requireHealthTime('health-start-interval', times.startIntervalMs);
 }
 
 function requireHealthTime(field: string, timeMs: number): void {

@@ -3,6 +3,7 @@
 // Every method is safe to repeat after a crash: an operation that finds its work done succeeds.
 
 import type { ContainerSpec, HealthCheck, Mount, ResourceLimits } from '../../core/generated/objects.ts';
+import type { NetworkProbe } from '../../core/network-probe.ts';
 
 export interface RegistryCredentials {
   readonly username: string;
@@ -145,8 +146,10 @@ export type ContainerState =
 
 /** A health check with nothing left open. */
 export interface ContainerHealthCheck extends Omit<HealthCheck, 'test'> {
-  /** For `Containers.exec`. */
+  /** For `Containers.exec`; empty when a port is asked. */
   readonly command: readonly string[];
+  /** For `Containers.probe`. */
+  readonly probe?: NetworkProbe;
 }
 
 export interface ContainerSummary {
@@ -164,6 +167,11 @@ export interface ExecRequest {
   readonly timeoutMs: number;
   /** Kills it as well. */
   readonly signal?: AbortSignal;
+}
+
+export interface ProbeLimits {
+  readonly timeoutMs: number;
+  readonly signal: AbortSignal;
 }
 
 export interface ExecResult {
@@ -214,6 +222,11 @@ export interface Containers {
    * when aborted.
    */
   exec(id: string, request: ExecRequest): Promise<ExecResult>;
+  /**
+   * Asks a port of the container from inside its network. What is wrong, or undefined. A container that does not run is
+   * `failed-precondition`. Rejects with the signal's reason when aborted.
+   */
+  probe(id: string, probe: NetworkProbe, limits: ProbeLimits): Promise<string | undefined>;
 }
 
 export interface VolumeRequest {

@@ -7,7 +7,7 @@ import { workerLog } from '../log.ts';
 import { afterCheck, describeFailure, type Health, inOneLine, pauseBeforeCheck, phaseOf } from './health.ts';
 
 export interface FollowOptions {
-  readonly containers: Pick<Containers, 'exec' | 'inspect' | 'wait'>;
+  readonly containers: Pick<Containers, 'exec' | 'inspect' | 'probe' | 'wait'>;
   readonly containerId: string;
   readonly clock: Clock;
   readonly onCheck: (isSuccess: boolean) => void;
@@ -91,7 +91,9 @@ async function makeCheck(
   signal: AbortSignal,
 ): Promise<{ readonly failure: string | undefined } | undefined> {
   try {
-    const { command, timeoutMs } = check;
+    const { command, probe, timeoutMs } = check;
+    if (probe !== undefined)
+      return { failure: await containers.probe(containerId, probe, { timeoutMs, signal }) };
     return {
       failure: describeFailure(await containers.exec(containerId, { command, timeoutMs, signal }), check),
     };

@@ -181,6 +181,27 @@ test('the command gets its time limit', async () => {
   assert.equal(request?.timeoutMs, 3_000);
 });
 
+test('a port is asked in place of a command', async () => {
+  await using bench = await Bench.start({ ...EVERY_10_S, test: ['HTTP', '8080/healthz'], retries: 1 });
+  const asked: unknown[] = [];
+  let problem: string | undefined;
+  bench.engine.onProbe = async (_, probe, { timeoutMs }) => {
+    asked.push({ ...probe, timeoutMs });
+    return problem;
+  };
+
+  await eventually(() => bench.clock.nextAtMs !== undefined);
+  bench.clock.advance(10_000);
+  await bench.until('running');
+  assert.deepEqual(asked, [{ kind: 'http', port: 8080, path: '/healthz', timeoutMs: 3_000 }]);
+
+  problem = 'GET /healthz on port 8080: status 503';
+  await eventually(() => bench.clock.nextAtMs !== undefined);
+  bench.clock.advance(10_000);
+  await bench.until('failed');
+  assert.match(bench.history.at(-1)?.error ?? '', /the health check failed: GET .*: status 503/);
+});
+
 test('in the start period checks come quickly and failures do not count', async () => {
   const start = { ...EVERY_10_S, retries: 1, startPeriodMs: 500, startIntervalMs: 100 };
   await using bench = await Bench.start(start);

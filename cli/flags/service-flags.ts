@@ -78,6 +78,8 @@ function containerFlags(initial: Initial) {
 function healthFlags() {
   return {
     'health-cmd': textFlag('Command to run to check health'),
+    'health-http': textFlag('Port and path of the container to request instead ("8080/healthz")'),
+    'health-tcp': textFlag('Port of the container to connect to instead'),
     'health-interval': durationFlag('Time between running the check'),
     'health-timeout': durationFlag('Maximum time to allow one check to run'),
     'health-retries': countFlag('Consecutive failures needed to report unhealthy'),

@@ -99,6 +99,26 @@ describe('health checks', { skip: whyNoRealNode() ?? false }, () => {
     return Number(new RegExp(`^${name} (\\d+)$`, 'm').exec(text)?.[1]);
   };
 
+  test('a request and a connection to a port need nothing in the image', async () => {
+    const gate = await aGate('ports');
+    const served = (test: readonly string[]) => {
+      const { container, ...rest } = gated(gate, { ...QUICK, test });
+      return { ...rest, container: { ...container, command: ['httpd', '-f', '-p', '8080', '-h', '/gate'] } };
+    };
+    const asked = await createService(node, 'asked', served(['HTTP', '8080/open']));
+    const shut = await createService(node, 'shut', served(['TCP', '8081']));
+    const connected = await createService(node, 'connected', served(['TCP', '8080']));
+    await untilRunning(node, connected.id, 1);
+    await untilTask(asked, isWaiting);
+    await untilTask(shut, isWaiting);
+    await gate.open();
+    const [task] = await untilRunning(node, asked.id, 1);
+    await gate.shut();
+    const failed = await untilTask(asked, ({ id, status }) => id === task?.id && status.state === 'failed');
+    assert.match(failed.status.error, /2 times in a row: GET \/open on port 8080: status 404$/);
+    await remove('asked', 'shut', 'connected');
+  });
+
   test('a task runs from its first success on, and is replaced when its checks fail', async () => {
     const gate = await aGate('life');
     const service = await createService(node, 'life', gated(gate));

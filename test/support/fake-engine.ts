@@ -36,6 +36,8 @@ export class FakeEngine implements Engine {
   onStart: (config: ContainerConfig) => void = () => {};
   /** What a command in a container comes to; by default it succeeds. */
   onExec: (id: string, request: ExecRequest) => Promise<ExecResult> = async () => SUCCESS;
+  /** What is wrong with a port of a container; by default nothing. */
+  onProbe: Containers['probe'] = async () => undefined;
   readonly #pulled = new Set<string>();
   #pid = 1000;
 
@@ -119,6 +121,7 @@ export class FakeEngine implements Engine {
         throw new SwarmError('failed-precondition', `container ${id} is not running`);
       return this.onExec(id, request);
     },
+    probe: (id, probe, limits) => this.onProbe(id, probe, limits),
   };
 
   /** Ends a container's process. */

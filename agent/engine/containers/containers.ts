@@ -4,6 +4,7 @@
 import { mkdirSync, readdirSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { hasCode, messageOf, SwarmError } from '../../../core/errors.ts';
+import type { NetworkProbe } from '../../../core/network-probe.ts';
 import type { TaskExitEvent } from '../../../proto/generated/containerd-events.ts';
 import type { Logger } from '../../../rpc/logger.ts';
 import { type Containerd, SNAPSHOTTER } from '../containerd/connection.ts';
@@ -16,6 +17,7 @@ import type {
   ExecResult,
   LogQuery,
   LogRecord,
+  ProbeLimits,
 } from '../engine.ts';
 import type { StoredImage } from '../images/catalog.ts';
 import { Limiter } from '../limiter.ts';
@@ -26,6 +28,7 @@ import { type ContainerComposer, checkContainerId } from './compose.ts';
 import { ContainerEntry } from './entry.ts';
 import type { ContainerExecs } from './exec.ts';
 import type { ContainerLifecycle } from './lifecycle.ts';
+import { probeContainer } from './network-probe.ts';
 import { ContainerDirectory, type ContainerPlaces, type ContainerRecordFile } from './record.ts';
 import { signalNumber } from './signals.ts';
 
@@ -276,6 +279,13 @@ export class EngineContainers implements Containers {
 
   async exec(id: string, request: ExecRequest): Promise<ExecResult> {
     return this.#options.execs.run(this.#required(id), request);
+  }
+
+  async probe(id: string, probe: NetworkProbe, limits: ProbeLimits): Promise<string | undefined> {
+    const { state } = this.#required(id);
+    if (state.state !== 'running')
+      throw new SwarmError('failed-precondition', `container ${id} is not running`);
+    return probeContainer(state.pid, probe, limits);
   }
 
   #required(id: string): ContainerEntry {

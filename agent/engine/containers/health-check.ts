@@ -2,21 +2,26 @@
 
 import { defaultHealthCheck } from '../../../core/defaults.ts';
 import { emptyHealthCheck, type HealthCheck } from '../../../core/generated/objects.ts';
+import { parseNetworkProbe } from '../../../core/network-probe.ts';
 import type { ContainerHealthCheck } from '../engine.ts';
 import type { ImageConfiguration } from '../images/manifest.ts';
 
-/** Field by field: what was asked for, else the image's, else Docker's default. Undefined when there is nothing to run. */
+/** Field by field: what was asked for, else the image's, else Docker's default. Undefined when there is nothing to check. */
 export function effectiveHealthCheck(
   request: HealthCheck | undefined,
   { healthCheck: given = emptyHealthCheck, shell }: Pick<ImageConfiguration, 'healthCheck' | 'shell'>,
 ): ContainerHealthCheck | undefined {
   const asked = request ?? emptyHealthCheck;
-  const command = commandOf(asked.test.length > 0 ? asked.test : given.test, shell);
-  if (command.length === 0) return undefined;
+  const test = asked.test.length > 0 ? asked.test : given.test;
+  // Of what was asked for only: an image's health check is a command, or nothing that Docker knows.
+  const probe = parseNetworkProbe(asked.test);
+  const command = commandOf(test, shell);
+  if (probe === undefined && command.length === 0) return undefined;
   const pick = (field: keyof typeof defaultHealthCheck) =>
     asked[field] || given[field] || defaultHealthCheck[field];
   return {
     command,
+    ...(probe && { probe }),
     intervalMs: pick('intervalMs'),
     timeoutMs: pick('timeoutMs'),
     retries: pick('retries'),
