@@ -6,6 +6,7 @@ import type { ClusterNews } from '../proto/generated/dispatcher.ts';
 import type { Channel } from '../rpc/client.ts';
 import type { Engine } from './engine/engine.ts';
 import type { TaskNetworks } from './network/network.ts';
+import type { TaskFiles } from './secrets/task-files.ts';
 import { Redescription, runSessions } from './session/session.ts';
 import { Worker } from './worker/worker.ts';
 
@@ -18,6 +19,7 @@ export interface AgentOptions {
   readonly onNews: (news: ClusterNews) => void;
   readonly engine: Engine;
   readonly network: TaskNetworks;
+  readonly files: TaskFiles;
   readonly stateDirectory: string;
   readonly describe: () => NodeDescription;
   readonly clock: Clock;

@@ -202,6 +202,66 @@ const network: CommandGroup = {
   ],
 };
 
+const secret: CommandGroup = {
+  name: 'secret',
+  summary: 'Manage Swarm secrets',
+  unsupported: [],
+  children: [
+    {
+      name: 'create',
+      summary: 'Create a secret from a file or standard input',
+      load: () => import('./commands/secret/create.ts'),
+    },
+    {
+      name: 'inspect',
+      summary: 'Display detailed information on one or more secrets',
+      load: () => import('./commands/secret/inspect.ts'),
+    },
+    { name: 'ls', aliases: ['list'], summary: 'List secrets', load: () => import('./commands/secret/ls.ts') },
+    {
+      name: 'rm',
+      aliases: ['remove'],
+      summary: 'Remove one or more secrets',
+      load: () => import('./commands/secret/rm.ts'),
+    },
+    {
+      name: 'update',
+      summary: 'Give a secret a new version, or other labels',
+      load: () => import('./commands/secret/update.ts'),
+    },
+  ],
+};
+
+const config: CommandGroup = {
+  name: 'config',
+  summary: 'Manage Swarm configs',
+  unsupported: [],
+  children: [
+    {
+      name: 'create',
+      summary: 'Create a config from a file or standard input',
+      load: () => import('./commands/config/create.ts'),
+    },
+    {
+      name: 'inspect',
+      summary: 'Display detailed information on one or more configs',
+      load: () => import('./commands/config/inspect.ts'),
+    },
+    { name: 'ls', aliases: ['list'], summary: 'List configs', load: () => import('./commands/config/ls.ts') },
+    {
+      name: 'rm',
+      aliases: ['remove'],
+      summary: 'Remove one or more configs',
+      load: () => import('./commands/config/rm.ts'),
+    },
+    {
+      name: 'update',
+      summary: 'Give a config a new version, or other labels',
+      load: () => import('./commands/config/update.ts'),
+    },
+  ],
+};
+
 const net: CommandGroup = {
   name: 'net',
   summary: 'Find out what is wrong with the traffic between services',
@@ -289,18 +349,7 @@ const swarm: CommandGroup = {
 export const commandTree: CommandGroup = {
   name: 'tsswarm',
   summary: 'Swarm-mode clustering without Docker',
-  unsupported: [
-    'config',
-    'container',
-    'context',
-    'exec',
-    'events',
-    'logs',
-    'plugin',
-    'secret',
-    'stack',
-    'system',
-  ],
+  unsupported: ['container', 'context', 'exec', 'events', 'logs', 'plugin', 'stack', 'system'],
   children: [
     init,
     join,
@@ -323,6 +372,8 @@ export const commandTree: CommandGroup = {
     node,
     service,
     network,
+    secret,
+    config,
     net,
     image,
     volume,

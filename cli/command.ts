@@ -14,7 +14,16 @@ export interface Call<F extends FlagTable = FlagTable> {
 }
 
 /** What the words of a command name, for completion. */
-export type CompletionKind = 'service' | 'network' | 'node' | 'image' | 'volume' | 'file' | readonly string[];
+export type CompletionKind =
+  | 'service'
+  | 'network'
+  | 'secret'
+  | 'config'
+  | 'node'
+  | 'image'
+  | 'volume'
+  | 'file'
+  | readonly string[];
 
 export interface Command<F extends FlagTable = FlagTable> {
   /** The words behind the command's name in its usage line. */

@@ -18,10 +18,12 @@ import type {
 import { parseImageReference } from './image-reference.ts';
 import { parseNetworkProbe } from './network-probe.ts';
 import { parseSignal } from './signals.ts';
+import { expandContainer, sampleFacts } from './task-template.ts';
 import { validateEndpoint, validateNetworks } from './validate-endpoint.ts';
 import { requireLabels, requireName, requireWhole } from './validate-fields.ts';
 import { validateMounts } from './validate-mounts.ts';
 import { validateContainerOptions, validateWeights } from './validate-options.ts';
+import { validateFileReferences } from './validate-payload.ts';
 
 const HOSTNAME_PATTERN =
   /^(?=.{1,253}$)[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*$/;
@@ -40,7 +42,7 @@ export function validateServiceSpec(spec: ServiceSpec): void {
   const { replicas } = spec.mode.replicated;
   requireWhole('replicas', replicas);
   if (replicas > REPLICAS_MAX) throw invalidField('replicas', `${replicas} is more than ${REPLICAS_MAX}`);
-  validateTaskSpec(spec.task);
+  validateTaskSpec(spec.task, expandContainer(spec.task.container, sampleFacts(spec)));
   validateUpdateConfig('update', spec.update);
   validateUpdateConfig('rollback', spec.rollback);
   if (spec.rollback.failureAction === 'rollback')
@@ -54,10 +56,11 @@ export function validateNodeSpec(spec: NodeSpec): void {
   requireLabels('label', spec.labels);
 }
 
-function validateTaskSpec(task: TaskSpec): void {
-  validateContainer(task.container);
+/** `container` is that of the task with its templates filled in. */
+function validateTaskSpec(task: TaskSpec, container: ContainerSpec): void {
+  validateContainer(container);
   validateContainerOptions(
-    task.container,
+    container,
     task.networks.some(({ networkId }) => networkId === 'host'),
   );
   validateResources(task.resources);
@@ -66,7 +69,8 @@ function validateTaskSpec(task: TaskSpec): void {
   if (task.logDriver !== undefined) validateLogDriver(task.logDriver.name, task.logDriver.options);
 }
 
-function validateContainer(container: ContainerSpec): void {
+/** Throws `invalid-argument` on the first field that is wrong. Its templates are filled in. */
+export function validateContainer(container: ContainerSpec): void {
   if (container.image === '') throw invalidField('image', 'must not be empty');
   parseImageReference(container.image);
   for (const entry of container.env) {
@@ -87,6 +91,7 @@ function validateContainer(container: ContainerSpec): void {
   if (container.stopSignal !== '') parseSignal(container.stopSignal, 'stop-signal');
   requireWhole('stop-grace-period', container.stopGracePeriodMs ?? 0);
   validateMounts(container.mounts);
+  validateFileReferences(container);
   if (container.healthCheck !== undefined) validateHealthCheck(container.healthCheck);
 }
 

@@ -105,6 +105,8 @@ function addObjectGauges({ view, sessions }: MetricSources, registry: Registry):
     for (const task of view().task.values()) g.inc({ state: task.status.state });
   });
   gauge(registry, 'swarm_manager_services_total', 'Services.', [], (g) => g.set(view().service.size));
+  gauge(registry, 'swarm_manager_secrets_total', 'Secrets.', [], (g) => g.set(view().secret.size));
+  gauge(registry, 'swarm_manager_configs_total', 'Configs.', [], (g) => g.set(view().config.size));
   gauge(registry, 'tsswarm_dispatcher_sessions', 'Agents connected.', [], (g) => g.set(sessions()));
 }
 

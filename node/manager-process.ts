@@ -3,6 +3,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { sleep } from '../core/clock.ts';
@@ -105,6 +106,8 @@ function endChild(child: ChildProcess): void {
 
 /** The child side. Resolves when the parent has closed the pipe, or the manager has failed, and everything has ended. */
 export async function runManagerProcess(input: NodeJS.ReadStream): Promise<void> {
+  // No memory in a core file, also of the programs that it starts: they hold secrets and keys.
+  writeFileSync('/proc/self/coredump_filter', '0');
   const stop = new AbortController();
   const holder = new IdentityHolder();
   const head = Promise.withResolvers<ManagerProcessOptions>();

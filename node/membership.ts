@@ -6,6 +6,7 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Agent, type AgentOptions, startAgent } from '../agent/agent.ts';
 import type { ClusterNetworks } from '../agent/network/cluster-networks.ts';
+import { MemoryFiles } from '../agent/secrets/memory-files.ts';
 import { parseHostPort } from '../core/addresses.ts';
 import { messageOf, SwarmError } from '../core/errors.ts';
 import {
@@ -229,7 +230,7 @@ export class Membership {
   }
 
   async #startAgent(): Promise<Agent> {
-    const { engine, onHealthCheck, openNetworks, onProblem, describe } = this.#options;
+    const { config, engine, onHealthCheck, openNetworks, onProblem, describe } = this.#options;
     const { nodeId, dataPathAddress } = this.#identity;
     const stateDirectory = path.join(this.#dataRoot, 'agent', 'tasks');
     mkdirSync(stateDirectory, { recursive: true, mode: 0o700 });
@@ -248,6 +249,7 @@ export class Membership {
       engine,
       onHealthCheck,
       network,
+      files: new MemoryFiles(path.join(config['run-dir'], 'secrets')),
       stateDirectory,
       describe: () => ({
         ...describe(trustOf(this.#holder.current), dataPathAddress),

@@ -5,11 +5,13 @@ import { mkdirSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import path from 'node:path';
 import { openEngine } from '../agent/engine/open.ts';
+import { forbidCoreFile } from '../agent/linux/memory.ts';
 import { engineLog, networkLog } from '../agent/log.ts';
 import { AgentMetrics } from '../agent/metrics.ts';
 import { ClusterNetworks, destroyClusterNetworks } from '../agent/network/cluster-networks.ts';
 import { HostFirewall } from '../agent/network/host-firewall.ts';
 import { destroyLocalNetwork, openLocalNetwork } from '../agent/network/local-network.ts';
+import { destroyMemoryFiles } from '../agent/secrets/memory-files.ts';
 import { SwarmError } from '../core/errors.ts';
 import { VERSION } from '../core/version.ts';
 import { NodeControlService } from '../proto/generated/node.ts';
@@ -27,6 +29,8 @@ import { nodeHandlers } from './node-api.ts';
 export async function runDaemon(config: DaemonConfig): Promise<void> {
   requireRoot();
   await requireAlone(config);
+  // It holds secrets.
+  forbidCoreFile();
   mkdirSync(config['data-root'], { recursive: true, mode: 0o711 });
   mkdirSync(config['run-dir'], { recursive: true, mode: 0o711 });
   const metrics = new AgentMetrics();
@@ -97,6 +101,7 @@ export async function teardown(config: DaemonConfig): Promise<void> {
   const engine = await openEngine(engineOptions(config));
   for (const { id } of await engine.containers.list()) await engine.containers.remove(id);
   await engine.shutdownContainerd();
+  destroyMemoryFiles(path.join(config['run-dir'], 'secrets'));
   await destroyClusterNetworks({ ...networkOptions(config), logger: networkLog });
   await destroyLocalNetwork(networkOptions(config));
   rmSync(config['run-dir'], { recursive: true, force: true });

@@ -295,8 +295,10 @@ function inOrder(types: readonly protobuf.Type[]): protobuf.Type[] {
 /** Import lines for every name that `source` uses and another file declares. */
 function importsFor(source: string, home: Map<string, string>, from: string): string {
   const wanted = new Map<string, string[]>();
+  // Comments and paths of methods use the same words.
+  const code = source.replace(/\/\*\*.*?\*\/|'[^']*'/gs, '');
   for (const [name, file] of home) {
-    if (file !== from && new RegExp(`\\b${name}\\b`).test(source))
+    if (file !== from && new RegExp(`\\b${name}\\b`).test(code))
       wanted.set(file, [...(wanted.get(file) ?? []), name]);
   }
   return [...wanted]

@@ -24,7 +24,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
 };
 const LOOPS = ['allocator', 'orchestrator', 'scheduler', 'dispatcher', 'control'];
 /** Inside agent/, only these may know several of its parts. */
-const AGENT_PARTS = ['engine', 'network', 'session', 'worker'];
+const AGENT_PARTS = ['engine', 'network', 'secrets', 'session', 'worker'];
 
 interface SourceFile {
   readonly name: string;
@@ -84,10 +84,10 @@ test('control loops meet only in the store', () => {
   assert.deepEqual(found, []);
 });
 
-test('engine and network do not know each other, nor anything of clusters', () => {
+test('engine, network and secrets do not know each other, nor anything of clusters', () => {
   const found = violations((file) => {
     const [top, part] = file.name.split('/');
-    if (file.isTest || top !== 'agent' || (part !== 'engine' && part !== 'network')) return [];
+    if (file.isTest || top !== 'agent' || !['engine', 'network', 'secrets'].includes(part ?? '')) return [];
     return importsOf(file).filter((target) => {
       const [targetTop, other = ''] = target.split('/');
       return targetTop === 'agent' && AGENT_PARTS.includes(other) && other !== part;

@@ -96,6 +96,12 @@ export type ContainerOptions = Pick<
 /** The network namespace of this process, as a path for a container that has no network of its own. */
 export const HOST_NETWORK = '/proc/self/ns/net';
 
+/** A file of the machine, bound read-only into a container. What is mounted over it later, the container gets as well. */
+export interface ContainerFile {
+  readonly source: string;
+  readonly target: string;
+}
+
 /** All that makes a container. Empty strings and lists mean "what the image says". */
 export interface ContainerConfig extends ContainerOptions {
   readonly id: string;
@@ -112,6 +118,7 @@ export interface ContainerConfig extends ContainerOptions {
   readonly hostname: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly mounts: readonly Mount[];
+  readonly files?: readonly ContainerFile[];
   readonly readOnly: boolean;
   readonly tty: boolean;
   /** Empty: the image's, else SIGTERM. */

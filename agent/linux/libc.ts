@@ -33,6 +33,7 @@ export const libcFunctions = {
   processMadvise: libc.func(
     'long syscall(long number, int pidfd, const void *ranges, size_t count, int advice, unsigned int flags)',
   ),
+  prctl: libc.func('int prctl(int option, ulong value, ulong third, ulong fourth, ulong fifth)'),
   mkfifo: libc.func('int mkfifo(const char *path, uint32_t mode)'),
 };
 

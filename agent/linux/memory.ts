@@ -1,4 +1,5 @@
-// Gives memory that holds a program's files back to the kernel: it can always be read again.
+// What is in a process's memory: files of its program go back to the kernel, since they can always be read again, and
+// what it knows stays out of core files.
 
 import { closeSync, readFileSync } from 'node:fs';
 import { check, libcFunctions } from './libc.ts';
@@ -8,6 +9,7 @@ const SYS_PIDFD_OPEN = 434;
 const SYS_PROCESS_MADVISE = 440;
 const MADV_DONTNEED = 4;
 const MADV_PAGEOUT = 21;
+const PR_SET_DUMPABLE = 4;
 const RANGE_BYTES = 16;
 const RANGES_MAX = 1024;
 
@@ -40,6 +42,11 @@ export function parseUnwrittenMappings(text: string): MappedRange[] {
   return mappings
     .filter((mapping) => /^Anonymous: +0 kB$/m.test(mapping))
     .flatMap((mapping) => parseProgramMappings(mapping.slice(0, mapping.indexOf('\n'))));
+}
+
+/** This process leaves no core file when it crashes. Programs that it starts do as before. */
+export function forbidCoreFile(): void {
+  check(libcFunctions.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), 'forbid a core file');
 }
 
 /** Drops the resident pages of the process's files; what it still needs is read again. Returns the bytes looked at. */

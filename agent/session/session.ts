@@ -108,6 +108,7 @@ async function runSession(
         heart.beat(message.registered.heartbeatPeriodMs);
       } else if (message.heartbeat !== undefined) heart.beat(message.heartbeat.periodMs);
       else if (message.news !== undefined) options.onNews(message.news);
+      else if (message.payloads !== undefined) options.worker.hearPayloads(message.payloads);
       else if (message.drained !== undefined) options.worker.drained(message.drained.taskIds);
       else if (message.networkQuestion !== undefined) answer(options.worker, message.networkQuestion, send);
       else if (message.logSubscription !== undefined) publisher.handle(message.logSubscription);

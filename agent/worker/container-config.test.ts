@@ -17,7 +17,9 @@ function revision(container: Partial<ContainerSpec>): Revision {
 
 function resolvConf(given: string, container: Partial<ContainerSpec>): string | undefined {
   const endpoint = { id: 't', namespacePath: '/ns', address: '10.0.0.2', ports: [], resolvConf: given };
-  return containerConfig(emptyTask, revision(container), endpoint).network?.resolvConf;
+  const own = revision(container);
+  const parts = { container: own.spec.task.container, files: [], endpoint };
+  return containerConfig(emptyTask, own, parts).network?.resolvConf;
 }
 
 const OF_NODE = '# Of the node.\nnameserver 192.0.2.53\nsearch lan\noptions edns0\n';

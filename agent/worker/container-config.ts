@@ -1,9 +1,9 @@
 // From a task and its spec to what the engine needs. Pure.
 
-import type { DnsConfig, Revision, ServiceSpec, Task } from '../../core/generated/objects.ts';
+import type { ContainerSpec, DnsConfig, Revision, ServiceSpec, Task } from '../../core/generated/objects.ts';
 import { isIngressPort } from '../../core/ingress-port.ts';
 import { parseLogOptions } from '../../core/validate-spec.ts';
-import type { ContainerConfig } from '../engine/engine.ts';
+import type { ContainerConfig, ContainerFile } from '../engine/engine.ts';
 import type { Endpoint, TaskNetworkRequest } from '../network/network.ts';
 
 // Docker's own default keeps everything in one file; a node that nobody watches must not fill its disk.
@@ -13,13 +13,23 @@ const DEFAULT_LOG_MAX_FILES = 2;
 // Docker's address: it knows the names of services.
 const NETWORK_NAME_SERVER = '127.0.0.11';
 
+/** What a task has that its service does not say. */
+export interface TaskParts {
+  /** With its templates filled in. */
+  readonly container: ContainerSpec;
+  readonly files: readonly ContainerFile[];
+  readonly endpoint: Endpoint;
+}
+
 /** The container of a task has the task's id. */
-export function containerConfig(task: Task, { spec }: Revision, endpoint: Endpoint): ContainerConfig {
-  const { container, resources, logDriver } = spec.task;
-  const { stopGracePeriodMs: _grace, ...rest } = container;
+export function containerConfig(task: Task, { spec }: Revision, parts: TaskParts): ContainerConfig {
+  const { resources, logDriver } = spec.task;
+  const { container, files, endpoint } = parts;
+  const { stopGracePeriodMs: _grace, secrets: _secrets, configs: _configs, ...rest } = container;
   return {
     ...rest,
     id: task.id,
+    files,
     labels: { ...container.labels, ...taskLabels(task, spec.name) },
     limits: resources.limits,
     reservedMemoryBytes: resources.reservations.memoryBytes,

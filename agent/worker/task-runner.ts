@@ -9,18 +9,20 @@ import type { Revision, Task, TaskState, TaskStatus } from '../../core/generated
 import { isIngressPort } from '../../core/ingress-port.ts';
 import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
 import type { ContainerExit, Engine } from '../engine/engine.ts';
-import type { Limiter } from '../engine/limiter.ts';
+import { Limiter } from '../engine/limiter.ts';
 import { workerLog } from '../log.ts';
 import type { TaskNetworks } from '../network/network.ts';
 import { containerConfig, networkRequest } from './container-config.ts';
 import { followContainer, type Turn } from './health-watch.ts';
 import type { ImagePuller } from './image-puller.ts';
 import type { Journal } from './journal.ts';
+import { follows, type TaskSecrets } from './task-secrets.ts';
 import { type Action, nextAction } from './task-step.ts';
 
 export interface RunnerContext {
   readonly engine: Engine;
   readonly network: TaskNetworks;
+  readonly secrets: TaskSecrets;
   readonly puller: ImagePuller;
   readonly journal: Journal;
   readonly clock: Clock;
@@ -43,6 +45,10 @@ export class TaskRunner {
   #status: TaskStatus;
   #isRemoved = false;
   #hasHealthCheck = false;
+  /** Why a file is of an old version; empty: none is. */
+  #fileProblem = '';
+  /** Replacing files takes turns. */
+  readonly #renewals = new Limiter(1);
   readonly #stopping = new AbortController();
   /** Aborts the step under way when the order changes. */
   #order = new AbortController();
@@ -69,6 +75,14 @@ export class TaskRunner {
     if (task.desiredState === this.#task.desiredState) return;
     this.#task = task;
     this.#interrupt();
+  }
+
+  /** These secrets and configs have other versions than before. */
+  followVersions(sourceIds: ReadonlySet<string>): void {
+    if (!follows(this.#revision, sourceIds)) return;
+    this.#renewFiles().catch((error) =>
+      workerLog.error({ 'task.id': this.#task.id, error: messageOf(error) }, 'files are not looked after'),
+    );
   }
 
   /** The manager has forgotten the task: resolves when nothing of it is left here. */
@@ -154,7 +168,7 @@ export class TaskRunner {
   }
 
   async #prepare(signal: AbortSignal): Promise<void> {
-    const { engine, network, puller } = this.#context;
+    const { engine, network, puller, secrets } = this.#context;
     const { spec } = this.#revision;
     const { image, mounts } = spec.task.container;
     const mounted = mounts.filter(({ type }) => type === 'image').map(({ source }) => source);
@@ -162,10 +176,14 @@ export class TaskRunner {
     await Promise.race([Promise.all(pulls), abortion(signal)]);
     await this.#context.preparations.run(async () => {
       signal.throwIfAborted();
+      const container = secrets.container(this.#task, this.#revision);
+      const files = secrets.provide(this.#task, this.#revision, container);
       const endpoint = await network.attach(networkRequest(this.#task, spec));
-      await engine.containers.create(containerConfig(this.#task, this.#revision, endpoint));
+      const config = containerConfig(this.#task, this.#revision, { container, files, endpoint });
+      await engine.containers.create(config);
       await this.#set('ready', 'prepared', { ports: endpoint.ports });
     });
+    await this.#renewFiles();
   }
 
   async #start(signal: AbortSignal): Promise<void> {
@@ -183,6 +201,45 @@ export class TaskRunner {
       if (turn.kind !== 'healthy') return this.#endAfter(turn);
     }
     await this.#set('running', 'started', { container, runningAtMs: this.#context.clock.nowMs() });
+    await this.#renewFiles();
+  }
+
+  /** Until its container is made, a task takes what is there then. What goes wrong is told while it runs. */
+  #renewFiles(): Promise<void> {
+    const { secrets, configs } = this.#revision.spec.task.container;
+    if (secrets.length + configs.length === 0) return Promise.resolve();
+    return this.#renewals.run(async () => {
+      const { state } = this.#status;
+      if (this.#isStopped || isTerminal(state) || compareTaskStates(state, 'ready') < 0) return;
+      const { signals, problem } = this.#context.secrets.refresh(this.#task, this.#revision);
+      const failures = await this.#sendSignals(signals);
+      await this.#tellFileProblem([problem, ...failures].filter((text) => text !== '').join('; '));
+    });
+  }
+
+  /** Returns what went wrong. */
+  async #sendSignals(signals: readonly string[]): Promise<string[]> {
+    const { containers } = this.#context.engine;
+    const failures: string[] = [];
+    for (const signal of signals) {
+      try {
+        // One that starts later begins with the new version.
+        if ((await containers.inspect(this.#task.id))?.status.state === 'running')
+          await containers.kill(this.#task.id, signal);
+      } catch (error) {
+        failures.push(`signal ${signal} could not be sent after a new version: ${messageOf(error)}`);
+      }
+    }
+    return failures;
+  }
+
+  async #tellFileProblem(problem: string): Promise<void> {
+    const { state, message, error } = this.#status;
+    const isNews = problem !== '' || error === this.#fileProblem;
+    this.#fileProblem = problem;
+    if (problem !== '') workerLog.error({ 'task.id': this.#task.id, error: problem }, 'old version stays');
+    if (state === 'running' && isNews && !this.#isStopped)
+      await this.#set(state, message, { error: problem });
   }
 
   #startProcess(state: 'created' | 'exited'): Promise<number> {
@@ -289,8 +346,9 @@ export class TaskRunner {
 
   /** Gives back all but the log: an ended task stays readable until the manager forgets it. */
   async #release(): Promise<void> {
-    const { engine, network } = this.#context;
+    const { engine, network, secrets } = this.#context;
     await engine.containers.remove(this.#task.id, { keepLogs: !this.#isRemoved });
+    secrets.remove(this.#task.id);
     await network.detach(this.#task.id);
   }
 

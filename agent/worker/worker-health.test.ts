@@ -10,6 +10,7 @@ import { SwarmError } from '../../core/errors.ts';
 import {
   emptyHealthCheck,
   emptyMeta,
+  emptyNodeDescription,
   type HealthCheck,
   type Revision,
   type Task,
@@ -20,6 +21,7 @@ import { setLogLevel } from '../../rpc/logger.ts';
 import { aService } from '../../test/support/cluster-in-process.ts';
 import { eventually } from '../../test/support/eventually.ts';
 import { FakeEngine, FakeNetwork } from '../../test/support/fake-engine.ts';
+import { FakeFiles } from '../../test/support/fake-files.ts';
 import type { ExecRequest, ExecResult } from '../engine/engine.ts';
 import { Worker } from './worker.ts';
 
@@ -78,7 +80,15 @@ class Bench {
   async open(): Promise<void> {
     const { engine, network, clock, directory: stateDirectory } = this;
     const onHealthCheck = (isSuccess: boolean) => this.checks.push(isSuccess);
-    this.worker = await Worker.open({ engine, network, clock, stateDirectory, onHealthCheck });
+    this.worker = await Worker.open({
+      engine,
+      network,
+      files: new FakeFiles(),
+      describe: () => emptyNodeDescription,
+      clock,
+      stateDirectory,
+      onHealthCheck,
+    });
     this.worker.onStatus((_, status) => this.history.push(status));
   }
 

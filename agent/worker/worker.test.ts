@@ -7,13 +7,20 @@ import path from 'node:path';
 import { test } from 'node:test';
 import type { Clock } from '../../core/clock.ts';
 import { SwarmError } from '../../core/errors.ts';
-import { emptyMeta, type Revision, type Task, type TaskStatus } from '../../core/generated/objects.ts';
+import {
+  emptyMeta,
+  emptyNodeDescription,
+  type Revision,
+  type Task,
+  type TaskStatus,
+} from '../../core/generated/objects.ts';
 import { systemClock } from '../../node/system-clock.ts';
 import { emptyAssignments } from '../../proto/generated/dispatcher.ts';
 import { setLogLevel } from '../../rpc/logger.ts';
 import { aService } from '../../test/support/cluster-in-process.ts';
 import { eventually } from '../../test/support/eventually.ts';
 import { FakeEngine, FakeNetwork } from '../../test/support/fake-engine.ts';
+import { FakeFiles } from '../../test/support/fake-files.ts';
 import { Worker } from './worker.ts';
 
 setLogLevel('silent');
@@ -44,6 +51,7 @@ function aTask(desiredState: Task['desiredState'] = 'running'): Task {
 class Bench {
   readonly engine = new FakeEngine();
   readonly network = new FakeNetwork();
+  readonly files = new FakeFiles();
   readonly directory: string;
   readonly history: TaskStatus[] = [];
   worker!: Worker;
@@ -73,7 +81,15 @@ class Bench {
         return systemClock.after(delayMs, callback);
       },
     };
-    this.worker = await Worker.open({ engine, network, clock, stateDirectory, onHealthCheck: () => {} });
+    this.worker = await Worker.open({
+      engine,
+      network,
+      files: this.files,
+      describe: () => emptyNodeDescription,
+      clock,
+      stateDirectory,
+      onHealthCheck: () => {},
+    });
     this.worker.onStatus((_, status) => this.history.push(status));
   }
 

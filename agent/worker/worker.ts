@@ -4,25 +4,30 @@
 import { assert } from '../../core/assert.ts';
 import type { Clock } from '../../core/clock.ts';
 import { messageOf } from '../../core/errors.ts';
-import type { Revision, Task, TaskStatus } from '../../core/generated/objects.ts';
+import type { NodeDescription, Revision, Task, TaskStatus } from '../../core/generated/objects.ts';
 import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
 import type {
   Assignments,
   LogOptions,
   NetworkAnswer,
   NetworkQuestion,
+  Payloads,
 } from '../../proto/generated/dispatcher.ts';
 import type { ContainerSummary, Engine, LogRecord } from '../engine/engine.ts';
 import { Limiter } from '../engine/limiter.ts';
 import { workerLog } from '../log.ts';
 import type { TaskNetworks } from '../network/network.ts';
+import type { TaskFiles } from '../secrets/task-files.ts';
 import { ImagePuller } from './image-puller.ts';
 import { Journal, type JournalEntry } from './journal.ts';
 import { type RunnerContext, TaskRunner } from './task-runner.ts';
+import { TaskSecrets } from './task-secrets.ts';
 
 export interface WorkerOptions {
   readonly engine: Engine;
   readonly network: TaskNetworks;
+  readonly files: TaskFiles;
+  readonly describe: () => NodeDescription;
   readonly clock: Clock;
   readonly stateDirectory: string;
   /** Hears of every health check. */
@@ -48,11 +53,12 @@ export class Worker {
 
   /** Adopts what a previous run has left. */
   static async open(options: WorkerOptions): Promise<Worker> {
-    const { engine, network, clock, onHealthCheck } = options;
+    const { engine, network, files, describe, clock, onHealthCheck } = options;
     const journal = new Journal(options.stateDirectory);
     const worker = new Worker({
       engine,
       network,
+      secrets: new TaskSecrets(files, describe),
       clock,
       onHealthCheck,
       journal,
@@ -88,6 +94,12 @@ export class Worker {
       this.#context.puller.forget(id);
     }
     return applied;
+  }
+
+  /** Takes versions of secrets and configs; they come before the tasks that need them. */
+  hearPayloads(payloads: Payloads): void {
+    const changed = this.#context.secrets.hear(payloads);
+    for (const runner of this.#runners.values()) runner.followVersions(changed);
   }
 
   /** Nobody begins a connection to these tasks any more. */
@@ -141,12 +153,13 @@ export class Worker {
   }
 
   async #adopt(entries: readonly JournalEntry[]): Promise<void> {
-    const { engine, network } = this.#context;
+    const { engine, network, secrets } = this.#context;
     const containers = new Map(
       (await engine.containers.list()).map((container) => [container.id, container]),
     );
     const known = new Set(entries.map(({ task }) => task.id));
     for (const id of containers.keys()) if (!known.has(id)) await this.#discard(id);
+    for (const id of secrets.list()) if (!known.has(id)) secrets.remove(id);
     for (const id of await network.list()) if (!known.has(id)) await network.detach(id);
     for (const { task, revision, status } of entries) {
       this.#revisions.set(revision.id, revision);

@@ -5,6 +5,7 @@ import { type CommandGroup, commandTree, findChild, isGroup } from '../command-t
 import type { Connection } from '../connection.ts';
 import type { Flag } from '../flags/flag.ts';
 import type { Io } from '../io.ts';
+import { payloadCalls } from '../payloads/calls.ts';
 
 /** Bits of the directive. */
 const FILES = 0;
@@ -87,6 +88,10 @@ async function lookUpNames(
   if (kind === 'network') {
     const { networks } = await (await connection.control()).listNetworks({}, options);
     return networks.map(({ network }) => network.spec.name);
+  }
+  if (kind === 'secret' || kind === 'config') {
+    const sources = await payloadCalls(await connection.control(), kind).list();
+    return sources.map(({ spec }) => spec.name);
   }
   if (kind === 'node') {
     const { nodes } = await (await connection.control()).listNodes({}, options);

@@ -27,7 +27,7 @@ export interface Flag<T = unknown, A extends Arity = Arity> {
   /** Candidates for completion. */
   readonly choices?: readonly string[];
   /** What its value names, for completion. */
-  readonly completes?: 'network';
+  readonly completes?: 'network' | 'secret' | 'config';
 }
 
 export type FlagTable = Readonly<Record<string, Flag>>;
@@ -44,7 +44,7 @@ export type FlagValues<F extends FlagTable> = {
 export interface FlagOptions {
   readonly shorthand?: string;
   readonly defaultText?: string;
-  readonly completes?: 'network';
+  readonly completes?: 'network' | 'secret' | 'config';
 }
 
 const text = (value: string) => value;

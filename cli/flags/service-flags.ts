@@ -6,6 +6,7 @@ import {
   defaultUpdateConfig,
 } from '../../core/defaults.ts';
 import { containerScalarFlags, createContainerFlags, updateContainerFlags } from './container-flags.ts';
+import { FILE_SYNTAX, parseFileReference } from './files.ts';
 import {
   bytesFlag,
   countFlag,
@@ -192,7 +193,7 @@ function scalarFlags(initial: Initial) {
 
 const UNSUPPORTED_ON_BOTH = ['max-concurrent', 'with-registry-auth'] as const;
 
-const UNSUPPORTED_ON_CREATE = ['config', 'generic-resource', 'placement-pref', 'secret'] as const;
+const UNSUPPORTED_ON_CREATE = ['generic-resource', 'placement-pref'] as const;
 
 const UNSUPPORTED_ON_UPDATE = UNSUPPORTED_ON_CREATE.flatMap((name) => [`${name}-add`, `${name}-rm`] as const);
 
@@ -216,6 +217,12 @@ export const createFlags = {
   'container-label': valuesFlag('list', parseLabel, 'Container labels'),
   constraint: listFlag('Placement constraints (KEY==VALUE or KEY!=VALUE)'),
   mount: valuesFlag('mount', parseMount, `Attach a filesystem mount to the service (${MOUNT})`),
+  secret: valuesFlag('secret', parseFileReference, `Secret as a file of the service (${FILE_SYNTAX})`, {
+    completes: 'secret',
+  }),
+  config: valuesFlag('config', parseFileReference, `Config as a file of the service (${FILE_SYNTAX})`, {
+    completes: 'config',
+  }),
   network: valuesFlag('network', parseNetworkAttachment, `Network to be part of (${ATTACHMENT})`, {
     completes: 'network',
   }),
@@ -243,6 +250,14 @@ export const updateFlags = {
   'constraint-rm': listFlag('Remove a constraint'),
   'mount-add': valuesFlag('mount', parseMount, 'Add or update a mount on a service'),
   'mount-rm': listFlag('Remove a mount by its target path'),
+  'secret-add': valuesFlag('secret', parseFileReference, `Add or update a secret (${FILE_SYNTAX})`, {
+    completes: 'secret',
+  }),
+  'secret-rm': listFlag('Remove a secret', { completes: 'secret' }),
+  'config-add': valuesFlag('config', parseFileReference, `Add or update a config (${FILE_SYNTAX})`, {
+    completes: 'config',
+  }),
+  'config-rm': listFlag('Remove a config', { completes: 'config' }),
   'network-add': valuesFlag('network', parseNetworkAttachment, `Add a network (${ATTACHMENT})`, {
     completes: 'network',
   }),

@@ -23,6 +23,7 @@ import {
   newContainerOptions,
   type SeccompProfiles,
 } from './container-options.ts';
+import { mergeFiles } from './files.ts';
 import type { FlagValues } from './flag.ts';
 import { mergeHealthCheck } from './health-check.ts';
 import { mergeLabels } from './labels.ts';
@@ -62,6 +63,8 @@ export function newSpec(flags: CreateFlags, input: CreateInput): ServiceSpec {
         labels: Object.fromEntries(flags['container-label']),
         mounts: [...absoluteMounts(flags.mount, input.workdir), ...flags.tmpfs],
         ...newContainerOptions(flags, input.seccompProfiles),
+        secrets: flags.secret,
+        configs: flags.config,
       },
       placement: { ...task.placement, constraints: unique(flags.constraint) },
       networks: flags.network,
@@ -100,6 +103,8 @@ export function changedSpec(current: ServiceSpec, flags: UpdateFlags, source: Up
           [...flags['mount-rm'], ...flags['tmpfs-rm']],
           [...absoluteMounts(flags['mount-add'], source.workdir), ...flags['tmpfs-add']],
         ),
+        secrets: mergeFiles('secret', container.secrets, flags['secret-rm'], flags['secret-add']),
+        configs: mergeFiles('config', container.configs, flags['config-rm'], flags['config-add']),
       },
       placement: {
         ...task.placement,

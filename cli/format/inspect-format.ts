@@ -1,9 +1,9 @@
 // What `inspect` prints: an array of JSON objects, or a template per object. Pure.
 
 import { messageOf } from '../../core/errors.ts';
+import { compileTemplate } from '../../core/template.ts';
+import { toJson } from '../../core/template-functions.ts';
 import { UsageError } from '../usage-error.ts';
-import { compileTemplate } from './template.ts';
-import { toJson } from './template-functions.ts';
 
 export function formatInspect(objects: readonly object[], format: string | undefined): string {
   if (format === undefined || format === '') return `${JSON.stringify(objects, undefined, 4)}\n`;

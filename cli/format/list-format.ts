@@ -1,10 +1,10 @@
 // What `ls` and `ps` print: Docker's table, names only, JSON lines, or an operator's template. Pure.
 
 import { messageOf } from '../../core/errors.ts';
+import { compileTemplate, type Template } from '../../core/template.ts';
+import { toJson } from '../../core/template-functions.ts';
 import { alignColumns } from '../output/tabwriter.ts';
 import { UsageError } from '../usage-error.ts';
-import { compileTemplate, type Template } from './template.ts';
-import { toJson } from './template-functions.ts';
 
 export type Row = Readonly<Record<string, unknown>>;
 

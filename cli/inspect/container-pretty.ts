@@ -1,6 +1,12 @@
 // The container of a service in `service inspect --pretty`. Pure.
 
-import type { ContainerSpec, Mount, SecurityOptions, TaskSpec } from '../../core/generated/objects.ts';
+import type {
+  ContainerSpec,
+  FileReference,
+  Mount,
+  SecurityOptions,
+  TaskSpec,
+} from '../../core/generated/objects.ts';
 import { formatBinarySize, formatGoDuration } from '../output/human.ts';
 
 export function containerLines({ container, logDriver }: TaskSpec): string[] {
@@ -25,6 +31,8 @@ export function containerLines({ container, logDriver }: TaskSpec): string[] {
     ...optionLines(container),
     ...(container.mounts.length === 0 ? [] : ['Mounts:']),
     ...container.mounts.flatMap(mountLines),
+    ...fileLines('Secrets', container.secrets),
+    ...fileLines('Configs', container.configs),
     ...(logDriver === undefined
       ? []
       : [
@@ -106,5 +114,16 @@ function mountLines(mount: Mount): string[] {
     ...(mount.subpath === '' ? [] : [`  Subpath:\t${mount.subpath}`]),
     `  ReadOnly:\t${mount.readOnly}`,
     `  Type:\t\t${mount.type}`,
+  ];
+}
+
+function fileLines(title: string, references: readonly FileReference[]): string[] {
+  if (references.length === 0) return [];
+  return [
+    `${title}:`,
+    ...references.flatMap(({ sourceName, target, version }) => [
+      ` Target:\t${target}`,
+      `  Source:\t${sourceName}${version > 0 ? `, version ${version}` : ''}`,
+    ]),
   ];
 }

@@ -4,6 +4,7 @@
 import type {
   ContainerSpec,
   DnsConfig,
+  FileReference,
   HealthCheck,
   Mount,
   SecurityOptions,
@@ -26,6 +27,14 @@ export function containerSpec(container: ContainerSpec): object {
     ...(container.tty && { TTY: true }),
     ...(container.readOnly && { ReadOnly: true }),
     ...list('Mounts', container.mounts.map(mount)),
+    ...list(
+      'Secrets',
+      container.secrets.map((one) => file('Secret', one)),
+    ),
+    ...list(
+      'Configs',
+      container.configs.map((one) => file('Config', one)),
+    ),
     ...text('StopSignal', container.stopSignal),
     ...(container.stopGracePeriodMs !== undefined && {
       StopGracePeriod: toNanos(container.stopGracePeriodMs),
@@ -172,4 +181,16 @@ function text(name: string, value: string): object {
 
 function entries(name: string, map: Readonly<Record<string, string>>): object {
   return Object.keys(map).length > 0 ? { [name]: map } : {};
+}
+
+/** `kind` is in the names of Docker's fields. */
+function file(kind: 'Secret' | 'Config', reference: FileReference): object {
+  const { sourceId, sourceName, target, uid, gid, mode, version, signal } = reference;
+  return {
+    File: { Name: target, UID: String(uid), GID: String(gid), Mode: mode },
+    [`${kind}ID`]: sourceId,
+    [`${kind}Name`]: sourceName,
+    ...(version > 0 && { Version: version }),
+    ...(signal !== '' && { Signal: signal }),
+  };
 }

@@ -17,6 +17,7 @@ import { serviceLogs } from './logs-api.ts';
 import { createNetwork, getNetwork, listNetworks, removeNetwork, updateNetwork } from './network-api.ts';
 import { auditNetworks, traceNetwork } from './network-trace.ts';
 import { listNodes, removeNode, updateNode } from './node-api.ts';
+import { createPayload, getConfig, getSecret, removePayload, updatePayload } from './payload-api.ts';
 import {
   createService,
   listServices,
@@ -64,6 +65,16 @@ export function controlHandlers(options: ControlOptions): Handlers<typeof Contro
     removeNetwork: async ({ network }) => ({ networkId: await removeNetwork(withTurns, network) }),
     getNetwork: (request) => getNetwork(store.view, request),
     listNetworks: () => listNetworks(store.view),
+    createSecret: async (request) => ({ secret: await createPayload(withTurns, 'secret', request) }),
+    updateSecret: async (request) => ({ secret: await updatePayload(withTurns, 'secret', request) }),
+    removeSecret: async ({ source }) => ({ id: await removePayload(withTurns, 'secret', source) }),
+    getSecret: ({ source }) => getSecret(store.view, source),
+    listSecrets: () => ({ secrets: [...store.view.secret.values()] }),
+    createConfig: async (request) => ({ config: await createPayload(withTurns, 'config', request) }),
+    updateConfig: async (request) => ({ config: await updatePayload(withTurns, 'config', request) }),
+    removeConfig: async ({ source }) => ({ id: await removePayload(withTurns, 'config', source) }),
+    getConfig: ({ source }) => getConfig(store.view, source),
+    listConfigs: () => ({ configs: [...store.view.config.values()] }),
     async *listTasks(request) {
       yield* listTasks(store.view, request);
     },

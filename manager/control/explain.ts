@@ -50,7 +50,7 @@ function explainService(view: TablesView, service: Service, nowMs: number): Draf
   ];
   if (service.updateStatus !== undefined) steps.push(explainUpdate(service, nowMs));
   steps.push(...explainEndpoint(view, service));
-  const stuck = wanted.filter((task) => task.status.state !== 'running');
+  const stuck = wanted.filter(({ status }) => status.state !== 'running' || status.error !== '');
   for (const group of groupByCause(stuck)) {
     const [first] = group as [Task, ...Task[]];
     const more = group.length > 1 ? ` (and ${group.length - 1} more for the same reason)` : '';
@@ -196,6 +196,10 @@ function remedyFor(view: TablesView, task: Task): string {
     return `check the name, or bring it to the node: tsswarm image pull ${image}`;
   if (error.includes('cannot pull'))
     return `see that this node reaches the registry, or bring the image here: tsswarm image pull|import`;
+  if (error.includes('is not up to date in the container'))
+    return `mend what it names and give a version again, or start the tasks anew: tsswarm service update --force ${name}`;
+  if (error.includes('is not there any more'))
+    return `ask for another version, or the newest: tsswarm service update --secret-add or --config-add … ${name}`;
   if (error.includes('health check') || error.includes('non-zero exit'))
     return `tsswarm service logs ${name}`;
   return '';

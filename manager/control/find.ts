@@ -1,7 +1,7 @@
 // Finds what an operator means: by id, name, or a prefix of an id that only one object has.
 
 import { SwarmError } from '../../core/errors.ts';
-import type { Network, Node, Service, Task } from '../../core/generated/objects.ts';
+import type { Config, Network, Node, Secret, Service, Task } from '../../core/generated/objects.ts';
 import type { TablesView } from '../store/tables.ts';
 
 /** Throws `not-found`, or `invalid-argument` when several services match. */
@@ -14,6 +14,16 @@ export function findService(view: TablesView, reference: string): Service {
 export function findNetwork(view: TablesView, reference: string): Network {
   const exact = view.network.get(reference) ?? view.byName('network', reference);
   return exact ?? onlyMatch('network', reference, byPrefix(view.network.values(), reference));
+}
+
+/** Throws `not-found`, or `invalid-argument` when several match. */
+export function findPayloadSource(
+  view: TablesView,
+  kind: 'secret' | 'config',
+  reference: string,
+): Secret | Config {
+  const exact = view[kind].get(reference) ?? view.byName(kind, reference);
+  return exact ?? onlyMatch(kind, reference, byPrefix<Secret | Config>(view[kind].values(), reference));
 }
 
 /** By id, host name or prefix. */

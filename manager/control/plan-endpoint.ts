@@ -1,4 +1,4 @@
-// What a service's networks and published ports mean in this cluster: names become ids, and what others have is refused.
+// What a service's networks, published ports and files mean in this cluster: names become ids, and what others have is refused.
 // Pure. What the spec alone can tell is refused before (`core/validate-endpoint.ts`).
 
 import { invalidField, SwarmError } from '../../core/errors.ts';
@@ -15,13 +15,16 @@ import { isNodeNetwork, isSamePort } from '../../core/validate-endpoint.ts';
 import { isHostAddress } from '../../core/validate-network.ts';
 import type { TablesView } from '../store/tables.ts';
 import { findNetwork } from './find.ts';
+import { hasFiles, resolvedFiles } from './payload-use.ts';
 
 /** Other objects decide whether this spec is acceptable: nobody else may decide meanwhile. */
-export function hasOthersToMind({ task, endpoint }: ServiceSpec): boolean {
-  return task.networks.some(({ networkId }) => !isNodeNetwork(networkId)) || endpoint.ports.length > 0;
+export function hasOthersToMind(spec: ServiceSpec): boolean {
+  const { task, endpoint } = spec;
+  const isPart = task.networks.some(({ networkId }) => !isNodeNetwork(networkId));
+  return isPart || endpoint.ports.length > 0 || hasFiles(spec);
 }
 
-/** The spec with ids for its networks. Throws on a network that is not there or not for services, on taken ports and addresses. */
+/** The spec with ids for its networks and files. Throws on a network that is not there or not for services, on taken ports and addresses. */
 export function placedSpec(view: TablesView, serviceId: string, spec: ServiceSpec): ServiceSpec {
   requireFreePorts(view, serviceId, spec.endpoint.ports);
   const seen = new Set<string>();
@@ -34,7 +37,8 @@ export function placedSpec(view: TablesView, serviceId: string, spec: ServiceSpe
     return placedAttachment(view, serviceId, attachment, network);
   });
   const ports = spec.endpoint.ports.map(canonicalPort);
-  return { ...spec, task: { ...spec.task, networks }, endpoint: { ...spec.endpoint, ports } };
+  const container = resolvedFiles(view, spec.task.container);
+  return { ...spec, task: { ...spec.task, container, networks }, endpoint: { ...spec.endpoint, ports } };
 }
 
 /** With its address in the one way that it is written: whoever compares ports compares texts. */

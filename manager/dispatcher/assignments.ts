@@ -7,6 +7,7 @@ import { type Assignments, emptyAssignments } from '../../proto/generated/dispat
 import type { TablesView } from '../store/tables.ts';
 import type { DirectoryChanges, NetworkDirectory } from './network-directory.ts';
 import { isNoNews, noNetworkNews, SessionNetworks } from './session-networks.ts';
+import { SessionPayloads } from './session-payloads.ts';
 
 export class AssignmentTracker {
   readonly #nodeId: string;
@@ -15,11 +16,14 @@ export class AssignmentTracker {
   readonly #revisions = new Map<string, number>();
   readonly #dirty = new Set<string>();
   readonly #networks: SessionNetworks;
+  /** To be sent before the assignments of the same moment. */
+  readonly payloads: SessionPayloads;
   #sequence = 0;
 
   constructor(nodeId: string) {
     this.#nodeId = nodeId;
     this.#networks = new SessionNetworks(nodeId);
+    this.payloads = new SessionPayloads(nodeId);
   }
 
   get isDirty(): boolean {

@@ -5,7 +5,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { Clock, Random } from '../../core/clock.ts';
 import { defaultClusterSpec } from '../../core/defaults.ts';
 import { messageOf, SwarmError } from '../../core/errors.ts';
-import type { Node, NodeState, Task } from '../../core/generated/objects.ts';
+import type { Node, NodeState, Payload, Task } from '../../core/generated/objects.ts';
 import { newId, type RandomBytes } from '../../core/ids.ts';
 import type {
   AgentMessage,
@@ -104,6 +104,7 @@ export class Dispatcher {
         if (kind === 'node' && action === 'removed') this.#dismiss(object.id);
         if (kind === 'cluster' || (kind === 'node' && isNews(object as Node, previous as Node | undefined)))
           this.#planNews();
+        if (kind === 'payload') this.#notePayload(object as Payload);
         if (kind !== 'task') continue;
         const task = object as Task;
         const session = this.#sessions.get(task.nodeId || ((previous as Task | undefined)?.nodeId ?? ''));
@@ -214,6 +215,7 @@ export class Dispatcher {
     this.#sessions.set(nodeId, session);
     session.outbox.push({ registered: { sessionId: session.id, heartbeatPeriodMs: this.#nextPeriodMs() } });
     this.#sendNews(session);
+    for (const payloads of session.tracker.payloads.complete(store.view)) session.outbox.push({ payloads });
     session.outbox.push({ assignments: session.tracker.complete(store.view, this.#directory) });
     dispatcherLog.info({ 'node.id': nodeId, 'session.id': session.id }, 'session opened');
     return session;
@@ -293,8 +295,16 @@ export class Dispatcher {
     this.#options.clock.after(0, () => {
       session.flushScheduled = false;
       if (this.#directory === undefined) return;
+      for (const payloads of session.tracker.payloads.catchUp(this.#options.store.view))
+        session.outbox.push({ payloads });
       send(session, session.tracker.incremental(this.#options.store.view, this.#directory));
     });
+  }
+
+  /** A new version goes to every node that has a task with it. */
+  #notePayload({ sourceId }: Payload): void {
+    for (const session of this.#sessions.values())
+      if (session.tracker.payloads.refersTo(sourceId)) this.#scheduleFlush(session);
   }
 
   /** What changes in networks goes to all their nodes: a little later, so that many changes are one message. */

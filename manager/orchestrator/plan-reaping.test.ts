@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { emptyFileReference, emptyMeta } from '../../core/generated/objects.ts';
 import { aServiceObject, aTask, NOW_MS, tablesOf } from '../../test/support/builders.ts';
-import { planReaping, planRevisionReaping } from './plan-reaping.ts';
+import { planPayloadReaping, planReaping, planRevisionReaping } from './plan-reaping.ts';
 
 const dead = (age: number) => aTask('s', { state: 'failed', desired: 'shutdown', createdAtMs: NOW_MS - age });
 
@@ -37,4 +38,25 @@ test('a revision goes when no task and neither the current nor the previous spec
   tables.delete('service', 's');
   tables.delete('task', task?.id ?? '');
   assert.equal(planRevisionReaping(tables, 's', new Set()).length, 3);
+});
+
+test('of a secret the newest five versions are kept, and those that a revision asks for', () => {
+  const service = aServiceObject('s', 1, (spec) => {
+    const secrets = [{ ...emptyFileReference, sourceId: 'db', version: 2 }];
+    return { ...spec, task: { ...spec.task, container: { ...spec.task.container, secrets } } };
+  });
+  const tables = tablesOf([service], []);
+  const putVersions = (count: number) => {
+    for (let version = 1; version <= count; version++) {
+      const id = `db.${version}`;
+      tables.put('payload', { id, meta: emptyMeta, sourceId: 'db', version, data: Buffer.from('x') });
+    }
+  };
+  putVersions(5);
+  assert.deepEqual(planPayloadReaping(tables, 'db'), []);
+  putVersions(9);
+  const versions = () => planPayloadReaping(tables, 'db').map(({ version }) => version);
+  assert.deepEqual(versions(), [4, 3, 1]);
+  for (const id of [...tables.revision.keys()]) tables.delete('revision', id);
+  assert.deepEqual(versions(), [4, 3, 2, 1]);
 });

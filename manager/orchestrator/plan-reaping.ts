@@ -1,9 +1,12 @@
-// Which tasks and revisions nobody needs any more. Pure.
+// Which tasks, revisions, and versions of secrets and configs nobody needs any more. Pure.
 
-import type { Revision, Task } from '../../core/generated/objects.ts';
+import type { FileReference, Payload, Revision, Task } from '../../core/generated/objects.ts';
 import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
 import { revisionId, type TablesView } from '../store/tables.ts';
 import { groupBySlot } from './slots.ts';
+
+/** Versions that are there to go back to, the newest included. */
+const PAYLOADS_KEPT = 5;
 
 /** Tasks of one service to delete: removed ones that have ended, and history beyond `historyLimit` per slot. */
 export function planReaping(tasks: readonly Task[], historyLimit: number, maxAttempts: number): Task[] {
@@ -46,4 +49,21 @@ export function planRevisionReaping(
     used.add(revisionId(serviceId, service.previousSpecVersion));
   }
   return view.revisionsOfService(serviceId).filter((revision) => !used.has(revision.id));
+}
+
+/** References to one version, which keep it. */
+export function pinsOf({ spec }: Revision): FileReference[] {
+  const { secrets, configs } = spec.task.container;
+  return [...secrets, ...configs].filter(({ version }) => version !== 0);
+}
+
+/** Old versions of a secret or config that no revision of a service asks for: tasks have one, and previous specs. */
+export function planPayloadReaping(view: TablesView, sourceId: string): Payload[] {
+  const old = [...view.payloadsOf(sourceId)].sort((a, b) => b.version - a.version).slice(PAYLOADS_KEPT);
+  if (old.length === 0) return [];
+  const pinned = new Set<number>();
+  for (const revision of view.revision.values())
+    for (const reference of pinsOf(revision))
+      if (reference.sourceId === sourceId) pinned.add(reference.version);
+  return old.filter(({ version }) => !pinned.has(version));
 }

@@ -1,12 +1,12 @@
-// Deletes tasks and revisions that nobody needs, so that nothing grows without bound.
+// Deletes tasks, revisions, and versions of secrets and configs that nobody needs, so that nothing grows without bound.
 
 import type { Clock } from '../../core/clock.ts';
 import { defaultClusterSpec } from '../../core/defaults.ts';
-import type { Revision, Task } from '../../core/generated/objects.ts';
+import type { Payload, Revision, Task } from '../../core/generated/objects.ts';
 import { runLoop } from '../loop.ts';
 import type { Commit, Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
-import { planReaping, planRevisionReaping } from './plan-reaping.ts';
+import { pinsOf, planPayloadReaping, planReaping, planRevisionReaping } from './plan-reaping.ts';
 
 export interface ReaperOptions {
   readonly store: Store;
@@ -18,28 +18,40 @@ export interface ReaperOptions {
 export function runReaperLoop(options: ReaperOptions, signal: AbortSignal): Promise<void> {
   const { store } = options;
   const dirty = new Set<string>();
+  const sources = new Set<string>(
+    [...store.view.secret.values(), ...store.view.config.values()].map(({ id }) => id),
+  );
   for (const task of store.view.task.values()) dirty.add(task.serviceId);
   for (const revision of store.view.revision.values()) dirty.add(revision.serviceId);
 
   const pass = async () => {
     const ids = [...dirty];
+    const sourceIds = [...sources];
     dirty.clear();
+    sources.clear();
     try {
-      await store.batch(ids.map((id) => (tx: Transaction) => reap(tx, id)));
+      await store.batch([
+        ...ids.map((id) => (tx: Transaction) => reap(tx, id)),
+        ...sourceIds.map((id) => (tx: Transaction) => reapPayloads(tx, id)),
+      ]);
     } catch (error) {
       for (const id of ids) dirty.add(id);
+      for (const id of sourceIds) sources.add(id);
       throw error;
     }
     return undefined;
   };
   const isRelevant = (commit: Commit) => {
-    const before = dirty.size;
+    const before = dirty.size + sources.size;
     for (const { kind, action, object } of commit.events) {
       if (kind === 'task' && action !== 'created') dirty.add((object as Task).serviceId);
       if (kind === 'service' && action !== 'created') dirty.add(object.id);
       if (kind === 'revision' && action === 'created') dirty.add((object as Revision).serviceId);
+      if (kind === 'revision' && action === 'removed')
+        for (const { sourceId } of pinsOf(object as Revision)) sources.add(sourceId);
+      if (kind === 'payload' && action === 'created') sources.add((object as Payload).sourceId);
     }
-    return dirty.size > before;
+    return dirty.size + sources.size > before;
   };
   return runLoop({ name: 'reaper', isRelevant, pass, ...options }, signal);
 }
@@ -52,4 +64,8 @@ function reap(tx: Transaction, serviceId: string): void {
   for (const task of tasks) tx.delete('task', task.id);
   const reaped = new Set(tasks.map((task) => task.id));
   for (const revision of planRevisionReaping(tx.view, serviceId, reaped)) tx.delete('revision', revision.id);
+}
+
+function reapPayloads(tx: Transaction, sourceId: string): void {
+  for (const { id } of planPayloadReaping(tx.view, sourceId)) tx.delete('payload', id);
 }

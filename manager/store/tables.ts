@@ -1,7 +1,17 @@
 // All objects in memory, with the indexes that the loops ask for. Changed only by applying log entries
 // (`apply-entry.ts`); readers get the objects themselves, which are never modified.
 
-import type { Cluster, Network, Node, Revision, Service, Task } from '../../core/generated/objects.ts';
+import type {
+  Cluster,
+  Config,
+  Network,
+  Node,
+  Payload,
+  Revision,
+  Secret,
+  Service,
+  Task,
+} from '../../core/generated/objects.ts';
 
 /** The kinds of object and their types. */
 export interface Kinds {
@@ -11,6 +21,9 @@ export interface Kinds {
   revision: Revision;
   task: Task;
   network: Network;
+  secret: Secret;
+  config: Config;
+  payload: Payload;
 }
 export type Kind = keyof Kinds;
 export type StoredObject = Kinds[Kind];
@@ -21,9 +34,12 @@ export const KINDS = [
   'revision',
   'task',
   'network',
+  'secret',
+  'config',
+  'payload',
 ] as const satisfies readonly Kind[];
 /** The kinds that have names, each name once, whatever its case. */
-export type NamedKind = 'service' | 'network';
+export type NamedKind = 'service' | 'network' | 'secret' | 'config';
 
 /** One kind's objects by id, read-only. */
 export interface TableView<T> {
@@ -40,11 +56,16 @@ export interface TablesView {
   readonly revision: TableView<Revision>;
   readonly task: TableView<Task>;
   readonly network: TableView<Network>;
+  readonly secret: TableView<Secret>;
+  readonly config: TableView<Config>;
+  readonly payload: TableView<Payload>;
   byName<K extends NamedKind>(kind: K, name: string): Kinds[K] | undefined;
   tasksOfService(serviceId: string): readonly Task[];
   tasksOnNode(nodeId: string): readonly Task[];
   revisionsOfService(serviceId: string): readonly Revision[];
   revisionOf(task: Task): Revision | undefined;
+  /** All versions that are kept of a secret or config. */
+  payloadsOf(sourceId: string): readonly Payload[];
 }
 
 /** Values by key and id: `entries("node-1")` are all objects indexed under node-1. */
@@ -73,7 +94,7 @@ class MultiIndex<T> {
 }
 
 export function isNamed(kind: Kind): kind is NamedKind {
-  return kind === 'service' || kind === 'network';
+  return kind === 'service' || kind === 'network' || kind === 'secret' || kind === 'config';
 }
 
 /** As names are compared. */
@@ -86,6 +107,11 @@ export function revisionId(serviceId: string, specVersion: number): string {
   return `${serviceId}.${specVersion}`;
 }
 
+/** "<id of the secret or config>.<version>" */
+export function payloadId(sourceId: string, version: number): string {
+  return `${sourceId}.${version}`;
+}
+
 export class Tables implements TablesView {
   readonly cluster = new Map<string, Cluster>();
   readonly node = new Map<string, Node>();
@@ -93,10 +119,19 @@ export class Tables implements TablesView {
   readonly revision = new Map<string, Revision>();
   readonly task = new Map<string, Task>();
   readonly network = new Map<string, Network>();
-  readonly #idByName = { service: new Map<string, string>(), network: new Map<string, string>() };
+  readonly secret = new Map<string, Secret>();
+  readonly config = new Map<string, Config>();
+  readonly payload = new Map<string, Payload>();
+  readonly #idByName = {
+    service: new Map<string, string>(),
+    network: new Map<string, string>(),
+    secret: new Map<string, string>(),
+    config: new Map<string, string>(),
+  };
   readonly #tasksByService = new MultiIndex<Task>();
   readonly #tasksByNode = new MultiIndex<Task>();
   readonly #revisionsByService = new MultiIndex<Revision>();
+  readonly #payloadsBySource = new MultiIndex<Payload>();
 
   byName<K extends NamedKind>(kind: K, name: string): Kinds[K] | undefined {
     const id = this.#idByName[kind].get(name.toLowerCase());
@@ -119,6 +154,10 @@ export class Tables implements TablesView {
     return this.revision.get(revisionId(task.serviceId, task.specVersion));
   }
 
+  payloadsOf(sourceId: string): readonly Payload[] {
+    return this.#payloadsBySource.values(sourceId);
+  }
+
   get(kind: Kind, id: string): StoredObject | undefined {
     return this[kind].get(id);
   }
@@ -129,6 +168,8 @@ export class Tables implements TablesView {
     if (isNamed(kind)) this.#idByName[kind].set(nameKey(object as Kinds[NamedKind]), object.id);
     if (kind === 'revision')
       this.#revisionsByService.put((object as Revision).serviceId, object.id, object as Revision);
+    if (kind === 'payload')
+      this.#payloadsBySource.put((object as Payload).sourceId, object.id, object as Payload);
     if (kind === 'task') {
       const task = object as Task;
       this.#tasksByService.put(task.serviceId, task.id, task);
@@ -150,6 +191,9 @@ export class Tables implements TablesView {
     } else if (kind === 'revision') {
       const revision = this.revision.get(id);
       if (revision !== undefined) this.#revisionsByService.delete(revision.serviceId, id);
+    } else if (kind === 'payload') {
+      const payload = this.payload.get(id);
+      if (payload !== undefined) this.#payloadsBySource.delete(payload.sourceId, id);
     } else if (kind === 'task') {
       const task = this.task.get(id);
       if (task === undefined) return;

@@ -190,8 +190,31 @@ export interface ManagerMessage {
   readonly news?: ClusterNews;
   readonly networkQuestion?: NetworkQuestion;
   readonly drained?: Drained;
+  readonly payloads?: Payloads;
 }
 export const emptyManagerMessage: ManagerMessage = Object.freeze({  });
+
+/** Versions of secrets and configs that tasks of this node refer to. They come before the assignments with these tasks,
+ * and are kept in memory only. */
+export interface Payloads {
+  /** The first of a session: replaces all that the agent knows. */
+  readonly complete: boolean;
+  readonly payloads: readonly NodePayload[];
+  readonly removedIds: readonly string[];
+}
+export const emptyPayloads: Payloads = Object.freeze({ complete: false, payloads: [], removedIds: [] });
+
+export interface NodePayload {
+  /** Of the Payload. */
+  readonly id: string;
+  readonly sourceId: string;
+  readonly version: number;
+  /** No newer one exists: what references without a version mean. */
+  readonly newest: boolean;
+  readonly templateDriver: string;
+  readonly data: Uint8Array;
+}
+export const emptyNodePayload: NodePayload = Object.freeze({ id: '', sourceId: '', version: 0, newest: false, templateDriver: '', data: NO_BYTES });
 
 /** Every node has taken these tasks out of its services: nobody begins a connection to them any more. */
 export interface Drained {
@@ -755,6 +778,7 @@ export const ManagerMessageCodec: Codec<ManagerMessage> = {
     if (m.news !== undefined) ClusterNewsCodec.write(m.news, w.uint32(50).fork()).ldelim();
     if (m.networkQuestion !== undefined) NetworkQuestionCodec.write(m.networkQuestion, w.uint32(58).fork()).ldelim();
     if (m.drained !== undefined) DrainedCodec.write(m.drained, w.uint32(66).fork()).ldelim();
+    if (m.payloads !== undefined) PayloadsCodec.write(m.payloads, w.uint32(74).fork()).ldelim();
     return w;
   },
   read(r, end) {
@@ -766,6 +790,7 @@ export const ManagerMessageCodec: Codec<ManagerMessage> = {
     let news: ClusterNews | undefined;
     let networkQuestion: NetworkQuestion | undefined;
     let drained: Drained | undefined;
+    let payloads: Payloads | undefined;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -777,10 +802,68 @@ export const ManagerMessageCodec: Codec<ManagerMessage> = {
         case 6: news = ClusterNewsCodec.read(r, r.uint32() + r.pos); break;
         case 7: networkQuestion = NetworkQuestionCodec.read(r, r.uint32() + r.pos); break;
         case 8: drained = DrainedCodec.read(r, r.uint32() + r.pos); break;
+        case 9: payloads = PayloadsCodec.read(r, r.uint32() + r.pos); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { ...(registered === undefined ? undefined : { registered }), ...(heartbeat === undefined ? undefined : { heartbeat }), ...(statusAcknowledged === undefined ? undefined : { statusAcknowledged }), ...(assignments === undefined ? undefined : { assignments }), ...(logSubscription === undefined ? undefined : { logSubscription }), ...(news === undefined ? undefined : { news }), ...(networkQuestion === undefined ? undefined : { networkQuestion }), ...(drained === undefined ? undefined : { drained }) };
+    return { ...(registered === undefined ? undefined : { registered }), ...(heartbeat === undefined ? undefined : { heartbeat }), ...(statusAcknowledged === undefined ? undefined : { statusAcknowledged }), ...(assignments === undefined ? undefined : { assignments }), ...(logSubscription === undefined ? undefined : { logSubscription }), ...(news === undefined ? undefined : { news }), ...(networkQuestion === undefined ? undefined : { networkQuestion }), ...(drained === undefined ? undefined : { drained }), ...(payloads === undefined ? undefined : { payloads }) };
+  },
+};
+
+export const PayloadsCodec: Codec<Payloads> = {
+  write(m, w) {
+    if (m.complete !== false) w.uint32(8).bool(m.complete);
+    for (const value of m.payloads) NodePayloadCodec.write(value, w.uint32(18).fork()).ldelim();
+    for (const value of m.removedIds) w.uint32(26).string(value);
+    return w;
+  },
+  read(r, end) {
+    let complete: boolean = false;
+    const payloads: NodePayload[] = [];
+    const removedIds: string[] = [];
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: complete = r.bool(); break;
+        case 2: payloads.push(NodePayloadCodec.read(r, r.uint32() + r.pos)); break;
+        case 3: removedIds.push(r.string()); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { complete, payloads, removedIds };
+  },
+};
+
+export const NodePayloadCodec: Codec<NodePayload> = {
+  write(m, w) {
+    if (m.id !== '') w.uint32(10).string(m.id);
+    if (m.sourceId !== '') w.uint32(18).string(m.sourceId);
+    if (m.version !== 0) w.uint32(24).int64(safeInteger(m.version));
+    if (m.newest !== false) w.uint32(32).bool(m.newest);
+    if (m.templateDriver !== '') w.uint32(42).string(m.templateDriver);
+    if (m.data.length > 0) w.uint32(50).bytes(m.data);
+    return w;
+  },
+  read(r, end) {
+    let id: string = '';
+    let sourceId: string = '';
+    let version: number = 0;
+    let newest: boolean = false;
+    let templateDriver: string = '';
+    let data: Uint8Array = NO_BYTES;
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: id = r.string(); break;
+        case 2: sourceId = r.string(); break;
+        case 3: version = safeInteger(r.int64()); break;
+        case 4: newest = r.bool(); break;
+        case 5: templateDriver = r.string(); break;
+        case 6: data = r.bytes(); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { id, sourceId, version, newest, templateDriver, data };
   },
 };
 

@@ -65,6 +65,7 @@ export interface MemberNodeOptions
 }
 
 const IDLE_WORKER = {
+  hearPayloads: () => {},
   assign: () => {},
   statuses: () => [],
   onStatus: () => {},

@@ -21,6 +21,7 @@ import { type Channel, type Client, createClient, openChannel } from '../../rpc/
 import { setLogLevel } from '../../rpc/logger.ts';
 import { eventually } from './eventually.ts';
 import { FakeEngine, FakeNetwork } from './fake-engine.ts';
+import { FakeFiles } from './fake-files.ts';
 
 setLogLevel('silent');
 
@@ -93,6 +94,7 @@ export class TestCluster {
       onNews: () => {},
       engine: this.engine,
       network: this.network,
+      files: new FakeFiles(),
       stateDirectory: path.join(this.directory, 'tasks'),
       describe: () => ({
         ...emptyNodeDescription,

@@ -28,7 +28,7 @@ sub bound { my ($type) = @_;
   bind($s, pack_sockaddr_in6($port, IN6ADDR_ANY)) or bind($s, pack_sockaddr_in($port, INADDR_ANY)) or die "bind: $!";
   return $s; }
 sub text { my ($e, $host) = getnameinfo($_[0], NI_NUMERICHOST | NI_NUMERICSERV, NIx_NOSERV); $host =~ s/^::ffff://; return $host; }
-my $tcp = bound(SOCK_STREAM); listen($tcp, 1024) or die; my $udp = bound(SOCK_DGRAM);
+my $udp = bound(SOCK_DGRAM); my $tcp = bound(SOCK_STREAM); listen($tcp, 1024) or die;
 $SIG{TERM} = sub { exit 0 }; $SIG{PIPE} = 'IGNORE';
 my $all = IO::Select->new($tcp, $udp);
 while (1) { for my $s ($all->can_read()) {

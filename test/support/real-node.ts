@@ -90,6 +90,8 @@ export class RealNode {
     const [program = '', ...args] = this.#command();
     this.#daemon = spawn(program, args, {
       stdio: ['ignore', log, log],
+      // Where core files go.
+      cwd: this.directory,
       env: { ...process.env, ...this.#environment },
     });
     log.close();
@@ -106,8 +108,8 @@ export class RealNode {
   }
 
   /** kill -9. The manager process notices and ends by itself. */
-  async killDaemon(): Promise<void> {
-    await this.#endDaemon('SIGKILL');
+  async killDaemon(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
+    await this.#endDaemon(signal);
   }
 
   /** Pid of this node's containerd. */

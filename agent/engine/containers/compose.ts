@@ -90,6 +90,7 @@ export class ContainerComposer {
         ...findDevices(config.devices, machine.hostname),
       ],
       initProgram: config.init ? findInit(machine.hostname) : undefined,
+      files: config.files ?? [],
       filesDirectory: directory.filesPath,
       machine,
       seccompFilter: runtime.seccompFilter,

@@ -2,6 +2,7 @@
 
 import type { Mount } from '../../../core/generated/objects.ts';
 import { isKernelFrom } from '../../../core/seccomp-profile.ts';
+import type { ContainerFile } from '../engine.ts';
 import type { Machine } from '../machine.ts';
 
 export interface OciMount {
@@ -19,6 +20,7 @@ export interface HostMount extends Mount {
 
 export interface MountsInput {
   readonly mounts: readonly HostMount[];
+  readonly files: readonly ContainerFile[];
   readonly filesDirectory: string;
   readonly initProgram?: string | undefined;
   readonly initPlace: string;
@@ -39,6 +41,7 @@ export function composeMounts(input: MountsInput): OciMount[] {
   return [
     ...defaultMounts(input),
     ...input.mounts.map((mount) => customMount(mount, machine)),
+    ...input.files.map(fileMount),
     ...networkFiles(input.filesDirectory),
     ...(initProgram === undefined ? [] : [init]),
   ];
@@ -106,6 +109,12 @@ function readOnlyOptions({ type, bindRecursive, bindPropagation }: Mount, { kern
   const isOfTree = type === 'bind' && (bindRecursive === '' || bindRecursive === 'enabled') && isPrivate;
   const isRecursive = bindRecursive === 'readonly' || isOfTree;
   return isRecursive && isKernelFrom(kernel, RECURSIVE_READ_ONLY_KERNEL) ? ['ro', 'rro'] : ['ro'];
+}
+
+/** A slave of the machine's mount: that is how mounts over it arrive in the container. */
+function fileMount({ source, target }: ContainerFile): OciMount {
+  const options = ['bind', 'ro', 'rslave', 'nosuid', 'nodev', 'noexec'];
+  return { destination: target, type: 'bind', source, options };
 }
 
 function networkFiles(directory: string): OciMount[] {

@@ -63,6 +63,7 @@ function anInput(overrides: Partial<SpecInput> = {}): SpecInput {
     user: { uid: 0, gid: 0, additionalGids: [0] },
     hostname: 'box',
     mounts: [],
+    files: [],
     readOnly: false,
     tty: false,
     limits: emptyResourceLimits,

@@ -3,7 +3,7 @@
 import path from 'node:path';
 import { SwarmError } from '../../../core/errors.ts';
 import type { ResourceLimits } from '../../../core/generated/objects.ts';
-import { type ContainerOptions, HOST_NETWORK } from '../engine.ts';
+import { type ContainerFile, type ContainerOptions, HOST_NETWORK } from '../engine.ts';
 import type { ImageConfiguration } from '../images/manifest.ts';
 import type { Machine } from '../machine.ts';
 import type { HostDevice } from './devices.ts';
@@ -36,6 +36,7 @@ export interface SpecInput extends ContainerOptions {
   readonly hostname: string;
   /** Volumes and images are resolved to directories by now. */
   readonly mounts: readonly HostMount[];
+  readonly files: readonly ContainerFile[];
   readonly readOnly: boolean;
   readonly tty: boolean;
   readonly limits: ResourceLimits;
@@ -124,6 +125,8 @@ export function composeSpec(input: SpecInput): Readonly<Record<string, unknown>>
     mounts: composeMounts({ ...input, initPlace: INIT_PLACE }),
     linux: {
       cgroupsPath: cgroupsPath(input.engineId, input.id, input.cgroupParent),
+      // Else crun cuts every tie to the machine's mounts before it binds the first.
+      ...(input.files.length > 0 && { rootfsPropagation: 'rslave' }),
       namespaces: namespaces(input),
       sysctl: { ...defaultSysctls(input), ...input.sysctls },
       resources,

@@ -100,6 +100,7 @@ function testSpec(input: TestSpecInput): Readonly<Record<string, unknown>> {
     user: { uid: 0, gid: 0, additionalGids: [] },
     hostname: 'self-test',
     mounts: present.map((directory) => ({ ...READ_ONLY_BIND, source: directory, target: directory })),
+    files: [],
     readOnly: false,
     tty: false,
     limits: { ...emptyResourceLimits, memoryBytes: 64 * 2 ** 20, pids: 16, cpuNanos: 1e9 },

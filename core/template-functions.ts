@@ -2,6 +2,8 @@
 
 export type TemplateFunction = (...args: unknown[]) => unknown;
 
+const WIDTH_MAX = 10_000;
+
 /** How Go prints a value with %v. */
 export function printValue(value: unknown): string {
   if (value === undefined) return '<no value>';
@@ -39,7 +41,7 @@ function isEqual(a: unknown, b: unknown): boolean {
 function indexInto(value: unknown, ...keys: unknown[]): unknown {
   return keys.reduce((current, key) => {
     if (Array.isArray(current) || typeof current === 'string') {
-      if (typeof key !== 'number') throw new Error(`cannot index a list with ${JSON.stringify(key)}`);
+      if (typeof key !== 'number') throw new Error(`cannot index a list with a ${typeof key}`);
       if (key < 0 || key >= current.length) throw new Error(`index out of range: ${key}`);
       return current[key];
     }
@@ -54,11 +56,11 @@ function formatPrintf(format: unknown, ...args: unknown[]): string {
   let used = 0;
   const result = text(format).replace(
     /%([-+ 0]*)(\d*)(?:\.(\d+))?([a-zA-Z%])/g,
-    (_, flags, width, precision, verb) => {
+    (_, flags, fieldWidth, precision, verb) => {
       if (verb === '%') return '%';
       if (used >= args.length) return `%!${verb}(MISSING)`;
       const shown = formatVerb(verb, args[used++], precision);
-      const size = Number(width || 0);
+      const size = width(fieldWidth || 0);
       if (flags.includes('-')) return shown.padEnd(size);
       return shown.padStart(size, flags.includes('0') ? '0' : ' ');
     },
@@ -87,7 +89,14 @@ function formatVerb(verb: string, value: unknown, precision: string | undefined)
 
 function padded(value: unknown, left: unknown, right: unknown): string {
   if (value === '') return '';
-  return ' '.repeat(Number(left)) + text(value) + ' '.repeat(Number(right));
+  return ' '.repeat(width(left)) + text(value) + ' '.repeat(width(right));
+}
+
+/** No column is wider; a template must not fill the memory. */
+function width(value: unknown): number {
+  const count = Number(value);
+  if (count > WIDTH_MAX) throw new Error(`width ${count} is more than ${WIDTH_MAX}`);
+  return count;
 }
 
 /** Go's JSON leaves the order of maps to the key and escapes HTML; Docker's json function does not escape. */

@@ -1,6 +1,7 @@
-// Runs Go templates over plain values: what `--format` gives to every list and inspect command.
+// Runs Go templates over plain values: what `--format` gives to every list and inspect command, and what tasks fill
+// their spec and files with. A template can do nothing but read its data and call the functions that it is given.
 
-import { isTruthy, printValue, templateFunctions } from './template-functions.ts';
+import { isTruthy, printValue, type TemplateFunction, templateFunctions } from './template-functions.ts';
 import {
   type Operand,
   type Pipeline,
@@ -12,15 +13,37 @@ import {
 export interface TemplateOptions {
   /** A missing field is an error that names the known ones, instead of "<no value>". */
   readonly isStrict?: boolean;
+  /** More than the built-in ones. */
+  readonly functions?: Readonly<Record<string, TemplateFunction>>;
+  /** What one run may take; absent: the template is the caller's own. */
+  readonly limits?: TemplateLimits;
 }
+
+export interface TemplateLimits {
+  readonly outputLengthMax: number;
+  /** Nodes and calls, those of loops each time. */
+  readonly stepsMax: number;
+}
+
+const UNLIMITED: TemplateLimits = {
+  outputLengthMax: Number.POSITIVE_INFINITY,
+  stepsMax: Number.POSITIVE_INFINITY,
+};
 
 export type Template = (data: unknown) => string;
 
-/** Throws an Error on a bad template; the result throws on a bad field or argument. */
-export function compileTemplate(source: string, { isStrict = false }: TemplateOptions = {}): Template {
+/** Throws an Error on a bad template, also one with an unknown function; the result throws on a bad field or argument. */
+export function compileTemplate(
+  source: string,
+  { isStrict = false, functions = {}, limits = UNLIMITED }: TemplateOptions = {},
+): Template {
   const nodes = parseTemplate(source);
+  const known = { ...templateFunctions, ...functions };
+  for (const name of functionsIn(nodes))
+    if (!Object.hasOwn(known, name) && name !== 'and' && name !== 'or')
+      throw new Error(`function "${name}" not defined`);
   return (data) => {
-    const run = new TemplateRun(isStrict);
+    const run = new TemplateRun({ isStrict, functions: known, limits });
     run.all(nodes, data, new Scope(undefined, [['$', data]]));
     return run.output;
   };
@@ -54,10 +77,11 @@ class Scope {
 
 class TemplateRun {
   output = '';
-  readonly #isStrict: boolean;
+  #steps = 0;
+  readonly #options: Required<TemplateOptions>;
 
-  constructor(isStrict: boolean) {
-    this.#isStrict = isStrict;
+  constructor(options: Required<TemplateOptions>) {
+    this.#options = options;
   }
 
   all(nodes: readonly TemplateNode[], dot: unknown, scope: Scope): void {
@@ -65,13 +89,14 @@ class TemplateRun {
   }
 
   #one(node: TemplateNode, dot: unknown, scope: Scope): void {
+    this.#countStep();
     if (node.kind === 'text') {
-      this.output += node.text;
+      this.#print(node.text);
       return;
     }
     if (node.kind === 'print') {
       const value = this.#pipeline(node.pipeline, dot, scope);
-      if (node.pipeline.assigns === undefined) this.output += printValue(value);
+      if (node.pipeline.assigns === undefined) this.#print(printValue(value));
       return;
     }
     const inner = new Scope(scope);
@@ -87,7 +112,7 @@ class TemplateRun {
   #range(node: Exclude<TemplateNode, { kind: 'text' | 'print' }>, dot: unknown, scope: Scope): void {
     const names = node.pipeline.assigns ?? [];
     const value = this.#stages(node.pipeline.stages, dot, scope);
-    const entries = entriesOf(value);
+    const entries = entriesOf(value, this.#options.limits.stepsMax);
     if (entries.length === 0) this.all(node.otherwise, dot, scope);
     for (const [key, item] of entries) {
       const inner = new Scope(scope);
@@ -130,14 +155,32 @@ class TemplateRun {
       }
       return piped.length > 0 ? piped[0] : value;
     }
-    const call = Object.hasOwn(templateFunctions, first.name) ? templateFunctions[first.name] : undefined;
-    if (call === undefined) throw new Error(`function "${first.name}" not defined`);
+    const call = this.#options.functions[first.name] as TemplateFunction;
     const args = rest.map((operand) => this.#operand(operand, dot, scope));
+    this.#countStep();
     try {
-      return call(...args, ...piped);
+      const value = call(...args, ...piped);
+      // Variables could double it again and again.
+      if (typeof value === 'string') this.#requireLength(value.length);
+      return value;
     } catch (error) {
       throw new Error(`error calling ${first.name}: ${(error as Error).message}`);
     }
+  }
+
+  #print(text: string): void {
+    this.#requireLength(this.output.length + text.length);
+    this.output += text;
+  }
+
+  #requireLength(length: number): void {
+    const { outputLengthMax } = this.#options.limits;
+    if (length > outputLengthMax) throw new Error(`its output is longer than ${outputLengthMax} characters`);
+  }
+
+  #countStep(): void {
+    const { stepsMax } = this.#options.limits;
+    if (++this.#steps > stepsMax) throw new Error(`it takes more than ${stepsMax} steps`);
   }
 
   #operand(operand: Operand, dot: unknown, scope: Scope): unknown {
@@ -159,23 +202,43 @@ class TemplateRun {
     return path.reduce((current, name) => {
       if (typeof current === 'object' && current !== null && Object.hasOwn(current, name))
         return (current as Record<string, unknown>)[name];
-      if (this.#isStrict || (typeof current !== 'object' && current !== undefined))
+      if (this.#options.isStrict || (typeof current !== 'object' && current !== undefined))
         throw new Error(`can't evaluate field ${name}${knownFields(current)}`);
       return undefined;
     }, value);
   }
 }
 
-function entriesOf(value: unknown): [unknown, unknown][] {
+/** Names of all functions, also of those that may not be called. */
+function* functionsIn(nodes: readonly TemplateNode[]): Iterable<string> {
+  for (const node of nodes) {
+    if (node.kind === 'text') continue;
+    yield* functionsOf(node.pipeline);
+    if (node.kind === 'print') continue;
+    yield* functionsIn(node.body);
+    yield* functionsIn(node.otherwise);
+  }
+}
+
+function* functionsOf({ stages }: Pipeline): Iterable<string> {
+  for (const operand of stages.flat()) {
+    if (operand.kind === 'function') yield operand.name;
+    else if (operand.kind === 'pipeline') yield* functionsOf(operand.pipeline);
+  }
+}
+
+function entriesOf(value: unknown, countMax: number): [unknown, unknown][] {
   if (value === undefined || value === null || value === '') return [];
   if (Array.isArray(value)) return value.map((item, position) => [position, item]);
   if (typeof value === 'object') return Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1));
+  if (typeof value === 'number' && value > countMax) throw new Error(`range over ${value} is too much`);
   if (typeof value === 'number') return Array.from({ length: value }, (_, position) => [position, position]);
-  throw new Error(`range can't iterate over ${printValue(value)}`);
+  throw new Error(`range can't iterate over a ${typeof value}`);
 }
 
 function knownFields(value: unknown): string {
-  if (typeof value !== 'object' || value === null) return ` of ${printValue(value)}`;
+  // Never the value itself: it may be of a secret.
+  if (typeof value !== 'object' || value === null) return ` of a ${value === null ? 'nil' : typeof value}`;
   return `; known are ${Object.keys(value)
     .map((name) => `.${name}`)
     .join(', ')}`;

@@ -1,0 +1,5 @@
+// `config inspect`.
+
+import { inspectCommand } from '../../payloads/inspect.ts';
+
+export const command = inspectCommand('config');

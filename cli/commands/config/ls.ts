@@ -1,0 +1,5 @@
+// `config ls`.
+
+import { listCommand } from '../../payloads/list.ts';
+
+export const command = listCommand('config');

@@ -1,0 +1,5 @@
+// `config update`.
+
+import { updateCommand } from '../../payloads/update.ts';
+
+export const command = updateCommand('config');

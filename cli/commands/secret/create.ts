@@ -1,0 +1,5 @@
+// `secret create`.
+
+import { createCommand } from '../../payloads/create.ts';
+
+export const command = createCommand('secret');

@@ -1,0 +1,5 @@
+// `secret inspect`.
+
+import { inspectCommand } from '../../payloads/inspect.ts';
+
+export const command = inspectCommand('secret');

@@ -1,0 +1,5 @@
+// `secret rm`.
+
+import { removeCommand } from '../../payloads/remove.ts';
+
+export const command = removeCommand('secret');

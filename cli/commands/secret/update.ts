@@ -1,0 +1,5 @@
+// `secret update`.
+
+import { updateCommand } from '../../payloads/update.ts';
+
+export const command = updateCommand('secret');
