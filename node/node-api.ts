@@ -1,6 +1,6 @@
-// What operators ask of this machine: membership and the local engine's images.
+// What operators ask of this machine: membership, and the local engine's images and volumes.
 
-import type { Engine, LocalImage, PullProgress } from '../agent/engine/engine.ts';
+import type { Engine, LocalImage, PullProgress, VolumeSummary } from '../agent/engine/engine.ts';
 import { SwarmError } from '../core/errors.ts';
 import { parseJoinToken } from '../core/join-token.ts';
 import type {
@@ -9,13 +9,14 @@ import type {
   InitResponse,
   NodeControlService,
   RestoreRequest,
+  Volume,
 } from '../proto/generated/node.ts';
 import { AsyncQueue } from '../rpc/queue.ts';
 import type { Handlers } from '../rpc/server.ts';
 import type { Daemon } from './daemon.ts';
 
 export function nodeHandlers(daemon: Daemon): Handlers<typeof NodeControlService> {
-  const { images } = daemon.engine;
+  const { images, volumes } = daemon.engine;
   return {
     info: () => daemon.info(),
     init: (request) => daemon.init(request),
@@ -49,6 +50,12 @@ export function nodeHandlers(daemon: Daemon): Handlers<typeof NodeControlService
       });
       return { digest, platforms: [...platforms] };
     },
+    createVolume: async (request) => ({ volume: toVolume(await volumes.create(request)) }),
+    listVolumes: async () => ({ volumes: (await volumes.list()).map(toVolume) }),
+    removeVolume: async ({ name }) => {
+      await volumes.remove(name);
+      return {};
+    },
   };
 }
 
@@ -70,6 +77,10 @@ async function splitFirst<T extends { readonly data: Uint8Array }>(
     for (let next = await iterator.next(); !next.done; next = await iterator.next()) yield next.value.data;
   }
   return { first, rest: rest() };
+}
+
+function toVolume({ isAnonymous, ...volume }: VolumeSummary): Volume {
+  return { ...volume, anonymous: isAnonymous };
 }
 
 function toSummary(image: LocalImage) {

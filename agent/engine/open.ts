@@ -24,6 +24,8 @@ import { LogService } from './logs/log-service.ts';
 import { inspectMachine, type Machine, machineWarnings, removeCgroup } from './machine.ts';
 import { measureWith, type Observe } from './measure.ts';
 import { chooseRuntime, type Runtime, type RuntimeChoice } from './runtime/runtime.ts';
+import { ContainerMounts } from './volumes/container-mounts.ts';
+import { VolumeStore } from './volumes/volume-store.ts';
 
 export interface OpenEngineOptions {
   /** Lasting: images, containers, logs. "/var/lib/tsswarm". */
@@ -67,7 +69,7 @@ export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngin
   const machine = inspectMachine();
   const runtime = await chooseRuntime({ choice: options.runtime, runDir, engineId, machine, log });
   const parts = buildParts(options, { machine, runtime, log });
-  const { containerd, supervisor, images, containers, logs } = parts;
+  const { containerd, supervisor, images, containers, volumes, logs } = parts;
   const stop = new AbortController();
   const connection = connect(parts, stop.signal);
   const reconciling = setInterval(() => {
@@ -91,6 +93,7 @@ export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngin
   return {
     images,
     containers,
+    volumes,
     get containerdPid() {
       return supervisor.pid;
     },
@@ -130,6 +133,7 @@ interface Parts {
   readonly logs: LogService;
   readonly images: EngineImages;
   readonly containers: EngineContainers;
+  readonly volumes: VolumeStore;
 }
 
 interface Surroundings {
@@ -162,6 +166,7 @@ function buildParts(options: OpenEngineOptions, { machine, runtime, log }: Surro
     usersOf: (image) => containers.usersOf(image),
     ...(options.registryStallTimeoutMs && { stallTimeoutMs: options.registryStallTimeoutMs }),
   });
+  const scratchDirectory = path.join(dataRoot, 'scratch');
   const composer = new ContainerComposer({
     containerd,
     blobs: new BlobStore(containerd),
@@ -169,8 +174,19 @@ function buildParts(options: OpenEngineOptions, { machine, runtime, log }: Surro
     machine,
     runtime,
     runtimeRoot: path.join(runDir, 'runtime'),
-    scratchDirectory: path.join(dataRoot, 'scratch'),
-    volumesDirectory: path.join(dataRoot, 'volumes'),
+    scratchDirectory,
+  });
+  const volumes = new VolumeStore({
+    root: path.join(dataRoot, 'volumes'),
+    mountsRoot: path.join(runDir, 'volumes'),
+  });
+  const mounts = new ContainerMounts({
+    containerd,
+    store: volumes,
+    directory: path.join(runDir, 'mounts'),
+    scratchDirectory,
+    findImage: (reference) => images.findStored(reference),
+    withImage: (parent, action) => composer.withImage(parent, action),
   });
   const containers: EngineContainers = new EngineContainers({
     containerd,
@@ -184,12 +200,13 @@ function buildParts(options: OpenEngineOptions, { machine, runtime, log }: Surro
       log,
     }),
     logs,
+    mounts,
     places: { root: path.join(dataRoot, 'containers'), filesRoot: path.join(runDir, 'etc') },
     findImage: (reference) => images.findStored(reference),
     measure,
     log,
   });
-  return { containerd, supervisor, log, logs, images, containers };
+  return { containerd, supervisor, log, logs, images, containers, volumes };
 }
 
 interface Connection {

@@ -29,6 +29,7 @@ import { openOverlay } from './overlay/kernel-overlay.ts';
 import type { Drift, Overlay } from './overlay/overlay.ts';
 import { attachToParent } from './parent-network.ts';
 import { planResolvConf, readResolvConfSources } from './resolv-conf.ts';
+import { TaskNameServers } from './task-name-servers.ts';
 import { destroyTunnel, TUNNELLED_PORT, Tunnel, tunnelKeyOf } from './tunnel/tunnel.ts';
 import { LOOPBACK_INDEX } from './wiring.ts';
 
@@ -52,6 +53,7 @@ export interface ClusterNetworksOptions {
 }
 
 const PINS_FOLDER = 'task-netns';
+const NAME_SERVERS_FOLDER = 'task-dns';
 const MEMORY_FILE = 'cluster-networks';
 const MEMORY_DELAY_MS = 1_000;
 /** Of this process and of all that it starts. */
@@ -71,6 +73,7 @@ export class ClusterNetworks implements TaskNetworks {
   readonly #followers: NetworkFollowers;
   /** Task → networks in which it has something. */
   readonly #attached = new Map<string, Set<string>>();
+  readonly #nameServers: TaskNameServers;
   /** For networks that are sent in clear, and for encrypted ones. */
   readonly #overlays = new Map<boolean, Promise<Overlay>>();
   #tunnel: Tunnel | undefined;
@@ -84,6 +87,7 @@ export class ClusterNetworks implements TaskNetworks {
 
   private constructor(options: ClusterNetworksOptions) {
     this.#options = options;
+    this.#nameServers = new TaskNameServers(join(options.runDir, NAME_SERVERS_FOLDER));
     this.#book = new NetworkBook(options.nodeId);
     const overlay = (isEncrypted: boolean) => this.#openOverlay(isEncrypted);
     this.#followers = new NetworkFollowers({ ...options, book: this.#book, overlay });
@@ -126,6 +130,7 @@ export class ClusterNetworks implements TaskNetworks {
     }
     if (instead === undefined && attachments.length === 0) return this.#options.local.attach(request);
     for (const { networkId } of attachments) await this.#followers.ready(networkId);
+    this.#nameServers.set(id, request.nameServers ?? []);
     const namespacePath = this.#pin(id);
     if (!isPinnedNamespace(namespacePath)) makeNamespace(namespacePath);
     const wayOut = this.#wayOut(request);
@@ -206,6 +211,7 @@ export class ClusterNetworks implements TaskNetworks {
       }
       this.#attached.delete(id);
     }
+    this.#nameServers.forget(id);
     removeNamespace(this.#pin(id));
   }
 
@@ -306,6 +312,7 @@ export class ClusterNetworks implements TaskNetworks {
       engineId,
       dataPathAddress,
       logger,
+      nameServersOf: (namespacePath) => this.#nameServers.of(namespacePath),
       ...(dataPathPort > 0 && { dataPathPort }),
     });
   }
@@ -318,6 +325,7 @@ export class ClusterNetworks implements TaskNetworks {
       ...encrypted(this.#options),
       dataPathAddress,
       logger,
+      nameServersOf: (namespacePath) => this.#nameServers.of(namespacePath),
       dataPathPort: TUNNELLED_PORT,
     });
   }

@@ -6,7 +6,7 @@ import path from 'node:path';
 import type { ContainerConfig, LogQuery, LogRecord } from '../../agent/engine/engine.ts';
 import { type OpenEngineOptions, type OwnedEngine, openEngine } from '../../agent/engine/open.ts';
 import { findExecutable } from '../../agent/engine/runtime/runtime.ts';
-import { emptyResourceLimits } from '../../core/generated/objects.ts';
+import { emptyContainerSpec, emptyResourceLimits } from '../../core/generated/objects.ts';
 import { buildDemoImage, type DemoImageOptions } from '../../deploy/demo-image.ts';
 import { createLogger } from '../../rpc/logger.ts';
 
@@ -93,6 +93,7 @@ let containerSerial = 0;
 export function aContainer(overrides: Partial<ContainerConfig> = {}): ContainerConfig {
   containerSerial += 1;
   return {
+    ...emptyContainerSpec,
     id: `box-${containerSerial}`,
     image: 'demo:1',
     command: [],

@@ -54,6 +54,8 @@ export interface OverlayOptions {
   readonly dataPathPort?: number;
   /** Whom to ask for names of the world outside, in the host's namespace; the host's own servers when absent. */
   readonly nameServers?: readonly string[];
+  /** In their place for a container, by its namespace; undefined when it has none of its own. */
+  readonly nameServersOf?: (namespacePath: string) => readonly string[] | undefined;
   readonly logger: Logger;
 }
 
@@ -304,6 +306,7 @@ class KernelOverlay implements Overlay {
     const client = {
       zones: [network, ...networks.filter((other) => other !== network)].map(({ zone }) => zone),
       mayForward: networks.some(({ layout }) => layout.uplinkName !== undefined),
+      nameServers: this.#options.nameServersOf?.(asking.namespacePath),
     };
     this.#clients.set(asking.namespacePath, client);
     return client;
