@@ -161,6 +161,7 @@ check(
       assert.match(await answer, new RegExp(`^${leaving.address} `));
       await leaving.peer.call('think', 0);
       assert.match(await client.peer.call('askAgain', { host: VIP }), new RegExp(`^${other.address} `));
+      await client.host.overlay.call('endFlows', [net.id, [other.address]]);
     }
   },
 );
