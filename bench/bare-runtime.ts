@@ -5,6 +5,8 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { CpuMeter } from './cpu-meter.ts';
 
+const BARE_CGROUP = 'tsswarm/bare';
+
 const SCRIPT = `
 set -e
 runtime=$1 directory=$2 count=$3
@@ -34,19 +36,20 @@ export function measureBare(
   for (let number = 1; number <= count; number++) {
     const spec = JSON.parse(readFileSync(path.join(bundle, 'config.json'), 'utf8')) as Spec;
     spec.root.path = path.join(bundle, 'rootfs');
-    spec.linux.cgroupsPath = `/tsswarm/bare/${number}`;
+    spec.linux.cgroupsPath = `/${BARE_CGROUP}/${number}`;
     // A filter that the engine has compiled before is no part of it.
     delete spec.annotations?.['run.oci.seccomp_bpf_data'];
     const own = path.join(directory, String(number));
     mkdirSync(own, { recursive: true });
     writeFileSync(path.join(own, 'config.json'), JSON.stringify(spec));
   }
-  using meter = new CpuMeter(path.basename(runtime));
+  using meter = new CpuMeter(path.basename(runtime), BARE_CGROUP);
+  const before = meter.micros;
   const inGroup = 'echo $$ > "$0/cgroup.procs"; exec nsenter --mount="$5" sh -c "$1" sh "$2" "$3" "$4"';
   const mounts = `/proc/${containerdPid}/ns/mnt`;
   execFileSync('sh', ['-c', inGroup, meter.directory, SCRIPT, runtime, directory, String(count), mounts], {
     stdio: ['ignore', 'ignore', 'inherit'],
   });
   if (existsSync(path.join(directory, 'state', 'bare-1'))) throw new Error('a container was left behind');
-  return meter.micros / count;
+  return (meter.micros - before) / count;
 }
