@@ -69,11 +69,14 @@ export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngin
   const machine = inspectMachine();
   const runtime = await chooseRuntime({ choice: options.runtime, runDir, engineId, machine, log });
   const parts = buildParts(options, { machine, runtime, log });
-  const { containerd, supervisor, images, containers, volumes, logs } = parts;
+  const { containerd, blobs, supervisor, images, containers, volumes, logs } = parts;
   const stop = new AbortController();
   const connection = connect(parts, stop.signal);
   const reconciling = setInterval(() => {
-    containers.reconcile().catch((error) => log.debug({ reason: messageOf(error) }, 'full look failed'));
+    containers
+      .reconcile()
+      .then(() => blobs.endForgottenLeases())
+      .catch((error) => log.debug({ reason: messageOf(error) }, 'full look failed'));
   }, RECONCILE_PERIOD_MS);
   const close = async () => {
     clearInterval(reconciling);
@@ -128,6 +131,7 @@ export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngin
 
 interface Parts {
   readonly containerd: Containerd;
+  readonly blobs: BlobStore;
   readonly supervisor: ContainerdSupervisor;
   readonly log: Logger;
   readonly logs: LogService;
@@ -167,9 +171,10 @@ function buildParts(options: OpenEngineOptions, { machine, runtime, log }: Surro
     ...(options.registryStallTimeoutMs && { stallTimeoutMs: options.registryStallTimeoutMs }),
   });
   const scratchDirectory = path.join(dataRoot, 'scratch');
+  const blobs = new BlobStore(containerd);
   const composer = new ContainerComposer({
     containerd,
-    blobs: new BlobStore(containerd),
+    blobs,
     engineId,
     machine,
     runtime,
@@ -206,7 +211,7 @@ function buildParts(options: OpenEngineOptions, { machine, runtime, log }: Surro
     measure,
     log,
   });
-  return { containerd, supervisor, log, logs, images, containers, volumes };
+  return { containerd, blobs, supervisor, log, logs, images, containers, volumes };
 }
 
 interface Connection {
