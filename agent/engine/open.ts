@@ -21,7 +21,13 @@ import type { Engine, EngineDescription } from './engine.ts';
 import { BlobStore } from './images/blob-store.ts';
 import { EngineImages } from './images/images.ts';
 import { LogService } from './logs/log-service.ts';
-import { inspectMachine, type Machine, machineWarnings, removeCgroup } from './machine.ts';
+import {
+  inspectMachine,
+  type Machine,
+  machineWarnings,
+  removeCgroup,
+  removeOrphanCgroups,
+} from './machine.ts';
 import { measureWith, type Observe } from './measure.ts';
 import { chooseRuntime, type Runtime, type RuntimeChoice } from './runtime/runtime.ts';
 import { ContainerMounts } from './volumes/container-mounts.ts';
@@ -76,6 +82,7 @@ export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngin
     containers
       .reconcile()
       .then(() => blobs.endForgottenLeases())
+      .then(() => removeOrphanCgroups(machine, engineCgroup(engineId), (id) => containers.has(id)))
       .catch((error) => log.debug({ reason: messageOf(error) }, 'full look failed'));
   }, RECONCILE_PERIOD_MS);
   const close = async () => {

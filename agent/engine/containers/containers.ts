@@ -84,6 +84,11 @@ export class EngineContainers implements Containers {
     await execs.endLeftovers((id) => this.#entries.get(id));
   }
 
+  /** Also while it is made or removed. */
+  has(id: string): boolean {
+    return this.#entries.has(id);
+  }
+
   async #load(): Promise<void> {
     const { containerd, places, logs, mounts } = this.#options;
     const { containers } = await containerd.containers.list({ filters: [] });
