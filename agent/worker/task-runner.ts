@@ -170,7 +170,8 @@ export class TaskRunner {
   async #prepare(signal: AbortSignal): Promise<void> {
     const { engine, network, puller, secrets } = this.#context;
     const { spec } = this.#revision;
-    await Promise.race([puller.ensure(spec.task.container.image, this.#revision.id), abortion(signal)]);
+    const pulling = puller.ensure(this.#revision, () => secrets.registryAuth(this.#revision));
+    await Promise.race([pulling, abortion(signal)]);
     await this.#context.preparations.run(async () => {
       signal.throwIfAborted();
       const container = secrets.container(this.#task, this.#revision);

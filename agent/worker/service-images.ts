@@ -1,0 +1,40 @@
+// The images that services with tasks on this node need: of the specs they have now, of the one before, for a way back,
+// and of every task that is still here.
+
+import type { Revision } from '../../core/generated/objects.ts';
+
+// The current spec and the previous one.
+const VERSIONS_KEPT = 2;
+
+export class ServiceImages {
+  /** Image by spec version, of services with tasks here. */
+  readonly #images = new Map<string, Map<number, string>>();
+  /** Revisions that tasks here refer to. */
+  readonly #used = new Map<string, Revision>();
+
+  /** A task of this revision came. */
+  note(revision: Revision): void {
+    const { id, serviceId, specVersion, spec } = revision;
+    this.#used.set(id, revision);
+    const images = this.#images.get(serviceId) ?? new Map<number, string>();
+    this.#images.set(serviceId, images.set(specVersion, spec.task.container.image));
+    const outdated = [...images.keys()].sort((a, b) => b - a).slice(VERSIONS_KEPT);
+    for (const version of outdated) images.delete(version);
+  }
+
+  /** No task of this revision is left here. */
+  forget(revisionId: string): void {
+    const revision = this.#used.get(revisionId);
+    if (revision === undefined) return;
+    this.#used.delete(revisionId);
+    const { serviceId } = revision;
+    if (![...this.#used.values()].some((other) => other.serviceId === serviceId))
+      this.#images.delete(serviceId);
+  }
+
+  wanted(): string[] {
+    const recent = [...this.#images.values()].flatMap((images) => [...images.values()]);
+    const used = [...this.#used.values()].map(({ spec }) => spec.task.container.image);
+    return [...new Set([...recent, ...used])];
+  }
+}
