@@ -3,7 +3,7 @@
 
 import path from 'node:path';
 import { Readable } from 'node:stream';
-import { createGunzip } from 'node:zlib';
+import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { extract, type Header } from 'tar-stream';
 import { SwarmError } from '../../../core/errors.ts';
 import { type ImageReference, parseImageReference } from '../../../core/image-reference.ts';
@@ -22,6 +22,7 @@ import { type ImageParts, type ImageSource, storeImage } from './store-image.ts'
 // An image has at most a few hundred parts.
 const ENTRIES_MAX = 20_000;
 const LINK_DEPTH_MAX = 8;
+const MAGIC_BYTES = 4;
 const SMALL_DOCUMENT = /(?:^|\/)(?:[^/]*\.json|json|oci-layout|repositories|VERSION)$/;
 const OCI_BLOB = /^blobs\/sha256\/([a-f0-9]{64})$/;
 
@@ -61,7 +62,7 @@ export async function importArchive(
       const given = images.length === 1 && name !== undefined ? [parseImageReference(name)] : references;
       const all = given.length > 0 ? given : [parseImageReference(`unnamed@${target.digest}`)];
       for (const reference of all) {
-        await parts.catalog.setName(lease, reference, stored);
+        await parts.catalog.setName(lease, reference, stored, 'operator');
         names.push(reference.familiar);
       }
     }
@@ -82,7 +83,7 @@ async function readArchive(
 ): Promise<ArchiveContents> {
   const contents: ArchiveContents = { documents: new Map(), blobs: new Map(), links: new Map() };
   const tar = extract();
-  const bytes = Readable.from(await gunzipped(archive), { objectMode: false });
+  const bytes = Readable.from(await decompressed(archive), { objectMode: false });
   bytes.on('error', (error) => tar.destroy(error));
   bytes.pipe(tar);
   let entries = 0;
@@ -165,11 +166,16 @@ function isGzipped(bytes: Uint8Array): boolean {
   return bytes[0] === 0x1f && bytes[1] === 0x8b;
 }
 
-async function gunzipped(archive: AsyncIterable<Uint8Array>): Promise<AsyncIterable<Uint8Array>> {
+function isZstd(bytes: Uint8Array): boolean {
+  return bytes.length >= MAGIC_BYTES && Buffer.from(bytes).readUInt32LE() === 0xfd2fb528;
+}
+
+/** What comes, without gzip or zstd around it. */
+export async function decompressed(archive: AsyncIterable<Uint8Array>): Promise<AsyncIterable<Uint8Array>> {
   const iterator = archive[Symbol.asyncIterator]();
   const head: Uint8Array[] = [];
   let length = 0;
-  while (length < 2) {
+  while (length < MAGIC_BYTES) {
     const next = await iterator.next();
     if (next.done) break;
     head.push(next.value);
@@ -179,11 +185,12 @@ async function gunzipped(archive: AsyncIterable<Uint8Array>): Promise<AsyncItera
     yield* head;
     yield* { [Symbol.asyncIterator]: () => iterator };
   })();
-  if (!isGzipped(Buffer.concat(head))) return whole;
+  const magic = Buffer.concat(head);
+  const unpack = isGzipped(magic) ? createGunzip() : isZstd(magic) ? createZstdDecompress() : undefined;
+  if (unpack === undefined) return whole;
   const source = Readable.from(whole, { objectMode: false });
-  const gunzip = createGunzip();
-  source.on('error', (error) => gunzip.destroy(error));
-  return source.pipe(gunzip);
+  source.on('error', (error) => unpack.destroy(error));
+  return source.pipe(unpack);
 }
 
 interface ArchivedImage {
@@ -270,8 +277,8 @@ function lookUp({ blobs, links }: ArchiveContents, start: string): StoredEntry |
   return undefined;
 }
 
-/** Everything is in the content store by now. */
-function archiveSource(blobs: BlobStore): ImageSource {
+/** For what is in the content store already. */
+export function archiveSource(blobs: BlobStore): ImageSource {
   return {
     name: 'archive',
     document: ({ digest }) => blobs.readDocument(digest),

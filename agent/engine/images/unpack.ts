@@ -5,6 +5,7 @@ import { hasCode, SwarmError } from '../../../core/errors.ts';
 import { type Containerd, SNAPSHOTTER } from '../containerd/connection.ts';
 import { SingleFlight } from '../limiter.ts';
 import type { BlobStore, Lease } from './blob-store.ts';
+import { type ImageDisk, whileItFits } from './image-disk.ts';
 import { chainIds, type Descriptor } from './manifest.ts';
 
 export interface UnpackPlan {
@@ -20,10 +21,12 @@ export interface UnpackPlan {
 export class Unpacker {
   readonly #containerd: Containerd;
   readonly #blobs: BlobStore;
+  readonly #disk: ImageDisk;
   readonly #flights = new SingleFlight<void>();
 
-  constructor(containerd: Containerd, blobs: BlobStore) {
+  constructor(containerd: Containerd, blobs: BlobStore, disk: ImageDisk) {
     this.#containerd = containerd;
+    this.#disk = disk;
     this.#blobs = blobs;
   }
 
@@ -49,6 +52,11 @@ export class Unpacker {
     }
   }
 
+  /** Bytes on the disk, without those of the layers below. */
+  async usage(key: string): Promise<number> {
+    return (await this.#containerd.snapshots.usage({ snapshotter: SNAPSHOTTER, key })).size;
+  }
+
   async #exists(name: string): Promise<boolean> {
     try {
       await this.#containerd.snapshots.stat({ snapshotter: SNAPSHOTTER, key: name });
@@ -72,7 +80,14 @@ export class Unpacker {
     try {
       const { mediaType, digest, size } = layer;
       const blob = { mediaType, digest, size, annotations: {} };
-      const { applied } = await diff.apply({ diff: blob, mounts }, leased);
+      const growth = {
+        what: `layer ${digest}`,
+        packedBytes: size,
+        unpackedBytes: () => this.usage(key),
+      };
+      const { applied } = await whileItFits(this.#disk, growth, (signal) =>
+        diff.apply({ diff: blob, mounts }, { ...leased, signal }),
+      );
       if (applied?.digest !== target.diffId)
         throw new SwarmError(
           'invalid-argument',
