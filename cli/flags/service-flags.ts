@@ -184,6 +184,12 @@ function scalarFlags(initial: Initial) {
     'no-resolve-image': switchFlag(
       'Do not query the registry to resolve image digest and supported platforms',
     ),
+    pull: choiceFlag(
+      'When nodes ask the registry for the image',
+      ['always', 'missing', 'never'],
+      initial(shown('missing, and once for a tag')),
+    ),
+    'with-registry-auth': switchFlag('Send registry authentication details to swarm agents'),
     detach: switchFlag('Exit immediately instead of waiting for the service to converge', { shorthand: 'd' }),
     quiet: switchFlag('Suppress progress output', { shorthand: 'q' }),
   };
@@ -199,7 +205,6 @@ const UNSUPPORTED_ON_BOTH = [
   'memory-swap',
   'memory-swappiness',
   'oom-score-adj',
-  'with-registry-auth',
 ] as const;
 
 const UNSUPPORTED_ON_CREATE = [

@@ -102,6 +102,7 @@ function containerSpec(container: ContainerSpec): object {
       StopGracePeriod: toNanos(container.stopGracePeriodMs),
     }),
     ...(container.healthCheck && { Healthcheck: healthCheck(container.healthCheck) }),
+    ...(container.pullPolicy !== 'auto' && { PullPolicy: container.pullPolicy }),
     Isolation: 'default',
   };
 }

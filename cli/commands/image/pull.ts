@@ -6,11 +6,10 @@ import {
   type ImageReference,
   parseImageReference,
 } from '../../../core/image-reference.ts';
-import type { ImageProgress } from '../../../proto/generated/node.ts';
 import { defineCommand } from '../../command.ts';
 import { switchFlag, textFlag, unsupportedFlags } from '../../flags/flag.ts';
-import type { Io } from '../../io.ts';
-import { formatDecimalSize } from '../../output/human.ts';
+import { LayerLines } from '../../output/layer-lines.ts';
+import { authFor } from '../../registry/image-auth.ts';
 
 export const command = defineCommand({
   usage: '[OPTIONS] NAME[:TAG|@DIGEST]',
@@ -34,7 +33,9 @@ export const command = defineCommand({
       await io.out(`${tag ?? digest}: Pulling from ${from}\n`);
     }
     let digest = '';
-    for await (const progress of node.pullImage({ reference: name, platform: flags.platform ?? '' })) {
+    const auth = await authFor(io, name);
+    const request = { reference: name, platform: flags.platform ?? '', ...auth };
+    for await (const progress of node.pullImage(request)) {
       if (progress.digest !== '') digest = progress.digest;
       else if (!flags.quiet && progress.id !== '') await layers.show(progress);
     }
@@ -49,33 +50,5 @@ function parseName(name: string): ImageReference {
     return parseImageReference(name);
   } catch (error) {
     throw invalidField('image', messageOf(error));
-  }
-}
-
-/** A line per layer: redrawn on a terminal, elsewhere one for each new status. */
-class LayerLines {
-  readonly #io: Io;
-  readonly #lines = new Map<string, string>();
-  readonly #statuses = new Map<string, string>();
-
-  constructor(io: Io) {
-    this.#io = io;
-  }
-
-  async show({ id, status, currentBytes, totalBytes }: ImageProgress): Promise<void> {
-    const name = id.replace(/^sha256:/, '').slice(0, 12);
-    const amount =
-      totalBytes > 0 && currentBytes < totalBytes
-        ? ` ${formatDecimalSize(currentBytes)}/${formatDecimalSize(totalBytes)}`
-        : '';
-    if (!this.#io.isTerminal) {
-      if (this.#statuses.get(name) === status) return;
-      this.#statuses.set(name, status);
-      return this.#io.out(`${name}: ${status}\n`);
-    }
-    const drawn = this.#lines.size;
-    this.#lines.set(name, `${name}: ${status}${amount}`);
-    const up = drawn === 0 ? '' : `\x1b[${drawn}A`;
-    await this.#io.out(up + [...this.#lines.values()].map((line) => `\x1b[2K${line}\n`).join(''));
   }
 }
