@@ -85,7 +85,7 @@ export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngin
   const reconciling = setInterval(() => {
     containers.reconcile().catch((error) => log.debug({ reason: messageOf(error) }, 'full look failed'));
   }, RECONCILE_PERIOD_MS);
-  const sweeping = setInterval(() => void images.sweep(), SWEEP_PERIOD_MS);
+  const sweeping = setInterval(() => void images.collector.sweepSafely(Date.now()), SWEEP_PERIOD_MS);
   const close = async () => {
     clearInterval(reconciling);
     clearInterval(sweeping);

@@ -112,6 +112,9 @@ export class BlobStore {
       // Whatever was kept does not lead to this digest.
       if (hasCode(error, 'failed-precondition') || hasCode(error, 'out-of-sequence'))
         await this.#containerd.content.abort({ ref }).catch(() => {});
+      // containerd has collected the beginning meanwhile: from the start, it works.
+      if (hasCode(error, 'out-of-sequence'))
+        throw new SwarmError('unavailable', `what was here of blob ${blob.digest} is gone`, { cause: error });
       throw error;
     }
   }

@@ -65,7 +65,8 @@ export class EngineImages implements Images, Disposable {
   readonly #catalog: ImageCatalog;
   readonly #unpacker: Unpacker;
   readonly #connections: HttpConnections;
-  readonly #collector: ImageCollector;
+  /** Removes what nobody needs. */
+  readonly collector: ImageCollector;
   readonly #pulls = new SingleFlight<string>();
 
   constructor(options: ImagesOptions) {
@@ -74,7 +75,7 @@ export class EngineImages implements Images, Disposable {
     this.#catalog = new ImageCatalog(options.containerd, this.#blobs);
     this.#unpacker = new Unpacker(options.containerd, this.#blobs, options.disk);
     this.#connections = new HttpConnections(options.registries, options.stallTimeoutMs ?? STALL_TIMEOUT_MS);
-    this.#collector = new ImageCollector({
+    this.collector = new ImageCollector({
       ...options,
       catalog: this.#catalog,
       exclusiveBytes: (image) => this.#exclusiveBytes(image),
@@ -298,12 +299,7 @@ export class EngineImages implements Images, Disposable {
   }
 
   prune(selection: ImageSelection): Promise<PruneResult> {
-    return this.#collector.prune(selection);
-  }
-
-  /** Removes what was not used for long, and more when the disk fills up. */
-  sweep(): Promise<void> {
-    return this.#collector.sweepSafely(Date.now());
+    return this.collector.prune(selection);
   }
 
   /** Of its layers those that no other image has, packed and unpacked. */

@@ -103,6 +103,7 @@ async function fetchLayer(
 ): Promise<void> {
   let furthest = 0;
   for (let attempt = 1; ; attempt += 1) {
+    const { origin } = registry;
     try {
       await blobs.write(lease, layer, (offset) =>
         counted(registry.blob(layer.digest, offset), offset, (currentBytes) => {
@@ -115,7 +116,7 @@ async function fetchLayer(
     } catch (error) {
       signal?.throwIfAborted();
       const isLost = !hasCode(error, 'unavailable') || attempt >= ATTEMPTS_MAX;
-      if (isLost && !registry.leaveMirror(messageOf(error))) throw error;
+      if (isLost && !registry.leave(origin, messageOf(error))) throw error;
       if (isLost) attempt = 0;
       log.warn({ layer: layer.digest, attempt, reason: messageOf(error) }, 'download broken, going on');
       await delay(RETRY_DELAY_MS * attempt, undefined, { signal });

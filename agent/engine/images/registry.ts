@@ -41,6 +41,7 @@ export class RegistryClient {
   readonly #options: RegistryOptions;
   /** Mirrors in order, the registry last. A mirror that fails is not asked again by this client. */
   readonly #sessions: RegistrySession[];
+  readonly #upstream: RegistrySession;
   readonly #failures: string[] = [];
 
   constructor(options: RegistryOptions) {
@@ -53,9 +54,11 @@ export class RegistryClient {
       denied: `pull access denied for ${reference.familiar}, repository does not exist or needs credentials`,
     };
     const mirrors = connections.settings.mirrors[reference.registry] ?? [];
+    const address = registryHost(reference.registry);
+    this.#upstream = new RegistrySession({ ...common, address, credentials });
     this.#sessions = [
-      ...mirrors.map((address) => new RegistrySession({ ...common, address })),
-      new RegistrySession({ ...common, address: registryHost(reference.registry), credentials }),
+      ...mirrors.map((mirror) => new RegistrySession({ ...common, address: mirror })),
+      this.#upstream,
     ];
   }
 
@@ -91,24 +94,29 @@ export class RegistryClient {
     }
   }
 
-  /** The mirror that was asked last lies or breaks off: true when there is somebody else to ask. */
-  leaveMirror(reason: string): boolean {
-    const [first] = this.#sessions;
-    if (first === undefined || this.#sessions.length === 1) return false;
-    this.#dropMirror(first, reason);
-    return true;
+  /** Who is asked next; for `leave`. */
+  get origin(): string {
+    return (this.#sessions[0] as RegistrySession).address;
+  }
+
+  /** This origin lies or breaks off: true when it was a mirror, and another one can be asked. */
+  leave(origin: string, reason: string): boolean {
+    const first = this.#sessions[0] as RegistrySession;
+    const isMirror = origin !== this.#upstream.address;
+    // Another download may have left it already.
+    if (isMirror && first.address === origin) this.#dropMirror(first, reason);
+    return isMirror;
   }
 
   async #anywhere<T>(ask: (session: RegistrySession) => Promise<T>): Promise<T> {
     for (;;) {
       const session = this.#sessions[0] as RegistrySession;
-      const isMirror = this.#sessions.length > 1;
       try {
         return await ask(session);
       } catch (error) {
         this.#options.signal?.throwIfAborted();
         if (!(error instanceof SwarmError)) throw error;
-        if (!isMirror) throw this.#withMirrors(error);
+        if (session === this.#upstream) throw this.#withMirrors(error);
         // Another request may have left it meanwhile.
         if (this.#sessions[0] === session) this.#dropMirror(session, error.message);
       }

@@ -1,7 +1,7 @@
 // Turns layers into snapshots, inside containerd: Prepare, Apply, Commit for each layer that is not there yet.
 
 import { randomUUID } from 'node:crypto';
-import { hasCode, SwarmError } from '../../../core/errors.ts';
+import { type ErrorCode, hasCode, SwarmError } from '../../../core/errors.ts';
 import { type Containerd, SNAPSHOTTER } from '../containerd/connection.ts';
 import { SingleFlight } from '../limiter.ts';
 import type { BlobStore, Lease } from './blob-store.ts';
@@ -17,6 +17,15 @@ export interface UnpackPlan {
   readonly onLayer?: (layer: Descriptor, status: 'Extracting' | 'Pull complete') => void;
   readonly signal?: AbortSignal | undefined;
 }
+
+// Why a call fails that has nothing to do with what is in the layer.
+const PASSING: ReadonlySet<ErrorCode> = new Set([
+  'unavailable',
+  'cancelled',
+  'deadline-exceeded',
+  'resource-exhausted',
+  'invalid-argument',
+]);
 
 export class Unpacker {
   readonly #containerd: Containerd;
@@ -87,7 +96,9 @@ export class Unpacker {
       };
       const { applied } = await whileItFits(this.#disk, growth, (signal) =>
         diff.apply({ diff: blob, mounts }, { ...leased, signal }),
-      );
+      ).catch((error) => {
+        throw explainApply(error, layer);
+      });
       if (applied?.digest !== target.diffId)
         throw new SwarmError(
           'invalid-argument',
@@ -99,4 +110,23 @@ export class Unpacker {
       if (!hasCode(error, 'already-exists')) throw error;
     }
   }
+}
+
+/** What containerd says of a layer that it could not unpack, without its own directories. */
+function explainApply(error: unknown, { digest }: Descriptor): unknown {
+  // containerd itself is away, or the blob is.
+  if (!(error instanceof SwarmError) || PASSING.has(error.code) || /content digest/.test(error.message))
+    return error;
+  const reason = error.message
+    .replace(/^mount callback failed on \S+: /, '')
+    .replaceAll(/\S+\/(?:tmpmounts\/containerd-mount\d+|snapshots\/\d+\/fs)/g, '');
+  if (/no space left on device/.test(reason))
+    return new SwarmError(
+      'resource-exhausted',
+      `layer ${digest} does not fit: no space is left on the disk`,
+      {
+        cause: error,
+      },
+    );
+  return new SwarmError('invalid-argument', `broken image: layer ${digest}: ${reason}`, { cause: error });
 }
