@@ -45,7 +45,7 @@ test("Swarm's flags are all known, supported or not", () => {
     'group env host dns dns-option dns-search label container-label constraint placement-pref generic-resource ulimit sysctl mount secret config network publish'.split(
       ' ',
     );
-  const own = ['affinity', 'weight-label', 'drain-time', 'health-http', 'health-tcp'];
+  const own = ['affinity', 'weight-label', 'drain-time', 'health-http', 'health-tcp', 'pull'];
   const create = [...plain, 'env-file', ...lists, ...own];
   const update = [
     ...own,

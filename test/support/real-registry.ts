@@ -35,6 +35,8 @@ export async function freePort(): Promise<number> {
 export interface RegistryOptions {
   /** "basic" knows the user and password of the token server's. */
   readonly auth?: 'basic' | TokenServer;
+  /** A host of its own: a network namespace, and where to listen. */
+  readonly place?: { readonly netns: string; readonly host: string };
   readonly tls?: { readonly certFile: string; readonly keyFile: string };
 }
 
@@ -43,13 +45,18 @@ const PASSWORD_HASH = '$2b$04$KVEiTqOX0tOl1bK9sbiALuFaRm1wcW0UuRZgMs4YiCIyrqQVbs
 
 export async function startRegistry(options: RegistryOptions = {}): Promise<RealRegistry> {
   const directory = mkdtempSync(path.join(tmpdir(), 'tsw-registry-'));
-  const host = `127.0.0.1:${await freePort()}`;
+  const { place } = options;
+  const host = place?.host ?? `127.0.0.1:${await freePort()}`;
   const config = path.join(directory, 'config.yml');
   writeFileSync(path.join(directory, 'htpasswd'), `${USERNAME}:${PASSWORD_HASH}\n`);
   writeFileSync(config, JSON.stringify(configuration(directory, host, options)));
-  const child = spawn('docker-registry', ['serve', config], { stdio: 'ignore' });
+  const command = ['docker-registry', 'serve', config];
+  const [program = '', ...args] =
+    place === undefined ? command : ['nsenter', `--net=/run/netns/${place.netns}`, ...command];
+  const child = spawn(program, args, { stdio: 'ignore' });
   const url = `http://${host}/v2/`;
-  await eventually(() => answers(host));
+  // Who asks one in another namespace has to wait for it.
+  if (place === undefined) await eventually(() => answers(host));
   const pushManifest = async (repository: string, tag: string, bytes: Buffer, type: string) => {
     const body = new Uint8Array(bytes);
     await expectOk(
