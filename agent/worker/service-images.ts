@@ -1,5 +1,5 @@
 // The images that services with tasks on this node need: of the specs they have now, of the one before, for a way back,
-// and of every task that is still here.
+// and of every task that has not ended.
 
 import type { Revision } from '../../core/generated/objects.ts';
 
@@ -9,7 +9,7 @@ const VERSIONS_KEPT = 2;
 export class ServiceImages {
   /** Image by spec version, of services with tasks here. */
   readonly #images = new Map<string, Map<number, string>>();
-  /** Revisions that tasks here refer to. */
+  /** Revisions that tasks here refer to, those that have ended included. */
   readonly #used = new Map<string, Revision>();
 
   /** A task of this revision came. */
@@ -32,9 +32,10 @@ export class ServiceImages {
       this.#images.delete(serviceId);
   }
 
-  wanted(): string[] {
+  /** `live`: revisions with tasks here that have not ended. */
+  wanted(live: ReadonlySet<string>): string[] {
     const recent = [...this.#images.values()].flatMap((images) => [...images.values()]);
-    const used = [...this.#used.values()].map(({ spec }) => spec.task.container.image);
-    return [...new Set([...recent, ...used])];
+    const running = [...this.#used.values()].filter(({ id }) => live.has(id));
+    return [...new Set([...recent, ...running.map(({ spec }) => spec.task.container.image)])];
   }
 }

@@ -134,7 +134,8 @@ export class Worker {
 
   /** Images that must not be removed. */
   wantedImages(): string[] {
-    return this.#images.wanted();
+    const live = [...this.#runners.values()].filter(({ status }) => !isTerminal(status.state));
+    return this.#images.wanted(new Set(live.map(({ revisionId }) => revisionId)));
   }
 
   #noteRevision(revision: Revision): void {

@@ -1,5 +1,7 @@
 // Sends an archive of images to the node.
 
+import { invalidField, messageOf } from '../../core/errors.ts';
+import { parseImageReference } from '../../core/image-reference.ts';
 import type { Connection } from '../connection.ts';
 import type { Io } from '../io.ts';
 import { openSource, readChunks } from './source-file.ts';
@@ -24,4 +26,13 @@ export async function loadArchive({ file, name = '', io, connection }: Load): Pr
     call.end();
   }
   return (await call.response).names;
+}
+
+/** Throws `invalid-argument` naming the field. */
+export function requireReference(field: string, name: string): void {
+  try {
+    parseImageReference(name);
+  } catch (error) {
+    throw invalidField(field, messageOf(error));
+  }
 }

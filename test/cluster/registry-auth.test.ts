@@ -2,8 +2,9 @@
 // password is nowhere but where Docker keeps it.
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -24,15 +25,16 @@ describe('a private registry', { skip }, () => {
   let cluster: RealCluster;
   let registry: RealRegistry;
   let dockerConfig: string;
+  /** Of tags that were pushed. */
+  const digests = new Map<string, string>();
   const before_ = process.env['DOCKER_CONFIG'];
 
   before(async () => {
     dockerConfig = await mkdtemp(path.join(os.tmpdir(), 'img-docker-'));
     process.env['DOCKER_CONFIG'] = dockerConfig;
-    cluster = await RealCluster.start(NAME, 2, {
-      otherHosts: 1,
-      flags: ['--insecure-registry', REGISTRY],
-    });
+    const configFile = path.join(dockerConfig, 'tsswarm.yaml');
+    await writeFile(configFile, `registries:\n  insecure: ["${REGISTRY}"]\n`);
+    cluster = await RealCluster.start(NAME, 2, { otherHosts: 1, flags: ['--config', configFile] });
     registry = await startRegistry({
       auth: 'basic',
       place: { netns: `${NAME}-3`, host: REGISTRY },
@@ -60,6 +62,7 @@ describe('a private registry', { skip }, () => {
     await manager().importImage((await buildDemoImage({ name: nameOf(tag), layers: [{ tag }] })).archive);
     const { stdout } = await cli(manager(), 'image', 'push', nameOf(tag));
     await cli(manager(), 'image', 'rm', nameOf(tag));
+    digests.set(tag, /digest: (sha256:[a-f0-9]{64})/.exec(stdout)?.[1] ?? '');
     return stdout;
   };
   const service = async (name: string) => (await manager().control.getService({ service: name })).service;
@@ -135,6 +138,35 @@ describe('a private registry', { skip }, () => {
     }, 60_000);
     const { images } = await cluster.node(1).node.listImages({});
     assert.ok(images.length >= 2, 'the image before is there for a way back');
+    assert.match((await service('private')).spec.task.container.image, /:3@sha256:[a-f0-9]{64}$/);
+  });
+
+  test('prune leaves what services need now and may go back to, and counts the rest', async () => {
+    const worker = cluster.node(1);
+    await cli(worker, 'image', 'pull', '-q', nameOf('1'));
+    const idOf = async (tag: string) =>
+      JSON.parse(
+        (await cli(worker, 'image', 'inspect', `${registry.host}/team/app@${digests.get(tag)}`)).stdout,
+      )[0].Id;
+    const kept = [await idOf('2'), await idOf('3')];
+
+    const { stdout } = await cli(worker, 'image', 'prune', '-a', '-f');
+
+    assert.match(stdout, new RegExp(`untagged: ${nameOf('1')}\n`));
+    const left = (await cli(worker, 'image', 'ls', '-q', '--no-trunc')).stdout.trim().split('\n');
+    assert.deepEqual(left.sort(), kept.sort());
+    const { metricsAddress } = await worker.node.info({});
+    const scrape = [
+      'nsenter',
+      `--net=/run/netns/${NAME}-2`,
+      'busybox',
+      'wget',
+      '-qO-',
+      `http://${metricsAddress}/metrics`,
+    ];
+    const metrics = execFileSync(scrape[0] as string, scrape.slice(1), { encoding: 'utf8' });
+    assert.match(metrics, /^tsswarm_images_removed_total\{reason="by hand"\} \d+$/m);
+    assert.match(metrics, /^tsswarm_images_reclaimed_bytes_total\{reason="by hand"\} [1-9]\d*$/m);
   });
 
   test('the password is in no answer and on no disk', async () => {

@@ -272,6 +272,27 @@ describe('hostile images', { skip: missingForEngine }, () => {
     await refused(pullTag('noise'), 'invalid-argument', /no object/);
   });
 
+  test('an archive that would fill memory or disk is refused before it does', async () => {
+    const documents = pack();
+    for (let n = 0; n < 30; n += 1) documents.entry({ name: `${n}.json` }, Buffer.alloc(4 * MIB, 0x20));
+    documents.finalize();
+    const huge = pack();
+    const layer = huge.entry({ name: 'layer.tar', size: 2 ** 50 });
+    layer.on('error', () => {});
+    layer.write(Buffer.alloc(1000));
+
+    await refused(
+      images().import(documents as AsyncIterable<Uint8Array>),
+      'invalid-argument',
+      /larger than 67108864/,
+    );
+    await refused(
+      images().import(huge as AsyncIterable<Uint8Array>),
+      'resource-exhausted',
+      /layer\.tar in the archive has/,
+    );
+  });
+
   test('a registry that stays silent is asked again a few times, then it is unavailable', async () => {
     const image = await imageWith(await tarOf([['file', randomBytes(100).toString('hex')]]), PLAIN);
     let asked = 0;

@@ -113,8 +113,8 @@ export class EngineImages implements Images, Disposable {
 
   async pull(text: string, options: PullOptions = {}): Promise<string> {
     const reference = parseImageReference(text);
-    const { username = '' } = options.credentials ?? {};
-    const key = [reference.normalized, options.platform ?? '', username].join(' ');
+    // Who shows something else to the registry may get another answer.
+    const key = JSON.stringify([reference.normalized, options.platform, options.credentials]);
     const pull = () =>
       this.#options.measure('pull', async () => {
         const registry = this.#registry(reference, options);

@@ -8,6 +8,7 @@ import { extract, type Header } from 'tar-stream';
 import { SwarmError } from '../../../core/errors.ts';
 import { type ImageReference, parseImageReference } from '../../../core/image-reference.ts';
 import { type BlobStore, collect, type Lease } from './blob-store.ts';
+import { requireRoom } from './image-disk.ts';
 import {
   type Descriptor,
   DOCUMENT_BYTES_MAX,
@@ -21,6 +22,8 @@ import { type ImageParts, type ImageSource, storeImage } from './store-image.ts'
 
 // An image has at most a few hundred parts.
 const ENTRIES_MAX = 20_000;
+// They are held in memory until all has been read.
+const DOCUMENTS_BYTES_MAX = 64 * 2 ** 20;
 const LINK_DEPTH_MAX = 8;
 const MAGIC_BYTES = 4;
 const SMALL_DOCUMENT = /(?:^|\/)(?:[^/]*\.json|json|oci-layout|repositories|VERSION)$/;
@@ -46,7 +49,7 @@ export async function importArchive(
   name?: string,
 ): Promise<string[]> {
   return parts.blobs.withLease(async (lease) => {
-    const contents = await readArchive(parts.blobs, lease, archive);
+    const contents = await readArchive(parts, lease, archive);
     const images = contents.documents.has('index.json')
       ? listOciImages(contents)
       : await listDockerImages(parts.blobs, lease, contents);
@@ -77,7 +80,7 @@ function notAnArchive(reason: string): SwarmError {
 }
 
 async function readArchive(
-  blobs: BlobStore,
+  parts: ImageParts,
   lease: Lease,
   archive: AsyncIterable<Uint8Array>,
 ): Promise<ArchiveContents> {
@@ -91,7 +94,7 @@ async function readArchive(
     for await (const entry of tar) {
       entries += 1;
       if (entries > ENTRIES_MAX) throw notAnArchive(`it has more than ${ENTRIES_MAX} entries`);
-      await readEntry(blobs, lease, contents, entry.header, entry as AsyncIterable<Uint8Array>);
+      await readEntry(parts, lease, contents, entry.header, entry as AsyncIterable<Uint8Array>);
       entry.resume();
     }
   } catch (error) {
@@ -104,7 +107,7 @@ async function readArchive(
 }
 
 async function readEntry(
-  blobs: BlobStore,
+  { blobs, disk }: ImageParts,
   lease: Lease,
   contents: ArchiveContents,
   header: Header,
@@ -120,9 +123,13 @@ async function readEntry(
   if (header.type !== 'file') return;
   const blob = OCI_BLOB.exec(name);
   if (blob === null && SMALL_DOCUMENT.test(name)) {
+    const held = [...contents.documents.values()].reduce((sum, bytes) => sum + bytes.length, 0);
+    if (held + size > DOCUMENTS_BYTES_MAX)
+      throw notAnArchive(`its documents are larger than ${DOCUMENTS_BYTES_MAX} bytes together`);
     contents.documents.set(name, await collect(body, DOCUMENT_BYTES_MAX));
     return;
   }
+  await requireRoom(disk, `${name} in the archive`, size);
   const watched = withMagic(body);
   if (blob === null) {
     const digest = await blobs.writeUnnamed(lease, watched.bytes);

@@ -1,13 +1,11 @@
 // `image import`: makes an image of a root file system's archive, as Docker does, when it is given a name or says what the
 // image is to be; without that, it reads an archive of images, as `image load` does.
 
-import { invalidField, messageOf } from '../../../core/errors.ts';
-import { parseImageReference } from '../../../core/image-reference.ts';
 import { defineCommand } from '../../command.ts';
 import type { Connection } from '../../connection.ts';
 import { listFlag, switchFlag, textFlag } from '../../flags/flag.ts';
 import type { Io } from '../../io.ts';
-import { loadArchive } from '../../output/load-archive.ts';
+import { loadArchive, requireReference } from '../../output/load-archive.ts';
 import { openSource, readChunks } from '../../output/source-file.ts';
 import { UsageError } from '../../usage-error.ts';
 
@@ -64,12 +62,4 @@ async function createImage(file: string, options: Options, io: Io, connection: C
     call.end();
   }
   return (await call.response).id;
-}
-
-function requireReference(field: string, name: string): void {
-  try {
-    parseImageReference(name);
-  } catch (error) {
-    throw invalidField(field, messageOf(error));
-  }
 }
