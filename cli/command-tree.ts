@@ -337,6 +337,32 @@ const image: CommandGroup = {
   ],
 };
 
+const volume: CommandGroup = {
+  name: 'volume',
+  summary: "Manage this node's volumes",
+  unsupported: ['update'],
+  children: [
+    { name: 'create', summary: 'Create a volume', load: () => import('./commands/volume/create.ts') },
+    {
+      name: 'inspect',
+      summary: 'Display detailed information on one or more volumes',
+      load: () => import('./commands/volume/inspect.ts'),
+    },
+    { name: 'ls', aliases: ['list'], summary: 'List volumes', load: () => import('./commands/volume/ls.ts') },
+    {
+      name: 'prune',
+      summary: 'Remove unused local volumes',
+      load: () => import('./commands/volume/prune.ts'),
+    },
+    {
+      name: 'rm',
+      aliases: ['remove'],
+      summary: 'Remove one or more volumes',
+      load: () => import('./commands/volume/rm.ts'),
+    },
+  ],
+};
+
 const swarm: CommandGroup = {
   name: 'swarm',
   summary: 'Manage Swarm',
@@ -348,7 +374,7 @@ const swarm: CommandGroup = {
 export const commandTree: CommandGroup = {
   name: 'tsswarm',
   summary: 'Swarm-mode clustering without Docker',
-  unsupported: ['container', 'context', 'exec', 'events', 'logs', 'plugin', 'stack', 'system', 'volume'],
+  unsupported: ['container', 'context', 'exec', 'events', 'logs', 'plugin', 'stack', 'system'],
   children: [
     init,
     join,
@@ -385,6 +411,7 @@ export const commandTree: CommandGroup = {
       summary: 'Log out from a registry',
       load: () => import('./commands/logout.ts'),
     },
+    volume,
     swarm,
     {
       name: 'why',

@@ -21,6 +21,7 @@ export type CompletionKind =
   | 'config'
   | 'node'
   | 'image'
+  | 'volume'
   | 'file'
   | readonly string[];
 

@@ -36,16 +36,20 @@ test('no two flags of a command share a shorthand', async () => {
   }
 });
 
-test("Swarm's flags are all known, supported or not", () => {
+test("Swarm's flags are all known, supported or not, and those of run that services have here", () => {
   const plain =
     'name mode replicas max-concurrent replicas-max-per-node no-resolve-image with-registry-auth entrypoint workdir user hostname reserve-cpu reserve-memory limit-cpu limit-memory limit-pids memory-swap memory-swappiness oom-score-adj cap-add cap-drop read-only init tty isolation credential-spec stop-signal stop-grace-period health-cmd health-interval health-timeout health-retries health-start-period health-start-interval no-healthcheck log-driver log-opt endpoint-mode restart-condition restart-delay restart-max-attempts restart-window update-parallelism update-delay update-order update-monitor update-failure-action update-max-failure-ratio rollback-parallelism rollback-delay rollback-order rollback-monitor rollback-failure-action rollback-max-failure-ratio detach quiet'.split(
       ' ',
     );
   const lists =
-    'group env host dns dns-option dns-search label container-label constraint placement-pref generic-resource ulimit sysctl mount secret config network publish'.split(
+    'group env host dns dns-option dns-search label container-label constraint placement-pref generic-resource ulimit sysctl mount secret config network publish annotation device device-cgroup-rule security-opt tmpfs'.split(
       ' ',
     );
-  const own = ['affinity', 'weight-label', 'drain-time', 'health-http', 'health-tcp', 'pull'];
+  const ofRun =
+    'blkio-weight cgroup-parent cgroupns cpu-shares cpuset-cpus cpuset-mems ipc pid privileged runtime shm-size userns uts'.split(
+      ' ',
+    );
+  const own = ['affinity', 'weight-label', 'drain-time', 'health-http', 'health-tcp', 'pull', ...ofRun];
   const create = [...plain, 'env-file', ...lists, ...own];
   const update = [
     ...own,

@@ -7,7 +7,6 @@ import { invalidField, SwarmError } from './errors.ts';
 import type {
   ContainerSpec,
   HealthCheck,
-  Mount,
   NodeSpec,
   Placement,
   ResourceRequirements,
@@ -22,6 +21,8 @@ import { parseSignal } from './signals.ts';
 import { expandContainer, sampleFacts } from './task-template.ts';
 import { validateEndpoint, validateNetworks } from './validate-endpoint.ts';
 import { requireLabels, requireName, requireWhole } from './validate-fields.ts';
+import { validateMounts } from './validate-mounts.ts';
+import { validateContainerOptions, validateWeights } from './validate-options.ts';
 import { validateFileReferences } from './validate-payload.ts';
 
 const HOSTNAME_PATTERN =
@@ -58,6 +59,10 @@ export function validateNodeSpec(spec: NodeSpec): void {
 /** `container` is that of the task with its templates filled in. */
 function validateTaskSpec(task: TaskSpec, container: ContainerSpec): void {
   validateContainer(container);
+  validateContainerOptions(
+    container,
+    task.networks.some(({ networkId }) => networkId === 'host'),
+  );
   validateResources(task.resources);
   validateRestart(task.restart);
   validatePlacement(task.placement);
@@ -116,28 +121,13 @@ function requireHealthTime(field: string, timeMs: number): void {
   if (timeMs > HEALTH_TIME_MS_MAX) throw invalidField(field, `${timeMs} ms is more than 24 days`);
 }
 
-function validateMounts(mounts: readonly Mount[]): void {
-  const targets = new Set<string>();
-  for (const mount of mounts) {
-    if (!mount.target.startsWith('/') || mount.target === '/')
-      throw invalidField('mount', `target "${mount.target}" must be an absolute path below /`);
-    if (targets.has(mount.target)) throw invalidField('mount', `target "${mount.target}" is used twice`);
-    targets.add(mount.target);
-    if (mount.type === 'bind' && !mount.source.startsWith('/'))
-      throw invalidField('mount', `source "${mount.source}" of a bind must be an absolute path`);
-    if (mount.type === 'tmpfs' && mount.source !== '') throw invalidField('mount', 'a tmpfs has no source');
-    if (mount.type === 'volume')
-      throw new SwarmError('unimplemented', `mount: type "volume" (${mount.target}) is not supported yet`);
-    requireWhole('mount: tmpfs-size', mount.tmpfsSizeBytes);
-  }
-}
-
 function validateResources({ limits, reservations }: ResourceRequirements): void {
   validateCpu('limit-cpu', limits.cpuNanos);
   validateCpu('reserve-cpu', reservations.cpuNanos);
   validateMemory('limit-memory', limits.memoryBytes);
   validateMemory('reserve-memory', reservations.memoryBytes);
   requireWhole('limit-pids', limits.pids);
+  validateWeights(limits);
   if (limits.memoryBytes > 0 && reservations.memoryBytes > limits.memoryBytes)
     throw invalidField('reserve-memory', 'must not be more than limit-memory');
   if (limits.cpuNanos > 0 && reservations.cpuNanos > limits.cpuNanos)

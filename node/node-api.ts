@@ -1,13 +1,15 @@
-// What operators ask of this machine: membership and the local engine's images.
+// What operators ask of this machine: membership, and the local engine's images and volumes.
 
+import type { VolumeSummary } from '../agent/engine/engine.ts';
 import { parseJoinToken } from '../core/join-token.ts';
-import type { InitResponse, NodeControlService, RestoreRequest } from '../proto/generated/node.ts';
+import type { InitResponse, NodeControlService, RestoreRequest, Volume } from '../proto/generated/node.ts';
 import type { Handlers } from '../rpc/server.ts';
 import type { Daemon } from './daemon.ts';
 import { imageHandlers } from './image-api.ts';
 import { splitFirst } from './upload.ts';
 
 export function nodeHandlers(daemon: Daemon): Handlers<typeof NodeControlService> {
+  const { volumes } = daemon.engine;
   return {
     info: () => daemon.info(),
     init: (request) => daemon.init(request),
@@ -27,10 +29,20 @@ export function nodeHandlers(daemon: Daemon): Handlers<typeof NodeControlService
       return {};
     },
     ...imageHandlers(daemon.engine.images),
+    createVolume: async (request) => ({ volume: toVolume(await volumes.create(request)) }),
+    listVolumes: async () => ({ volumes: (await volumes.list()).map(toVolume) }),
+    removeVolume: async ({ name }) => {
+      await volumes.remove(name);
+      return {};
+    },
   };
 }
 
 async function restore(daemon: Daemon, requests: AsyncIterable<RestoreRequest>): Promise<InitResponse> {
   const { first, rest } = await splitFirst(requests);
   return daemon.restore(first, rest);
+}
+
+function toVolume({ isAnonymous, ...volume }: VolumeSummary): Volume {
+  return { ...volume, anonymous: isAnonymous };
 }

@@ -2,7 +2,7 @@
 // single containers, a builder and Docker's own API are to use the same interface.
 // Every method is safe to repeat after a crash: an operation that finds its work done succeeds.
 
-import type { HealthCheck, Mount, ResourceLimits } from '../../core/generated/objects.ts';
+import type { ContainerSpec, HealthCheck, Mount, ResourceLimits } from '../../core/generated/objects.ts';
 import type { NetworkProbe } from '../../core/network-probe.ts';
 
 export interface RegistryCredentials {
@@ -124,6 +124,33 @@ export interface LogSettings {
   readonly maxFiles: number;
 }
 
+/** What few containers ask for. Empty means as usual. */
+export type ContainerOptions = Pick<
+  ContainerSpec,
+  | 'annotations'
+  | 'capabilitiesAdded'
+  | 'capabilitiesDropped'
+  | 'cgroupParent'
+  | 'cgroupnsMode'
+  | 'deviceCgroupRules'
+  | 'devices'
+  | 'hosts'
+  | 'init'
+  | 'ipcMode'
+  | 'oomScoreAdj'
+  | 'pidMode'
+  | 'privileged'
+  | 'runtime'
+  | 'security'
+  | 'shmSizeBytes'
+  | 'sysctls'
+  | 'ulimits'
+  | 'utsMode'
+>;
+
+/** The network namespace of this process, as a path for a container that has no network of its own. */
+export const HOST_NETWORK = '/proc/self/ns/net';
+
 /** A file of the machine, bound read-only into a container. What is mounted over it later, the container gets as well. */
 export interface ContainerFile {
   readonly source: string;
@@ -131,7 +158,7 @@ export interface ContainerFile {
 }
 
 /** All that makes a container. Empty strings and lists mean "what the image says". */
-export interface ContainerConfig {
+export interface ContainerConfig extends ContainerOptions {
   readonly id: string;
   /** Must be here already (`Images.pull`). */
   readonly image: string;
@@ -264,6 +291,31 @@ export interface Containers {
   probe(id: string, probe: NetworkProbe, limits: ProbeLimits): Promise<string | undefined>;
 }
 
+export interface VolumeRequest {
+  /** Empty: a name of 64 characters is made up, and the volume is anonymous. */
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  /** Of the driver `local`: type, device and o, as for mount(8). None: a directory of the engine. */
+  readonly options: Readonly<Record<string, string>>;
+}
+
+export interface VolumeSummary extends VolumeRequest {
+  /** Nobody chose its name. */
+  readonly isAnonymous: boolean;
+  readonly createdAtMs: number;
+  readonly mountpoint: string;
+  /** Ids of the containers that have it. */
+  readonly usedBy: readonly string[];
+}
+
+export interface Volumes {
+  /** One that is there is the answer, unless its options are others: then `already-exists`. */
+  create(request: VolumeRequest): Promise<VolumeSummary>;
+  list(): Promise<VolumeSummary[]>;
+  /** With its data. `not-found`; `failed-precondition` naming the container that has it. */
+  remove(name: string): Promise<void>;
+}
+
 export interface EngineDescription {
   readonly containerdVersion: string;
   /** "crun 1.8.1" */
@@ -276,5 +328,6 @@ export interface EngineDescription {
 export interface Engine extends AsyncDisposable {
   readonly images: Images;
   readonly containers: Containers;
+  readonly volumes: Volumes;
   describe(): Promise<EngineDescription>;
 }

@@ -2,7 +2,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { parseMountInfo } from './containerd/mounts.ts';
 import { parseProcessStat } from './containerd/supervisor.ts';
-import { hasCapability, machineWarnings, parseOpenFilesLimit } from './machine.ts';
+import {
+  boundingCapabilities,
+  hasCapability,
+  machineWarnings,
+  parseHardLimits,
+  parseOpenFilesLimit,
+} from './machine.ts';
 
 test('a process is told by pid and start time, whatever its name is', () => {
   const fields = 'S 1 2 3 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 8 0 137905 3133440 407';
@@ -15,14 +21,14 @@ test('a process is told by pid and start time, whatever its name is', () => {
   for (const text of [undefined, '', 'x', '1 (short) S 1 2']) assert.equal(parseProcessStat(text), undefined);
 });
 
-test('mount points are read with their propagation', () => {
+test('mount points are read with their flags and propagation', () => {
   const text = `41 31 0:38 / /sys/fs/cgroup rw,relatime - cgroup2 cgroup2 rw
 42 27 254:0 /run/x /run/with\\040blank rw shared:7 master:2 - ext4 /dev/vda rw
 `;
 
   assert.deepEqual(parseMountInfo(text), [
-    { path: '/sys/fs/cgroup', isShared: false },
-    { path: '/run/with blank', isShared: true },
+    { path: '/sys/fs/cgroup', isShared: false, flags: ['rw', 'relatime'] },
+    { path: '/run/with blank', isShared: true, flags: ['rw'] },
   ]);
 });
 
@@ -38,7 +44,6 @@ test('the hard limit of open files and capabilities are read', () => {
 
 test('an operator is told what a machine lacks', () => {
   const good = {
-    cgroupVersion: '2',
     isHybrid: false,
     hasSwapAccounting: true,
     hasSysResource: true,
@@ -48,4 +53,12 @@ test('an operator is told what a machine lacks', () => {
   assert.deepEqual(machineWarnings(good), []);
   const poor = { ...good, isHybrid: true, hasSwapAccounting: false, hasSysResource: false };
   assert.equal(machineWarnings(poor).length, 3);
+});
+
+test('limits and the bounding set of a process are read from its status', () => {
+  const limits =
+    'Max processes             96365                96365                processes \nMax file locks            unlimited            unlimited            locks     \nMax nice priority         0                    3                    \n';
+
+  assert.deepEqual(parseHardLimits(limits), { nproc: 96_365, nice: 3 });
+  assert.deepEqual(boundingCapabilities('CapBnd:\t0000000000000005\n'), ['CAP_CHOWN', 'CAP_DAC_READ_SEARCH']);
 });

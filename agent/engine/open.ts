@@ -24,9 +24,17 @@ import { diskOf, type ImageDisk } from './images/image-disk.ts';
 import { EngineImages } from './images/images.ts';
 import type { RegistrySettings } from './images/registry-settings.ts';
 import { LogService } from './logs/log-service.ts';
-import { inspectMachine, type Machine, machineWarnings, removeCgroup } from './machine.ts';
+import {
+  inspectMachine,
+  type Machine,
+  machineWarnings,
+  removeCgroup,
+  removeOrphanCgroups,
+} from './machine.ts';
 import { measureWith, type Observe } from './measure.ts';
 import { chooseRuntime, type Runtime, type RuntimeChoice } from './runtime/runtime.ts';
+import { ContainerMounts } from './volumes/container-mounts.ts';
+import { VolumeStore } from './volumes/volume-store.ts';
 
 export interface OpenEngineOptions {
   /** Lasting: images, containers, logs. "/var/lib/tsswarm". */
@@ -79,11 +87,15 @@ export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngin
   const machine = inspectMachine();
   const runtime = await chooseRuntime({ choice: options.runtime, runDir, engineId, machine, log });
   const parts = buildParts(options, { machine, runtime, log });
-  const { containerd, supervisor, images, containers, logs } = parts;
+  const { containerd, blobs, supervisor, images, containers, volumes, logs } = parts;
   const stop = new AbortController();
   const connection = connect(parts, stop.signal);
   const reconciling = setInterval(() => {
-    containers.reconcile().catch((error) => log.debug({ reason: messageOf(error) }, 'full look failed'));
+    containers
+      .reconcile()
+      .then(() => blobs.endForgottenLeases())
+      .then(() => removeOrphanCgroups(machine, engineCgroup(engineId), (id) => containers.has(id)))
+      .catch((error) => log.debug({ reason: messageOf(error) }, 'full look failed'));
   }, RECONCILE_PERIOD_MS);
   const sweeping = setInterval(() => void images.collector.sweepSafely(Date.now()), SWEEP_PERIOD_MS);
   const close = async () => {
@@ -105,6 +117,7 @@ export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngin
   return {
     images,
     containers,
+    volumes,
     get containerdPid() {
       return supervisor.pid;
     },
@@ -139,11 +152,13 @@ export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngin
 
 interface Parts {
   readonly containerd: Containerd;
+  readonly blobs: BlobStore;
   readonly supervisor: ContainerdSupervisor;
   readonly log: Logger;
   readonly logs: LogService;
   readonly images: EngineImages;
   readonly containers: EngineContainers;
+  readonly volumes: VolumeStore;
 }
 
 interface Surroundings {
@@ -180,15 +195,28 @@ function buildParts(options: OpenEngineOptions, { machine, runtime, log }: Surro
     onRemoved: options.onImageRemoved ?? (() => {}),
     ...(options.registryStallTimeoutMs && { stallTimeoutMs: options.registryStallTimeoutMs }),
   });
+  const scratchDirectory = path.join(dataRoot, 'scratch');
+  const blobs = new BlobStore(containerd);
   const composer = new ContainerComposer({
     containerd,
-    blobs: new BlobStore(containerd),
+    blobs,
     engineId,
     machine,
     runtime,
     runtimeRoot: path.join(runDir, 'runtime'),
-    scratchDirectory: path.join(dataRoot, 'scratch'),
-    volumesDirectory: path.join(dataRoot, 'volumes'),
+    scratchDirectory,
+  });
+  const volumes = new VolumeStore({
+    root: path.join(dataRoot, 'volumes'),
+    mountsRoot: path.join(runDir, 'volumes'),
+  });
+  const mounts = new ContainerMounts({
+    containerd,
+    store: volumes,
+    directory: path.join(runDir, 'mounts'),
+    scratchDirectory,
+    findImage: (reference) => images.findStored(reference),
+    withImage: (parent, action) => composer.withImage(parent, action),
   });
   const containers: EngineContainers = new EngineContainers({
     containerd,
@@ -202,12 +230,13 @@ function buildParts(options: OpenEngineOptions, { machine, runtime, log }: Surro
       log,
     }),
     logs,
+    mounts,
     places: { root: path.join(dataRoot, 'containers'), filesRoot: path.join(runDir, 'etc') },
     findImage: (reference) => images.findStored(reference),
     measure,
     log,
   });
-  return { containerd, supervisor, log, logs, images, containers };
+  return { containerd, blobs, supervisor, log, logs, images, containers, volumes };
 }
 
 interface Connection {

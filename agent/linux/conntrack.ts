@@ -3,7 +3,14 @@
 
 import { familyOfBytes, type IpFamily } from './ip-family.ts';
 import { netfilterFamilies, netfilterMessage, netfilterSubsystems } from './netfilter.ts';
-import { type Attribute, type NetlinkMessage, uint8, uint16BigEndian, uint32 } from './netlink.ts';
+import {
+  type Attribute,
+  type NetlinkMessage,
+  uint8,
+  uint16BigEndian,
+  uint32,
+  uint32BigEndian,
+} from './netlink.ts';
 
 const DELETE = 2;
 /** With version 0, the kernel would ignore the filter and delete every entry of the family. */
@@ -11,6 +18,9 @@ const FILTER_VERSION = 1;
 
 const TUPLE_ORIGINAL = 1;
 const TUPLE_REPLY = 2;
+const MARK = 8;
+const MARK_MASK = 21;
+const WHOLE_MARK = 0xffffffff;
 const FILTER = 25;
 const FILTER_ORIGINAL_FIELDS = 1;
 const FILTER_REPLY_FIELDS = 2;
@@ -37,6 +47,8 @@ export interface ConnectionMatch {
   readonly protocolNumber?: number;
   readonly sourcePort?: number;
   readonly destinationPort?: number;
+  /** Of the whole connection; absent: any. */
+  readonly mark?: number;
 }
 
 /** Forgets the connections that match in the given direction. None is fine. */
@@ -77,6 +89,12 @@ export function deleteConnections(direction: 'original' | 'reply', match: Connec
           [FILTER_REPLY_FIELDS, uint32(isOriginal ? 0 : fields)],
         ],
       ],
+      ...(match.mark === undefined
+        ? []
+        : ([
+            [MARK, uint32BigEndian(match.mark)],
+            [MARK_MASK, uint32BigEndian(WHOLE_MARK)],
+          ] as const)),
     ],
   });
 }

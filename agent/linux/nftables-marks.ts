@@ -48,6 +48,22 @@ export function markConnectionBySourceMac(): Attribute[] {
   ];
 }
 
+/** The connection has this mark, as a number. */
+export function connectionMarkIs(mark: number): Attribute[] {
+  return [loadConnectionMark(), compare(COMPARE_EQUAL, uint32(mark))];
+}
+
+/** Gives the connection this mark, a number. */
+export function markConnection(mark: number): Attribute[] {
+  return [
+    loadNumber(mark),
+    expression('ct', [
+      [2, uint32BigEndian(CONNECTION_MARK)],
+      [4, uint32BigEndian(FIRST_REGISTER)],
+    ]),
+  ];
+}
+
 /**
  * Before connection tracking: what comes from different machines is never the same connection. Answers have no zone, so
  * when two connections differ in nothing else, one gets another source port.
@@ -65,13 +81,7 @@ export function zoneBySourceMac(): Attribute[] {
 
 /** The packet gets its connection's mark. */
 export function markAsConnection(): Attribute[] {
-  return [
-    expression('ct', [
-      [1, uint32BigEndian(FIRST_REGISTER)],
-      [2, uint32BigEndian(CONNECTION_MARK)],
-    ]),
-    setMark(),
-  ];
+  return [loadConnectionMark(), setMark()];
 }
 
 /** On its way out of a link: a packet with a mark goes to the machine of the mark, without it. */
@@ -88,12 +98,23 @@ export function sendToMarkedMac(): Attribute[] {
       [7, uint32BigEndian(0)],
     ]),
     // The tunnel would look its own route up by the mark, in the host's rules.
-    expression('immediate', [
-      [1, uint32BigEndian(FIRST_REGISTER)],
-      [2, [[1, uint32(0)]]],
-    ]),
+    loadNumber(0),
     setMark(),
   ];
+}
+
+function loadConnectionMark(): Attribute {
+  return expression('ct', [
+    [1, uint32BigEndian(FIRST_REGISTER)],
+    [2, uint32BigEndian(CONNECTION_MARK)],
+  ]);
+}
+
+function loadNumber(value: number): Attribute {
+  return expression('immediate', [
+    [1, uint32BigEndian(FIRST_REGISTER)],
+    [2, [[1, uint32(value)]]],
+  ]);
 }
 
 function setMark(): Attribute {

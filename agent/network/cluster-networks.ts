@@ -25,10 +25,11 @@ import type { Endpoint, Network, TaskNetworkRequest, TaskNetworks } from './netw
 import { NetworkBook } from './network-book.ts';
 import { isOfParent } from './network-facts.ts';
 import { NetworkFollowers } from './network-followers.ts';
-import { openOverlay } from './overlay/kernel-overlay.ts';
+import { openOverlay, pinnedNetworks } from './overlay/kernel-overlay.ts';
 import type { Drift, Overlay } from './overlay/overlay.ts';
 import { attachToParent } from './parent-network.ts';
 import { planResolvConf, readResolvConfSources } from './resolv-conf.ts';
+import { TaskNameServers } from './task-name-servers.ts';
 import { destroyTunnel, TUNNELLED_PORT, Tunnel, tunnelKeyOf } from './tunnel/tunnel.ts';
 import { LOOPBACK_INDEX } from './wiring.ts';
 
@@ -52,6 +53,7 @@ export interface ClusterNetworksOptions {
 }
 
 const PINS_FOLDER = 'task-netns';
+const NAME_SERVERS_FOLDER = 'task-dns';
 const MEMORY_FILE = 'cluster-networks';
 const MEMORY_DELAY_MS = 1_000;
 /** Of this process and of all that it starts. */
@@ -71,6 +73,7 @@ export class ClusterNetworks implements TaskNetworks {
   readonly #followers: NetworkFollowers;
   /** Task → networks in which it has something. */
   readonly #attached = new Map<string, Set<string>>();
+  readonly #nameServers: TaskNameServers;
   /** For networks that are sent in clear, and for encrypted ones. */
   readonly #overlays = new Map<boolean, Promise<Overlay>>();
   #tunnel: Tunnel | undefined;
@@ -84,6 +87,7 @@ export class ClusterNetworks implements TaskNetworks {
 
   private constructor(options: ClusterNetworksOptions) {
     this.#options = options;
+    this.#nameServers = new TaskNameServers(join(options.runDir, NAME_SERVERS_FOLDER));
     this.#book = new NetworkBook(options.nodeId);
     const overlay = (isEncrypted: boolean) => this.#openOverlay(isEncrypted);
     this.#followers = new NetworkFollowers({ ...options, book: this.#book, overlay });
@@ -96,7 +100,7 @@ export class ClusterNetworks implements TaskNetworks {
     mkdirSync(networks.#pins, { recursive: true });
     const memory = networks.#recall();
     if (memory === undefined) return networks;
-    await networks.hear(memory);
+    await networks.#hear(memory);
     for (const overlay of networks.#overlays.values())
       for (const { networkId, endpoints } of (await (await overlay.catch(() => undefined))?.list()) ?? [])
         for (const { id } of endpoints) networks.#noteAttached(taskOf(id), networkId);
@@ -104,6 +108,20 @@ export class ClusterNetworks implements TaskNetworks {
   }
 
   async hear(assignments: Assignments): Promise<void> {
+    // A daemon that was killed while it took a network down has forgotten it.
+    if (assignments.complete) this.#followForgotten(assignments);
+    await this.#hear(assignments);
+  }
+
+  #followForgotten({ networks }: Assignments): void {
+    const told = new Set(networks.map(({ networkId }) => networkId));
+    for (const isEncrypted of [false, true]) {
+      const { runDir } = isEncrypted ? encrypted(this.#options) : this.#options;
+      for (const id of pinnedNetworks(runDir)) if (!told.has(id)) this.#followers.follow(id, isEncrypted);
+    }
+  }
+
+  async #hear(assignments: Assignments): Promise<void> {
     const before = this.#book.ids.length;
     const changed = this.#book.hear(assignments);
     for (const id of changed) this.#followers.follow(id);
@@ -126,6 +144,7 @@ export class ClusterNetworks implements TaskNetworks {
     }
     if (instead === undefined && attachments.length === 0) return this.#options.local.attach(request);
     for (const { networkId } of attachments) await this.#followers.ready(networkId);
+    this.#nameServers.set(id, request.nameServers ?? []);
     const namespacePath = this.#pin(id);
     if (!isPinnedNamespace(namespacePath)) makeNamespace(namespacePath);
     const wayOut = this.#wayOut(request);
@@ -206,6 +225,7 @@ export class ClusterNetworks implements TaskNetworks {
       }
       this.#attached.delete(id);
     }
+    this.#nameServers.forget(id);
     removeNamespace(this.#pin(id));
   }
 
@@ -306,6 +326,7 @@ export class ClusterNetworks implements TaskNetworks {
       engineId,
       dataPathAddress,
       logger,
+      nameServersOf: (namespacePath) => this.#nameServers.of(namespacePath),
       ...(dataPathPort > 0 && { dataPathPort }),
     });
   }
@@ -318,6 +339,7 @@ export class ClusterNetworks implements TaskNetworks {
       ...encrypted(this.#options),
       dataPathAddress,
       logger,
+      nameServersOf: (namespacePath) => this.#nameServers.of(namespacePath),
       dataPathPort: TUNNELLED_PORT,
     });
   }

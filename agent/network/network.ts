@@ -45,6 +45,8 @@ export interface Network extends AsyncDisposable {
 export interface TaskNetworkRequest extends Pick<EndpointRequest, 'id' | 'ports'> {
   /** In networks of the cluster, in the order of the interfaces; none: the network of the node alone. */
   readonly attachments: readonly TaskAttachment[];
+  /** Whom its network's name server asks for names of the world outside; absent: whom the node asks. */
+  readonly nameServers?: readonly string[];
   /** Instead of all others: the node's own interfaces, or nothing but loopback. */
   readonly instead?: 'host' | 'none';
 }

@@ -1,6 +1,6 @@
 // From a task and its spec to what the engine needs. Pure.
 
-import type { ContainerSpec, Revision, ServiceSpec, Task } from '../../core/generated/objects.ts';
+import type { ContainerSpec, DnsConfig, Revision, ServiceSpec, Task } from '../../core/generated/objects.ts';
 import { isIngressPort } from '../../core/ingress-port.ts';
 import { parseLogOptions } from '../../core/validate-spec.ts';
 import type { ContainerConfig, ContainerFile } from '../engine/engine.ts';
@@ -9,6 +9,9 @@ import type { Endpoint, TaskNetworkRequest } from '../network/network.ts';
 // Docker's own default keeps everything in one file; a node that nobody watches must not fill its disk.
 const DEFAULT_LOG_MAX_BYTES = 64 * 2 ** 20;
 const DEFAULT_LOG_MAX_FILES = 2;
+
+// Docker's address: it knows the names of services.
+const NETWORK_NAME_SERVER = '127.0.0.11';
 
 /** What a task has that its service does not say. */
 export interface TaskParts {
@@ -36,11 +39,35 @@ export function containerConfig(task: Task, { spec }: Revision, parts: TaskParts
         : parseLogOptions(logDriver.options),
     network: {
       namespacePath: endpoint.namespacePath,
-      resolvConf: endpoint.resolvConf,
+      resolvConf: withDns(endpoint.resolvConf, container.dns),
       address: endpoint.address,
       ...(endpoint.ipv6Address !== undefined && { ipv6Address: endpoint.ipv6Address }),
     },
   };
+}
+
+/** What the service says in place of the node's settings. The name server of a cluster's network stays. */
+function withDns(resolvConf: string, dns: DnsConfig | undefined): string {
+  if (dns === undefined) return resolvConf;
+  const lines = resolvConf.split('\n').filter((line) => line !== '');
+  const isOf = (keyword: string) => (line: string) => line.startsWith(`${keyword} `);
+  const keeps = (keyword: string, given: readonly string[], line: string) =>
+    given.length === 0 || !isOf(keyword)(line);
+  const hasOwnServer = lines.includes(`nameserver ${NETWORK_NAME_SERVER}`);
+  const servers = hasOwnServer ? [] : dns.nameServers;
+  const search = dns.search.filter((domain) => domain !== '.');
+  return [
+    ...lines.filter(
+      (line) =>
+        keeps('nameserver', servers, line) &&
+        keeps('search', dns.search, line) &&
+        keeps('options', dns.options, line),
+    ),
+    ...servers.map((server) => `nameserver ${server}`),
+    ...(search.length > 0 ? [`search ${search.join(' ')}`] : []),
+    ...(dns.options.length > 0 ? [`options ${dns.options.join(' ')}`] : []),
+    '',
+  ].join('\n');
 }
 
 /** "host" and "none" are what each node has for itself. */
@@ -52,7 +79,9 @@ export function networkRequest(
   const instead = task.networks
     .map(({ networkId }) => networkId)
     .find((name) => name === 'host' || name === 'none');
-  return { id, ports, attachments, ...(instead && { instead }) };
+  const nameServers = task.container.dns?.nameServers ?? [];
+  const own = nameServers.length > 0 && { nameServers };
+  return { id, ports, attachments, ...own, ...(instead && { instead }) };
 }
 
 /** The labels that cAdvisor, dashboards and log collectors look for on Swarm's containers. */

@@ -2,9 +2,11 @@
 // shares the outcome.
 
 import { messageOf, SwarmError } from '../../core/errors.ts';
-import type { RegistryAuth, Revision } from '../../core/generated/objects.ts';
+import type { PullPolicy, RegistryAuth, Revision } from '../../core/generated/objects.ts';
+import { parseImageReference } from '../../core/image-reference.ts';
 import type { Images, PullOptions } from '../engine/engine.ts';
 import { workerLog } from '../log.ts';
+import { imagesOf } from './service-images.ts';
 
 // A registry that is asked only whether a tag moved must not hold up a task whose image is here.
 const REFRESH_LIMIT_MS = 5_000;
@@ -15,14 +17,14 @@ type FindAuth = () => RegistryAuth | undefined;
 export class ImagePuller {
   readonly #images: Images;
   readonly #running = new Map<string, Promise<void>>();
-  /** Revisions whose image was looked up: a tag is asked for once for each spec. */
+  /** Revisions whose images were looked up: a tag is asked for once for each spec. */
   readonly #fresh = new Set<string>();
 
   constructor(images: Images) {
     this.#images = images;
   }
 
-  /** The image is here afterwards, in the version that its pull policy asks for. */
+  /** The images are here afterwards, in the version that the pull policy asks for. */
   ensure(revision: Revision, findAuth: FindAuth): Promise<void> {
     const running = this.#running.get(revision.id);
     if (running !== undefined) return running;
@@ -37,21 +39,27 @@ export class ImagePuller {
   }
 
   async #ensure({ id, spec }: Revision, findAuth: FindAuth): Promise<void> {
-    const { image, pullPolicy } = spec.task.container;
+    const { container } = spec.task;
+    await Promise.all(
+      imagesOf(container).map((image) => this.#ensureOne(image, container.pullPolicy, id, findAuth)),
+    );
+    this.#fresh.add(id);
+  }
+
+  async #ensureOne(image: string, policy: PullPolicy, id: string, findAuth: FindAuth): Promise<void> {
     const local = await this.#images.find(image);
-    switch (pullPolicy) {
+    switch (policy) {
       case 'never':
         if (local === undefined) throw notHere(image);
         return;
       case 'missing':
-        if (local === undefined) await this.#pull(image, optionsWith(findAuth));
+        if (local === undefined) await this.#pull(image, optionsWith(findAuth, image));
         return;
       case 'always':
-        return this.#pull(image, optionsWith(findAuth));
+        return this.#pull(image, optionsWith(findAuth, image));
       default:
-        if (local === undefined) await this.#pull(image, optionsWith(findAuth));
+        if (local === undefined) await this.#pull(image, optionsWith(findAuth, image));
         else if (!image.includes('@') && !this.#fresh.has(id)) await this.#refresh(image, findAuth);
-        this.#fresh.add(id);
     }
   }
 
@@ -65,7 +73,7 @@ export class ImagePuller {
 
   /** The tag may have moved: where the registry can be asked, what it has now is taken. */
   async #refresh(image: string, findAuth: FindAuth): Promise<void> {
-    const options = { ...optionsWith(findAuth), signal: AbortSignal.timeout(REFRESH_LIMIT_MS) };
+    const options = { ...optionsWith(findAuth, image), signal: AbortSignal.timeout(REFRESH_LIMIT_MS) };
     try {
       await this.#images.pull(image, options);
     } catch (error) {
@@ -74,9 +82,11 @@ export class ImagePuller {
   }
 }
 
-function optionsWith(findAuth: FindAuth): PullOptions {
+/** Of several images only those of the registry that the credentials are for are pulled with them. */
+function optionsWith(findAuth: FindAuth, image: string): PullOptions {
   const credentials = findAuth();
-  return credentials === undefined ? {} : { credentials };
+  const isMeant = credentials?.registry === parseImageReference(image).registry;
+  return credentials !== undefined && isMeant ? { credentials } : {};
 }
 
 function notHere(image: string): SwarmError {

@@ -1,14 +1,20 @@
 // The images that services with tasks on this node need: of the specs they have now, of the one before, for a way back,
 // and of every task that has not ended.
 
-import type { Revision } from '../../core/generated/objects.ts';
+import type { ContainerSpec, Revision } from '../../core/generated/objects.ts';
 
 // The current spec and the previous one.
 const VERSIONS_KEPT = 2;
 
+/** The image of the container, and those that are mounted into it. */
+export function imagesOf({ image, mounts }: ContainerSpec): string[] {
+  const mounted = mounts.filter(({ type }) => type === 'image').map(({ source }) => source);
+  return [...new Set([image, ...mounted])];
+}
+
 export class ServiceImages {
-  /** Image by spec version, of services with tasks here. */
-  readonly #images = new Map<string, Map<number, string>>();
+  /** Images by spec version, of services with tasks here. */
+  readonly #images = new Map<string, Map<number, readonly string[]>>();
   /** Revisions that tasks here refer to, those that have ended included. */
   readonly #used = new Map<string, Revision>();
 
@@ -16,8 +22,8 @@ export class ServiceImages {
   note(revision: Revision): void {
     const { id, serviceId, specVersion, spec } = revision;
     this.#used.set(id, revision);
-    const images = this.#images.get(serviceId) ?? new Map<number, string>();
-    this.#images.set(serviceId, images.set(specVersion, spec.task.container.image));
+    const images = this.#images.get(serviceId) ?? new Map<number, readonly string[]>();
+    this.#images.set(serviceId, images.set(specVersion, imagesOf(spec.task.container)));
     const outdated = [...images.keys()].sort((a, b) => b - a).slice(VERSIONS_KEPT);
     for (const version of outdated) images.delete(version);
   }
@@ -34,8 +40,8 @@ export class ServiceImages {
 
   /** `live`: revisions with tasks here that have not ended. */
   wanted(live: ReadonlySet<string>): string[] {
-    const recent = [...this.#images.values()].flatMap((images) => [...images.values()]);
+    const recent = [...this.#images.values()].flatMap((images) => [...images.values()].flat());
     const running = [...this.#used.values()].filter(({ id }) => live.has(id));
-    return [...new Set([...recent, ...running.map(({ spec }) => spec.task.container.image)])];
+    return [...new Set([...recent, ...running.flatMap(({ spec }) => imagesOf(spec.task.container))])];
   }
 }

@@ -101,5 +101,9 @@ async function lookUpNames(
     const { images } = await (await connection.node()).listImages({}, options);
     return images.flatMap((image) => image.tags);
   }
+  if (kind === 'volume') {
+    const { volumes } = await (await connection.node()).listVolumes({}, options);
+    return volumes.map(({ name }) => name);
+  }
   return kind;
 }

@@ -1,83 +1,139 @@
 // `--mount type=bind,source=/data,target=/data,readonly`. Pure but for relative sources, which a caller resolves.
 
-import { emptyMount, type Mount, type MountType } from '../../core/generated/objects.ts';
+import { emptyMount, type Mount, type MountType, type VolumeDriver } from '../../core/generated/objects.ts';
 import { oneOf, parseBoolean, parseBytes } from './units.ts';
-import { splitCsv, splitKeyValue } from './words.ts';
+import { parseLabel, splitCsv, splitKeyValue } from './words.ts';
 
-const parseType = oneOf('volume', 'bind', 'tmpfs');
+const parseType = oneOf('volume', 'bind', 'tmpfs', 'image');
 const parsePropagation = oneOf('rprivate', 'private', 'rshared', 'shared', 'rslave', 'slave');
+const parseRecursive = oneOf('enabled', 'disabled', 'writable', 'readonly');
+const parseConsistency = oneOf('consistent', 'cached', 'delegated', 'default');
 const TMPFS_MODE_MAX = 0o7777;
-// Keys that Docker knows and this version refuses.
-const UNSUPPORTED_KEYS = new Set([
-  'consistency',
-  'bind-nonrecursive',
-  'bind-recursive',
-  'bind-create-src',
+const KEYS = [
+  ...['type', 'source', 'target', 'readonly', 'consistency'],
+  ...['bind-propagation', 'bind-recursive', 'bind-nonrecursive', 'bind-create-src'],
+  ...['volume-nocopy', 'volume-subpath', 'volume-label', 'volume-driver', 'volume-opt', 'image-subpath'],
+  ...['tmpfs-size', 'tmpfs-mode', 'tmpfs-opt'],
+];
+/** Keys that may stand without a value. */
+const SWITCHES: readonly string[] = [
+  'readonly',
+  'ro',
   'volume-nocopy',
-  'volume-subpath',
-  'volume-label',
-  'volume-driver',
-  'volume-opt',
-  'image-subpath',
-]);
+  'bind-nonrecursive',
+  'bind-create-src',
+];
 
 type Draft = { -readonly [K in keyof Mount]: Mount[K] };
 
 export function parseMount(text: string): Mount {
-  const draft: Draft = { ...emptyMount };
+  let draft: Draft = { ...emptyMount };
+  const given = new Set<string>();
   for (const field of splitCsv(text)) {
-    const { key, value } = splitKeyValue(field);
-    setField(draft, key.trim().toLowerCase(), value, field);
+    const { key: word, value } = splitKeyValue(field);
+    const key = word.trim().toLowerCase();
+    if (value === undefined && !SWITCHES.includes(key))
+      throw new Error(
+        KEYS.includes(key) ? `invalid field "${field}" must be a key=value pair` : unknownKey(key),
+      );
+    given.add(key.split('-')[0] ?? '');
+    draft = { ...draft, ...readField(draft, key, value ?? 'true') };
   }
   if (draft.target === '') throw new Error('target is missing');
-  requireKeysOfType(draft);
+  requireKeysOfType(draft, given);
   return draft;
 }
 
-function setField(draft: Draft, key: string, value: string | undefined, field: string): void {
-  if (key === 'readonly' || key === 'ro') {
-    draft.readOnly = value === undefined ? true : check(key, value, parseBoolean);
-    return;
-  }
-  if (UNSUPPORTED_KEYS.has(key)) throw new Error(`${key} is not supported yet`);
-  if (value === undefined) throw new Error(`invalid field "${field}" must be a key=value pair`);
+function unknownKey(key: string): string {
+  return `unknown key "${key}"; known are ${KEYS.join(', ')}`;
+}
+
+function readField(draft: Draft, key: string, value: string): Partial<Draft> {
   switch (key) {
+    case 'readonly':
+    case 'ro':
+      return { readOnly: check(key, value, parseBoolean) };
     case 'type':
-      if (['npipe', 'cluster', 'image'].includes(value))
-        throw new Error(`type "${value}" is not supported yet`);
-      draft.type = check(key, value.toLowerCase(), parseType) as MountType;
-      return;
+      if (value === 'npipe' || value === 'cluster') throw new Error(`type "${value}" is not supported`);
+      return { type: check(key, value.toLowerCase(), parseType) as MountType };
     case 'source':
     case 'src':
-      draft.source = value;
-      return;
+      return { source: value };
     case 'target':
     case 'dst':
     case 'destination':
-      draft.target = value;
-      return;
-    case 'bind-propagation':
-      draft.bindPropagation = check(key, value, parsePropagation);
-      return;
-    case 'tmpfs-size':
-      draft.tmpfsSizeBytes = check(key, value, parseBytes);
-      return;
-    case 'tmpfs-mode':
-      draft.tmpfsMode = check(key, value, parseMode);
-      return;
+      return { target: value };
+    case 'consistency':
+      // Of Docker's desktop; without effect on Linux.
+      check(key, value, parseConsistency);
+      return {};
     default:
-      throw new Error(
-        `unknown key "${key}"; known are type, source, target, readonly, bind-propagation, tmpfs-size, tmpfs-mode`,
-      );
+      return readOptionOfType(draft, key, value);
   }
 }
 
-function requireKeysOfType({ type, source, bindPropagation, tmpfsSizeBytes, tmpfsMode }: Draft): void {
+function readOptionOfType(draft: Draft, key: string, value: string): Partial<Draft> {
+  switch (key) {
+    case 'bind-propagation':
+      return { bindPropagation: check(key, value, parsePropagation) };
+    case 'bind-recursive':
+      return { bindRecursive: check(key, value, parseRecursive) };
+    case 'bind-nonrecursive':
+      return { bindRecursive: check(key, value, parseBoolean) ? 'disabled' : draft.bindRecursive };
+    case 'bind-create-src':
+      return { bindCreateSource: check(key, value, parseBoolean) };
+    case 'volume-nocopy':
+      return { volumeNoCopy: check(key, value, parseBoolean) };
+    case 'volume-subpath':
+    case 'image-subpath':
+      return { subpath: value };
+    case 'volume-label':
+      return {
+        volumeLabels: { ...draft.volumeLabels, ...Object.fromEntries([check(key, value, parseLabel)]) },
+      };
+    case 'volume-driver':
+      return { volumeDriver: { ...driverOf(draft), name: value } };
+    case 'volume-opt':
+      return { volumeDriver: withOption(driverOf(draft), value) };
+    case 'tmpfs-size':
+      return { tmpfsSizeBytes: check(key, value, parseBytes) };
+    case 'tmpfs-mode':
+      return { tmpfsMode: check(key, value, parseMode) };
+    case 'tmpfs-opt':
+      return parseTmpfsOption(draft, value);
+    default:
+      throw new Error(unknownKey(key));
+  }
+}
+
+function driverOf({ volumeDriver }: Draft): VolumeDriver {
+  return volumeDriver ?? { name: 'local', options: {} };
+}
+
+function withOption(driver: VolumeDriver, text: string): VolumeDriver {
+  const { key, value } = splitKeyValue(text);
+  if (key === '' || value === undefined) throw new Error(`volume-opt "${text}" must be NAME=VALUE`);
+  return { ...driver, options: { ...driver.options, [key]: value } };
+}
+
+/** One of the options of a tmpfs in mount(8)'s words: "size=64m", "mode=1777", "ro", "exec". */
+export function parseTmpfsOption<T extends Mount>(draft: T, word: string): T {
+  const { key, value } = splitKeyValue(word);
+  if (key === 'size' && value !== undefined)
+    return { ...draft, tmpfsSizeBytes: check(key, value, parseBytes) };
+  if (key === 'mode' && value !== undefined) return { ...draft, tmpfsMode: check(key, value, parseMode) };
+  if (word === 'ro' || word === 'rw') return { ...draft, readOnly: word === 'ro' };
+  return { ...draft, tmpfsOptions: [...draft.tmpfsOptions, word] };
+}
+
+function requireKeysOfType({ type, source, subpath }: Draft, given: ReadonlySet<string>): void {
   if (type === 'bind' && source === '') throw new Error('source is missing: a bind needs one');
+  if (type === 'image' && source === '') throw new Error('source is missing: an image mount names its image');
   if (type === 'tmpfs' && source !== '') throw new Error('source: a tmpfs has none');
-  if (type !== 'bind' && bindPropagation !== '') throw new Error('bind-propagation goes with type=bind only');
-  if (type !== 'tmpfs' && (tmpfsSizeBytes !== 0 || tmpfsMode !== 0))
-    throw new Error('tmpfs-size and tmpfs-mode go with type=tmpfs only');
+  for (const other of ['bind', 'volume', 'tmpfs', 'image'])
+    if (other !== type && given.has(other)) throw new Error(`${other}-… goes with type=${other} only`);
+  if (subpath.startsWith('/') || subpath.split('/').includes('..'))
+    throw new Error(`${type}-subpath "${subpath}" must be a relative path without ".."`);
 }
 
 function parseMode(text: string): number {

@@ -5,6 +5,7 @@ import {
   defaultRestartPolicy,
   defaultUpdateConfig,
 } from '../../core/defaults.ts';
+import { containerScalarFlags, createContainerFlags, updateContainerFlags } from './container-flags.ts';
 import { FILE_SYNTAX, parseFileReference } from './files.ts';
 import {
   bytesFlag,
@@ -175,6 +176,7 @@ function endpointFlags(initial: Initial) {
 function scalarFlags(initial: Initial) {
   return {
     ...containerFlags(initial),
+    ...containerScalarFlags,
     ...healthFlags(),
     ...endpointFlags(initial),
     ...restartFlags(initial),
@@ -195,31 +197,13 @@ function scalarFlags(initial: Initial) {
   };
 }
 
-const UNSUPPORTED_ON_BOTH = [
-  'cap-add',
-  'cap-drop',
-  'credential-spec',
-  'init',
-  'isolation',
-  'max-concurrent',
-  'memory-swap',
-  'memory-swappiness',
-  'oom-score-adj',
-] as const;
+const UNSUPPORTED_ON_BOTH = ['max-concurrent'] as const;
 
-const UNSUPPORTED_ON_CREATE = [
-  'dns',
-  'dns-option',
-  'dns-search',
-  'generic-resource',
-  'host',
-  'placement-pref',
-  'sysctl',
-  'ulimit',
-] as const;
+const UNSUPPORTED_ON_CREATE = ['generic-resource', 'placement-pref'] as const;
 
 const UNSUPPORTED_ON_UPDATE = UNSUPPORTED_ON_CREATE.flatMap((name) => [`${name}-add`, `${name}-rm`] as const);
 
+const MOUNT = 'type=volume|bind|tmpfs|image,source=,target=,readonly,…';
 const ATTACHMENT = 'NAME, or name=NAME[,alias=ALIAS][,vip=ADDRESS]';
 const PORT =
   '[ADDRESS:]PUBLISHED:TARGET, or target=PORT[,published=PORT][,mode=ingress|host][,address=|interface=][,local=prefer|only]';
@@ -231,13 +215,14 @@ export const createFlags = {
     choices: ['replicated'],
   }),
   ...scalarFlags((options) => options),
+  ...createContainerFlags,
   group: listFlag('Set one or more supplementary user groups for the container'),
   env: listFlag('Set environment variables', { shorthand: 'e' }),
   'env-file': listFlag('Read in a file of environment variables'),
   label: valuesFlag('list', parseLabel, 'Service labels', { shorthand: 'l' }),
   'container-label': valuesFlag('list', parseLabel, 'Container labels'),
   constraint: listFlag('Placement constraints (KEY==VALUE or KEY!=VALUE)'),
-  mount: valuesFlag('mount', parseMount, 'Attach a filesystem mount to the service (type=bind|tmpfs,…)'),
+  mount: valuesFlag('mount', parseMount, `Attach a filesystem mount to the service (${MOUNT})`),
   secret: valuesFlag('secret', parseFileReference, `Secret as a file of the service (${FILE_SYNTAX})`, {
     completes: 'secret',
   }),
@@ -258,6 +243,7 @@ export const updateFlags = {
   force: switchFlag('Force update even if no changes require it'),
   rollback: switchFlag('Rollback to previous specification'),
   ...scalarFlags(() => ({})),
+  ...updateContainerFlags,
   'group-add': listFlag('Add an additional supplementary user group to the container'),
   'group-rm': listFlag('Remove a previously added supplementary user group from the container'),
   'env-add': listFlag('Add or update an environment variable'),

@@ -1,13 +1,18 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { newServiceSpec } from '../../core/defaults.ts';
-import type { ServiceSpec } from '../../core/generated/objects.ts';
+import { emptyResourceLimits, type ServiceSpec } from '../../core/generated/objects.ts';
 import { parseFlags } from './parse-flags.ts';
 import { createFlags, updateFlags } from './service-flags.ts';
 import { changedSpec, newSpec } from './service-spec.ts';
 
 const networkIds = new Map([['front', 'id-of-front']]);
-const source = { environment: { HOME_TOWN: 'Ulm' }, workdir: '/home/op', networkIds };
+const source = {
+  environment: { HOME_TOWN: 'Ulm' },
+  workdir: '/home/op',
+  networkIds,
+  seccompProfiles: new Map([['p.json', '{}']]),
+};
 
 function created(line: string, envFileLines: readonly string[] = []): ServiceSpec {
   const { flags } = parseFlags(createFlags, line.split(' ').filter(Boolean));
@@ -133,7 +138,11 @@ test('scalars of an update replace theirs and leave the others', () => {
     '--read-only=false',
   );
 
-  assert.deepEqual(next.task.resources.limits, { cpuNanos: 2e9, memoryBytes: 64 * 2 ** 20, pids: 0 });
+  assert.deepEqual(next.task.resources.limits, {
+    ...emptyResourceLimits,
+    cpuNanos: 2e9,
+    memoryBytes: 64 * 2 ** 20,
+  });
   assert.deepEqual(next.task.container.args, ['sleep', '1 0']);
   assert.equal(next.task.forceUpdate, 1);
   assert.equal(next.task.container.image, 'nginx:2');

@@ -16,6 +16,13 @@ import type {
   UpdateConfig,
 } from '../../core/generated/objects.ts';
 import { parseImageReference } from '../../core/image-reference.ts';
+import {
+  applyContainerOptions,
+  applyLimits,
+  changedContainerOptions,
+  newContainerOptions,
+  type SeccompProfiles,
+} from './container-options.ts';
 import { mergeFiles } from './files.ts';
 import type { FlagValues } from './flag.ts';
 import { mergeHealthCheck } from './health-check.ts';
@@ -30,6 +37,7 @@ export interface SpecSource {
   readonly environment: Readonly<Record<string, string | undefined>>;
   /** Relative bind sources start here. */
   readonly workdir: string;
+  readonly seccompProfiles: SeccompProfiles;
 }
 
 export interface CreateInput extends SpecSource {
@@ -53,7 +61,8 @@ export function newSpec(flags: CreateFlags, input: CreateInput): ServiceSpec {
         groups: unique(flags.group),
         env: mergeEnv([], readEnv([...readEnvFile(input.envFileLines), ...flags.env], input.environment)),
         labels: Object.fromEntries(flags['container-label']),
-        mounts: absoluteMounts(flags.mount, input.workdir),
+        mounts: [...absoluteMounts(flags.mount, input.workdir), ...flags.tmpfs],
+        ...newContainerOptions(flags, input.seccompProfiles),
         secrets: flags.secret,
         configs: flags.config,
       },
@@ -80,7 +89,7 @@ export function changedSpec(current: ServiceSpec, flags: UpdateFlags, source: Up
     task: {
       ...task,
       container: {
-        ...container,
+        ...changedContainerOptions(container, flags, source.seccompProfiles),
         ...(flags.image !== undefined && { image: familiarImage(flags.image) }),
         ...(flags.args !== undefined && { args: flags.args }),
         groups: mergeList(container.groups, flags['group-rm'], flags['group-add']),
@@ -91,8 +100,8 @@ export function changedSpec(current: ServiceSpec, flags: UpdateFlags, source: Up
         labels: mergeLabels(container.labels, flags['container-label-rm'], flags['container-label-add']),
         mounts: mergeMounts(
           container.mounts,
-          flags['mount-rm'],
-          absoluteMounts(flags['mount-add'], source.workdir),
+          [...flags['mount-rm'], ...flags['tmpfs-rm']],
+          [...absoluteMounts(flags['mount-add'], source.workdir), ...flags['tmpfs-add']],
         ),
         secrets: mergeFiles('secret', container.secrets, flags['secret-rm'], flags['secret-add']),
         configs: mergeFiles('config', container.configs, flags['config-rm'], flags['config-add']),
@@ -158,6 +167,7 @@ function applyTaskScalars(task: TaskSpec, flags: ScalarFlags): TaskSpec {
     container: applyContainerScalars(task.container, flags),
     resources: {
       limits: {
+        ...applyLimits(limits, flags),
         cpuNanos: flags['limit-cpu'] ?? limits.cpuNanos,
         memoryBytes: flags['limit-memory'] ?? limits.memoryBytes,
         pids: flags['limit-pids'] ?? limits.pids,
@@ -193,7 +203,7 @@ function applyEndpointScalars(endpoint: EndpointSpec, flags: ScalarFlags): Endpo
 
 function applyContainerScalars(container: ContainerSpec, flags: ScalarFlags): ContainerSpec {
   const stopGracePeriodMs = flags['stop-grace-period'] ?? container.stopGracePeriodMs;
-  const { healthCheck: current, ...rest } = container;
+  const { healthCheck: current, ...rest } = applyContainerOptions(container, flags);
   const healthCheck = mergeHealthCheck(current, flags);
   return {
     ...rest,

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { emptyPortConfig } from '../../core/generated/objects.ts';
+import { emptyMount, emptyPortConfig } from '../../core/generated/objects.ts';
 import { parseMount } from './mounts.ts';
 import { parsePublish, parseTargetPort } from './ports.ts';
 import { parseBytes, parseCpus, parseDuration } from './units.ts';
@@ -111,13 +111,12 @@ test('published ports have a long and a short syntax', () => {
 
 test('mounts name their type, source and target', () => {
   assert.deepEqual(parseMount('type=bind,src=/a,dst=/b,ro,bind-propagation=rslave'), {
+    ...emptyMount,
     type: 'bind',
     source: '/a',
     target: '/b',
     readOnly: true,
     bindPropagation: 'rslave',
-    tmpfsSizeBytes: 0,
-    tmpfsMode: 0,
   });
   const tmpfs = parseMount('type=tmpfs,target=/t,tmpfs-size=64m,tmpfs-mode=1777');
   assert.deepEqual([tmpfs.tmpfsSizeBytes, tmpfs.tmpfsMode], [64 * 2 ** 20, 0o1777]);
@@ -128,7 +127,10 @@ test('mounts name their type, source and target', () => {
     'type=tmpfs,target=/b,tmpfs-mode=9',
     'type=bind,source=/a,target=/b,tmpfs-size=1m',
     'type=npipe,source=a,target=/b',
-    'target=/b,volume-opt=a=b',
+    'target=/b,volume-opt=a',
+    'target=/b,volume-subpath=../up',
+    'target=/b,image-subpath=a',
+    'type=image,target=/b',
     'type=tmpfs,target=/b,colour=red',
     'type=tmpfs,target=/b,readonly=perhaps',
     'type=tmpfs,/b',

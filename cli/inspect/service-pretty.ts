@@ -1,14 +1,15 @@
 // `service inspect --pretty`. Pure.
 
 import type {
-  FileReference,
   Network,
+  ResourceLimits,
   Service,
   TaskSpec,
   UpdateConfig,
 } from '../../core/generated/objects.ts';
 import { formatBinarySize, formatElapsed, formatGoDuration } from '../output/human.ts';
 import { portsOfService } from '../output/ports.ts';
+import { containerLines } from './container-pretty.ts';
 
 /** `networks` are those of the cluster, for their names. */
 export function prettyService(service: Service, networks: readonly Network[], nowMs: number): string {
@@ -64,55 +65,6 @@ function updateConfigLines(title: string, verb: string, config: UpdateConfig): s
   ];
 }
 
-function containerLines({ container, logDriver }: TaskSpec): string[] {
-  const field = (title: string, value: string) => (value === '' ? [] : [` ${title}:\t\t${value}`]);
-  return [
-    'ContainerSpec:',
-    ` Image:\t\t${container.image}`,
-    ...field('Command', container.command.join(' ')),
-    ...field('Args', container.args.join(' ')),
-    ...field('Env', container.env.join(' ')),
-    ...field('Dir', container.workdir),
-    ...field('User', container.user),
-    ...field('Groups', container.groups.join(' ')),
-    ...field('Hostname', container.hostname),
-    ...field('StopSignal', container.stopSignal),
-    ...(container.stopGracePeriodMs === undefined
-      ? []
-      : field('StopGracePeriod', formatGoDuration(container.stopGracePeriodMs))),
-    ...field('Healthcheck', container.healthCheck?.test.join(' ') ?? ''),
-    ...field('ReadOnly', container.readOnly ? 'true' : ''),
-    ...field('TTY', container.tty ? 'true' : ''),
-    ...(container.mounts.length === 0 ? [] : ['Mounts:']),
-    ...container.mounts.flatMap((mount) => [
-      ` Target:\t${mount.target}`,
-      ...(mount.source === '' ? [] : [`  Source:\t${mount.source}`]),
-      `  ReadOnly:\t${mount.readOnly}`,
-      `  Type:\t\t${mount.type}`,
-    ]),
-    ...fileLines('Secrets', container.secrets),
-    ...fileLines('Configs', container.configs),
-    ...(logDriver === undefined
-      ? []
-      : [
-          'Log Driver:',
-          ` Name:\t\t${logDriver.name}`,
-          ...Object.entries(logDriver.options).map(([key, value]) => ` ${key}:\t${value}`),
-        ]),
-  ];
-}
-
-function fileLines(title: string, references: readonly FileReference[]): string[] {
-  if (references.length === 0) return [];
-  return [
-    `${title}:`,
-    ...references.flatMap(({ sourceName, target, version }) => [
-      ` Target:\t${target}`,
-      `  Source:\t${sourceName}${version > 0 ? `, version ${version}` : ''}`,
-    ]),
-  ];
-}
-
 function resourceLines({ resources: { limits, reservations } }: TaskSpec): string[] {
   const lines = (cpuNanos: number, memoryBytes: number) => [
     ...(cpuNanos > 0 ? [` CPU:\t\t${cpuNanos / 1e9}`] : []),
@@ -121,11 +73,26 @@ function resourceLines({ resources: { limits, reservations } }: TaskSpec): strin
   const reserved = lines(reservations.cpuNanos, reservations.memoryBytes);
   const limited = lines(limits.cpuNanos, limits.memoryBytes);
   if (limits.pids > 0) limited.push(` Pids:\t\t${limits.pids}`);
+  limited.push(...weightLines(limits));
   return [
     'Resources:',
     ...(reserved.length > 0 ? ['Reservations:', ...reserved] : []),
     ...(limited.length > 0 ? ['Limits:', ...limited] : []),
   ];
+}
+
+function weightLines(limits: ResourceLimits): string[] {
+  const { swapBytes, memorySwappiness, cpusetCpus, cpusetMems, cpuShares, blkioWeight } = limits;
+  const swap = swapBytes === undefined ? '' : swapBytes < 0 ? 'unlimited' : formatBinarySize(swapBytes);
+  const lines: [title: string, value: string | number][] = [
+    ['Swap', swap],
+    ['Swappiness', memorySwappiness ?? ''],
+    ['Cpuset', cpusetCpus],
+    ['Memory nodes', cpusetMems],
+    ['CPU shares', cpuShares || ''],
+    ['Block IO weight', blkioWeight || ''],
+  ];
+  return lines.filter(([, value]) => value !== '').map(([title, value]) => ` ${title}:\t${value}`);
 }
 
 function networkLines({ spec, virtualAddresses }: Service, networks: readonly Network[]): string[] {

@@ -1,10 +1,6 @@
 // A service in Docker's field names, as JSON. Pure.
 
 import type {
-  ContainerSpec,
-  FileReference,
-  HealthCheck,
-  Mount,
   Network,
   NetworkAttachment,
   PortConfig,
@@ -18,6 +14,7 @@ import type {
 } from '../../core/generated/objects.ts';
 import { contains, parseAddress, parsePrefix } from '../../core/ip-address.ts';
 import { portsOfService } from '../output/ports.ts';
+import { containerSpec } from './container-shape.ts';
 import { formatTime, toNanos } from './time.ts';
 
 /** The cluster's networks say which subnet an address is of. */
@@ -81,78 +78,16 @@ function taskTemplate(task: TaskSpec): object {
   };
 }
 
-function containerSpec(container: ContainerSpec): object {
-  return {
-    Image: container.image,
-    ...(Object.keys(container.labels).length > 0 && { Labels: container.labels }),
-    ...(container.command.length > 0 && { Command: container.command }),
-    ...(container.args.length > 0 && { Args: container.args }),
-    ...(container.hostname !== '' && { Hostname: container.hostname }),
-    ...(container.env.length > 0 && { Env: container.env }),
-    ...(container.workdir !== '' && { Dir: container.workdir }),
-    ...(container.user !== '' && { User: container.user }),
-    ...(container.groups.length > 0 && { Groups: container.groups }),
-    ...(container.tty && { TTY: true }),
-    ...(container.readOnly && { ReadOnly: true }),
-    ...(container.mounts.length > 0 && { Mounts: container.mounts.map(mount) }),
-    ...(container.secrets.length > 0 && { Secrets: container.secrets.map((one) => file('Secret', one)) }),
-    ...(container.configs.length > 0 && { Configs: container.configs.map((one) => file('Config', one)) }),
-    ...(container.stopSignal !== '' && { StopSignal: container.stopSignal }),
-    ...(container.stopGracePeriodMs !== undefined && {
-      StopGracePeriod: toNanos(container.stopGracePeriodMs),
-    }),
-    ...(container.healthCheck && { Healthcheck: healthCheck(container.healthCheck) }),
-    ...(container.pullPolicy !== 'auto' && { PullPolicy: container.pullPolicy }),
-    Isolation: 'default',
-  };
-}
-
-function healthCheck(check: HealthCheck): object {
-  const time = (name: string, ms: number) => (ms > 0 ? { [name]: toNanos(ms) } : {});
-  return {
-    ...(check.test.length > 0 && { Test: check.test }),
-    ...time('Interval', check.intervalMs),
-    ...time('Timeout', check.timeoutMs),
-    ...time('StartPeriod', check.startPeriodMs),
-    ...time('StartInterval', check.startIntervalMs),
-    ...(check.retries > 0 && { Retries: check.retries }),
-  };
-}
-
-/** `kind` is in the names of Docker's fields. */
-function file(kind: 'Secret' | 'Config', reference: FileReference): object {
-  const { sourceId, sourceName, target, uid, gid, mode, version, signal } = reference;
-  return {
-    File: { Name: target, UID: String(uid), GID: String(gid), Mode: mode },
-    [`${kind}ID`]: sourceId,
-    [`${kind}Name`]: sourceName,
-    ...(version > 0 && { Version: version }),
-    ...(signal !== '' && { Signal: signal }),
-  };
-}
-
-function mount(item: Mount): object {
-  const { tmpfsSizeBytes, tmpfsMode } = item;
-  return {
-    Type: item.type,
-    ...(item.source !== '' && { Source: item.source }),
-    Target: item.target,
-    ...(item.readOnly && { ReadOnly: true }),
-    ...(item.bindPropagation !== '' && { BindOptions: { Propagation: item.bindPropagation } }),
-    ...((tmpfsSizeBytes > 0 || tmpfsMode > 0) && {
-      TmpfsOptions: {
-        ...(tmpfsSizeBytes > 0 && { SizeBytes: tmpfsSizeBytes }),
-        ...(tmpfsMode > 0 && { Mode: tmpfsMode }),
-      },
-    }),
-  };
-}
-
 function resources({ limits, reservations }: ResourceRequirements): object {
   const limit = {
     ...(limits.cpuNanos > 0 && { NanoCPUs: limits.cpuNanos }),
     ...(limits.memoryBytes > 0 && { MemoryBytes: limits.memoryBytes }),
     ...(limits.pids > 0 && { Pids: limits.pids }),
+    // From here on named as in the configuration of a container of Docker, whose services have none of it.
+    ...(limits.cpuShares > 0 && { CpuShares: limits.cpuShares }),
+    ...(limits.cpusetCpus !== '' && { CpusetCpus: limits.cpusetCpus }),
+    ...(limits.cpusetMems !== '' && { CpusetMems: limits.cpusetMems }),
+    ...(limits.blkioWeight > 0 && { BlkioWeight: limits.blkioWeight }),
   };
   const reserved = {
     ...(reservations.cpuNanos > 0 && { NanoCPUs: reservations.cpuNanos }),
@@ -161,6 +96,8 @@ function resources({ limits, reservations }: ResourceRequirements): object {
   return {
     ...(Object.keys(limit).length > 0 && { Limits: limit }),
     ...(Object.keys(reserved).length > 0 && { Reservations: reserved }),
+    ...(limits.swapBytes !== undefined && { SwapBytes: limits.swapBytes }),
+    ...(limits.memorySwappiness !== undefined && { MemorySwappiness: limits.memorySwappiness }),
   };
 }
 

@@ -11,8 +11,8 @@ export const nodeAvailabilityNumbers = { 'active': 0, 'pause': 1, 'drain': 2 } a
 export type NodeState = 'unknown' | 'down' | 'ready' | 'disconnected';
 export const nodeStateNumbers = { 'unknown': 0, 'down': 1, 'ready': 2, 'disconnected': 3 } as const satisfies Record<NodeState, number>;
 
-export type MountType = 'volume' | 'bind' | 'tmpfs';
-export const mountTypeNumbers = { 'volume': 0, 'bind': 1, 'tmpfs': 2 } as const satisfies Record<MountType, number>;
+export type MountType = 'volume' | 'bind' | 'tmpfs' | 'image';
+export const mountTypeNumbers = { 'volume': 0, 'bind': 1, 'tmpfs': 2, 'image': 3 } as const satisfies Record<MountType, number>;
 
 /** When a node asks the registry for an image. */
 export type PullPolicy = 'auto' | 'always' | 'missing' | 'never';
@@ -231,6 +231,7 @@ export const emptyNode: Node = Object.freeze({ id: '', meta: emptyMeta, spec: em
 
 export interface Mount {
   readonly type: MountType;
+  /** Name of a volume, empty: one of the container's own; path of a bind; reference of an image. */
   readonly source: string;
   readonly target: string;
   readonly readOnly: boolean;
@@ -239,8 +240,78 @@ export interface Mount {
   readonly tmpfsSizeBytes: number;
   /** Permission bits, as in 0o1777. */
   readonly tmpfsMode: number;
+  /** Further options of a tmpfs, as mount(8) has them: "exec", "uid=1000". */
+  readonly tmpfsOptions: readonly string[];
+  /** What of a bind lies on mount points below it: "enabled" (default) or "disabled"; "writable" and "readonly" say whether
+   * a read-only bind leaves those writable, or has to make all of them read-only. */
+  readonly bindRecursive: string;
+  /** Makes the source of a bind when there is none. */
+  readonly bindCreateSource: boolean;
+  /** An empty volume does not get what the image has in its place. */
+  readonly volumeNoCopy: boolean;
+  /** Directory or file inside the volume or image. */
+  readonly subpath: string;
+  readonly volumeLabels: Readonly<Record<string, string>>;
+  /** Of a volume that is made for this mount; absent: "local" without options. */
+  readonly volumeDriver?: VolumeDriver;
 }
-export const emptyMount: Mount = Object.freeze({ type: "volume", source: '', target: '', readOnly: false, bindPropagation: '', tmpfsSizeBytes: 0, tmpfsMode: 0 });
+export const emptyMount: Mount = Object.freeze({ type: "volume", source: '', target: '', readOnly: false, bindPropagation: '', tmpfsSizeBytes: 0, tmpfsMode: 0, tmpfsOptions: [], bindRecursive: '', bindCreateSource: false, volumeNoCopy: false, subpath: '', volumeLabels: {} });
+
+export interface VolumeDriver {
+  readonly name: string;
+  readonly options: Readonly<Record<string, string>>;
+}
+export const emptyVolumeDriver: VolumeDriver = Object.freeze({ name: '', options: {} });
+
+/** In place of what the node says. What is empty is as the node has it. */
+export interface DnsConfig {
+  readonly nameServers: readonly string[];
+  /** "." alone: none. */
+  readonly search: readonly string[];
+  readonly options: readonly string[];
+}
+export const emptyDnsConfig: DnsConfig = Object.freeze({ nameServers: [], search: [], options: [] });
+
+export interface Ulimit {
+  /** "nofile". */
+  readonly name: string;
+  /** -1: no limit. */
+  readonly soft: number;
+  readonly hard: number;
+}
+export const emptyUlimit: Ulimit = Object.freeze({ name: '', soft: 0, hard: 0 });
+
+export interface Device {
+  readonly pathOnHost: string;
+  readonly pathInContainer: string;
+  /** Of r, w and m. */
+  readonly permissions: string;
+}
+export const emptyDevice: Device = Object.freeze({ pathOnHost: '', pathInContainer: '', permissions: '' });
+
+export interface SeLinuxLabel {
+  /** Labels nothing. */
+  readonly disabled: boolean;
+  /** What is empty is as usual for containers. */
+  readonly user: string;
+  readonly role: string;
+  readonly type: string;
+  readonly level: string;
+}
+export const emptySeLinuxLabel: SeLinuxLabel = Object.freeze({ disabled: false, user: '', role: '', type: '', level: '' });
+
+/** What holds a container back beyond its capabilities. */
+export interface SecurityOptions {
+  readonly noNewPrivileges: boolean;
+  /** "unconfined", or a profile in Docker's JSON format; empty: the default profile. */
+  readonly seccomp: string;
+  /** "unconfined", or a profile that the node has loaded; empty: none. */
+  readonly appArmor: string;
+  readonly seLinux?: SeLinuxLabel;
+  /** All of /proc and /sys is there, and writable where the kernel allows it. */
+  readonly systemPathsUnconfined: boolean;
+}
+export const emptySecurityOptions: SecurityOptions = Object.freeze({ noNewPrivileges: false, seccomp: '', appArmor: '', systemPathsUnconfined: false });
 
 /** How to find out whether a container can answer. What is empty or 0 is as the image says, else as Docker has it. */
 export interface HealthCheck {
@@ -288,12 +359,45 @@ export interface ContainerSpec {
   readonly tty: boolean;
   /** Absent: the image's. */
   readonly healthCheck?: HealthCheck;
+  /** Further lines for /etc/hosts: "ADDRESS NAME". */
+  readonly hosts: readonly string[];
+  readonly dns?: DnsConfig;
+  readonly ulimits: readonly Ulimit[];
+  readonly sysctls: Readonly<Record<string, string>>;
+  /** "CAP_NET_ADMIN", or "ALL". */
+  readonly capabilitiesAdded: readonly string[];
+  readonly capabilitiesDropped: readonly string[];
+  /** A small init is the first process. Absent: it is not. */
+  readonly init?: boolean;
+  readonly oomScoreAdj: number;
+  readonly devices: readonly Device[];
+  /** "c 1:3 rwm" */
+  readonly deviceCgroupRules: readonly string[];
+  readonly privileged: boolean;
+  /** "host"; "private" or empty: its own. */
+  readonly pidMode: string;
+  /** The same; "shareable" is as "private", "none" has no /dev/shm. */
+  readonly ipcMode: string;
+  readonly utsMode: string;
+  /** "host" or empty. */
+  readonly usernsMode: string;
+  /** "host" or "private"; empty: as is usual for the cgroup version. */
+  readonly cgroupnsMode: string;
+  /** Of /dev/shm; 0: 64 MiB. */
+  readonly shmSizeBytes: number;
+  /** Empty: the engine's. */
+  readonly cgroupParent: string;
+  /** "crun" or "runc"; empty: what the node uses. */
+  readonly runtime: string;
+  /** For the OCI runtime. */
+  readonly annotations: Readonly<Record<string, string>>;
+  readonly security?: SecurityOptions;
   /** Files in the container's memory, from secrets and configs. */
   readonly secrets: readonly FileReference[];
   readonly configs: readonly FileReference[];
   readonly pullPolicy: PullPolicy;
 }
-export const emptyContainerSpec: ContainerSpec = Object.freeze({ image: '', command: [], args: [], env: [], workdir: '', user: '', groups: [], hostname: '', labels: {}, stopSignal: '', mounts: [], readOnly: false, tty: false, secrets: [], configs: [], pullPolicy: "auto" });
+export const emptyContainerSpec: ContainerSpec = Object.freeze({ image: '', command: [], args: [], env: [], workdir: '', user: '', groups: [], hostname: '', labels: {}, stopSignal: '', mounts: [], readOnly: false, tty: false, hosts: [], ulimits: [], sysctls: {}, capabilitiesAdded: [], capabilitiesDropped: [], oomScoreAdj: 0, devices: [], deviceCgroupRules: [], privileged: false, pidMode: '', ipcMode: '', utsMode: '', usernsMode: '', cgroupnsMode: '', shmSizeBytes: 0, cgroupParent: '', runtime: '', annotations: {}, secrets: [], configs: [], pullPolicy: "auto" });
 
 /** A file that a container gets from a secret or config. */
 export interface FileReference {
@@ -317,8 +421,18 @@ export interface ResourceLimits {
   readonly cpuNanos: number;
   readonly memoryBytes: number;
   readonly pids: number;
+  /** Beside the memory; -1: any amount. Absent: as much as memory. */
+  readonly swapBytes?: number;
+  /** 0 to 100. Absent: the kernel's. */
+  readonly memorySwappiness?: number;
+  /** "0-3,8" */
+  readonly cpusetCpus: string;
+  readonly cpusetMems: string;
+  /** Relative weights; 0: as usual. */
+  readonly cpuShares: number;
+  readonly blkioWeight: number;
 }
-export const emptyResourceLimits: ResourceLimits = Object.freeze({ cpuNanos: 0, memoryBytes: 0, pids: 0 });
+export const emptyResourceLimits: ResourceLimits = Object.freeze({ cpuNanos: 0, memoryBytes: 0, pids: 0, cpusetCpus: '', cpusetMems: '', cpuShares: 0, blkioWeight: 0 });
 
 export interface ResourceRequirements {
   readonly limits: ResourceLimits;

@@ -309,6 +309,53 @@ export interface PruneImagesResponse {
   readonly reclaimedBytes: number;
 }
 export const emptyPruneImagesResponse: PruneImagesResponse = Object.freeze({ untagged: [], deleted: [], reclaimedBytes: 0 });
+
+export interface Volume {
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  /** Of the driver `local`. */
+  readonly options: Readonly<Record<string, string>>;
+  /** Nobody chose its name. */
+  readonly anonymous: boolean;
+  readonly createdAtMs: number;
+  readonly mountpoint: string;
+  /** Ids of the containers that have it. */
+  readonly usedBy: readonly string[];
+}
+export const emptyVolume: Volume = Object.freeze({ name: '', labels: {}, options: {}, anonymous: false, createdAtMs: 0, mountpoint: '', usedBy: [] });
+
+export interface CreateVolumeRequest {
+  /** Empty: one is made up. */
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly options: Readonly<Record<string, string>>;
+}
+export const emptyCreateVolumeRequest: CreateVolumeRequest = Object.freeze({ name: '', labels: {}, options: {} });
+
+export interface CreateVolumeResponse {
+  readonly volume: Volume;
+}
+export const emptyCreateVolumeResponse: CreateVolumeResponse = Object.freeze({ volume: emptyVolume });
+
+export interface ListVolumesRequest {
+
+}
+export const emptyListVolumesRequest: ListVolumesRequest = Object.freeze({  });
+
+export interface ListVolumesResponse {
+  readonly volumes: readonly Volume[];
+}
+export const emptyListVolumesResponse: ListVolumesResponse = Object.freeze({ volumes: [] });
+
+export interface RemoveVolumeRequest {
+  readonly name: string;
+}
+export const emptyRemoveVolumeRequest: RemoveVolumeRequest = Object.freeze({ name: '' });
+
+export interface RemoveVolumeResponse {
+
+}
+export const emptyRemoveVolumeResponse: RemoveVolumeResponse = Object.freeze({  });
 const localNodeStateNames = new Map<number, LocalNodeState>(Object.entries(localNodeStateNumbers).map(([key, value]) => [value, key as LocalNodeState]));
 
 const nodeAvailabilityNames = new Map<number, NodeAvailability>(Object.entries(nodeAvailabilityNumbers).map(([key, value]) => [value, key as NodeAvailability]));
@@ -1239,6 +1286,164 @@ export const PruneImagesResponseCodec: Codec<PruneImagesResponse> = {
   },
 };
 
+export const VolumeCodec: Codec<Volume> = {
+  write(m, w) {
+    if (m.name !== '') w.uint32(10).string(m.name);
+    for (const [key, value] of Object.entries(m.labels)) w.uint32(18).fork().uint32(10).string(key).uint32(18).string(value).ldelim();
+    for (const [key, value] of Object.entries(m.options)) w.uint32(26).fork().uint32(10).string(key).uint32(18).string(value).ldelim();
+    if (m.anonymous !== false) w.uint32(32).bool(m.anonymous);
+    if (m.createdAtMs !== 0) w.uint32(40).int64(safeInteger(m.createdAtMs));
+    if (m.mountpoint !== '') w.uint32(50).string(m.mountpoint);
+    for (const value of m.usedBy) w.uint32(58).string(value);
+    return w;
+  },
+  read(r, end) {
+    let name: string = '';
+    const labels: [string, string][] = [];
+    const options: [string, string][] = [];
+    let anonymous: boolean = false;
+    let createdAtMs: number = 0;
+    let mountpoint: string = '';
+    const usedBy: string[] = [];
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: name = r.string(); break;
+        case 2: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
+        while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
+        labels.push([key, value]); break; }
+        case 3: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
+        while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
+        options.push([key, value]); break; }
+        case 4: anonymous = r.bool(); break;
+        case 5: createdAtMs = safeInteger(r.int64()); break;
+        case 6: mountpoint = r.string(); break;
+        case 7: usedBy.push(r.string()); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { name, labels: Object.fromEntries(labels), options: Object.fromEntries(options), anonymous, createdAtMs, mountpoint, usedBy };
+  },
+};
+
+export const CreateVolumeRequestCodec: Codec<CreateVolumeRequest> = {
+  write(m, w) {
+    if (m.name !== '') w.uint32(10).string(m.name);
+    for (const [key, value] of Object.entries(m.labels)) w.uint32(18).fork().uint32(10).string(key).uint32(18).string(value).ldelim();
+    for (const [key, value] of Object.entries(m.options)) w.uint32(26).fork().uint32(10).string(key).uint32(18).string(value).ldelim();
+    return w;
+  },
+  read(r, end) {
+    let name: string = '';
+    const labels: [string, string][] = [];
+    const options: [string, string][] = [];
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: name = r.string(); break;
+        case 2: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
+        while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
+        labels.push([key, value]); break; }
+        case 3: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
+        while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
+        options.push([key, value]); break; }
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { name, labels: Object.fromEntries(labels), options: Object.fromEntries(options) };
+  },
+};
+
+export const CreateVolumeResponseCodec: Codec<CreateVolumeResponse> = {
+  write(m, w) {
+    VolumeCodec.write(m.volume, w.uint32(10).fork()).ldelim();
+    return w;
+  },
+  read(r, end) {
+    let volume: Volume = emptyVolume;
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: volume = VolumeCodec.read(r, r.uint32() + r.pos); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { volume };
+  },
+};
+
+export const ListVolumesRequestCodec: Codec<ListVolumesRequest> = {
+  write(_m, w) {
+    
+    return w;
+  },
+  read(r, end) {
+    
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        
+        default: r.skipType(tag & 7);
+      }
+    }
+    return {  };
+  },
+};
+
+export const ListVolumesResponseCodec: Codec<ListVolumesResponse> = {
+  write(m, w) {
+    for (const value of m.volumes) VolumeCodec.write(value, w.uint32(10).fork()).ldelim();
+    return w;
+  },
+  read(r, end) {
+    const volumes: Volume[] = [];
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: volumes.push(VolumeCodec.read(r, r.uint32() + r.pos)); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { volumes };
+  },
+};
+
+export const RemoveVolumeRequestCodec: Codec<RemoveVolumeRequest> = {
+  write(m, w) {
+    if (m.name !== '') w.uint32(10).string(m.name);
+    return w;
+  },
+  read(r, end) {
+    let name: string = '';
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: name = r.string(); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { name };
+  },
+};
+
+export const RemoveVolumeResponseCodec: Codec<RemoveVolumeResponse> = {
+  write(_m, w) {
+    
+    return w;
+  },
+  read(r, end) {
+    
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        
+        default: r.skipType(tag & 7);
+      }
+    }
+    return {  };
+  },
+};
+
 export const NodeControlService = {
   info: { path: '/tsswarm.v1.NodeControl/Info', shape: 'unary', callers: ['local'], isReadOnly: false, request: InfoRequestCodec, response: InfoResponseCodec },
   init: { path: '/tsswarm.v1.NodeControl/Init', shape: 'unary', callers: ['local'], isReadOnly: false, request: InitRequestCodec, response: InitResponseCodec },
@@ -1259,4 +1464,7 @@ export const NodeControlService = {
   inspectImage: { path: '/tsswarm.v1.NodeControl/InspectImage', shape: 'unary', callers: ['local'], isReadOnly: false, request: InspectImageRequestCodec, response: InspectImageResponseCodec },
   createImage: { path: '/tsswarm.v1.NodeControl/CreateImage', shape: 'client-stream', callers: ['local'], isReadOnly: false, request: CreateImageRequestCodec, response: CreateImageResponseCodec },
   pruneImages: { path: '/tsswarm.v1.NodeControl/PruneImages', shape: 'unary', callers: ['local'], isReadOnly: false, request: PruneImagesRequestCodec, response: PruneImagesResponseCodec },
+  createVolume: { path: '/tsswarm.v1.NodeControl/CreateVolume', shape: 'unary', callers: ['local'], isReadOnly: false, request: CreateVolumeRequestCodec, response: CreateVolumeResponseCodec },
+  listVolumes: { path: '/tsswarm.v1.NodeControl/ListVolumes', shape: 'unary', callers: ['local'], isReadOnly: false, request: ListVolumesRequestCodec, response: ListVolumesResponseCodec },
+  removeVolume: { path: '/tsswarm.v1.NodeControl/RemoveVolume', shape: 'unary', callers: ['local'], isReadOnly: false, request: RemoveVolumeRequestCodec, response: RemoveVolumeResponseCodec },
 } as const;

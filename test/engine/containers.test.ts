@@ -4,6 +4,7 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { EngineContainers } from '../../agent/engine/containers/containers.ts';
 import { hasCode } from '../../core/errors.ts';
+import { emptyMount, emptyResourceLimits } from '../../core/generated/objects.ts';
 import {
   aContainer,
   collectLogs,
@@ -134,7 +135,7 @@ for (const runtime of ['runc', 'crun'] as const) {
 
     test('limits are set in the cgroup', async () => {
       const config = aContainer({
-        limits: { cpuNanos: 500_000_000, memoryBytes: 32 * 2 ** 20, pids: 33 },
+        limits: { ...emptyResourceLimits, cpuNanos: 500_000_000, memoryBytes: 32 * 2 ** 20, pids: 33 },
         reservedMemoryBytes: 16 * 2 ** 20,
       });
       await containers().create(config);
@@ -165,7 +166,7 @@ for (const runtime of ['runc', 'crun'] as const) {
     test('a container that takes too much memory is reported as out of memory', async () => {
       const config = aContainer({
         args: ['sh', '-c', 'tail /dev/zero'],
-        limits: { cpuNanos: 0, memoryBytes: 16 * 2 ** 20, pids: 0 },
+        limits: { ...emptyResourceLimits, cpuNanos: 0, memoryBytes: 16 * 2 ** 20, pids: 0 },
       });
       await containers().create(config);
       await containers().start(config.id);
@@ -208,7 +209,7 @@ for (const runtime of ['runc', 'crun'] as const) {
       const shared = path.join(path.dirname(own.options.dataRoot), 'shared');
       mkdirSync(shared);
       writeFileSync(path.join(shared, 'note'), 'from outside\n');
-      const mount = { source: '', readOnly: false, bindPropagation: '', tmpfsSizeBytes: 0, tmpfsMode: 0 };
+      const mount = emptyMount;
       const mounts = [
         { ...mount, type: 'bind' as const, source: shared, target: '/in', readOnly: true },
         { ...mount, type: 'volume' as const, source: 'keep', target: '/keep' },
@@ -231,15 +232,7 @@ for (const runtime of ['runc', 'crun'] as const) {
         name: 'vol:1',
         config: { Volumes: { '/home/web': {}, '/srv': {} }, User: 'web' },
       });
-      const mount = {
-        type: 'volume' as const,
-        source: 'etc-copy',
-        target: '/etc',
-        readOnly: false,
-        bindPropagation: '',
-        tmpfsSizeBytes: 0,
-        tmpfsMode: 0,
-      };
+      const mount = { ...emptyMount, source: 'etc-copy', target: '/etc' };
       const { stdout } = await shell(
         'stat -c "%u %g %a" /home/web /srv; touch /home/web/x && echo writable; ls /etc; id -un',
         { image: 'vol:1', mounts: [mount] },

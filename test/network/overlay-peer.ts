@@ -6,7 +6,7 @@ import { createSocket, type RemoteInfo } from 'node:dgram';
 import { Resolver } from 'node:dns/promises';
 import { createConnection, createServer, isIPv6, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
-import { setImmediate } from 'node:timers/promises';
+import { setTimeout as delay, setImmediate } from 'node:timers/promises';
 import { answerCalls } from './answer-calls.ts';
 
 const PORT = 80;
@@ -34,6 +34,8 @@ const connections = new Map<string, Socket>();
 const datagrams = createSocket('udp4');
 const ipv6Datagrams = createSocket('udp6');
 let ownPorts = 0;
+/** From now on between a datagram and its answer. */
+let thinkingMs = 0;
 let isLoading = false;
 let report: Report = { requests: 0, failures: {}, servers: {} };
 let loading: Promise<void> | undefined;
@@ -51,7 +53,8 @@ async function serve(port: number): Promise<void> {
 
 function serveDatagrams(port: number, type: 'udp4' | 'udp6', address: string | undefined): Promise<void> {
   const own = createSocket({ type, ipv6Only: type === 'udp6' });
-  own.on('message', (message, from) => {
+  own.on('message', async (message, from) => {
+    if (thinkingMs > 0) await delay(thinkingMs);
     own.send(`${address} ${from.address} ${message}`, from.port, from.address);
   });
   return new Promise((resolve) => own.bind(port, resolve));
@@ -114,6 +117,10 @@ function askByDatagram(
   });
 }
 
+async function think(ms: number): Promise<void> {
+  thinkingMs = ms;
+}
+
 async function open({ name, ...target }: Target & { name: string }): Promise<string> {
   const socket = createConnection({ port: PORT, ...target });
   socket.on('error', () => undefined);
@@ -173,6 +180,7 @@ async function resolve({ name, type }: { name: string; type: string }): Promise<
 }
 
 await answerCalls({
+  think,
   ask,
   /** From one socket, so that all of them are one flow. */
   askAgain: (target: Target) => askByDatagram(isIPv6(target.host) ? ipv6Datagrams : datagrams, target, false),

@@ -168,4 +168,5 @@ await answerCalls({
   list: overlay.list.bind(overlay),
   portProblems: overlay.portProblems.bind(overlay),
   dieAfter,
+  endFlows: ([networkId, addresses]: [string, string[]]) => overlay.endFlows(networkId, addresses),
 });

@@ -146,6 +146,26 @@ check('a backend that drains keeps its connections and gets no new one', async (
   }
 });
 
+check(
+  'a flow that is ended gets the answer that is on its way, and then goes to another backend',
+  async () => {
+    const [, near, far] = all as [Container, Container, Container];
+    for (const leaving of [near, far]) {
+      const other = leaving === near ? far : near;
+      await serve([leaving]);
+      assert.match(await client.peer.call('askAgain', { host: VIP }), new RegExp(`^${leaving.address} `));
+      await serve([other]);
+      await leaving.peer.call('think', 15);
+      const answer = client.peer.call<string>('askAgain', { host: VIP });
+      await client.host.overlay.call('endFlows', [net.id, [leaving.address]]);
+      assert.match(await answer, new RegExp(`^${leaving.address} `));
+      await leaving.peer.call('think', 0);
+      assert.match(await client.peer.call('askAgain', { host: VIP }), new RegExp(`^${other.address} `));
+      await client.host.overlay.call('endFlows', [net.id, [other.address]]);
+    }
+  },
+);
+
 check('connections to a backend that vanished end, by either address, and UDP goes to another', async () => {
   const victim = await lab.container(lab.hosts[1]!, net.id, '10.0.1.50');
   await serve([victim], [...all, victim]);

@@ -7,7 +7,7 @@ import type { ContainerConfig, LogQuery, LogRecord } from '../../agent/engine/en
 import { plainRegistrySettings } from '../../agent/engine/images/registry-settings.ts';
 import { type OpenEngineOptions, type OwnedEngine, openEngine } from '../../agent/engine/open.ts';
 import { findExecutable } from '../../agent/engine/runtime/runtime.ts';
-import { emptyResourceLimits } from '../../core/generated/objects.ts';
+import { emptyContainerSpec, emptyResourceLimits } from '../../core/generated/objects.ts';
 import { buildDemoImage, type DemoImageOptions } from '../../deploy/demo-image.ts';
 import { createLogger } from '../../rpc/logger.ts';
 
@@ -94,6 +94,7 @@ let containerSerial = 0;
 export function aContainer(overrides: Partial<ContainerConfig> = {}): ContainerConfig {
   containerSerial += 1;
   return {
+    ...emptyContainerSpec,
     id: `box-${containerSerial}`,
     image: 'demo:1',
     command: [],

@@ -11,6 +11,7 @@ import type {
   ExecRequest,
   ExecResult,
   Images,
+  Volumes,
 } from '../../agent/engine/engine.ts';
 import type { Endpoint, EndpointRequest, TaskNetworks } from '../../agent/network/network.ts';
 import type { Clock } from '../../core/clock.ts';
@@ -76,6 +77,16 @@ export class FakeEngine implements Engine {
     },
     create: async () => 'sha256:0',
     prune: async () => ({ untagged: [], deleted: [], reclaimedBytes: 0 }),
+  };
+
+  readonly volumes: Volumes = {
+    create: async () => {
+      throw new SwarmError('unimplemented', 'the fake engine has no volumes');
+    },
+    list: async () => [],
+    remove: async (name) => {
+      throw new SwarmError('not-found', `get ${name}: no such volume`);
+    },
   };
 
   readonly containers: Containers = {

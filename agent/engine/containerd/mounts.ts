@@ -25,6 +25,8 @@ const TMPFS_MAGIC = 0x01021994;
 interface MountPoint {
   readonly path: string;
   readonly isShared: boolean;
+  /** "rw", "noexec": of the mount, not of its file system. */
+  readonly flags: readonly string[];
 }
 
 /** The mount points of this process, the last one on top. */
@@ -38,6 +40,7 @@ export function parseMountInfo(text: string): MountPoint[] {
       return {
         path: unescapeOctal(fields[4] ?? ''),
         isShared: optional.some((field) => field.startsWith('shared:')),
+        flags: (fields[5] ?? '').split(','),
       };
     });
 }
@@ -48,10 +51,30 @@ function unescapeOctal(text: string): string {
   );
 }
 
+function mountPoints(): MountPoint[] {
+  return parseMountInfo(readFileSync('/proc/self/mountinfo', 'utf8'));
+}
+
 function mountAt(directory: string): MountPoint | undefined {
-  return parseMountInfo(readFileSync('/proc/self/mountinfo', 'utf8')).findLast(
-    (point) => point.path === directory,
-  );
+  return mountPoints().findLast((point) => point.path === directory);
+}
+
+// What a bind mount of the place has to keep. Runtimes give it only what they are told.
+const KEPT_FLAGS: readonly string[] = ['ro', 'nosuid', 'nodev', 'noexec'];
+
+/** What forbids something at a path, by the mounts that it lies on; for each path. */
+export function restrictionsAt(places: readonly string[]): string[][] {
+  if (places.length === 0) return [];
+  const points = mountPoints();
+  return places.map((place) => {
+    const real = realpathSync(place);
+    const holds = ({ path }: MountPoint) => path === '/' || real === path || real.startsWith(`${path}/`);
+    const deepest = points.reduce<MountPoint | undefined>(
+      (best, point) => (holds(point) && point.path.length >= (best?.path.length ?? 0) ? point : best),
+      undefined,
+    );
+    return KEPT_FLAGS.filter((flag) => deepest?.flags.includes(flag));
+  });
 }
 
 /**
@@ -88,11 +111,16 @@ export function bindReadOnly(file: string, place: string): void {
   check(libcFunctions.mount('none', real, 'none', flags, null), `make ${real} read-only`);
 }
 
+export function isMountPoint(directory: string): boolean {
+  return mountAt(realpathSync(directory)) !== undefined;
+}
+
 function isSameFile(one: string, other: string): boolean {
   const [first, second] = [statSync(one), statSync(other)];
   return first.dev === second.dev && first.ino === second.ino;
 }
 
-function unmountAll(place: string): void {
+/** Takes away what is mounted at a path, however often. */
+export function unmountAll(place: string): void {
   while (mountAt(place) !== undefined) check(libcFunctions.umount2(place, MNT_DETACH), `unmount ${place}`);
 }

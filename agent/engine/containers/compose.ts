@@ -1,9 +1,8 @@
 // Everything that is decided before a container exists: its image, user, volumes and specification.
 
 import { randomUUID } from 'node:crypto';
-import path from 'node:path';
+import os from 'node:os';
 import { SwarmError } from '../../../core/errors.ts';
-import type { Mount } from '../../../core/generated/objects.ts';
 import { RuntimeOptionsCodec } from '../../../proto/generated/containerd-runc.ts';
 import type { SnapshotMount } from '../../../proto/generated/containerd-types.ts';
 import { encode } from '../../../proto/wire.ts';
@@ -11,16 +10,18 @@ import { type Containerd, SNAPSHOTTER } from '../containerd/connection.ts';
 import type { ContainerConfig } from '../engine.ts';
 import type { BlobStore } from '../images/blob-store.ts';
 import type { StoredImage } from '../images/catalog.ts';
+import { readImageFiles } from '../images/image-files.ts';
 import { SingleFlight } from '../limiter.ts';
 import type { Machine } from '../machine.ts';
 import type { Runtime } from '../runtime/runtime.ts';
+import { imageViews, type PreparedMounts } from '../volumes/container-mounts.ts';
+import { checkDemands, findInit, runtimePath } from './demands.ts';
+import { allDevices, findDevices } from './devices.ts';
 import { effectiveHealthCheck } from './health-check.ts';
-import { readImageFiles } from './image-files.ts';
 import type { ContainerDirectory, ContainerRecordFile } from './record.ts';
 import { signalNumber } from './signals.ts';
-import { composeSpec, processArguments } from './spec.ts';
+import { cgroupsPath, composeSpec, processArguments } from './spec.ts';
 import { type AccountFiles, resolveUser } from './user.ts';
-import { fillVolumes, isEmptyVolume } from './volume.ts';
 
 export interface ComposerOptions {
   readonly containerd: Containerd;
@@ -30,13 +31,11 @@ export interface ComposerOptions {
   readonly runtime: Runtime;
   readonly runtimeRoot: string;
   readonly scratchDirectory: string;
-  readonly volumesDirectory: string;
 }
 
 // containerd's rule for identifiers.
 const CONTAINER_ID = /^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/;
 const CONTAINER_ID_LENGTH_MAX = 76;
-const VOLUME_NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}$/;
 const HOSTNAME_LENGTH_MAX = 63;
 // Accounts of this many images are remembered.
 const ACCOUNTS_MAX = 64;
@@ -48,6 +47,8 @@ export interface Composition {
   readonly record: ContainerRecordFile;
   readonly hostname: string;
   readonly spec: Readonly<Record<string, unknown>>;
+  /** Absent: the engine's. */
+  readonly runtimePath?: string | undefined;
 }
 
 export function checkContainerId(id: string): void {
@@ -64,63 +65,60 @@ export class ContainerComposer {
     this.#options = options;
   }
 
+  /** `prepared` are the container's mounts. */
   async compose(
     config: ContainerConfig,
     image: StoredImage,
-    directory: ContainerDirectory,
+    { directory, prepared }: { directory: ContainerDirectory; prepared: PreparedMounts },
   ): Promise<Composition> {
+    const { engineId, machine, runtime } = this.#options;
+    checkDemands(config, machine);
     const stopSignal = config.stopSignal || image.configuration.stopSignal || 'SIGTERM';
     signalNumber(stopSignal);
-    const hostname = config.hostname || config.id.slice(0, 12);
-    if (Buffer.byteLength(hostname) > HOSTNAME_LENGTH_MAX)
-      throw new SwarmError(
-        'invalid-argument',
-        `hostname ${hostname} is longer than ${HOSTNAME_LENGTH_MAX} bytes`,
-      );
-    const { command, args, env, workdir, readOnly, tty, limits, reservedMemoryBytes } = config;
+    const hostname = hostnameOf(config);
+    const { command, args, id } = config;
     const files = await this.#accountFiles(image);
-    const mounts = this.#mounts(config, image, directory);
-    await this.#fillVolumes(image, mounts);
     const spec = composeSpec({
-      id: config.id,
-      engineId: this.#options.engineId,
+      ...config,
+      engineId,
       image: image.configuration,
-      command,
-      args,
-      env,
-      workdir,
-      readOnly,
-      tty,
-      limits,
-      reservedMemoryBytes,
       hostname,
       user: resolveUser(config.user || image.configuration.user, config.groups, files),
-      mounts,
+      mounts: prepared.mounts,
+      hostDevices: [
+        ...(config.privileged ? allDevices() : []),
+        ...findDevices(config.devices, machine.hostname),
+      ],
+      initProgram: config.init ? findInit(machine.hostname) : undefined,
       files: config.files ?? [],
       filesDirectory: directory.filesPath,
-      machine: this.#options.machine,
-      seccompFilter: this.#options.runtime.seccompFilter,
+      machine,
+      seccompFilter: runtime.seccompFilter,
       ...(config.network && { networkNamespacePath: config.network.namespacePath }),
     });
     const healthCheck = effectiveHealthCheck(config.healthCheck, image.configuration);
+    const views = imageViews(config);
     const record = {
-      id: config.id,
+      id,
       manifestDigest: image.manifest.digest,
       parentSnapshot: image.topSnapshot,
       labels: config.labels,
       command: processArguments({ command, args, image: image.configuration })[0] ?? '',
-      tty,
+      tty: config.tty,
       stopSignal,
       logs: config.logs,
       ...(healthCheck && { healthCheck }),
+      ...(config.cgroupParent !== '' && { cgroup: cgroupsPath(engineId, id, config.cgroupParent) }),
+      ...(prepared.volumes.length > 0 && { volumes: prepared.volumes }),
+      ...(views.length > 0 && { views, images: prepared.images }),
     };
-    return { record, hostname, spec };
+    return { record, hostname, spec, runtimePath: runtimePath(config.runtime, runtime, machine.hostname) };
   }
 
   /** Creates the record in containerd: what the container's snapshot hangs on. */
-  async createRecord({ record, spec }: Composition): Promise<void> {
+  async createRecord({ record, spec, runtimePath }: Composition): Promise<void> {
     const { containerd, runtime, runtimeRoot } = this.#options;
-    const options = { binaryName: runtime.path, root: runtimeRoot };
+    const options = { binaryName: runtimePath ?? runtime.path, root: runtimeRoot };
     await containerd.containers.create({
       container: {
         id: record.id,
@@ -149,7 +147,7 @@ export class ContainerComposer {
   }
 
   async #readAccountFiles(parent: string): Promise<AccountFiles> {
-    return this.#withImage(parent, async (mounts) => {
+    return this.withImage(parent, async (mounts) => {
       const paths = ['etc/passwd', 'etc/group'];
       const [passwd = '', group = ''] = await readImageFiles(mounts, this.#options.scratchDirectory, paths);
       return { passwd, group };
@@ -157,7 +155,7 @@ export class ContainerComposer {
   }
 
   /** Runs the action with the mounts of a read-only view of an image. */
-  async #withImage<T>(parent: string, action: (mounts: readonly SnapshotMount[]) => Promise<T>): Promise<T> {
+  async withImage<T>(parent: string, action: (mounts: readonly SnapshotMount[]) => Promise<T>): Promise<T> {
     const { containerd, blobs } = this.#options;
     return blobs.withLease(async (lease) => {
       const view = { snapshotter: SNAPSHOTTER, key: `view-${randomUUID()}` };
@@ -170,48 +168,12 @@ export class ContainerComposer {
       }
     });
   }
-
-  /** Volumes as directories: named ones are the engine's, the others live with the container. */
-  #mounts(config: ContainerConfig, image: StoredImage, directory: ContainerDirectory): Mount[] {
-    const given = new Set(config.mounts.map(({ target }) => path.posix.normalize(target)));
-    const declared = image.configuration.volumes
-      .filter((target) => !given.has(path.posix.normalize(target)))
-      .map((target) => ({ ...ANONYMOUS_VOLUME, target }));
-    return [...config.mounts, ...declared].map((mount, index) => {
-      if (!path.posix.isAbsolute(mount.target))
-        throw new SwarmError(
-          'invalid-argument',
-          `mount target ${JSON.stringify(mount.target)} is not absolute`,
-        );
-      if (mount.type !== 'volume') return mount;
-      const source = mount.source === '' ? directory.volume(index) : this.#namedVolume(mount.source);
-      return { ...mount, source };
-    });
-  }
-
-  /** As Docker does: a volume that is empty starts with what the image has in its place. */
-  async #fillVolumes(image: StoredImage, mounts: readonly Mount[]): Promise<void> {
-    const empty = mounts
-      .filter(({ type, source }) => type === 'volume' && isEmptyVolume(source))
-      .map(({ source, target }) => ({ directory: source, target }));
-    if (empty.length === 0) return;
-    const { scratchDirectory } = this.#options;
-    await this.#withImage(image.topSnapshot, (view) => fillVolumes(view, scratchDirectory, empty));
-  }
-
-  #namedVolume(name: string): string {
-    if (!VOLUME_NAME.test(name))
-      throw new SwarmError('invalid-argument', `volume name ${JSON.stringify(name)} is not valid`);
-    return path.join(this.#options.volumesDirectory, name);
-  }
 }
 
-const ANONYMOUS_VOLUME: Mount = {
-  type: 'volume',
-  source: '',
-  target: '',
-  readOnly: false,
-  bindPropagation: '',
-  tmpfsSizeBytes: 0,
-  tmpfsMode: 0,
-};
+/** In the machine's own UTS namespace, the machine's. */
+function hostnameOf({ id, hostname, utsMode }: ContainerConfig): string {
+  const name = utsMode === 'host' ? os.hostname() : hostname || id.slice(0, 12);
+  if (Buffer.byteLength(name) > HOSTNAME_LENGTH_MAX)
+    throw new SwarmError('invalid-argument', `hostname ${name} is longer than ${HOSTNAME_LENGTH_MAX} bytes`);
+  return name;
+}

@@ -23,6 +23,7 @@ import type { StoredImage } from '../images/catalog.ts';
 import { Limiter } from '../limiter.ts';
 import type { LogService } from '../logs/log-service.ts';
 import type { Measure } from '../measure.ts';
+import { type ContainerMounts, imageViews } from '../volumes/container-mounts.ts';
 import { type ContainerComposer, checkContainerId } from './compose.ts';
 import { ContainerEntry } from './entry.ts';
 import type { ContainerExecs } from './exec.ts';
@@ -38,6 +39,7 @@ export interface ContainersOptions {
   readonly execs: ContainerExecs;
   readonly logs: LogService;
   readonly places: ContainerPlaces;
+  readonly mounts: ContainerMounts;
   readonly findImage: (reference: string) => StoredImage | undefined;
   readonly measure: Measure;
   readonly log: Logger;
@@ -82,8 +84,13 @@ export class EngineContainers implements Containers {
     await execs.endLeftovers((id) => this.#entries.get(id));
   }
 
+  /** Also while it is made or removed. */
+  has(id: string): boolean {
+    return this.#entries.has(id);
+  }
+
   async #load(): Promise<void> {
-    const { containerd, places, logs } = this.#options;
+    const { containerd, places, logs, mounts } = this.#options;
     const { containers } = await containerd.containers.list({ filters: [] });
     for (const { id } of containers) {
       const directory = new ContainerDirectory(places, id);
@@ -97,8 +104,11 @@ export class EngineContainers implements Containers {
     for (const id of [...readdirSync(places.root), ...readdirSync(places.filesRoot)]) {
       const directory = new ContainerDirectory(places, id);
       // Its creation was cut off, or its removal.
-      if (!this.#entries.has(id) && directory.isMoreThanLog()) directory.remove(true);
+      if (this.#entries.has(id) || !directory.isMoreThanLog()) continue;
+      await mounts.release(id, { views: directory.readPlan() });
+      directory.remove(true);
     }
+    mounts.adopt(new Map([...this.#entries].map(([id, { record }]) => [id, record])));
   }
 
   async #tryRemoveOrphan(id: string): Promise<void> {
@@ -136,7 +146,9 @@ export class EngineContainers implements Containers {
   /** Containers made from an image. */
   usersOf(image: StoredImage): string[] {
     return [...this.#entries.values()]
-      .filter(({ record }) => record.manifestDigest === image.manifest.digest)
+      .filter(({ record }) =>
+        [record.manifestDigest, ...(record.images ?? [])].includes(image.manifest.digest),
+      )
       .map(({ id }) => id);
   }
 
@@ -152,10 +164,13 @@ export class EngineContainers implements Containers {
   }
 
   async #create(config: ContainerConfig, image: StoredImage): Promise<void> {
-    const { composer, containerd, places } = this.#options;
+    const { composer, containerd, places, mounts } = this.#options;
     const directory = new ContainerDirectory(places, config.id);
+    const views = imageViews(config);
     try {
-      const composition = await composer.compose(config, image, directory);
+      directory.writePlan(views);
+      const prepared = await mounts.prepare(config, image);
+      const composition = await composer.compose(config, image, { directory, prepared });
       directory.create(config, composition.hostname);
       directory.writeRecord(composition.record);
       await composer.createRecord(composition);
@@ -166,6 +181,7 @@ export class EngineContainers implements Containers {
     } catch (error) {
       if (!hasCode(error, 'already-exists')) {
         await containerd.containers.delete({ id: config.id }).catch(() => {});
+        await mounts.release(config.id, { views });
         directory.remove(false);
       }
       throw error;
@@ -236,13 +252,14 @@ export class EngineContainers implements Containers {
   }
 
   async #remove(entry: ContainerEntry, keepLogs: boolean): Promise<void> {
-    const { containerd, lifecycle, logs } = this.#options;
+    const { containerd, lifecycle, logs, mounts } = this.#options;
     const { id } = entry;
     if (entry.state.state === 'running') await this.#killAndWait(entry);
     if (entry.settled !== undefined) await entry.settled;
     else await lifecycle.deleteTask(id);
     await this.#removals.run(async () => {
       await ignoreNotFound(containerd.snapshots.remove({ snapshotter: SNAPSHOTTER, key: id }));
+      await mounts.release(id, entry.record);
       await ignoreNotFound(containerd.containers.delete({ id }));
     });
     logs.remove(id, entry.directory.path, keepLogs);

@@ -13,7 +13,7 @@ import type { Machine } from '../machine.ts';
 import type { ContainerEntry } from './entry.ts';
 import { ExecOutput } from './exec-output.ts';
 import { execFailure } from './failure.ts';
-import { cgroupsPath } from './spec.ts';
+import { cgroupsPath, readSpec } from './spec.ts';
 
 export interface ExecsOptions {
   readonly containerd: Containerd;
@@ -92,7 +92,7 @@ export class ContainerExecs {
 
   async #finish(started: StartedExec, { timeoutMs, signal }: ExecRequest): Promise<ExecResult> {
     const { name, entry, pid, output, startedAtMs } = started;
-    const kill = () => this.#killSession(name.containerId, pid);
+    const kill = () => this.#killSession(entry, pid);
     const remainingMs = Math.max(0, timeoutMs - (performance.now() - startedAtMs));
     let hasTimedOut = false;
     const timer = setTimeout(() => {
@@ -128,7 +128,7 @@ export class ContainerExecs {
   async #processOf(entry: ContainerEntry): Promise<object> {
     if (entry.process !== undefined) return entry.process;
     const { container } = await this.#options.containerd.containers.get({ id: entry.id });
-    const { process } = JSON.parse(Buffer.from(container?.spec?.value ?? '{}').toString());
+    const { process } = readSpec(Buffer.from(container?.spec?.value ?? '{}').toString());
     if (process === undefined)
       throw new SwarmError('failed-precondition', `the specification of container ${entry.id} is lost`);
     entry.process = process;
@@ -196,10 +196,10 @@ export class ContainerExecs {
       return;
     }
     // A start that was cut off leaves processes that containerd knows nothing of.
-    this.#killAllBeside(name.containerId, entry.state.pid);
+    this.#killAllBeside(entry, entry.state.pid);
     const pid = await this.#pidOf(name);
     if (pid > 0) {
-      this.#killSession(name.containerId, pid);
+      this.#killSession(entry, pid);
       await this.#exitCode(name, KILL_TIMEOUT_MS);
     }
     await this.#end(name, output, entry);
@@ -217,19 +217,18 @@ export class ContainerExecs {
   }
 
   /** Kills a command and what it has started: the runtime gives it a session of its own. */
-  #killSession(containerId: string, pid: number): void {
+  #killSession(entry: ContainerEntry, pid: number): void {
     const session = statOf(pid)?.session;
-    for (const process of this.#processesOf(containerId))
-      if (process.session === session) killProcess(process);
+    for (const process of this.#processesOf(entry)) if (process.session === session) killProcess(process);
   }
 
   /**
    * Kills all that was brought into a container from outside, which are commands, but not its first process. Nothing when
    * that is not known (0).
    */
-  #killAllBeside(containerId: string, first: number): void {
+  #killAllBeside(entry: ContainerEntry, first: number): void {
     if (first === 0) return;
-    const processes = this.#processesOf(containerId);
+    const processes = this.#processesOf(entry);
     const inside = new Set(processes.map(({ pid }) => pid));
     const sessions = processes
       .filter(({ pid, parent }) => pid !== first && !inside.has(parent))
@@ -237,10 +236,10 @@ export class ContainerExecs {
     for (const process of processes) if (sessions.includes(process.session)) killProcess(process);
   }
 
-  #processesOf(containerId: string): Process[] {
+  #processesOf({ id, record }: ContainerEntry): Process[] {
     const { machine, engineId } = this.#options;
     const hierarchy = machine.cgroupVersion === '2' ? '' : 'memory';
-    const group = path.join('/sys/fs/cgroup', hierarchy, cgroupsPath(engineId, containerId));
+    const group = path.join('/sys/fs/cgroup', hierarchy, record.cgroup ?? cgroupsPath(engineId, id));
     const pids = readIfThere(path.join(group, 'cgroup.procs')).trim().split('\n').map(Number);
     return pids.map(statOf).filter((process) => process !== undefined);
   }

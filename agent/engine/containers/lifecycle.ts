@@ -197,7 +197,7 @@ export class ContainerLifecycle {
   #exit(entry: ContainerEntry, exit: ContainerExit): void {
     if (entry.state.state === 'exited') return;
     const outOfMemory =
-      entry.isOutOfMemory || (exit.exitCode === EXIT_CODE_LOST && this.#wasOomKilled(entry.id));
+      entry.isOutOfMemory || (exit.exitCode === EXIT_CODE_LOST && this.#wasOomKilled(entry));
     const final = { ...exit, outOfMemory };
     entry.directory.writeExit(final);
     this.#options.log.info(
@@ -229,8 +229,8 @@ export class ContainerLifecycle {
   }
 
   /** The cgroup outlives the process until its task is deleted. */
-  #wasOomKilled(id: string): boolean {
-    const group = cgroupsPath(this.#options.engineId, id);
+  #wasOomKilled(entry: ContainerEntry): boolean {
+    const group = this.#cgroupOf(entry);
     const isUnified = this.#options.machine.cgroupVersion === '2';
     const file = isUnified
       ? path.join('/sys/fs/cgroup', group, 'memory.events')
@@ -243,13 +243,17 @@ export class ContainerLifecycle {
     }
   }
 
+  #cgroupOf({ id, record }: ContainerEntry): string {
+    return record.cgroup ?? cgroupsPath(this.#options.engineId, id);
+  }
+
   /** Sends a signal to the container's first process. */
   async signal(entry: ContainerEntry, signal: number): Promise<void> {
     if (entry.state.state !== 'running')
       throw new SwarmError('failed-precondition', `container ${entry.id} is not running`);
     const { pid } = entry.state;
     // A direct signal costs nothing, containerd's way runs a program. The cgroup tells that the pid is still its own.
-    if (belongsTo(pid, cgroupsPath(this.#options.engineId, entry.id))) {
+    if (belongsTo(pid, this.#cgroupOf(entry))) {
       try {
         process.kill(pid, signal);
       } catch (error) {

@@ -27,6 +27,13 @@ export interface ContainerRecordFile {
   readonly stopSignal: string;
   readonly logs: LogSettings;
   readonly healthCheck?: ContainerHealthCheck;
+  /** Absent: where the engine has its containers. */
+  readonly cgroup?: string;
+  /** Names of its volumes. */
+  readonly volumes?: readonly string[];
+  /** Snapshots and manifest digests of the images that are mounted in it. */
+  readonly views?: readonly string[];
+  readonly images?: readonly string[];
 }
 
 export interface ContainerPlaces {
@@ -61,9 +68,15 @@ export class ContainerDirectory {
     return path.join(this.path, name);
   }
 
-  /** Directory of an anonymous volume, which lives as long as the container. */
-  volume(index: number): string {
-    return this.file(`volumes/${index}`);
+  /** Before there is a record: what has to be undone if there never is one. */
+  writePlan(views: readonly string[]): void {
+    if (views.length === 0) return;
+    mkdirSync(this.path, { recursive: true, mode: 0o711 });
+    this.#append({ views });
+  }
+
+  readPlan(): readonly string[] {
+    return this.#read().views ?? [];
   }
 
   create(config: ContainerConfig, hostname: string): void {
@@ -74,7 +87,8 @@ export class ContainerDirectory {
     const { address, ipv6Address } = config.network ?? {};
     const ownLine = [address, ipv6Address].map((own) => (own ? `${own}\t${hostname}\n` : '')).join('');
     write('hostname', `${hostname}\n`);
-    write('hosts', HOSTS + ownLine);
+    const given = config.hosts.map((line) => `${line.replace(/\s+/, '\t')}\n`).join('');
+    write('hosts', HOSTS + given + ownLine);
     write('resolv.conf', config.network?.resolvConf ?? '');
   }
 
@@ -109,7 +123,7 @@ export class ContainerDirectory {
   }
 
   isMoreThanLog(): boolean {
-    return existsSync(this.filesPath) || this.readRecord() !== undefined;
+    return existsSync(this.filesPath) || this.readRecord() !== undefined || this.readPlan().length > 0;
   }
 
   /** Removes everything, or all but the log. */
@@ -139,6 +153,7 @@ export class ContainerDirectory {
 
 /** What the lines of the file say, together. */
 interface Steps {
+  readonly views?: readonly string[];
   readonly record?: ContainerRecordFile;
   readonly bootId?: string;
   readonly startedAtMs?: number;

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type DockerProfile, loadDockerProfile } from '../../../test/support/docker-profile.ts';
 import { type SeccompRule, seccompProfile } from './seccomp.ts';
-import { DEFAULT_CAPABILITIES } from './spec.ts';
+import { DEFAULT_CAPABILITIES } from './security.ts';
 
 const docker = loadDockerProfile();
 const skip = 'missing' in docker ? docker.missing : false;

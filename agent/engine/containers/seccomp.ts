@@ -104,6 +104,11 @@ const allow = (names: readonly string[], ...args: SeccompArgument[]): SeccompRul
   ...(args.length > 0 ? { args } : undefined),
 });
 
+/** True when two sets of capabilities come to the same profile. */
+export function hasSameSeccompProfile(one: readonly string[], other: readonly string[]): boolean {
+  return Object.keys(ALLOWED_WITH).every((name) => one.includes(name) === other.includes(name));
+}
+
 /** The profile for a container with these capabilities. `architecture` as in `process.arch`. */
 export function seccompProfile(
   capabilities: readonly string[],

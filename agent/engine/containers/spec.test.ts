@@ -1,9 +1,22 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { CAPABILITIES } from '../../../core/capabilities.ts';
 import { hasCode } from '../../../core/errors.ts';
-import { emptyMount, emptyResourceLimits } from '../../../core/generated/objects.ts';
+import {
+  emptyContainerSpec,
+  emptyMount,
+  emptyResourceLimits,
+  emptySecurityOptions,
+} from '../../../core/generated/objects.ts';
 import type { ImageConfiguration } from '../images/manifest.ts';
-import { composeSpec, mergeEnvironment, processArguments, type SpecInput, shimGroup } from './spec.ts';
+import {
+  composeSpec,
+  mergeEnvironment,
+  processArguments,
+  readSpec,
+  type SpecInput,
+  shimGroup,
+} from './spec.ts';
 
 const image: ImageConfiguration = {
   platform: { os: 'linux', architecture: 'amd64' },
@@ -26,10 +39,20 @@ const machine = {
   hasSwapAccounting: true,
   hasSysResource: true,
   openFilesMax: 20_000,
+  hostname: 'node-1',
+  kernel: '6.1.0',
+  capabilities: CAPABILITIES,
+  hasAppArmor: false,
+  hasSeLinux: false,
+  hasBlockWeight: true,
+  ipcPlaces: ['/dev/shm'],
+  hardLimits: {},
 } as const;
 
 function anInput(overrides: Partial<SpecInput> = {}): SpecInput {
   return {
+    ...emptyContainerSpec,
+    hostDevices: [],
     id: 'c1',
     engineId: 'e1',
     image,
@@ -98,7 +121,7 @@ test('open files are clamped where the limit cannot be raised', () => {
 });
 
 test('limits become resources, the same for both cgroup versions but for the namespace', () => {
-  const limits = { cpuNanos: 1_500_000_000, memoryBytes: 1000, pids: 7 };
+  const limits = { ...emptyResourceLimits, cpuNanos: 1_500_000_000, memoryBytes: 1000, pids: 7 };
   const one = specOf({ limits, reservedMemoryBytes: 500 });
   const two = specOf({ limits, reservedMemoryBytes: 500, machine: { ...machine, cgroupVersion: '2' } });
 
@@ -175,4 +198,38 @@ test('a compiled seccomp profile goes beside the profile, which stays for runtim
   assert.deepEqual(Object.keys(without.annotations), ['io.containerd.runc.v2.group']);
   assert.equal(compiled.annotations['run.oci.seccomp_bpf_data'], 'AAAA');
   assert.deepEqual(compiled.linux.seccomp, without.linux.seccomp);
+});
+
+test('a profile that is not the one compiled beforehand is compiled by the runtime', () => {
+  const filterOf = (overrides: Partial<SpecInput>) =>
+    specOf({ seccompFilter: 'AAAA', ...overrides }).annotations['run.oci.seccomp_bpf_data'];
+  const seccomp = (profile: string) => ({ security: { ...emptySecurityOptions, seccomp: profile } });
+
+  assert.equal(filterOf({ capabilitiesDropped: ['CAP_CHOWN'] }), 'AAAA');
+  assert.equal(filterOf({ capabilitiesAdded: ['CAP_NET_ADMIN'] }), 'AAAA');
+  assert.equal(filterOf({ capabilitiesAdded: ['CAP_SYS_ADMIN'] }), undefined);
+  assert.equal(filterOf({ capabilitiesDropped: ['ALL'] }), undefined);
+  assert.equal(filterOf({ privileged: true }), undefined);
+  assert.equal(filterOf(seccomp('unconfined')), undefined);
+  assert.equal(filterOf(seccomp('{"defaultAction":"SCMP_ACT_ALLOW"}')), undefined);
+});
+
+test('swap is what is said beside the memory, as much as memory, or not limited', () => {
+  const swap = (swapBytes?: number) => {
+    const limits = {
+      ...emptyResourceLimits,
+      memoryBytes: 100,
+      ...(swapBytes !== undefined && { swapBytes }),
+    };
+    return specOf({ limits }).linux.resources.memory.swap;
+  };
+
+  assert.deepEqual([swap(), swap(0), swap(50), swap(-1)], [200, 100, 150, -1]);
+});
+
+test('a specification keeps numbers that JavaScript has none for', () => {
+  const text = JSON.stringify(specOf({ ulimits: [{ name: 'core', soft: 0, hard: -1 }] }));
+
+  assert.match(text, /"type":"RLIMIT_CORE","soft":0,"hard":18446744073709551615\}/);
+  assert.equal(JSON.stringify(readSpec(text)), text);
 });

@@ -1,65 +1,22 @@
 // The OCI runtime specification of a container: Docker's defaults, and what the container's configuration adds. Pure.
 
+import path from 'node:path';
 import { SwarmError } from '../../../core/errors.ts';
-import type { Mount, ResourceLimits } from '../../../core/generated/objects.ts';
-import type { ContainerFile } from '../engine.ts';
+import type { ResourceLimits } from '../../../core/generated/objects.ts';
+import { type ContainerFile, type ContainerOptions, HOST_NETWORK } from '../engine.ts';
 import type { ImageConfiguration } from '../images/manifest.ts';
 import type { Machine } from '../machine.ts';
-import { seccompProfile } from './seccomp.ts';
-
-/** Docker's default set. */
-export const DEFAULT_CAPABILITIES: readonly string[] = [
-  'CAP_CHOWN',
-  'CAP_DAC_OVERRIDE',
-  'CAP_FSETID',
-  'CAP_FOWNER',
-  'CAP_MKNOD',
-  'CAP_NET_RAW',
-  'CAP_SETGID',
-  'CAP_SETUID',
-  'CAP_SETFCAP',
-  'CAP_SETPCAP',
-  'CAP_NET_BIND_SERVICE',
-  'CAP_SYS_CHROOT',
-  'CAP_KILL',
-  'CAP_AUDIT_WRITE',
-];
-
-const MASKED_PATHS: readonly string[] = [
-  '/proc/asound',
-  '/proc/acpi',
-  '/proc/kcore',
-  '/proc/keys',
-  '/proc/latency_stats',
-  '/proc/timer_list',
-  '/proc/timer_stats',
-  '/proc/sched_debug',
-  '/proc/scsi',
-  '/sys/firmware',
-  '/sys/devices/virtual/powercap',
-];
-
-const READ_ONLY_PATHS: readonly string[] = [
-  '/proc/bus',
-  '/proc/fs',
-  '/proc/irq',
-  '/proc/sys',
-  '/proc/sysrq-trigger',
-];
+import type { HostDevice } from './devices.ts';
+import { composeMounts, type HostMount } from './oci-mounts.ts';
+import { composeResources } from './resources.ts';
+import { composeSecurity } from './security.ts';
 
 const DEFAULT_PATH = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 const OPEN_FILES = 1_048_576;
-const SHM_BYTES = 64 * 2 ** 20;
-const CPU_PERIOD_MICROS = 100_000;
-// The kernel refuses a quota below 1 ms.
-const CPU_QUOTA_MICROS_MIN = 1000;
-
-interface OciMount {
-  readonly destination: string;
-  readonly type: string;
-  readonly source: string;
-  readonly options: readonly string[];
-}
+// RLIM_INFINITY, which is beyond what numbers hold.
+const RLIMIT_INFINITY = rawJson('18446744073709551615');
+/** Where the init of a container is found inside it: Docker's place. */
+const INIT_PLACE = '/sbin/docker-init';
 
 export interface ProcessUser {
   readonly uid: number;
@@ -67,7 +24,7 @@ export interface ProcessUser {
   readonly additionalGids: readonly number[];
 }
 
-export interface SpecInput {
+export interface SpecInput extends ContainerOptions {
   readonly id: string;
   readonly engineId: string;
   readonly image: ImageConfiguration;
@@ -77,13 +34,17 @@ export interface SpecInput {
   readonly workdir: string;
   readonly user: ProcessUser;
   readonly hostname: string;
-  /** Volumes are resolved to directories by now. */
-  readonly mounts: readonly Mount[];
+  /** Volumes and images are resolved to directories by now. */
+  readonly mounts: readonly HostMount[];
   readonly files: readonly ContainerFile[];
   readonly readOnly: boolean;
   readonly tty: boolean;
   readonly limits: ResourceLimits;
   readonly reservedMemoryBytes: number;
+  /** Of the devices that are asked for, or of all when privileged. */
+  readonly hostDevices: readonly HostDevice[];
+  /** Program that is to be the first process; absent: none. */
+  readonly initProgram?: string | undefined;
   /** Absent: a network namespace of its own with loopback only. */
   readonly networkNamespacePath?: string;
   /** Directory with the container's hostname, hosts and resolv.conf. */
@@ -103,8 +64,10 @@ export function shimGroup(id: string): string {
   return `tsswarm-${hash % SHIM_GROUPS}`;
 }
 
-export function cgroupsPath(engineId: string, id: string): string {
-  return `${engineCgroup(engineId)}/${id}`;
+/** `parent` is what was asked for; empty: the engine's. */
+export function cgroupsPath(engineId: string, id: string, parent = ''): string {
+  const above = parent === '' ? engineCgroup(engineId) : path.posix.join('/', parent);
+  return path.posix.join(above, id);
 }
 
 /** The parent of all containers' cgroups. */
@@ -137,47 +100,49 @@ export function mergeEnvironment(...lists: readonly (readonly string[])[]): stri
 
 /** The specification as containerd takes it. */
 export function composeSpec(input: SpecInput): Readonly<Record<string, unknown>> {
-  const capabilities = DEFAULT_CAPABILITIES;
-  const held = input.user.uid === 0 ? capabilities : [];
-  const { machine } = input;
-  const seccomp = seccompProfile(capabilities, process.arch);
+  const { machine, initProgram } = input;
+  const security = composeSecurity(input, machine);
+  const args = processArguments(input);
+  const held = input.user.uid === 0 ? security.capabilities : [];
+  const resources = composeResources(input);
   return {
     ociVersion: '1.0.2-dev',
-    hostname: input.hostname,
+    ...(input.utsMode !== 'host' && { hostname: input.hostname }),
     root: { path: 'rootfs', readonly: input.readOnly },
-    annotations: {
-      'io.containerd.runc.v2.group': shimGroup(input.id),
-      // A crun that does not know it, and runc, compile linux.seccomp.
-      ...(input.seccompFilter !== undefined && { 'run.oci.seccomp_bpf_data': input.seccompFilter }),
-    },
+    annotations: annotations(input, security.isDefaultSeccomp),
     process: {
       terminal: input.tty,
       user: input.user,
-      args: processArguments(input),
+      args: initProgram === undefined ? args : [INIT_PLACE, '--', ...args],
       env: environment(input),
       cwd: input.workdir || input.image.workdir || '/',
-      capabilities: { bounding: capabilities, permitted: held, effective: held },
-      rlimits: [openFilesLimit(machine)],
-      noNewPrivileges: false,
-      oomScoreAdj: 0,
+      capabilities: { bounding: security.capabilities, permitted: held, effective: held },
+      rlimits: rlimits(input),
+      noNewPrivileges: input.security?.noNewPrivileges ?? false,
+      oomScoreAdj: input.oomScoreAdj,
+      ...security.process,
     },
-    mounts: [
-      ...defaultMounts(),
-      ...input.mounts.map(customMount),
-      ...input.files.map(fileMount),
-      ...networkFiles(input.filesDirectory),
-    ],
+    mounts: composeMounts({ ...input, initPlace: INIT_PLACE }),
     linux: {
-      cgroupsPath: cgroupsPath(input.engineId, input.id),
+      cgroupsPath: cgroupsPath(input.engineId, input.id, input.cgroupParent),
       // Else crun cuts every tie to the machine's mounts before it binds the first.
       ...(input.files.length > 0 && { rootfsPropagation: 'rslave' }),
       namespaces: namespaces(input),
-      maskedPaths: MASKED_PATHS,
-      readonlyPaths: READ_ONLY_PATHS,
-      sysctl: { 'net.ipv4.ip_unprivileged_port_start': '0', 'net.ipv4.ping_group_range': '0 2147483647' },
-      resources: resources(input),
-      ...(seccomp && { seccomp }),
+      sysctl: { ...defaultSysctls(input), ...input.sysctls },
+      resources,
+      ...(input.hostDevices.length > 0 && { devices: input.hostDevices.map(({ node }) => node) }),
+      ...security.linux,
     },
+  };
+}
+
+function annotations(input: SpecInput, isDefaultSeccomp: boolean): Record<string, string> {
+  const filter = isDefaultSeccomp ? input.seccompFilter : undefined;
+  return {
+    ...input.annotations,
+    'io.containerd.runc.v2.group': shimGroup(input.id),
+    // A crun that does not know it, and runc, compile linux.seccomp.
+    ...(filter !== undefined && { 'run.oci.seccomp_bpf_data': filter }),
   };
 }
 
@@ -186,105 +151,57 @@ function environment({ hostname, tty, image, env }: SpecInput): string[] {
   return mergeEnvironment(own, image.env, env);
 }
 
-function openFilesLimit(machine: Machine): { type: string; soft: number; hard: number } {
-  const limit = machine.hasSysResource ? OPEN_FILES : Math.min(OPEN_FILES, machine.openFilesMax);
-  return { type: 'RLIMIT_NOFILE', soft: limit, hard: limit };
+interface ProcessLimit {
+  readonly type: string;
+  readonly soft: number | object;
+  readonly hard: number | object;
 }
 
-function namespaces({ networkNamespacePath, machine }: SpecInput): { type: string; path?: string }[] {
-  const network =
-    networkNamespacePath === undefined
-      ? { type: 'network' }
-      : { type: 'network', path: networkNamespacePath };
-  const cgroup = machine.cgroupVersion === '2' ? [{ type: 'cgroup' }] : [];
-  return [{ type: 'mount' }, { type: 'uts' }, { type: 'pid' }, { type: 'ipc' }, network, ...cgroup];
-}
-
-function defaultMounts(): OciMount[] {
-  const mount = (destination: string, type: string, source: string, options: string): OciMount => ({
-    destination,
-    type,
-    source,
-    options: options.split(','),
-  });
-  return [
-    mount('/proc', 'proc', 'proc', 'nosuid,noexec,nodev'),
-    mount('/dev', 'tmpfs', 'tmpfs', 'nosuid,strictatime,mode=755,size=65536k'),
-    mount('/dev/pts', 'devpts', 'devpts', 'nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5'),
-    mount('/sys', 'sysfs', 'sysfs', 'nosuid,noexec,nodev,ro'),
-    mount('/sys/fs/cgroup', 'cgroup', 'cgroup', 'ro,nosuid,noexec,nodev'),
-    mount('/dev/mqueue', 'mqueue', 'mqueue', 'nosuid,noexec,nodev'),
-    mount('/dev/shm', 'tmpfs', 'shm', `nosuid,noexec,nodev,mode=1777,size=${SHM_BYTES}`),
-  ];
-}
-
-function customMount(mount: Mount): OciMount {
-  const destination = mount.target;
-  if (mount.type === 'tmpfs') {
-    const size = mount.tmpfsSizeBytes > 0 ? [`size=${mount.tmpfsSizeBytes}`] : [];
-    const mode = [`mode=${(mount.tmpfsMode || 0o1777).toString(8)}`];
-    const options = ['noexec', 'nosuid', 'nodev', mount.readOnly ? 'ro' : 'rw', ...size, ...mode];
-    return { destination, type: 'tmpfs', source: 'tmpfs', options };
-  }
-  const options = ['rbind', mount.readOnly ? 'ro' : 'rw', mount.bindPropagation || 'rprivate'];
-  return { destination, type: 'bind', source: mount.source, options };
-}
-
-/** A slave of the machine's mount: that is how mounts over it arrive in the container. */
-function fileMount({ source, target }: ContainerFile): OciMount {
-  const options = ['bind', 'ro', 'rslave', 'nosuid', 'nodev', 'noexec'];
-  return { destination: target, type: 'bind', source, options };
-}
-
-function networkFiles(directory: string): OciMount[] {
-  return ['hostname', 'hosts', 'resolv.conf'].map((name) => ({
-    destination: `/etc/${name}`,
-    type: 'bind',
-    source: `${directory}/${name}`,
-    options: ['rbind', 'rprivate'],
+function rlimits({ machine, ulimits }: SpecInput): ProcessLimit[] {
+  const usual = machine.hasSysResource ? OPEN_FILES : Math.min(OPEN_FILES, machine.openFilesMax);
+  const openFiles = { type: 'RLIMIT_NOFILE', soft: usual, hard: usual };
+  const asked = ulimits.map(({ name, soft, hard }) => ({
+    type: `RLIMIT_${name.toUpperCase()}`,
+    soft: soft < 0 ? RLIMIT_INFINITY : soft,
+    hard: hard < 0 ? RLIMIT_INFINITY : hard,
   }));
+  return asked.some(({ type }) => type === openFiles.type) ? asked : [openFiles, ...asked];
 }
 
-function resources({ limits, reservedMemoryBytes, machine }: SpecInput): Record<string, unknown> {
-  const { memoryBytes, cpuNanos, pids } = limits;
-  const quota = Math.max(Math.round((cpuNanos * CPU_PERIOD_MICROS) / 1e9), CPU_QUOTA_MICROS_MIN);
-  const memory = {
-    // Docker gives as much swap as memory.
-    ...(memoryBytes > 0 && { limit: memoryBytes }),
-    ...(memoryBytes > 0 && machine.hasSwapAccounting && { swap: memoryBytes * 2 }),
-    ...(reservedMemoryBytes > 0 && { reservation: reservedMemoryBytes }),
-  };
-  return {
-    devices: deviceRules(),
-    ...(Object.keys(memory).length > 0 && { memory }),
-    ...(cpuNanos > 0 && { cpu: { period: CPU_PERIOD_MICROS, quota } }),
-    ...(pids > 0 && { pids: { limit: pids } }),
-  };
-}
-
-// null, zero, full, random, urandom, tty, ptmx, pts; nodes of any kind may be made, but not opened.
-const DEVICES: readonly (readonly [major: number, minor?: number])[] = [
-  [1, 3],
-  [1, 5],
-  [1, 7],
-  [1, 8],
-  [1, 9],
-  [5, 0],
-  [5, 2],
-  [136],
-];
-
-function deviceRules(): unknown[] {
+function namespaces(input: SpecInput): { type: string; path?: string }[] {
+  const { networkNamespacePath, machine, cgroupnsMode } = input;
+  const own = (type: string, mode: string) => (mode === 'host' ? [] : [{ type }]);
+  const hasCgroup = cgroupnsMode === 'private' || (cgroupnsMode === '' && machine.cgroupVersion === '2');
   return [
-    { allow: false, access: 'rwm' },
-    { allow: true, type: 'c', access: 'm' },
-    { allow: true, type: 'b', access: 'm' },
-    ...DEVICES.map(([major, minor]) => ({
-      allow: true,
-      type: 'c',
-      major,
-      ...(minor === undefined ? undefined : { minor }),
-      access: 'rwm',
-    })),
+    { type: 'mount' },
+    ...own('uts', input.utsMode),
+    ...own('pid', input.pidMode),
+    ...own('ipc', input.ipcMode),
+    ...(networkNamespacePath === undefined
+      ? [{ type: 'network' }]
+      : networkNamespacePath === HOST_NETWORK
+        ? []
+        : [{ type: 'network', path: networkNamespacePath }]),
+    ...(hasCgroup ? [{ type: 'cgroup' }] : []),
   ];
+}
+
+/** They are the machine's own in its own network. */
+function defaultSysctls({ networkNamespacePath }: SpecInput): Record<string, string> {
+  if (networkNamespacePath === HOST_NETWORK) return {};
+  return { 'net.ipv4.ip_unprivileged_port_start': '0', 'net.ipv4.ping_group_range': '0 2147483647' };
+}
+
+/** A number in JSON just as it is written. */
+function rawJson(text: string): object {
+  return (JSON as unknown as { rawJSON(text: string): object }).rawJSON(text);
+}
+
+/** A specification as it was composed, numbers that are too large for JavaScript included. */
+export function readSpec(text: string): { readonly process?: object } {
+  const revive = (_key: string, value: unknown, context?: { source?: string }) =>
+    typeof value === 'number' && !Number.isSafeInteger(value) && /^\d+$/.test(context?.source ?? '')
+      ? rawJson(context?.source ?? '0')
+      : value;
+  return JSON.parse(text, revive) as { process?: object };
 }

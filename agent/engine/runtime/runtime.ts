@@ -9,7 +9,7 @@ import { SwarmError } from '../../../core/errors.ts';
 import type { Logger } from '../../../rpc/logger.ts';
 import { bindReadOnly } from '../containerd/mounts.ts';
 import { seccompProfile } from '../containers/seccomp.ts';
-import { DEFAULT_CAPABILITIES } from '../containers/spec.ts';
+import { DEFAULT_CAPABILITIES } from '../containers/security.ts';
 import type { Machine } from '../machine.ts';
 import { type Findings, testCrun } from './self-test.ts';
 

@@ -5,7 +5,7 @@ import { mkdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { messageOf } from '../../../core/errors.ts';
-import { emptyResourceLimits } from '../../../core/generated/objects.ts';
+import { emptyContainerSpec, emptyMount, emptyResourceLimits } from '../../../core/generated/objects.ts';
 import { UNIFIED_CONTROLLERS } from '../containerd/supervisor.ts';
 import { composeSpec } from '../containers/spec.ts';
 import type { Machine } from '../machine.ts';
@@ -89,7 +89,9 @@ function testSpec(input: TestSpecInput): Readonly<Record<string, unknown>> {
   const host = ['bin', 'sbin', 'lib', 'lib64', 'usr'].map((name) => `/${name}`);
   const present = host.filter((directory) => statSync(directory, { throwIfNoEntry: false })?.isDirectory());
   return composeSpec({
+    ...emptyContainerSpec,
     ...input,
+    hostDevices: [],
     image: TEST_IMAGE,
     command: ['/bin/true'],
     args: [],
@@ -106,13 +108,7 @@ function testSpec(input: TestSpecInput): Readonly<Record<string, unknown>> {
   });
 }
 
-const READ_ONLY_BIND = {
-  type: 'bind',
-  readOnly: true,
-  bindPropagation: '',
-  tmpfsSizeBytes: 0,
-  tmpfsMode: 0,
-} as const;
+const READ_ONLY_BIND = { ...emptyMount, type: 'bind', readOnly: true } as const;
 
 const TEST_IMAGE = {
   platform: { os: 'linux', architecture: '' },

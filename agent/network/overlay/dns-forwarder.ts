@@ -2,7 +2,7 @@
 // protocol that the container used. Each question has a socket, and so a port, of its own: answers cannot be guessed.
 
 import { createSocket } from 'node:dgram';
-import { createConnection } from 'node:net';
+import { createConnection, isIPv6 } from 'node:net';
 import { FrameReader, frame } from './dns-frame.ts';
 
 const DNS_PORT = 53;
@@ -20,12 +20,12 @@ export class Forwarder {
     this.#servers = servers;
   }
 
-  /** undefined when nobody answers. */
-  async ask(query: Buffer, transport: 'udp' | 'tcp'): Promise<Buffer | undefined> {
+  /** undefined when nobody answers. `servers` are asked in place of the host's. */
+  async ask(query: Buffer, transport: 'udp' | 'tcp', servers = this.#servers()): Promise<Buffer | undefined> {
     if (this.#open >= QUESTIONS_MAX) return undefined;
     this.#open++;
     try {
-      for (const server of this.#servers()) {
+      for (const server of servers) {
         const answer = await (transport === 'udp' ? askByUdp(query, server) : askByTcp(query, server));
         if (answer !== undefined) return answer;
       }
@@ -38,7 +38,7 @@ export class Forwarder {
 
 function askByUdp(query: Buffer, server: string): Promise<Buffer | undefined> {
   const { promise, resolve } = Promise.withResolvers<Buffer | undefined>();
-  const socket = createSocket('udp4');
+  const socket = createSocket(isIPv6(server) ? 'udp6' : 'udp4');
   const timer = setTimeout(() => resolve(undefined), ANSWER_TIMEOUT_MS);
   socket.on('message', (answer) => {
     if (isAnswerTo(query, answer)) resolve(answer);

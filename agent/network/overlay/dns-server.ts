@@ -121,7 +121,8 @@ export class DnsServer implements Disposable {
     if (client === undefined) return undefined;
     const answer = answerQuery(query, client, transport);
     if (answer !== 'forward') return answer;
-    return this.#options.forwarder.ask(query, transport).then((found) => found ?? failQuery(query));
+    const { forwarder } = this.#options;
+    return forwarder.ask(query, transport, client.nameServers).then((found) => found ?? failQuery(query));
   }
 
   #onError(error: Error): void {

@@ -101,6 +101,8 @@ export interface Client {
   readonly zones: readonly Zone[];
   /** One of its networks leads out. */
   readonly mayForward: boolean;
+  /** Whom to ask for the names of the world outside; absent: whom the node asks. */
+  readonly nameServers?: readonly string[] | undefined;
 }
 
 /** The answer; 'forward' for names of the world outside; undefined for what is not to be answered. */

@@ -182,10 +182,12 @@ export class KernelNetwork implements Disposable {
     for (const mesh of this.#meshes) mesh.apply(ports, this.#applied?.published ?? []);
   }
 
-  endFlows(addresses: readonly string[]): void {
+  endFlows(addresses: readonly string[], mark: number): void {
     const protocolNumber = protocolNumbers.udp;
     this.#wiring.tables.execute(
-      addresses.map((address) => deleteConnections('reply', { source: bytesOf(address), protocolNumber })),
+      addresses.map((address) =>
+        deleteConnections('reply', { source: bytesOf(address), protocolNumber, mark }),
+      ),
     );
   }
 

@@ -2,7 +2,7 @@
 // record that it exists. The work is done in the calling thread, like that of the node-local network.
 
 import { createHash } from 'node:crypto';
-import { mkdirSync, readdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
@@ -39,7 +39,7 @@ import type {
   VirtualService,
 } from './overlay.ts';
 import { familiesOf, isWidened, type OverlayLayout } from './overlay-layout.ts';
-import { RESOLVER_ADDRESS, VXLAN_LINK } from './overlay-rulesets.ts';
+import { ANSWERED_MARK, RESOLVER_ADDRESS, UNANSWERED_MARK, VXLAN_LINK } from './overlay-rulesets.ts';
 import { ENDPOINT_LINK_PATTERN, vxlanOf } from './overlay-wiring.ts';
 import { UPLINK_PREFIX } from './uplink.ts';
 
@@ -54,10 +54,15 @@ export interface OverlayOptions {
   readonly dataPathPort?: number;
   /** Whom to ask for names of the world outside, in the host's namespace; the host's own servers when absent. */
   readonly nameServers?: readonly string[];
+  /** In their place for a container, by its namespace; undefined when it has none of its own. */
+  readonly nameServersOf?: (namespacePath: string) => readonly string[] | undefined;
   readonly logger: Logger;
 }
 
 const DEFAULT_DATA_PATH_PORT = 4789;
+// A flow ends between an answer and the next question. What is not answered by the last round never is, or goes one way.
+const ANSWER_ROUNDS = 2;
+const ANSWER_ROUND_MS = 25;
 const PINS_FOLDER = 'overlay';
 const ENDPOINT_ID_PATTERN = /^\S{1,128}$/;
 /** An interface name has 15 characters. */
@@ -76,6 +81,14 @@ export async function openOverlay(options: OverlayOptions): Promise<Overlay> {
   const overlay = new KernelOverlay(options);
   overlay.clean();
   return overlay;
+}
+
+/** Ids of the networks that the kernel has for a run directory, whoever made them. */
+export function pinnedNetworks(runDir: string): string[] {
+  const folder = join(runDir, PINS_FOLDER);
+  return existsSync(folder)
+    ? readdirSync(folder).filter((name) => isPinnedNamespace(join(folder, name)))
+    : [];
 }
 
 class KernelOverlay implements Overlay {
@@ -181,7 +194,12 @@ class KernelOverlay implements Overlay {
   }
 
   async endFlows(networkId: string, addresses: readonly string[]): Promise<void> {
-    this.#networks.get(networkId)?.endFlows(addresses);
+    // Packets that come in between begin new flows, or wait for an answer as well.
+    for (let round = 0; round < ANSWER_ROUNDS; round++) {
+      this.#networks.get(networkId)?.endFlows(addresses, ANSWERED_MARK);
+      await delay(ANSWER_ROUND_MS);
+    }
+    this.#networks.get(networkId)?.endFlows(addresses, UNANSWERED_MARK);
   }
 
   async audit(networkId: string): Promise<Drift[]> {
@@ -237,9 +255,7 @@ class KernelOverlay implements Overlay {
 
   /** Networks that exist on the node. */
   #pins(): string[] {
-    return readdirSync(join(this.#options.runDir, PINS_FOLDER)).filter((name) =>
-      isPinnedNamespace(this.#pinOf(name)),
-    );
+    return pinnedNetworks(this.#options.runDir);
   }
 
   #network(networkId: string): KernelNetwork {
@@ -296,6 +312,7 @@ class KernelOverlay implements Overlay {
     const client = {
       zones: [network, ...networks.filter((other) => other !== network)].map(({ zone }) => zone),
       mayForward: networks.some(({ layout }) => layout.uplinkName !== undefined),
+      nameServers: this.#options.nameServersOf?.(asking.namespacePath),
     };
     this.#clients.set(asking.namespacePath, client);
     return client;

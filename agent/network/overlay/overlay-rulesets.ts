@@ -39,6 +39,7 @@ import {
   translateToSlot,
   withoutTracking,
 } from '../../linux/nftables-maps.ts';
+import { connectionMarkIs, directionIs, markConnection } from '../../linux/nftables-marks.ts';
 import { type Chain, chainMessages, hostIsolation, networkIsolation, replaceTable } from '../chains.ts';
 import { protocolNumbers } from '../port-holder.ts';
 import { UPLINK_IN_NETWORK } from '../rulesets.ts';
@@ -52,6 +53,13 @@ const RESOLVER_TABLE = 'tsswarm_dns';
 /** Where containers ask for names, as in Docker. */
 export const RESOLVER_ADDRESS = Buffer.from([127, 0, 0, 11]);
 export const DNS_PORT = 53;
+
+/**
+ * Of UDP flows that this network has translated, by whether an answer is on its way: one that is forgotten then would
+ * lose it. Flows with other marks (ingress-rulesets.ts) were translated elsewhere.
+ */
+export const ANSWERED_MARK = 0;
+export const UNANSWERED_MARK = 1;
 
 export const overlaySets = {
   svc: { name: 'svc', key: 'address', value: 'verdict' },
@@ -77,6 +85,18 @@ function networkChains(family: IpFamily): Chain[] {
     },
     ...(family === 'ipv6' ? [ownAddressesOnly, refuseUnknown] : []),
     {
+      name: 'answered',
+      base: { type: 'filter', hook: 'prerouting', priority: -155 },
+      rules: [
+        [
+          ...protocolIs(protocolNumbers.udp),
+          ...directionIs('reply'),
+          ...connectionMarkIs(UNANSWERED_MARK),
+          ...markConnection(ANSWERED_MARK),
+        ],
+      ],
+    },
+    {
       name: 'refuse_without_backends',
       base: { type: 'filter', hook: 'prerouting', priority: -150 },
       // Connections that were made while there were backends go on.
@@ -96,6 +116,19 @@ function networkChains(family: IpFamily): Chain[] {
           ...destinationIsIn(overlaySets.gone.name, family),
           ...protocolIs(protocolNumbers.tcp),
           ...reject('reset', family),
+        ],
+      ],
+    },
+    {
+      name: 'asked',
+      base: { type: 'filter', hook: 'prerouting', priority: -80 },
+      rules: [
+        [
+          ...protocolIs(protocolNumbers.udp),
+          ...directionIs('original'),
+          ...isDestinationTranslated(true),
+          ...connectionMarkIs(ANSWERED_MARK),
+          ...markConnection(UNANSWERED_MARK),
         ],
       ],
     },

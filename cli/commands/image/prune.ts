@@ -1,11 +1,10 @@
 // `image prune`: removes images of this node that no container and no service with tasks here needs.
 
-import { messageOf, SwarmError } from '../../../core/errors.ts';
+import { messageOf } from '../../../core/errors.ts';
 import { defineCommand } from '../../command.ts';
+import { requireConsent } from '../../consent.ts';
 import { listFlag, switchFlag } from '../../flags/flag.ts';
 import { parseMoment } from '../../flags/moment.ts';
-import { readLine } from '../../input-line.ts';
-import type { Io } from '../../io.ts';
 import { type Filters, parseFilters } from '../../output/filter.ts';
 import { formatDecimalSize } from '../../output/human.ts';
 import { UsageError } from '../../usage-error.ts';
@@ -29,7 +28,8 @@ export const command = defineCommand({
     const filters = parseFilters(flags.filter, ['until', 'label', 'label!', 'dangling']);
     const all = flags.all ?? isFalse(filters.get('dangling')?.at(-1));
     const untilMs = parseUntil(filters, io.nowMs());
-    if (!flags.force) await requireConsent(io, all ? WHAT.all : WHAT.dangling);
+    const warning = `WARNING! This will remove ${all ? WHAT.all : WHAT.dangling}.`;
+    if (!flags.force) await requireConsent(io, warning, 'image prune');
     const { untagged, deleted, reclaimedBytes } = await (await connection.node()).pruneImages({
       all,
       untilMs,
@@ -62,10 +62,4 @@ function parseUntil(filters: Filters, nowMs: number): number {
   } catch (error) {
     throw new UsageError(`--filter: until "${text}" ${messageOf(error)}`);
   }
-}
-
-async function requireConsent(io: Io, what: string): Promise<void> {
-  await io.out(`WARNING! This will remove ${what}.\nAre you sure you want to continue? [y/N] `);
-  if ((await readLine(io)).trim().toLowerCase() !== 'y')
-    throw new SwarmError('cancelled', 'image prune has been cancelled');
 }

@@ -1,17 +1,15 @@
 // `network prune`: removes what nobody uses.
 
-import { hasCode, messageOf, SwarmError } from '../../../core/errors.ts';
+import { hasCode, messageOf } from '../../../core/errors.ts';
 import type { NetworkSummary } from '../../../proto/generated/control.ts';
 import { defineCommand } from '../../command.ts';
+import { requireConsent } from '../../consent.ts';
 import { listFlag, switchFlag } from '../../flags/flag.ts';
 import { parseMoment } from '../../flags/moment.ts';
-import { readLine } from '../../input-line.ts';
-import type { Io } from '../../io.ts';
 import { type Filters, lacksLabels, matchesLabels, parseFilters } from '../../output/filter.ts';
 import { UsageError } from '../../usage-error.ts';
 
-const QUESTION = `WARNING! This will remove all networks not used by at least one service.
-Are you sure you want to continue? [y/N] `;
+const QUESTION = 'WARNING! This will remove all networks not used by at least one service.';
 
 export const command = defineCommand({
   usage: '[OPTIONS]',
@@ -23,7 +21,7 @@ export const command = defineCommand({
   async run({ flags, io, connection }) {
     const filters = parseFilters(flags.filter, ['label', 'label!', 'until']);
     const untilMs = parseUntil(filters, io.nowMs());
-    if (!flags.force) await requireConsent(io);
+    if (!flags.force) await requireConsent(io, QUESTION, 'network prune');
     const control = await connection.control();
     const { networks } = await control.listNetworks({});
     const removed: string[] = [];
@@ -64,11 +62,4 @@ function parseUntil(filters: Filters, nowMs: number): number {
   } catch (error) {
     throw new UsageError(`--filter: until "${text}" ${messageOf(error)}`);
   }
-}
-
-async function requireConsent(io: Io): Promise<void> {
-  await io.out(QUESTION);
-  const answer = await readLine(io);
-  if (answer.trim().toLowerCase() !== 'y')
-    throw new SwarmError('cancelled', 'network prune has been cancelled');
 }

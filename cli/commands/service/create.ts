@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { invalidField, messageOf } from '../../../core/errors.ts';
 import { validateServiceSpec } from '../../../core/validate-spec.ts';
 import { defineCommand } from '../../command.ts';
+import { readSeccompProfiles } from '../../flags/seccomp-files.ts';
 import { createFlags } from '../../flags/service-flags.ts';
 import { newSpec } from '../../flags/service-spec.ts';
 import { pinImage } from '../../image-pin.ts';
@@ -25,6 +26,7 @@ export const command = defineCommand({
       envFileLines: await readLines(flags['env-file']),
       environment: io.environment,
       workdir: io.workdir,
+      seccompProfiles: await readSeccompProfiles(flags['security-opt'], io),
     });
     validateServiceSpec(asked);
     const spec = flags['no-resolve-image'] ? asked : await pinImage(asked, connection, io);

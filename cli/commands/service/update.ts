@@ -4,6 +4,7 @@ import { isNodeNetwork } from '../../../core/validate-endpoint.ts';
 import { validateServiceSpec } from '../../../core/validate-spec.ts';
 import { defineCommand } from '../../command.ts';
 import type { Control } from '../../connection.ts';
+import { readSeccompProfiles } from '../../flags/seccomp-files.ts';
 import { updateFlags } from '../../flags/service-flags.ts';
 import { changedSpec } from '../../flags/service-spec.ts';
 import { pinImage } from '../../image-pin.ts';
@@ -30,6 +31,7 @@ export const command = defineCommand({
       const asked = changedSpec(service.spec, flags, {
         environment: io.environment,
         workdir: io.workdir,
+        seccompProfiles: await readSeccompProfiles(flags['security-opt-add'], io),
         networkIds: await idsOfNetworks(control, networks),
       });
       validateServiceSpec(asked);

@@ -2,10 +2,10 @@
 // that run as another user count on it.
 
 import { execFile } from 'node:child_process';
-import { chmodSync, chownSync, closeSync, existsSync, fstatSync, mkdirSync, readdirSync } from 'node:fs';
+import { chmodSync, chownSync, closeSync, fstatSync, mkdirSync } from 'node:fs';
 import { promisify } from 'node:util';
 import type { SnapshotMount } from '../../../proto/generated/containerd-types.ts';
-import { openInImage, withImageRoot } from './image-files.ts';
+import { openInImage, withImageRoot } from '../images/image-files.ts';
 
 const run = promisify(execFile);
 
@@ -13,11 +13,6 @@ export interface VolumeToFill {
   readonly directory: string;
   /** Where it is mounted in the image. */
   readonly target: string;
-}
-
-/** True for a volume that has nothing in it yet. */
-export function isEmptyVolume(directory: string): boolean {
-  return !existsSync(directory) || readdirSync(directory).length === 0;
 }
 
 /** Copies the image's files into empty volumes. */

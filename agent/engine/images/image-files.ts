@@ -12,9 +12,14 @@ const O_READ = 0o4000 | 0o2000000;
 const O_DIRECTORY_READ = 0o200000 | 0o2000000;
 // RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS.
 const IN_IMAGE = 0x12n;
+const O_PATH = 0o10000000 | 0o2000000;
+// RESOLVE_BENEATH and RESOLVE_NO_MAGICLINKS.
+const BENEATH = 0xan;
 const ABSENT = ['ENOENT', 'ENOTDIR', 'ELOOP'];
 const AT_FDCWD = -100;
 const MS_READ_ONLY = 1;
+const MS_REMOUNT = 0x20;
+const MS_BIND = 0x1000;
 const MNT_DETACH = 2;
 // The kernel takes one page of mount options.
 const MOUNT_OPTIONS_MAX = 4000;
@@ -36,9 +41,7 @@ export async function withImageRoot<T>(
   scratchDirectory: string,
   use: (root: number) => Promise<T>,
 ): Promise<T> {
-  const mount = mounts[0];
-  if (mounts.length !== 1 || mount === undefined)
-    throw new SwarmError('internal', `snapshot has ${mounts.length} mounts`);
+  const mount = onlyMount(mounts);
   // An image of one layer is a plain directory.
   if (mount.type === 'bind') return withDirectory(mount.source, use);
   const target = mkdtempSync(path.join(scratchDirectory, 'image-'));
@@ -51,6 +54,36 @@ export async function withImageRoot<T>(
     }
   } finally {
     rmdirSync(target);
+  }
+}
+
+/** Mounts a read-only snapshot at a directory that is there. */
+export function mountSnapshot(mounts: readonly SnapshotMount[], target: string): void {
+  const mount = onlyMount(mounts);
+  if (mount.type !== 'bind') {
+    mountOverlay(mount, target);
+    return;
+  }
+  check(libcFunctions.mount(mount.source, target, 'none', MS_BIND, null), `bind mount on ${target}`);
+  // In a second step: the kernel ignores the flag when it makes a bind mount.
+  const flags = MS_REMOUNT | MS_BIND | MS_READ_ONLY;
+  check(libcFunctions.mount('none', target, 'none', flags, null), `make ${target} read-only`);
+}
+
+function onlyMount(mounts: readonly SnapshotMount[]): SnapshotMount {
+  const mount = mounts[0];
+  if (mounts.length !== 1 || mount === undefined)
+    throw new SwarmError('internal', `snapshot has ${mounts.length} mounts`);
+  return mount;
+}
+
+/** A descriptor of what is inside a directory; fails with EXDEV when links or dots lead out of it. */
+export function openPath(root: string, inside: string): number {
+  const directory = openat2(AT_FDCWD, root, O_DIRECTORY_PATH, 0n);
+  try {
+    return openat2(directory, inside, O_PATH, BENEATH);
+  } finally {
+    closeSync(directory);
   }
 }
 
