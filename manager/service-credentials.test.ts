@@ -15,6 +15,7 @@ import { createService, removeService, updateService } from './control/service-a
 import { newTurns } from './control/turns.ts';
 import { SessionPayloads } from './dispatcher/session-payloads.ts';
 import { runReaperLoop } from './orchestrator/reaper-loop.ts';
+import { runReplicatedLoop } from './orchestrator/replicated-loop.ts';
 import { registryAuthOf } from './store/service-revision.ts';
 import { Store } from './store/store.ts';
 
@@ -128,4 +129,45 @@ test('credentials are deleted with the last use of their revision', async () => 
   await eventually(() => store.view.payload.size === 0);
   stopping.abort();
   await reaper;
+});
+
+test('an update that fails goes back to the previous spec with its credentials', async () => {
+  const { store, create, update, passwords } = await aWorld();
+  const stopping = new AbortController();
+  const loop = runReplicatedLoop({ store, clock: systemClock, randomBytes }, stopping.signal);
+  await create(auth);
+  const spec = specOf('registry.example/app:2');
+  await update({
+    spec: { ...spec, update: { ...spec.update, failureAction: 'rollback' } },
+    registryAuth: { ...auth, password: 'wrong' },
+  });
+  await eventually(async () => {
+    const failing = [...store.view.task.values()].find(
+      ({ specVersion, status }) => specVersion === 2 && status.state !== 'failed',
+    );
+    if (failing !== undefined)
+      await store.update((tx) => {
+        const status = { ...failing.status, state: 'failed' as const, error: 'no' };
+        tx.update('task', { ...(tx.view.task.get(failing.id) ?? failing), status });
+      });
+    const old = [...store.view.task.values()].find(
+      ({ specVersion, status, desiredState }) =>
+        specVersion === 1 &&
+        (desiredState === 'shutdown' ? status.state !== 'shutdown' : status.state === 'new'),
+    );
+    if (old !== undefined)
+      await store.update((tx) => {
+        const state = old.desiredState === 'shutdown' ? ('shutdown' as const) : ('running' as const);
+        const runningAtMs = systemClock.nowMs();
+        tx.update('task', {
+          ...(tx.view.task.get(old.id) ?? old),
+          status: { ...old.status, state, runningAtMs },
+        });
+      });
+    return store.view.byName('service', 'web')?.specVersion === 3;
+  });
+
+  assert.deepEqual(passwords(), ['open sesame', 'wrong', 'open sesame']);
+  stopping.abort();
+  await loop;
 });

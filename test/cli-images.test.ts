@@ -83,12 +83,21 @@ test('login keeps what the registry took, beside all else that the file says, an
     },
   });
   assert.equal((await stat(config)).mode & 0o077, 0);
+  const again = await run('login');
+  assert.equal(again.stdout, 'Authenticating with existing credentials...\nLogin Succeeded\n');
+  await writeFile(
+    config,
+    JSON.stringify({ ...(await readConfig()), auths: { [HUB]: { auth: base64('me:old') } } }),
+  );
+  const changed = await run('login');
+  assert.match(changed.stderr, /Login did not succeed, error: login to docker\.io failed: bad password/);
+  await run('login', '-u', 'me', '--password-stdin', 'localhost:5000');
   assert.equal((await run('logout')).stdout, `Removing login credentials for ${HUB}\n`);
   assert.equal(
     (await run('logout', 'localhost:5000')).stdout,
     'Removing login credentials for localhost:5000\n',
   );
-  assert.deepEqual((await readConfig())['auths'], { other: { auth: 'eA==' } });
+  assert.deepEqual((await readConfig())['auths'], {});
 });
 
 test('login with a wrong password, or without one, keeps nothing', async () => {

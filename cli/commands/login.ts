@@ -2,10 +2,11 @@
 
 import { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
-import { invalidField, messageOf } from '../../core/errors.ts';
+import { hasCode, invalidField, messageOf } from '../../core/errors.ts';
 import type { RegistryAuth } from '../../core/generated/objects.ts';
 import { parseImageReference } from '../../core/image-reference.ts';
 import { defineCommand } from '../command.ts';
+import type { NodeControl } from '../connection.ts';
 import { switchFlag, textFlag } from '../flags/flag.ts';
 import { readLine } from '../input-line.ts';
 import type { Io } from '../io.ts';
@@ -30,9 +31,11 @@ export const command = defineCommand({
     if (flags.password !== undefined)
       io.err('WARNING! Using --password via the CLI is insecure. Use --password-stdin.\n');
     const known = flags.username === undefined ? await findRegistryAuth(io, registry) : undefined;
-    const auth = known ?? (await ask(io, registry, flags));
-    await (await connection.node()).checkRegistry({ auth });
-    const file = known === undefined ? await storeRegistryAuth(io, auth) : undefined;
+    const node = await connection.node();
+    if (known !== undefined && (await isTaken(node, known, io))) return;
+    const auth = await ask(io, registry, flags);
+    await node.checkRegistry({ auth });
+    const file = await storeRegistryAuth(io, auth);
     if (file !== undefined)
       io.err(
         `WARNING! Your credentials are stored unencrypted in '${file}'.\nConfigure a credential helper to remove this warning ("credsStore" in that file).\n\n`,
@@ -40,6 +43,20 @@ export const command = defineCommand({
     await io.out('Login Succeeded\n');
   },
 });
+
+/** What is known already may have been changed: then it is asked for again. */
+async function isTaken(node: NodeControl, auth: RegistryAuth, io: Io): Promise<boolean> {
+  await io.out('Authenticating with existing credentials...\n');
+  try {
+    await node.checkRegistry({ auth });
+  } catch (error) {
+    if (!hasCode(error, 'permission-denied')) throw error;
+    io.err(`Login did not succeed, error: ${error.message}\n`);
+    return false;
+  }
+  await io.out('Login Succeeded\n');
+  return true;
+}
 
 interface Given {
   readonly username: string | undefined;

@@ -42,6 +42,8 @@ const USE_WRITTEN_MS = 3600_000;
 
 export class ImageCollector {
   readonly #options: CollectorOptions;
+  /** The disk is full, and it was said. */
+  #isFull = false;
 
   constructor(options: CollectorOptions) {
     this.#options = options;
@@ -74,7 +76,10 @@ export class ImageCollector {
     if (policy.keepMs > 0)
       for (const image of candidates())
         if (unusedMs(image) > policy.keepMs) await this.#remove(image, 'not used');
-    if (!(await this.#isAbove(policy.highPercent))) return;
+    if (!(await this.#isAbove(policy.highPercent))) {
+      this.#isFull = false;
+      return;
+    }
     const byAge = candidates()
       .filter((image) => unusedMs(image) > GRACE_MS)
       .sort((a, b) => unusedMs(b) - unusedMs(a));
@@ -87,11 +92,13 @@ export class ImageCollector {
 
   async #warnIfFull(): Promise<void> {
     const { policy, log } = this.#options;
-    if (await this.#isAbove(policy.highPercent))
+    const isFull = await this.#isAbove(policy.highPercent);
+    if (isFull && !this.#isFull)
       log.warn(
         { 'percent.max': policy.highPercent },
         'the disk is full, and no image is left that nobody needs',
       );
+    this.#isFull = isFull;
   }
 
   async #isAbove(percent: number): Promise<boolean> {
