@@ -20,6 +20,7 @@ type ImageMethod =
   | 'removeImage'
   | 'resolveImage'
   | 'checkRegistry'
+  | 'listTags'
   | 'pushImage'
   | 'tagImage'
   | 'inspectImage'
@@ -50,6 +51,9 @@ export function imageHandlers(images: Images): Pick<Handlers<typeof NodeControlS
       await images.check(auth.registry, auth, signal);
       return {};
     },
+    listTags: async ({ reference, auth }, { signal }) => ({
+      tags: await images.tags(reference, { signal, ...(auth && { credentials: auth }) }),
+    }),
     pushImage: ({ reference, auth }, { signal }) =>
       withProgress(async (onProgress) => {
         const options = { onProgress, signal, ...(auth && { credentials: auth }) };

@@ -233,6 +233,28 @@ test('push says what became of each layer, and pushes every tag when asked', asy
   assert.match(digest.stderr, /a digest cannot be pushed/);
 });
 
+test('pull takes every tag when asked', async () => {
+  const pulled: string[] = [];
+  const pullImage = async function* ({ reference }: { reference: string }) {
+    pulled.push(reference);
+    yield { id: '', status: 'complete', currentBytes: 0, totalBytes: 0, digest: DIGEST };
+  };
+  const { cli, environment } = await aWorld(undefined, {
+    pullImage,
+    listTags: async () => ({ tags: ['1', '2'] }),
+  });
+  await using _ = cli;
+
+  const every = await cli.run(['image', 'pull', '-a', '-q', 'a.example:5000/app'], { environment });
+  const both = await cli.run(['image', 'pull', '-a', 'a.example/app:1'], { environment });
+  const plain = await cli.run(['image', 'pull', 'a.example:5000/app'], { environment });
+
+  assert.equal(every.stdout, 'a.example:5000/app:1\na.example:5000/app:2\n');
+  assert.match(both.stderr, /tag can't be used with --all-tags/);
+  assert.match(plain.stdout, /^Using default tag: latest\nlatest: Pulling from a\.example:5000\/app\n/);
+  assert.deepEqual(pulled, ['a.example:5000/app:1', 'a.example:5000/app:2', 'a.example:5000/app:latest']);
+});
+
 test("inspect and history show an image in Docker's words", async () => {
   const configuration = {
     created: '2026-01-01T00:00:00Z',

@@ -94,6 +94,8 @@ export interface Images {
   pull(reference: string, options?: PullOptions): Promise<string>;
   /** Asks the registry, changes nothing here. */
   resolve(reference: string, options?: Pick<PullOptions, 'credentials' | 'signal'>): Promise<ResolvedImage>;
+  /** The tags that a repository has in its registry. */
+  tags(reference: string, options?: Pick<PullOptions, 'credentials' | 'signal'>): Promise<string[]>;
   /** Reads an OCI or Docker archive, plain or gzipped; returns the names it gave. */
   import(archive: AsyncIterable<Uint8Array>, name?: string): Promise<string[]>;
   /** Writes one archive that is both OCI layout and Docker archive. */

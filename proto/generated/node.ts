@@ -236,6 +236,17 @@ export interface CheckRegistryResponse {
 }
 export const emptyCheckRegistryResponse: CheckRegistryResponse = Object.freeze({  });
 
+export interface ListTagsRequest {
+  readonly reference: string;
+  readonly auth?: RegistryAuth;
+}
+export const emptyListTagsRequest: ListTagsRequest = Object.freeze({ reference: '' });
+
+export interface ListTagsResponse {
+  readonly tags: readonly string[];
+}
+export const emptyListTagsResponse: ListTagsResponse = Object.freeze({ tags: [] });
+
 export interface PushImageRequest {
   readonly reference: string;
   readonly auth?: RegistryAuth;
@@ -1061,6 +1072,45 @@ export const CheckRegistryResponseCodec: Codec<CheckRegistryResponse> = {
   },
 };
 
+export const ListTagsRequestCodec: Codec<ListTagsRequest> = {
+  write(m, w) {
+    if (m.reference !== '') w.uint32(10).string(m.reference);
+    if (m.auth !== undefined) RegistryAuthCodec.write(m.auth, w.uint32(18).fork()).ldelim();
+    return w;
+  },
+  read(r, end) {
+    let reference: string = '';
+    let auth: RegistryAuth | undefined;
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: reference = r.string(); break;
+        case 2: auth = RegistryAuthCodec.read(r, r.uint32() + r.pos); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { reference, ...(auth === undefined ? undefined : { auth }) };
+  },
+};
+
+export const ListTagsResponseCodec: Codec<ListTagsResponse> = {
+  write(m, w) {
+    for (const value of m.tags) w.uint32(10).string(value);
+    return w;
+  },
+  read(r, end) {
+    const tags: string[] = [];
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: tags.push(r.string()); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { tags };
+  },
+};
+
 export const PushImageRequestCodec: Codec<PushImageRequest> = {
   write(m, w) {
     if (m.reference !== '') w.uint32(10).string(m.reference);
@@ -1459,6 +1509,7 @@ export const NodeControlService = {
   removeImage: { path: '/tsswarm.v1.NodeControl/RemoveImage', shape: 'unary', callers: ['local'], isReadOnly: false, request: RemoveImageRequestCodec, response: RemoveImageResponseCodec },
   resolveImage: { path: '/tsswarm.v1.NodeControl/ResolveImage', shape: 'unary', callers: ['local'], isReadOnly: false, request: ResolveImageRequestCodec, response: ResolveImageResponseCodec },
   checkRegistry: { path: '/tsswarm.v1.NodeControl/CheckRegistry', shape: 'unary', callers: ['local'], isReadOnly: false, request: CheckRegistryRequestCodec, response: CheckRegistryResponseCodec },
+  listTags: { path: '/tsswarm.v1.NodeControl/ListTags', shape: 'unary', callers: ['local'], isReadOnly: false, request: ListTagsRequestCodec, response: ListTagsResponseCodec },
   pushImage: { path: '/tsswarm.v1.NodeControl/PushImage', shape: 'server-stream', callers: ['local'], isReadOnly: false, request: PushImageRequestCodec, response: ImageProgressCodec },
   tagImage: { path: '/tsswarm.v1.NodeControl/TagImage', shape: 'unary', callers: ['local'], isReadOnly: false, request: TagImageRequestCodec, response: TagImageResponseCodec },
   inspectImage: { path: '/tsswarm.v1.NodeControl/InspectImage', shape: 'unary', callers: ['local'], isReadOnly: false, request: InspectImageRequestCodec, response: InspectImageResponseCodec },

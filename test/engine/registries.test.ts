@@ -78,6 +78,19 @@ describe('registries', { skip: missingForEngine || missingForRegistry || missing
     await removeAll();
   });
 
+  test('the tags of a repository are all told, page by page', async () => {
+    const image = await buildDemoImage({ name: 'x' });
+    await registry.push('many', 'first', image);
+    const type = 'application/vnd.oci.image.manifest.v1+json';
+    const tags = Array.from({ length: 230 }, (_, n) => `t-${n}`);
+    for (const tag of tags) await registry.pushManifest('many', tag, image.manifest, type);
+
+    const told = await images().tags(`${registry.host}/many`);
+
+    assert.deepEqual([...told].sort(), ['first', ...tags].sort());
+    await assert.rejects(images().tags(`${registry.host}/none`), (error) => hasCode(error, 'not-found'));
+  });
+
   test('a large blob goes in pieces, and on where a broken connection stopped it', async () => {
     await using proxy = await TcpProxy.open(Number(registry.host.split(':')[1]));
     const name = `127.0.0.1:${proxy.port}/large:1`;

@@ -69,6 +69,7 @@ export class FakeEngine implements Engine {
     import: async () => [],
     async *export() {},
     remove: async () => ({ untagged: [], deleted: [] }),
+    tags: async () => [],
     check: async () => {},
     push: async () => ({ digest: 'sha256:0', sizeBytes: 0 }),
     tag: async () => {},

@@ -158,6 +158,10 @@ export class EngineImages implements Images, Disposable {
     return { digest, platforms: [{ os, architecture }] };
   }
 
+  async tags(text: string, options: Pick<PullOptions, 'credentials' | 'signal'> = {}): Promise<string[]> {
+    return this.#registry(parseImageReference(text), options).tags();
+  }
+
   async import(archive: AsyncIterable<Uint8Array>, name?: string): Promise<string[]> {
     return this.#options.measure('import', () => importArchive(this.#parts, archive, name));
   }

@@ -25,6 +25,9 @@ export interface FetchedManifest {
 
 const DOCKER_HUB = 'docker.io';
 const DOCKER_HUB_HOST = 'registry-1.docker.io';
+const TAGS_PER_PAGE = 100;
+// Nobody wants to pull so many.
+const TAGS_MAX = 10_000;
 const ACCEPT = [
   MEDIA_TYPES.ociIndex,
   MEDIA_TYPES.dockerIndex,
@@ -94,6 +97,24 @@ export class RegistryClient {
     }
   }
 
+  /** All tags of the repository, as the registry itself has them. */
+  async tags(): Promise<string[]> {
+    const tags: string[] = [];
+    let path: string | undefined = `tags/list?n=${TAGS_PER_PAGE}`;
+    while (path !== undefined) {
+      const { url, response }: Answer = await this.#get(this.#upstream, path, {});
+      const page = parseDocument(await documentOf(url, response, DOCUMENT_BYTES_MAX), 'list of tags')['tags'];
+      const names = (Array.isArray(page) ? page : []).filter((tag) => typeof tag === 'string');
+      tags.push(...names);
+      if (tags.length > TAGS_MAX)
+        throw new SwarmError('resource-exhausted', `${url.host} lists more than ${TAGS_MAX} tags`);
+      // Of the registry's own link only the place where the next page begins is taken.
+      const last = nextPage(response.headers['link']);
+      path = names.length > 0 && last !== undefined ? `tags/list?n=${TAGS_PER_PAGE}&last=${last}` : undefined;
+    }
+    return tags;
+  }
+
   /** Who is asked next; for `leave`. */
   get origin(): string {
     return (this.#sessions[0] as RegistrySession).address;
@@ -145,6 +166,12 @@ export class RegistryClient {
   }
 }
 
+/** `<…?last=TAG…>; rel="next"` says that there are more tags behind this one. */
+function nextPage(link: string | string[] | undefined): string | undefined {
+  const [, last] = /<[^>]*[?&]last=([^&>]+)[^>]*>;\s*rel="?next/.exec(String(link ?? '')) ?? [];
+  return last;
+}
+
 /** How much of a part has to be skipped: some servers send more than was asked for. */
 function startOf(range: string | undefined, wanted: number, url: URL): number {
   const start = Number(/^bytes (\d+)-/.exec(range ?? '')?.[1] ?? wanted);
@@ -165,6 +192,8 @@ interface Refusal {
 function refusal(session: RegistrySession, { reference, path, url, status, text }: Refusal): SwarmError {
   const reason = text === '' ? `status ${status}` : text;
   if (status === 403) return session.denied(url.host, reason);
+  if (status === 404 && path.startsWith('tags/'))
+    return new SwarmError('not-found', `repository of ${reference.familiar} not found: ${reason}`);
   if (status === 404 && path.startsWith('manifests/'))
     return new SwarmError('not-found', `manifest for ${reference.familiar} not found: ${reason}`);
   if (status === 404) return new SwarmError('not-found', `${url.host} does not have ${path}: ${reason}`);
