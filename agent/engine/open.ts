@@ -95,7 +95,7 @@ export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngin
       .reconcile()
       .then(() => blobs.endForgottenLeases())
       .then(() => removeOrphanCgroups(machine, engineCgroup(engineId), (id) => containers.has(id)))
-      .catch((error) => log.debug({ reason: messageOf(error) }, 'full look failed'));
+      .catch((error) => log.warn({ reason: messageOf(error) }, 'full look failed, will retry'));
   }, RECONCILE_PERIOD_MS);
   const sweeping = setInterval(() => void images.collector.sweepSafely(Date.now()), SWEEP_PERIOD_MS);
   const close = async () => {
