@@ -6,7 +6,7 @@ import { createSocket, type RemoteInfo } from 'node:dgram';
 import { Resolver } from 'node:dns/promises';
 import { createConnection, createServer, isIPv6, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
-import { setTimeout as delay, setImmediate } from 'node:timers/promises';
+import { setImmediate } from 'node:timers/promises';
 import { answerCalls } from './answer-calls.ts';
 
 const PORT = 80;
@@ -34,8 +34,8 @@ const connections = new Map<string, Socket>();
 const datagrams = createSocket('udp4');
 const ipv6Datagrams = createSocket('udp6');
 let ownPorts = 0;
-/** From now on between a datagram and its answer. */
-let thinkingMs = 0;
+/** Answers to datagrams wait for `until`; `found` is told of each. */
+let held: { readonly until: Promise<void>; readonly release: () => void; found: () => void } | undefined;
 let isLoading = false;
 let report: Report = { requests: 0, failures: {}, servers: {} };
 let loading: Promise<void> | undefined;
@@ -54,7 +54,8 @@ async function serve(port: number): Promise<void> {
 function serveDatagrams(port: number, type: 'udp4' | 'udp6', address: string | undefined): Promise<void> {
   const own = createSocket({ type, ipv6Only: type === 'udp6' });
   own.on('message', async (message, from) => {
-    if (thinkingMs > 0) await delay(thinkingMs);
+    held?.found();
+    await held?.until;
     own.send(`${address} ${from.address} ${message}`, from.port, from.address);
   });
   return new Promise((resolve) => own.bind(port, resolve));
@@ -117,8 +118,22 @@ function askByDatagram(
   });
 }
 
-async function think(ms: number): Promise<void> {
-  thinkingMs = ms;
+/** Holds back the answers to datagrams until `release`. */
+async function hold(): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  held = { until: promise, release: resolve, found: () => {} };
+}
+
+/** Until there is one to be held back. */
+function untilHeld(): Promise<void> {
+  return new Promise((resolve) => {
+    held!.found = resolve;
+  });
+}
+
+async function release(): Promise<void> {
+  held!.release();
+  held = undefined;
 }
 
 async function open({ name, ...target }: Target & { name: string }): Promise<string> {
@@ -180,7 +195,9 @@ async function resolve({ name, type }: { name: string; type: string }): Promise<
 }
 
 await answerCalls({
-  think,
+  hold,
+  untilHeld,
+  release,
   ask,
   /** From one socket, so that all of them are one flow. */
   askAgain: (target: Target) => askByDatagram(isIPv6(target.host) ? ipv6Datagrams : datagrams, target, false),

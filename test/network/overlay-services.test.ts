@@ -155,11 +155,14 @@ check(
       await serve([leaving]);
       assert.match(await client.peer.call('askAgain', { host: VIP }), new RegExp(`^${leaving.address} `));
       await serve([other]);
-      await leaving.peer.call('think', 15);
+      await leaving.peer.call('hold');
+      const held = leaving.peer.call('untilHeld');
       const answer = client.peer.call<string>('askAgain', { host: VIP });
-      await client.host.overlay.call('endFlows', [net.id, [leaving.address]]);
+      await held;
+      const ended = client.host.overlay.call('endFlows', [net.id, [leaving.address]]);
+      await leaving.peer.call('release');
       assert.match(await answer, new RegExp(`^${leaving.address} `));
-      await leaving.peer.call('think', 0);
+      await ended;
       assert.match(await client.peer.call('askAgain', { host: VIP }), new RegExp(`^${other.address} `));
       await client.host.overlay.call('endFlows', [net.id, [other.address]]);
     }

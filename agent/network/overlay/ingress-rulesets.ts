@@ -60,7 +60,8 @@ function chainsOf(family: IpFamily): Chain[] {
   return [
     ...balanceChains.map((chain) => ({
       name: chain.name,
-      rules: [translatePortToSlot(ingressSets.targets.name, chain, family)],
+      // As for virtual addresses: the port changed between two look-ups.
+      rules: [translatePortToSlot(ingressSets.targets.name, chain, family), drop()],
     })),
     {
       // A port without backends is refused by the namespace itself: nothing listens on the uplink's address.

@@ -73,7 +73,8 @@ function networkChains(family: IpFamily): Chain[] {
   return [
     ...balanceChains.map((chain) => ({
       name: chain.name,
-      rules: [translateToSlot(overlaySets.lb.name, chain, family)],
+      // A service that changed between two look-ups for the same packet: its client tries again.
+      rules: [translateToSlot(overlaySets.lb.name, chain, family), drop()],
     })),
     {
       // Where names without backends go.
@@ -84,18 +85,7 @@ function networkChains(family: IpFamily): Chain[] {
       ],
     },
     ...(family === 'ipv6' ? [ownAddressesOnly, refuseUnknown] : []),
-    {
-      name: 'answered',
-      base: { type: 'filter', hook: 'prerouting', priority: -155 },
-      rules: [
-        [
-          ...protocolIs(protocolNumbers.udp),
-          ...directionIs('reply'),
-          ...connectionMarkIs(UNANSWERED_MARK),
-          ...markConnection(ANSWERED_MARK),
-        ],
-      ],
-    },
+    answered,
     {
       name: 'refuse_without_backends',
       base: { type: 'filter', hook: 'prerouting', priority: -150 },
@@ -119,19 +109,7 @@ function networkChains(family: IpFamily): Chain[] {
         ],
       ],
     },
-    {
-      name: 'asked',
-      base: { type: 'filter', hook: 'prerouting', priority: -80 },
-      rules: [
-        [
-          ...protocolIs(protocolNumbers.udp),
-          ...directionIs('original'),
-          ...isDestinationTranslated(true),
-          ...connectionMarkIs(ANSWERED_MARK),
-          ...markConnection(UNANSWERED_MARK),
-        ],
-      ],
-    },
+    asked,
     networkIsolation(interfaceIs('inputName', UPLINK_IN_NETWORK)),
     {
       name: 'masquerade',
@@ -147,6 +125,35 @@ function networkChains(family: IpFamily): Chain[] {
     },
   ];
 }
+
+/** Behind the translation, so that the first packet of a flow counts as well. */
+const asked: Chain = {
+  name: 'asked',
+  base: { type: 'filter', hook: 'prerouting', priority: -80 },
+  rules: [
+    [
+      ...protocolIs(protocolNumbers.udp),
+      ...directionIs('original'),
+      ...isDestinationTranslated(true),
+      ...connectionMarkIs(ANSWERED_MARK),
+      ...markConnection(UNANSWERED_MARK),
+    ],
+  ],
+};
+
+/** Before marks lead packets of the ingress anywhere. */
+const answered: Chain = {
+  name: 'answered',
+  base: { type: 'filter', hook: 'prerouting', priority: -155 },
+  rules: [
+    [
+      ...protocolIs(protocolNumbers.udp),
+      ...directionIs('reply'),
+      ...connectionMarkIs(UNANSWERED_MARK),
+      ...markConnection(ANSWERED_MARK),
+    ],
+  ],
+};
 
 /** A container does not send with the address of another: what IPv4 has a setting for (rp_filter). */
 const ownAddressesOnly: Chain = {
