@@ -349,7 +349,7 @@ const swarm: CommandGroup = {
 export const commandTree: CommandGroup = {
   name: 'tsswarm',
   summary: 'Swarm-mode clustering without Docker',
-  unsupported: ['container', 'context', 'exec', 'events', 'logs', 'plugin', 'stack', 'system'],
+  unsupported: ['container', 'context', 'events', 'logs', 'plugin', 'stack', 'system'],
   children: [
     init,
     join,
@@ -378,6 +378,11 @@ export const commandTree: CommandGroup = {
     image,
     volume,
     swarm,
+    {
+      name: 'exec',
+      summary: 'Execute a command in a running task, on whatever node it runs',
+      load: () => import('./commands/exec.ts'),
+    },
     {
       name: 'why',
       summary: 'Explain why a service or task does not run',

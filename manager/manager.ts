@@ -202,6 +202,7 @@ function assembleDoors(
       randomBytes,
       logBroker,
       questions: dispatcher.questions,
+      reach: dispatcher.reach,
       tool,
       consensus,
       leaderAddress: () => log.leadership.leaderAddress,

@@ -189,6 +189,46 @@ export interface ExecResult {
   readonly hasTimedOut: boolean;
 }
 
+/** A command that somebody talks to. What is empty is as for the container's own process. */
+export interface ExecSessionRequest {
+  readonly command: readonly string[];
+  /** NAME=value, over what the container has. */
+  readonly env: readonly string[];
+  readonly workdir: string;
+  /** "user[:group]", looked up in the container. */
+  readonly user: string;
+  readonly privileged: boolean;
+  readonly tty: boolean;
+  readonly stdin: boolean;
+  readonly size?: WindowSize;
+}
+
+export interface WindowSize {
+  readonly columns: number;
+  readonly rows: number;
+}
+
+export interface OutputChunk {
+  readonly stream: 'stdout' | 'stderr';
+  readonly data: Uint8Array;
+}
+
+/** A command that runs. Nobody holds more of its data than its FIFOs do: it waits for who reads. */
+export interface ExecSession {
+  /** For one reader. Ends when the command has, and all that it wrote is read. */
+  readonly output: AsyncIterable<OutputChunk>;
+  /** 137 when it was killed. Also when nobody reads the output any more. */
+  readonly exited: Promise<number>;
+  /** Resolves when the command's stdin has taken it. Drops it when the command does not read any more. */
+  write(data: Uint8Array): Promise<void>;
+  /** The command reads the end of its stdin. */
+  endInput(): Promise<void>;
+  resize(size: WindowSize): Promise<void>;
+  signal(name: string): Promise<void>;
+  /** With what it has started. */
+  kill(): void;
+}
+
 export interface LogRecord {
   readonly stream: 'stdout' | 'stderr';
   /** RFC 3339 with nanoseconds. */
@@ -229,6 +269,8 @@ export interface Containers {
    * when aborted.
    */
   exec(id: string, request: ExecRequest): Promise<ExecResult>;
+  /** Starts a command; errors as for `exec`. It is not ended by anything but `kill`, its container, or the next engine. */
+  openExec(id: string, request: ExecSessionRequest): Promise<ExecSession>;
   /**
    * Asks a port of the container from inside its network. What is wrong, or undefined. A container that does not run is
    * `failed-precondition`. Rejects with the signal's reason when aborted.

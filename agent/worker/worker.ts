@@ -3,7 +3,7 @@
 
 import { assert } from '../../core/assert.ts';
 import type { Clock } from '../../core/clock.ts';
-import { messageOf } from '../../core/errors.ts';
+import { messageOf, SwarmError } from '../../core/errors.ts';
 import type { NodeDescription, Revision, Task, TaskStatus } from '../../core/generated/objects.ts';
 import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
 import type {
@@ -13,11 +13,14 @@ import type {
   NetworkQuestion,
   Payloads,
 } from '../../proto/generated/dispatcher.ts';
+import type { ReachEnd, ReachRequest } from '../../proto/generated/reach.ts';
 import type { ContainerSummary, Engine, LogRecord } from '../engine/engine.ts';
 import { Limiter } from '../engine/limiter.ts';
 import { workerLog } from '../log.ts';
 import type { TaskNetworks } from '../network/network.ts';
 import type { TaskFiles } from '../secrets/task-files.ts';
+import type { ReachLine } from '../session/reach-lines.ts';
+import { runExec } from './exec-line.ts';
 import { ImagePuller } from './image-puller.ts';
 import { Journal, type JournalEntry } from './journal.ts';
 import { type RunnerContext, TaskRunner } from './task-runner.ts';
@@ -116,6 +119,16 @@ export class Worker {
   logs(taskId: string, options: LogOptions, signal: AbortSignal): AsyncIterable<LogRecord> {
     const { tail, sinceMs, follow } = options;
     return this.#context.engine.containers.logs(taskId, { tail, sinceMs, follow, signal });
+  }
+
+  /** What an operator wants inside a task of this node. Throws `not-found` when it is not here. */
+  async reach({ task, exec }: ReachRequest, line: ReachLine): Promise<ReachEnd> {
+    if (!this.#runners.has(task)) throw new SwarmError('not-found', `task ${task} is not on this node`);
+    const { containers } = this.#context.engine;
+    if (exec !== undefined) return runExec(containers, { containerId: task, exec }, line);
+    throw new SwarmError('unimplemented', 'the agent of this node does not know what is asked for', {
+      hint: 'The manager may be newer than the node.',
+    });
   }
 
   /** Stops and erases every task: the node leaves. */

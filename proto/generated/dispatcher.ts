@@ -2,6 +2,7 @@
 import { type Codec, safeInteger } from '../wire.ts';
 import { type NodeDescription, emptyNodeDescription, type PortConfig, type Revision, type TaskStatus, emptyTaskStatus, type Task, type Network, type NodeRole, nodeRoleNumbers, type Affinity, affinityNumbers } from '../../core/generated/objects.ts';
 import { NodeDescriptionCodec, PortConfigCodec, RevisionCodec, TaskStatusCodec, TaskCodec, NetworkCodec } from './objects.ts';
+import { ReachInputCodec, ReachOutputCodec, type ReachOrder, ReachOrderCodec } from './reach.ts';
 
 const NO_BYTES = new Uint8Array(0);
 
@@ -191,6 +192,7 @@ export interface ManagerMessage {
   readonly networkQuestion?: NetworkQuestion;
   readonly drained?: Drained;
   readonly payloads?: Payloads;
+  readonly reachOrder?: ReachOrder;
 }
 export const emptyManagerMessage: ManagerMessage = Object.freeze({  });
 
@@ -779,6 +781,7 @@ export const ManagerMessageCodec: Codec<ManagerMessage> = {
     if (m.networkQuestion !== undefined) NetworkQuestionCodec.write(m.networkQuestion, w.uint32(58).fork()).ldelim();
     if (m.drained !== undefined) DrainedCodec.write(m.drained, w.uint32(66).fork()).ldelim();
     if (m.payloads !== undefined) PayloadsCodec.write(m.payloads, w.uint32(74).fork()).ldelim();
+    if (m.reachOrder !== undefined) ReachOrderCodec.write(m.reachOrder, w.uint32(82).fork()).ldelim();
     return w;
   },
   read(r, end) {
@@ -791,6 +794,7 @@ export const ManagerMessageCodec: Codec<ManagerMessage> = {
     let networkQuestion: NetworkQuestion | undefined;
     let drained: Drained | undefined;
     let payloads: Payloads | undefined;
+    let reachOrder: ReachOrder | undefined;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -803,10 +807,11 @@ export const ManagerMessageCodec: Codec<ManagerMessage> = {
         case 7: networkQuestion = NetworkQuestionCodec.read(r, r.uint32() + r.pos); break;
         case 8: drained = DrainedCodec.read(r, r.uint32() + r.pos); break;
         case 9: payloads = PayloadsCodec.read(r, r.uint32() + r.pos); break;
+        case 10: reachOrder = ReachOrderCodec.read(r, r.uint32() + r.pos); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { ...(registered === undefined ? undefined : { registered }), ...(heartbeat === undefined ? undefined : { heartbeat }), ...(statusAcknowledged === undefined ? undefined : { statusAcknowledged }), ...(assignments === undefined ? undefined : { assignments }), ...(logSubscription === undefined ? undefined : { logSubscription }), ...(news === undefined ? undefined : { news }), ...(networkQuestion === undefined ? undefined : { networkQuestion }), ...(drained === undefined ? undefined : { drained }), ...(payloads === undefined ? undefined : { payloads }) };
+    return { ...(registered === undefined ? undefined : { registered }), ...(heartbeat === undefined ? undefined : { heartbeat }), ...(statusAcknowledged === undefined ? undefined : { statusAcknowledged }), ...(assignments === undefined ? undefined : { assignments }), ...(logSubscription === undefined ? undefined : { logSubscription }), ...(news === undefined ? undefined : { news }), ...(networkQuestion === undefined ? undefined : { networkQuestion }), ...(drained === undefined ? undefined : { drained }), ...(payloads === undefined ? undefined : { payloads }), ...(reachOrder === undefined ? undefined : { reachOrder }) };
   },
 };
 
@@ -1059,4 +1064,5 @@ export const PublishLogsResponseCodec: Codec<PublishLogsResponse> = {
 export const DispatcherService = {
   session: { path: '/tsswarm.v1.Dispatcher/Session', shape: 'bidi', callers: ['local', 'worker', 'manager'], isReadOnly: false, request: AgentMessageCodec, response: ManagerMessageCodec },
   publishLogs: { path: '/tsswarm.v1.Dispatcher/PublishLogs', shape: 'client-stream', callers: ['local', 'worker', 'manager'], isReadOnly: false, request: LogBatchCodec, response: PublishLogsResponseCodec },
+  answerReach: { path: '/tsswarm.v1.Dispatcher/AnswerReach', shape: 'bidi', callers: ['local', 'worker', 'manager'], isReadOnly: false, request: ReachOutputCodec, response: ReachInputCodec },
 } as const;

@@ -121,6 +121,9 @@ export class FakeEngine implements Engine {
         throw new SwarmError('failed-precondition', `container ${id} is not running`);
       return this.onExec(id, request);
     },
+    openExec: async () => {
+      throw new SwarmError('unimplemented', 'the fake engine has no commands to talk to');
+    },
     probe: (id, probe, limits) => this.onProbe(id, probe, limits),
   };
 

@@ -15,6 +15,8 @@ import type {
   Containers,
   ExecRequest,
   ExecResult,
+  ExecSession,
+  ExecSessionRequest,
   LogQuery,
   LogRecord,
   ProbeLimits,
@@ -279,6 +281,10 @@ export class EngineContainers implements Containers {
 
   async exec(id: string, request: ExecRequest): Promise<ExecResult> {
     return this.#options.execs.run(this.#required(id), request);
+  }
+
+  async openExec(id: string, request: ExecSessionRequest): Promise<ExecSession> {
+    return this.#options.execs.open(this.#required(id), request);
   }
 
   async probe(id: string, probe: NetworkProbe, limits: ProbeLimits): Promise<string | undefined> {
