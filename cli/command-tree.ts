@@ -170,6 +170,15 @@ const service: CommandGroup = {
   ],
 };
 
+const task: CommandGroup = {
+  name: 'task',
+  summary: 'Look at single tasks',
+  unsupported: [],
+  children: [
+    { name: 'logs', summary: 'Fetch the logs of a task', load: () => import('./commands/task/logs.ts') },
+  ],
+};
+
 const network: CommandGroup = {
   name: 'network',
   summary: 'Manage networks',
@@ -371,6 +380,7 @@ export const commandTree: CommandGroup = {
     },
     node,
     service,
+    task,
     network,
     secret,
     config,

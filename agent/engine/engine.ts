@@ -221,7 +221,7 @@ export interface ExecSession {
   readonly exited: Promise<number>;
   /** Resolves when the command's stdin has taken it. Drops it when the command does not read any more. */
   write(data: Uint8Array): Promise<void>;
-  /** The command reads the end of its stdin. */
+  /** The command reads the end of its stdin. A terminal has none: there it is a key. */
   endInput(): Promise<void>;
   resize(size: WindowSize): Promise<void>;
   signal(name: string): Promise<void>;
@@ -235,12 +235,16 @@ export interface LogRecord {
   readonly time: string;
   /** With its final newline, when it had one. */
   readonly line: string;
+  /** What the options of the log say that its container is to tell of itself. */
+  readonly details?: Readonly<Record<string, string>>;
 }
 
 export interface LogQuery {
   /** Lines from the end; negative or absent: all. */
   readonly tail?: number;
   readonly sinceMs?: number;
+  /** No line after this; who follows stops then. */
+  readonly untilMs?: number;
   /** Goes on until the container has ended and everything is read. */
   readonly follow?: boolean;
   readonly signal?: AbortSignal;
@@ -262,7 +266,8 @@ export interface Containers {
   inspect(id: string): Promise<ContainerSummary | undefined>;
   /** All containers of this engine. */
   list(): Promise<ContainerSummary[]>;
-  logs(id: string, query?: LogQuery): AsyncIterable<LogRecord>;
+  /** In the order of their times, some at once. */
+  logs(id: string, query?: LogQuery): AsyncIterable<readonly LogRecord[]>;
   /**
    * Runs a command until it ends; what it leaves running is killed as long as it holds the output. A command that cannot
    * be run is `invalid-argument`, a container that does not run `failed-precondition`. Rejects with the signal's reason

@@ -87,8 +87,10 @@ async function runSession(
     // A failed send also fails the receiving side, which ends the session.
     call.send(message).catch((error) => sessionLog.debug({ error: messageOf(error) }, 'send failed'));
   };
-  const publisher = new LogPublisher(client, (taskId, query, stop) =>
-    options.worker.logs(taskId, query, stop),
+  const publisher = new LogPublisher(
+    client,
+    (taskId, query, stop) => options.worker.logs(taskId, query, stop),
+    options.clock,
   );
   const lines = new ReachLines(client, (request, line) => options.worker.reach(request, line));
   const heart = new Heart({

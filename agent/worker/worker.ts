@@ -116,9 +116,10 @@ export class Worker {
   }
 
   /** The log of a task that is or was here. */
-  logs(taskId: string, options: LogOptions, signal: AbortSignal): AsyncIterable<LogRecord> {
-    const { tail, sinceMs, follow } = options;
-    return this.#context.engine.containers.logs(taskId, { tail, sinceMs, follow, signal });
+  logs(taskId: string, options: LogOptions, signal: AbortSignal): AsyncIterable<readonly LogRecord[]> {
+    const { tail, sinceMs, untilMs, follow } = options;
+    const until = untilMs > 0 ? { untilMs } : {};
+    return this.#context.engine.containers.logs(taskId, { tail, sinceMs, follow, signal, ...until });
   }
 
   /** What an operator wants inside a task of this node. Throws `not-found` when it is not here. */

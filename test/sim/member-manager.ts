@@ -76,7 +76,7 @@ export class SimManager {
       clock,
       random: chance,
       randomBytes,
-      logBroker: new LogBroker(randomBytes),
+      logBroker: new LogBroker(clock, randomBytes),
     });
     this.#leader = new LeaderChannel({
       log: this.host,
@@ -193,7 +193,7 @@ export class SimManager {
       store,
       clock,
       randomBytes,
-      logBroker: new LogBroker(randomBytes),
+      logBroker: new LogBroker(clock, randomBytes),
       questions: new NodeQuestions(clock, randomBytes),
       reach: new ReachBroker(clock, randomBytes),
       tool,

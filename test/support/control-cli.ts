@@ -38,7 +38,7 @@ export class ControlCli {
       store: cli.store,
       clock: systemClock,
       randomBytes,
-      logBroker: new LogBroker(randomBytes),
+      logBroker: new LogBroker(systemClock, randomBytes),
       questions: new NodeQuestions(systemClock, randomBytes),
       reach: new ReachBroker(systemClock, randomBytes),
       tool: x509Tool,

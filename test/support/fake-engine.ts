@@ -113,7 +113,7 @@ export class FakeEngine implements Engine {
     },
     list: async () => [...this.running.values()].map(summarize),
     async *logs() {
-      yield { stream: 'stdout', time: '2026-01-01T00:00:00.000000000Z', line: 'hello\n' };
+      yield [{ stream: 'stdout', time: '2026-01-01T00:00:00.000000000Z', line: 'hello\n' }];
     },
     exec: async (id, request) => {
       request.signal?.throwIfAborted();

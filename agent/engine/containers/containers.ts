@@ -273,7 +273,7 @@ export class EngineContainers implements Containers {
     return [...this.#entries.values()].map(summarize);
   }
 
-  async *logs(id: string, query: LogQuery = {}): AsyncIterable<LogRecord> {
+  async *logs(id: string, query: LogQuery = {}): AsyncIterable<readonly LogRecord[]> {
     checkContainerId(id);
     const { path } = new ContainerDirectory(this.#options.places, id);
     yield* this.#options.logs.read(id, path, query);

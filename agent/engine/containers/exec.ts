@@ -124,6 +124,8 @@ export class ContainerExecs {
       exited,
       write: (data) => streams.write(data),
       endInput: async () => {
+        // The shim would hang up a terminal.
+        if (streams.paths.stderr === '') return;
         streams.closeInput();
         await ignoreGone(tasks.closeIO({ ...name, stdin: true }));
       },

@@ -92,7 +92,7 @@ export class LogService implements Disposable {
   }
 
   /** The lines of a container that runs, has ended or was removed with its log kept. */
-  async *read(id: string, directory: string, query: LogQuery): AsyncIterable<LogRecord> {
+  async *read(id: string, directory: string, query: LogQuery): AsyncIterable<readonly LogRecord[]> {
     const tailer = this.#tailers.get(id);
     tailer?.drain();
     yield* readLog(directory, tailer, query);
