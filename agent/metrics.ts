@@ -13,6 +13,7 @@ export class AgentMetrics {
   readonly #failures: Counter<'action'>;
   readonly #repairs: Counter<'kind' | 'problem'>;
   readonly #healthChecks: Counter;
+  readonly #droppedLines: Counter;
   readonly #failedHealthChecks: Counter;
 
   constructor() {
@@ -37,6 +38,11 @@ export class AgentMetrics {
       labelNames: ['action'],
       registers,
     });
+    this.#droppedLines = new Counter({
+      name: 'tsswarm_log_lines_dropped_total',
+      help: 'Lines of containers that the log driver did not take in time.',
+      registers,
+    });
     this.#healthChecks = new Counter({
       name: 'engine_daemon_health_checks_total',
       help: 'Health checks of containers.',
@@ -53,6 +59,10 @@ export class AgentMetrics {
       labelNames: ['kind', 'problem'],
       registers,
     });
+  }
+
+  countDroppedLines(lines: number): void {
+    this.#droppedLines.inc(lines);
   }
 
   countHealthCheck(isSuccess: boolean): void {

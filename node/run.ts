@@ -16,7 +16,7 @@ import { SwarmError } from '../core/errors.ts';
 import { VERSION } from '../core/version.ts';
 import { NodeControlService } from '../proto/generated/node.ts';
 import { RpcServer } from '../rpc/server.ts';
-import type { DaemonConfig } from './config.ts';
+import { type DaemonConfig, defaultLogDriver } from './config.ts';
 import { Daemon } from './daemon.ts';
 import { engineId } from './identity.ts';
 import { keepIdleMemoryLow } from './idle-memory.ts';
@@ -28,6 +28,8 @@ import { nodeHandlers } from './node-api.ts';
 /** Returns after SIGTERM or SIGINT, when everything but the containers has ended. */
 export async function runDaemon(config: DaemonConfig): Promise<void> {
   requireRoot();
+  // What is wrong with it is said before anything starts.
+  defaultLogDriver(config);
   await requireAlone(config);
   // It holds secrets.
   forbidCoreFile();
@@ -37,6 +39,7 @@ export async function runDaemon(config: DaemonConfig): Promise<void> {
   await using engine = await openEngine({
     ...engineOptions(config),
     observe: (operation, durationMs, ok) => metrics.observe(operation, durationMs, ok),
+    onDroppedLines: (lines) => metrics.countDroppedLines(lines),
   });
   metrics.watch(engine);
   await using network = await openLocalNetwork({ ...networkOptions(config), logger: networkLog });

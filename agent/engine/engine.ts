@@ -3,6 +3,7 @@
 // Every method is safe to repeat after a crash: an operation that finds its work done succeeds.
 
 import type { ContainerSpec, HealthCheck, Mount, ResourceLimits } from '../../core/generated/objects.ts';
+import type { LogTarget } from '../../core/log-driver.ts';
 import type { NetworkProbe } from '../../core/network-probe.ts';
 
 export interface RegistryCredentials {
@@ -67,6 +68,17 @@ export interface LogSettings {
   readonly maxSizeBytes: number;
   /** Files kept, the current one included. */
   readonly maxFiles: number;
+  /** False: nothing is kept here, and nothing can be read back. */
+  readonly keepsFile?: boolean;
+  /** Name, for messages. */
+  readonly driver?: string;
+  /** Where lines go as well. */
+  readonly target?: LogTarget;
+  /** What the container is called there. */
+  readonly tag?: string;
+  readonly name?: string;
+  /** Kept and sent with each line. */
+  readonly details?: Readonly<Record<string, string>>;
 }
 
 /** What few containers ask for. Empty means as usual. */

@@ -39,6 +39,8 @@ export interface OpenEngineOptions {
   /** "containerd", looked up in PATH, unless given. */
   readonly containerdPath?: string;
   readonly observe?: Observe;
+  /** Hears of lines that log drivers did not take. */
+  readonly onDroppedLines?: (lines: number) => void;
   readonly log?: Logger;
   /** How long a silent registry is waited for. */
   readonly registryStallTimeoutMs?: number;
@@ -157,7 +159,7 @@ function buildParts(options: OpenEngineOptions, { machine, runtime, log }: Surro
     containerd,
   );
   const measure = measureWith(options.observe);
-  const logs = new LogService(path.join(dataRoot, 'spool'), log);
+  const logs = new LogService(path.join(dataRoot, 'spool'), log, options.onDroppedLines);
   const images = new EngineImages({
     containerd,
     insecureRegistries: options.insecureRegistries,

@@ -4,7 +4,7 @@
 import { assert } from '../../core/assert.ts';
 import type { Clock } from '../../core/clock.ts';
 import { messageOf, SwarmError } from '../../core/errors.ts';
-import type { NodeDescription, Revision, Task, TaskStatus } from '../../core/generated/objects.ts';
+import type { LogDriver, NodeDescription, Revision, Task, TaskStatus } from '../../core/generated/objects.ts';
 import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
 import type {
   Assignments,
@@ -33,6 +33,8 @@ export interface WorkerOptions {
   readonly describe: () => NodeDescription;
   readonly clock: Clock;
   readonly stateDirectory: string;
+  /** Of services that say nothing; absent: files of the usual size. */
+  readonly logDriver?: LogDriver | undefined;
   /** Hears of every health check. */
   readonly onHealthCheck: (isSuccess: boolean) => void;
 }
@@ -56,7 +58,7 @@ export class Worker {
 
   /** Adopts what a previous run has left. */
   static async open(options: WorkerOptions): Promise<Worker> {
-    const { engine, network, files, describe, clock, onHealthCheck } = options;
+    const { engine, network, files, describe, clock, onHealthCheck, logDriver } = options;
     const journal = new Journal(options.stateDirectory);
     const worker = new Worker({
       engine,
@@ -64,6 +66,7 @@ export class Worker {
       secrets: new TaskSecrets(files, describe),
       clock,
       onHealthCheck,
+      logDriver,
       journal,
       puller: new ImagePuller(engine.images),
       preparations: new Limiter(PARALLEL_PREPARATIONS),

@@ -275,6 +275,12 @@ export class EngineContainers implements Containers {
 
   async *logs(id: string, query: LogQuery = {}): AsyncIterable<readonly LogRecord[]> {
     checkContainerId(id);
+    const { driver, keepsFile } = this.#entries.get(id)?.record.logs ?? {};
+    if (keepsFile === false)
+      throw new SwarmError(
+        'failed-precondition',
+        `its log driver ${driver ?? 'none'} keeps no lines on the node that could be read`,
+      );
     const { path } = new ContainerDirectory(this.#options.places, id);
     yield* this.#options.logs.read(id, path, query);
   }

@@ -175,12 +175,13 @@ function* parsedLines(
 
 function parseRecord(text: string): LogRecord | undefined {
   try {
-    const { log, stream, time } = JSON.parse(text) as {
+    const { log, stream, time, attrs } = JSON.parse(text) as {
       log: string;
       stream: LogRecord['stream'];
       time: string;
+      attrs?: Readonly<Record<string, string>>;
     };
-    return { stream, time, line: log };
+    return { stream, time, line: log, ...(attrs && { details: attrs }) };
   } catch {
     // A line torn by a power failure.
     return undefined;
