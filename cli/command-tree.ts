@@ -389,6 +389,21 @@ export const commandTree: CommandGroup = {
     volume,
     swarm,
     {
+      name: 'attach',
+      summary: 'Follow what a running task writes, as it comes',
+      load: () => import('./commands/attach.ts'),
+    },
+    {
+      name: 'stats',
+      summary: 'Display a live stream of what tasks of the swarm use',
+      load: () => import('./commands/stats.ts'),
+    },
+    {
+      name: 'top',
+      summary: 'Display the running processes of a task',
+      load: () => import('./commands/top.ts'),
+    },
+    {
       name: 'exec',
       summary: 'Execute a command in a running task, on whatever node it runs',
       load: () => import('./commands/exec.ts'),

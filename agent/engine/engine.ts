@@ -6,6 +6,33 @@ import type { ContainerSpec, HealthCheck, Mount, ResourceLimits } from '../../co
 import type { LogTarget } from '../../core/log-driver.ts';
 import type { NetworkProbe } from '../../core/network-probe.ts';
 
+/** Counters are since the start of the container. */
+export interface ContainerStats {
+  readonly timeMs: number;
+  readonly cpuNanos: number;
+  /** Without what the kernel can drop at once. */
+  readonly memoryBytes: number;
+  /** The machine's memory when there is no limit. */
+  readonly memoryLimitBytes: number;
+  readonly pids: number;
+  readonly readBytes: number;
+  readonly writtenBytes: number;
+  readonly receivedBytes: number;
+  readonly sentBytes: number;
+}
+
+/** As the machine sees it. */
+export interface ContainerProcessInfo {
+  readonly user: string;
+  readonly pid: number;
+  readonly parentPid: number;
+  readonly startedAtMs: number;
+  /** "?" when it has none. */
+  readonly tty: string;
+  readonly cpuMs: number;
+  readonly command: string;
+}
+
 export interface RegistryCredentials {
   readonly username: string;
   readonly password: string;
@@ -288,6 +315,10 @@ export interface Containers {
   exec(id: string, request: ExecRequest): Promise<ExecResult>;
   /** Starts a command; errors as for `exec`. It is not ended by anything but `kill`, its container, or the next engine. */
   openExec(id: string, request: ExecSessionRequest): Promise<ExecSession>;
+  /** What it uses and has used; `failed-precondition` when it does not run. */
+  stats(id: string): Promise<ContainerStats>;
+  /** Its own and those of commands; `failed-precondition` when it does not run. */
+  processes(id: string): Promise<readonly ContainerProcessInfo[]>;
   /**
    * Asks a port of the container from inside its network. What is wrong, or undefined. A container that does not run is
    * `failed-precondition`. Rejects with the signal's reason when aborted.

@@ -203,6 +203,8 @@ function buildParts(options: OpenEngineOptions, { machine, runtime, log }: Surro
     }),
     logs,
     mounts,
+    engineId,
+    machine,
     places: { root: path.join(dataRoot, 'containers'), filesRoot: path.join(runDir, 'etc') },
     findImage: (reference) => images.findStored(reference),
     measure,

@@ -85,7 +85,9 @@ export class LogPublisher {
   }
 
   #end(id: string): void {
-    this.#publications.get(id)?.closed.abort();
+    const publication = this.#publications.get(id);
+    publication?.closed.abort();
+    publication?.merge.complete();
     this.#publications.delete(id);
   }
 

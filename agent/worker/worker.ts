@@ -25,6 +25,7 @@ import { ImagePuller } from './image-puller.ts';
 import { Journal, type JournalEntry } from './journal.ts';
 import { type RunnerContext, TaskRunner } from './task-runner.ts';
 import { TaskSecrets } from './task-secrets.ts';
+import { runAttach, runStats, runTop } from './watch-line.ts';
 
 export interface WorkerOptions {
   readonly engine: Engine;
@@ -126,10 +127,13 @@ export class Worker {
   }
 
   /** What an operator wants inside a task of this node. Throws `not-found` when it is not here. */
-  async reach({ task, exec }: ReachRequest, line: ReachLine): Promise<ReachEnd> {
+  async reach({ task, exec, attach, top, stats }: ReachRequest, line: ReachLine): Promise<ReachEnd> {
     if (!this.#runners.has(task)) throw new SwarmError('not-found', `task ${task} is not on this node`);
     const { containers } = this.#context.engine;
     if (exec !== undefined) return runExec(containers, { containerId: task, exec }, line);
+    if (attach !== undefined) return runAttach(containers, task, line);
+    if (top !== undefined) return runTop(containers, task, line);
+    if (stats !== undefined) return runStats(containers, stats, line, this.#context.clock);
     throw new SwarmError('unimplemented', 'the agent of this node does not know what is asked for', {
       hint: 'The manager may be newer than the node.',
     });

@@ -1,10 +1,10 @@
 // `exec`: a command in a running task, wherever in the cluster it runs.
 
-import { type ErrorCode, SwarmError } from '../../core/errors.ts';
 import { defineCommand } from '../command.ts';
 import { readEnv, readEnvFile, readEnvLines } from '../flags/environment.ts';
 import { listFlag, switchFlag, textFlag, valueFlag } from '../flags/flag.ts';
 import { DEFAULT_DETACH_KEYS, parseDetachKeys } from '../reach/detach-keys.ts';
+import { exitCodeOf } from '../reach/exit-code.ts';
 import { sizeOf, talk } from '../reach/talk.ts';
 import { UsageError } from '../usage-error.ts';
 
@@ -57,11 +57,6 @@ export const command = defineCommand({
         detachKeys: flags['detach-keys'] ?? parseDetachKeys(DEFAULT_DETACH_KEYS),
       },
     );
-    if (ended === undefined) return 0;
-    if (ended.error === '') return ended.exitCode;
-    const { error, errorCode, hint, exitCode } = ended;
-    if (exitCode === 0) throw new SwarmError(errorCode as ErrorCode, error, hint === '' ? {} : { hint });
-    io.err(`Error: ${error}\n`);
-    return exitCode;
+    return exitCodeOf(ended, io);
   },
 });

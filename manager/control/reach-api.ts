@@ -93,8 +93,9 @@ function begin(
 }
 
 /** Without environment variables: they may be secrets. */
-function describe({ exec }: ReachRequest): object {
-  if (exec === undefined) return {};
+function describe({ exec, attach, top }: ReachRequest): object {
+  if (exec === undefined)
+    return { action: attach !== undefined ? 'attach' : top !== undefined ? 'top' : 'stats' };
   const { command, user, privileged, tty, detach } = exec;
   return { action: 'exec', command, privileged, tty, detach, ...(user !== '' && { user }) };
 }

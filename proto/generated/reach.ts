@@ -26,11 +26,62 @@ export interface ExecCommand {
 }
 export const emptyExecCommand: ExecCommand = Object.freeze({ command: [], env: [], workdir: '', user: '', privileged: false, tty: false, stdin: false, detach: false });
 
+/** What the task writes from now on. */
+export interface AttachCommand {
+
+}
+export const emptyAttachCommand: AttachCommand = Object.freeze({  });
+
+export interface TopCommand {
+
+}
+export const emptyTopCommand: TopCommand = Object.freeze({  });
+
+/** Of these tasks, as far as they run on the node of `ReachRequest.task`. */
+export interface StatsCommand {
+  readonly taskIds: readonly string[];
+  /** 0: once. */
+  readonly periodMs: number;
+}
+export const emptyStatsCommand: StatsCommand = Object.freeze({ taskIds: [], periodMs: 0 });
+
+/** Counters since the container's start; rates are for who compares two. */
+export interface TaskStats {
+  readonly taskId: string;
+  readonly timeMs: number;
+  readonly cpuNanos: number;
+  readonly cpus: number;
+  /** Without what the kernel can drop at once. */
+  readonly memoryBytes: number;
+  /** The machine's memory when there is no limit. */
+  readonly memoryLimitBytes: number;
+  readonly pids: number;
+  readonly readBytes: number;
+  readonly writtenBytes: number;
+  readonly receivedBytes: number;
+  readonly sentBytes: number;
+}
+export const emptyTaskStats: TaskStats = Object.freeze({ taskId: '', timeMs: 0, cpuNanos: 0, cpus: 0, memoryBytes: 0, memoryLimitBytes: 0, pids: 0, readBytes: 0, writtenBytes: 0, receivedBytes: 0, sentBytes: 0 });
+
+export interface TaskProcess {
+  readonly user: string;
+  readonly pid: number;
+  readonly parentPid: number;
+  readonly startedAtMs: number;
+  readonly tty: string;
+  readonly cpuMs: number;
+  readonly command: string;
+}
+export const emptyTaskProcess: TaskProcess = Object.freeze({ user: '', pid: 0, parentPid: 0, startedAtMs: 0, tty: '', cpuMs: 0, command: '' });
+
 /** Exactly one of the messages is set. */
 export interface ReachRequest {
   /** Id, prefix of one, SERVICE.SLOT, or a service with one running task. For the agent: the id. */
   readonly task: string;
   readonly exec?: ExecCommand;
+  readonly attach?: AttachCommand;
+  readonly top?: TopCommand;
+  readonly stats?: StatsCommand;
 }
 export const emptyReachRequest: ReachRequest = Object.freeze({ task: '' });
 
@@ -66,8 +117,10 @@ export interface ReachOutput {
   readonly takenBytes: number;
   /** The last. */
   readonly ended?: ReachEnd;
+  readonly processes: readonly TaskProcess[];
+  readonly stats: readonly TaskStats[];
 }
-export const emptyReachOutput: ReachOutput = Object.freeze({ reachId: '', started: false, stdout: NO_BYTES, stderr: NO_BYTES, takenBytes: 0 });
+export const emptyReachOutput: ReachOutput = Object.freeze({ reachId: '', started: false, stdout: NO_BYTES, stderr: NO_BYTES, takenBytes: 0, processes: [], stats: [] });
 
 /** The leader's word to an agent: open a stream for this. */
 export interface ReachOrder {
@@ -138,24 +191,174 @@ export const ExecCommandCodec: Codec<ExecCommand> = {
   },
 };
 
+export const AttachCommandCodec: Codec<AttachCommand> = {
+  write(_m, w) {
+    
+    return w;
+  },
+  read(r, end) {
+    
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        
+        default: r.skipType(tag & 7);
+      }
+    }
+    return {  };
+  },
+};
+
+export const TopCommandCodec: Codec<TopCommand> = {
+  write(_m, w) {
+    
+    return w;
+  },
+  read(r, end) {
+    
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        
+        default: r.skipType(tag & 7);
+      }
+    }
+    return {  };
+  },
+};
+
+export const StatsCommandCodec: Codec<StatsCommand> = {
+  write(m, w) {
+    for (const value of m.taskIds) w.uint32(10).string(value);
+    if (m.periodMs !== 0) w.uint32(16).int64(safeInteger(m.periodMs));
+    return w;
+  },
+  read(r, end) {
+    const taskIds: string[] = [];
+    let periodMs: number = 0;
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: taskIds.push(r.string()); break;
+        case 2: periodMs = safeInteger(r.int64()); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { taskIds, periodMs };
+  },
+};
+
+export const TaskStatsCodec: Codec<TaskStats> = {
+  write(m, w) {
+    if (m.taskId !== '') w.uint32(10).string(m.taskId);
+    if (m.timeMs !== 0) w.uint32(16).int64(safeInteger(m.timeMs));
+    if (m.cpuNanos !== 0) w.uint32(24).int64(safeInteger(m.cpuNanos));
+    if (m.cpus !== 0) w.uint32(32).int32(m.cpus);
+    if (m.memoryBytes !== 0) w.uint32(40).int64(safeInteger(m.memoryBytes));
+    if (m.memoryLimitBytes !== 0) w.uint32(48).int64(safeInteger(m.memoryLimitBytes));
+    if (m.pids !== 0) w.uint32(56).int64(safeInteger(m.pids));
+    if (m.readBytes !== 0) w.uint32(64).int64(safeInteger(m.readBytes));
+    if (m.writtenBytes !== 0) w.uint32(72).int64(safeInteger(m.writtenBytes));
+    if (m.receivedBytes !== 0) w.uint32(80).int64(safeInteger(m.receivedBytes));
+    if (m.sentBytes !== 0) w.uint32(88).int64(safeInteger(m.sentBytes));
+    return w;
+  },
+  read(r, end) {
+    let taskId: string = '';
+    let timeMs: number = 0;
+    let cpuNanos: number = 0;
+    let cpus: number = 0;
+    let memoryBytes: number = 0;
+    let memoryLimitBytes: number = 0;
+    let pids: number = 0;
+    let readBytes: number = 0;
+    let writtenBytes: number = 0;
+    let receivedBytes: number = 0;
+    let sentBytes: number = 0;
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: taskId = r.string(); break;
+        case 2: timeMs = safeInteger(r.int64()); break;
+        case 3: cpuNanos = safeInteger(r.int64()); break;
+        case 4: cpus = r.int32(); break;
+        case 5: memoryBytes = safeInteger(r.int64()); break;
+        case 6: memoryLimitBytes = safeInteger(r.int64()); break;
+        case 7: pids = safeInteger(r.int64()); break;
+        case 8: readBytes = safeInteger(r.int64()); break;
+        case 9: writtenBytes = safeInteger(r.int64()); break;
+        case 10: receivedBytes = safeInteger(r.int64()); break;
+        case 11: sentBytes = safeInteger(r.int64()); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { taskId, timeMs, cpuNanos, cpus, memoryBytes, memoryLimitBytes, pids, readBytes, writtenBytes, receivedBytes, sentBytes };
+  },
+};
+
+export const TaskProcessCodec: Codec<TaskProcess> = {
+  write(m, w) {
+    if (m.user !== '') w.uint32(10).string(m.user);
+    if (m.pid !== 0) w.uint32(16).int64(safeInteger(m.pid));
+    if (m.parentPid !== 0) w.uint32(24).int64(safeInteger(m.parentPid));
+    if (m.startedAtMs !== 0) w.uint32(32).int64(safeInteger(m.startedAtMs));
+    if (m.tty !== '') w.uint32(42).string(m.tty);
+    if (m.cpuMs !== 0) w.uint32(48).int64(safeInteger(m.cpuMs));
+    if (m.command !== '') w.uint32(58).string(m.command);
+    return w;
+  },
+  read(r, end) {
+    let user: string = '';
+    let pid: number = 0;
+    let parentPid: number = 0;
+    let startedAtMs: number = 0;
+    let tty: string = '';
+    let cpuMs: number = 0;
+    let command: string = '';
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: user = r.string(); break;
+        case 2: pid = safeInteger(r.int64()); break;
+        case 3: parentPid = safeInteger(r.int64()); break;
+        case 4: startedAtMs = safeInteger(r.int64()); break;
+        case 5: tty = r.string(); break;
+        case 6: cpuMs = safeInteger(r.int64()); break;
+        case 7: command = r.string(); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { user, pid, parentPid, startedAtMs, tty, cpuMs, command };
+  },
+};
+
 export const ReachRequestCodec: Codec<ReachRequest> = {
   write(m, w) {
     if (m.task !== '') w.uint32(10).string(m.task);
     if (m.exec !== undefined) ExecCommandCodec.write(m.exec, w.uint32(18).fork()).ldelim();
+    if (m.attach !== undefined) AttachCommandCodec.write(m.attach, w.uint32(26).fork()).ldelim();
+    if (m.top !== undefined) TopCommandCodec.write(m.top, w.uint32(34).fork()).ldelim();
+    if (m.stats !== undefined) StatsCommandCodec.write(m.stats, w.uint32(42).fork()).ldelim();
     return w;
   },
   read(r, end) {
     let task: string = '';
     let exec: ExecCommand | undefined;
+    let attach: AttachCommand | undefined;
+    let top: TopCommand | undefined;
+    let stats: StatsCommand | undefined;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: task = r.string(); break;
         case 2: exec = ExecCommandCodec.read(r, r.uint32() + r.pos); break;
+        case 3: attach = AttachCommandCodec.read(r, r.uint32() + r.pos); break;
+        case 4: top = TopCommandCodec.read(r, r.uint32() + r.pos); break;
+        case 5: stats = StatsCommandCodec.read(r, r.uint32() + r.pos); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { task, ...(exec === undefined ? undefined : { exec }) };
+    return { task, ...(exec === undefined ? undefined : { exec }), ...(attach === undefined ? undefined : { attach }), ...(top === undefined ? undefined : { top }), ...(stats === undefined ? undefined : { stats }) };
   },
 };
 
@@ -227,6 +430,8 @@ export const ReachOutputCodec: Codec<ReachOutput> = {
     if (m.stderr.length > 0) w.uint32(34).bytes(m.stderr);
     if (m.takenBytes !== 0) w.uint32(40).int64(safeInteger(m.takenBytes));
     if (m.ended !== undefined) ReachEndCodec.write(m.ended, w.uint32(50).fork()).ldelim();
+    for (const value of m.processes) TaskProcessCodec.write(value, w.uint32(58).fork()).ldelim();
+    for (const value of m.stats) TaskStatsCodec.write(value, w.uint32(66).fork()).ldelim();
     return w;
   },
   read(r, end) {
@@ -236,6 +441,8 @@ export const ReachOutputCodec: Codec<ReachOutput> = {
     let stderr: Uint8Array = NO_BYTES;
     let takenBytes: number = 0;
     let ended: ReachEnd | undefined;
+    const processes: TaskProcess[] = [];
+    const stats: TaskStats[] = [];
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -245,10 +452,12 @@ export const ReachOutputCodec: Codec<ReachOutput> = {
         case 4: stderr = r.bytes(); break;
         case 5: takenBytes = safeInteger(r.int64()); break;
         case 6: ended = ReachEndCodec.read(r, r.uint32() + r.pos); break;
+        case 7: processes.push(TaskProcessCodec.read(r, r.uint32() + r.pos)); break;
+        case 8: stats.push(TaskStatsCodec.read(r, r.uint32() + r.pos)); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { reachId, started, stdout, stderr, takenBytes, ...(ended === undefined ? undefined : { ended }) };
+    return { reachId, started, stdout, stderr, takenBytes, ...(ended === undefined ? undefined : { ended }), processes, stats };
   },
 };
 

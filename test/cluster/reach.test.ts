@@ -196,6 +196,45 @@ describe('reach into tasks', { skip: whyNoRealNode() ?? false }, () => {
     assert.equal(last['node.id'], (await cluster.find(WORKER)).id);
   });
 
+  test('stats, top and attach show a task of the worker', async () => {
+    const stats = await cluster.node(1).cli('stats', '--no-stream', 'web');
+    assert.match(
+      stats.stdout,
+      /^TASK ID +NAME +NODE +CPU % +MEM USAGE \/ LIMIT +MEM % +NET I\/O +BLOCK I\/O +PIDS\n/,
+    );
+    assert.match(
+      stats.stdout,
+      /web\.1 +rch-3 +\d+\.\d\d% +[\d.]+[KM]iB \/ [\d.]+GiB +\d+\.\d\d% .* [1-9]\d*\n/,
+    );
+    assert.match(stats.stdout, /web\.2 /);
+
+    const top = await cluster.node(0).cli('top', 'web.1');
+    assert.match(top.stdout, /^UID +PID +PPID +C +STIME +TTY +TIME +CMD\nroot +\d+ +\d+ .*sleep/);
+
+    const attached = open(1, 'attach', 'web.1');
+    await eventually(
+      async () => {
+        await cluster.node(0).cli('exec', 'web.1', 'sh', '-c', 'echo spoken > /proc/1/fd/1');
+        return /spoken\n/.test(attached.text());
+      },
+      20_000,
+      300,
+    );
+    attached.process.kill('SIGINT');
+  });
+
+  test('logs of a task are read from any manager, between two moments', async () => {
+    const all = await cluster.node(1).cli('task', 'logs', '--raw', '--timestamps', 'web.1');
+    const early = await cluster
+      .node(1)
+      .cli('task', 'logs', '--raw', '--until', '2020-01-01T00:00:00Z', 'web.1');
+    const late = await cluster.node(1).cli('service', 'logs', '--details', '--since', '1h', '-n', '1', 'web');
+
+    assert.match(all.stdout, /^\d{4}-\d\d-\d\dT[\d:.]+Z spoken\n/m);
+    assert.equal(early.stdout, '');
+    assert.match(late.stdout, /com\.docker\.swarm\.task\.id=\w+ spoken\n$/);
+  });
+
   test('a change of leaders ends a command with a clear error', async () => {
     const child = open(1, 'exec', 'web.1', 'sh', '-c', 'echo up; sleep 4323');
     await eventually(() => /up/.test(child.text()));

@@ -124,6 +124,10 @@ export class FakeEngine implements Engine {
     openExec: async () => {
       throw new SwarmError('unimplemented', 'the fake engine has no commands to talk to');
     },
+    stats: async () => {
+      throw new SwarmError('unimplemented', 'the fake engine has no figures');
+    },
+    processes: async () => [],
     probe: (id, probe, limits) => this.onProbe(id, probe, limits),
   };
 

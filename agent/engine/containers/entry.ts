@@ -2,6 +2,7 @@
 //
 //   created ──start──▶ running ──exit──▶ exited
 
+import { SwarmError } from '../../../core/errors.ts';
 import type { SnapshotMount } from '../../../proto/generated/containerd-types.ts';
 import type { ContainerExit, ContainerState } from '../engine.ts';
 import { Limiter } from '../limiter.ts';
@@ -41,4 +42,10 @@ export class ContainerEntry {
     this.state = { state: 'exited', exit };
     this.#exited.resolve(exit);
   }
+}
+
+/** Throws `failed-precondition` when it does not run. */
+export function runningPid({ id, state }: ContainerEntry): number {
+  if (state.state === 'running') return state.pid;
+  throw new SwarmError('failed-precondition', `container ${id} is not running`);
 }

@@ -11,7 +11,7 @@ import type { Containerd } from '../containerd/connection.ts';
 import type { ExecRequest, ExecResult, ExecSession, ExecSessionRequest, WindowSize } from '../engine.ts';
 import { Limiter } from '../limiter.ts';
 import type { Machine } from '../machine.ts';
-import type { ContainerEntry } from './entry.ts';
+import { type ContainerEntry, runningPid } from './entry.ts';
 import { ExecOutput } from './exec-output.ts';
 import { type ExecProcess, sessionProcess } from './exec-process.ts';
 import { ExecStreams } from './exec-streams.ts';
@@ -360,12 +360,6 @@ function newName({ id }: ContainerEntry): ExecName {
 
 function processSpec(process: object): { typeUrl: string; value: Uint8Array } {
   return { typeUrl: PROCESS_TYPE, value: Buffer.from(JSON.stringify(process)) };
-}
-
-/** Throws `failed-precondition` when it does not run. */
-function runningPid({ id, state }: ContainerEntry): number {
-  if (state.state === 'running') return state.pid;
-  throw new SwarmError('failed-precondition', `container ${id} is not running`);
 }
 
 /** What comes too late for a command that has ended is no failure. */
