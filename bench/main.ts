@@ -1,6 +1,7 @@
 // `npm run bench -- NAME [--quick] [--json]`: side by side with a peer, in one run, as ratios.
 
 import { deployBench } from './deploy.ts';
+import { engineBench } from './engine.ts';
 import { etcdStoreBench } from './etcd-store.ts';
 import { failoverBench } from './failover.ts';
 import { installBench } from './install.ts';
@@ -17,6 +18,7 @@ export interface BenchOptions {
 
 const BENCHES: Record<string, (options: BenchOptions) => Promise<Row[]>> = {
   deploy: deployBench,
+  engine: engineBench,
   'etcd-store': etcdStoreBench,
   failover: failoverBench,
   install: installBench,

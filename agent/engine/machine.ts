@@ -113,15 +113,34 @@ export function machineWarnings(
 
 /** Removes a cgroup that has no processes and no children, in every hierarchy, and its parent with the last child. */
 export function removeCgroup(machine: Machine, group: string): void {
-  const root = '/sys/fs/cgroup';
-  const hierarchies = machine.cgroupVersion === '2' ? [''] : readdirSync(root);
-  for (const hierarchy of hierarchies) {
-    const directory = path.join(root, hierarchy, group);
+  for (const hierarchy of hierarchies(machine)) {
+    const directory = path.join(hierarchy, group);
     if (existsSync(directory)) rmdirSync(directory);
     const parent = path.dirname(directory);
-    const hasChildren = (folder: string) =>
-      readdirSync(folder, { withFileTypes: true }).some((entry) => entry.isDirectory());
-    if (existsSync(parent) && parent !== path.join(root, hierarchy) && !hasChildren(parent))
-      rmdirSync(parent);
+    if (existsSync(parent) && parent !== hierarchy && childrenOf(parent).length === 0) rmdirSync(parent);
   }
+}
+
+/** Removes cgroups of nobody below one: a runtime that was killed leaves them, without processes. */
+export function removeOrphanCgroups(
+  machine: Machine,
+  group: string,
+  isKnown: (name: string) => boolean,
+): void {
+  for (const hierarchy of hierarchies(machine)) {
+    const parent = path.join(hierarchy, group);
+    const orphans = existsSync(parent) ? childrenOf(parent).filter((name) => !isKnown(name)) : [];
+    for (const name of orphans) rmdirSync(path.join(parent, name));
+  }
+}
+
+function hierarchies({ cgroupVersion }: Machine): string[] {
+  const root = '/sys/fs/cgroup';
+  return cgroupVersion === '2' ? [root] : readdirSync(root).map((name) => path.join(root, name));
+}
+
+function childrenOf(directory: string): string[] {
+  return readdirSync(directory, { withFileTypes: true }).flatMap((entry) =>
+    entry.isDirectory() ? [entry.name] : [],
+  );
 }

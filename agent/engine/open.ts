@@ -21,7 +21,13 @@ import type { Engine, EngineDescription } from './engine.ts';
 import { BlobStore } from './images/blob-store.ts';
 import { EngineImages } from './images/images.ts';
 import { LogService } from './logs/log-service.ts';
-import { inspectMachine, type Machine, machineWarnings, removeCgroup } from './machine.ts';
+import {
+  inspectMachine,
+  type Machine,
+  machineWarnings,
+  removeCgroup,
+  removeOrphanCgroups,
+} from './machine.ts';
 import { measureWith, type Observe } from './measure.ts';
 import { chooseRuntime, type Runtime, type RuntimeChoice } from './runtime/runtime.ts';
 import { ContainerMounts } from './volumes/container-mounts.ts';
@@ -71,11 +77,15 @@ export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngin
   const machine = inspectMachine();
   const runtime = await chooseRuntime({ choice: options.runtime, runDir, engineId, machine, log });
   const parts = buildParts(options, { machine, runtime, log });
-  const { containerd, supervisor, images, containers, volumes, logs } = parts;
+  const { containerd, blobs, supervisor, images, containers, volumes, logs } = parts;
   const stop = new AbortController();
   const connection = connect(parts, stop.signal);
   const reconciling = setInterval(() => {
-    containers.reconcile().catch((error) => log.debug({ reason: messageOf(error) }, 'full look failed'));
+    containers
+      .reconcile()
+      .then(() => blobs.endForgottenLeases())
+      .then(() => removeOrphanCgroups(machine, engineCgroup(engineId), (id) => containers.has(id)))
+      .catch((error) => log.warn({ reason: messageOf(error) }, 'full look failed, will retry'));
   }, RECONCILE_PERIOD_MS);
   const close = async () => {
     clearInterval(reconciling);
@@ -130,6 +140,7 @@ export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngin
 
 interface Parts {
   readonly containerd: Containerd;
+  readonly blobs: BlobStore;
   readonly supervisor: ContainerdSupervisor;
   readonly log: Logger;
   readonly logs: LogService;
@@ -169,9 +180,10 @@ function buildParts(options: OpenEngineOptions, { machine, runtime, log }: Surro
     ...(options.registryStallTimeoutMs && { stallTimeoutMs: options.registryStallTimeoutMs }),
   });
   const scratchDirectory = path.join(dataRoot, 'scratch');
+  const blobs = new BlobStore(containerd);
   const composer = new ContainerComposer({
     containerd,
-    blobs: new BlobStore(containerd),
+    blobs,
     engineId,
     machine,
     runtime,
@@ -210,7 +222,7 @@ function buildParts(options: OpenEngineOptions, { machine, runtime, log }: Surro
     measure,
     log,
   });
-  return { containerd, supervisor, log, logs, images, containers, volumes };
+  return { containerd, blobs, supervisor, log, logs, images, containers, volumes };
 }
 
 interface Connection {

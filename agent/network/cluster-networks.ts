@@ -25,7 +25,7 @@ import type { Endpoint, Network, TaskNetworkRequest, TaskNetworks } from './netw
 import { NetworkBook } from './network-book.ts';
 import { isOfParent } from './network-facts.ts';
 import { NetworkFollowers } from './network-followers.ts';
-import { openOverlay } from './overlay/kernel-overlay.ts';
+import { openOverlay, pinnedNetworks } from './overlay/kernel-overlay.ts';
 import type { Drift, Overlay } from './overlay/overlay.ts';
 import { attachToParent } from './parent-network.ts';
 import { planResolvConf, readResolvConfSources } from './resolv-conf.ts';
@@ -100,7 +100,7 @@ export class ClusterNetworks implements TaskNetworks {
     mkdirSync(networks.#pins, { recursive: true });
     const memory = networks.#recall();
     if (memory === undefined) return networks;
-    await networks.hear(memory);
+    await networks.#hear(memory);
     for (const overlay of networks.#overlays.values())
       for (const { networkId, endpoints } of (await (await overlay.catch(() => undefined))?.list()) ?? [])
         for (const { id } of endpoints) networks.#noteAttached(taskOf(id), networkId);
@@ -108,6 +108,20 @@ export class ClusterNetworks implements TaskNetworks {
   }
 
   async hear(assignments: Assignments): Promise<void> {
+    // A daemon that was killed while it took a network down has forgotten it.
+    if (assignments.complete) this.#followForgotten(assignments);
+    await this.#hear(assignments);
+  }
+
+  #followForgotten({ networks }: Assignments): void {
+    const told = new Set(networks.map(({ networkId }) => networkId));
+    for (const isEncrypted of [false, true]) {
+      const { runDir } = isEncrypted ? encrypted(this.#options) : this.#options;
+      for (const id of pinnedNetworks(runDir)) if (!told.has(id)) this.#followers.follow(id, isEncrypted);
+    }
+  }
+
+  async #hear(assignments: Assignments): Promise<void> {
     const before = this.#book.ids.length;
     const changed = this.#book.hear(assignments);
     for (const id of changed) this.#followers.follow(id);

@@ -41,8 +41,8 @@ export class NetworkFollowers {
     this.#options = options;
   }
 
-  /** The book says something new of this network. */
-  follow(networkId: string): void {
+  /** The book says something new of this network. Of one that it says nothing of, the kernel may have something. */
+  follow(networkId: string, isEncrypted = false): void {
     if (this.#isClosed) return;
     const known = this.#followers.get(networkId);
     if (known === undefined) {
@@ -51,7 +51,7 @@ export class NetworkFollowers {
         running: Promise.resolve(),
         problem: undefined,
         cancelRetry: () => {},
-        isEncrypted: false,
+        isEncrypted,
       };
       this.#followers.set(networkId, follower);
       follower.running = this.#run(networkId, follower);

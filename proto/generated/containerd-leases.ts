@@ -13,6 +13,21 @@ export interface CreateLeaseResponse {
 }
 export const emptyCreateLeaseResponse: CreateLeaseResponse = Object.freeze({  });
 
+export interface Lease {
+  readonly id: string;
+}
+export const emptyLease: Lease = Object.freeze({ id: '' });
+
+export interface ListLeasesRequest {
+  readonly filters: readonly string[];
+}
+export const emptyListLeasesRequest: ListLeasesRequest = Object.freeze({ filters: [] });
+
+export interface ListLeasesResponse {
+  readonly leases: readonly Lease[];
+}
+export const emptyListLeasesResponse: ListLeasesResponse = Object.freeze({ leases: [] });
+
 export interface DeleteLeaseRequest {
   readonly id: string;
   readonly sync: boolean;
@@ -68,6 +83,60 @@ export const CreateLeaseResponseCodec: Codec<CreateLeaseResponse> = {
       }
     }
     return {  };
+  },
+};
+
+export const LeaseCodec: Codec<Lease> = {
+  write(m, w) {
+    if (m.id !== '') w.uint32(10).string(m.id);
+    return w;
+  },
+  read(r, end) {
+    let id: string = '';
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: id = r.string(); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { id };
+  },
+};
+
+export const ListLeasesRequestCodec: Codec<ListLeasesRequest> = {
+  write(m, w) {
+    for (const value of m.filters) w.uint32(10).string(value);
+    return w;
+  },
+  read(r, end) {
+    const filters: string[] = [];
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: filters.push(r.string()); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { filters };
+  },
+};
+
+export const ListLeasesResponseCodec: Codec<ListLeasesResponse> = {
+  write(m, w) {
+    for (const value of m.leases) LeaseCodec.write(value, w.uint32(10).fork()).ldelim();
+    return w;
+  },
+  read(r, end) {
+    const leases: Lease[] = [];
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: leases.push(LeaseCodec.read(r, r.uint32() + r.pos)); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { leases };
   },
 };
 
@@ -136,6 +205,7 @@ export const AddLeaseResourceRequestCodec: Codec<AddLeaseResourceRequest> = {
 
 export const LeasesService = {
   create: { path: '/containerd.services.leases.v1.Leases/Create', shape: 'unary', callers: [], isReadOnly: false, request: CreateLeaseRequestCodec, response: CreateLeaseResponseCodec },
+  list: { path: '/containerd.services.leases.v1.Leases/List', shape: 'unary', callers: [], isReadOnly: false, request: ListLeasesRequestCodec, response: ListLeasesResponseCodec },
   delete: { path: '/containerd.services.leases.v1.Leases/Delete', shape: 'unary', callers: [], isReadOnly: false, request: DeleteLeaseRequestCodec, response: NothingCodec },
   addResource: { path: '/containerd.services.leases.v1.Leases/AddResource', shape: 'unary', callers: [], isReadOnly: false, request: AddLeaseResourceRequestCodec, response: NothingCodec },
 } as const;

@@ -1,9 +1,11 @@
 // Services that talk to each other over networks of the cluster: three hosts, real containers, real traffic.
 
 import assert from 'node:assert/strict';
+import { rm } from 'node:fs/promises';
+import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { emptySubnet, type ServiceSpec, type Task } from '../../core/generated/objects.ts';
+import { emptyPlacement, emptySubnet, type ServiceSpec, type Task } from '../../core/generated/objects.ts';
 import { isWanted } from '../../core/task-state.ts';
 import { Asking, ask, ECHO_PORT, echoContainer } from '../support/echo-service.ts';
 import { eventually } from '../support/eventually.ts';
@@ -379,6 +381,23 @@ describe('services on networks of the cluster', { skip: whyNoRealNode() ?? false
     });
     await untilRunning(world.manager, service.id, 6);
     await world.manager.control.removeService({ service: service.id });
+  });
+
+  test('a network that a daemon has forgotten goes as well', async () => {
+    // As after a kill between its writing down that the network is gone and the end of it.
+    const node = world.cluster.node(2);
+    const id = await world.nodeId(2);
+    const network = await world.createNetwork('forgotten');
+    const placement = { ...emptyPlacement, constraints: [`node.id==${id}`] };
+    await start('lonely', 1, 'forgotten', (spec) => ({ ...spec, task: { ...spec.task, placement } }));
+    const hasIt = async () => (await node.overlayPins()).some((pin) => pin.includes(network.id));
+    assert.ok(await hasIt());
+    await node.killDaemon();
+    await world.remove('lonely');
+    await rm(path.join(node.dataRoot, 'network', 'cluster-networks'));
+    await node.startDaemon();
+    await eventually(async () => !(await hasIt()));
+    await world.manager.control.removeNetwork({ network: 'forgotten' });
   });
 
   test('a network goes from every node with its last task', async () => {

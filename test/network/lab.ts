@@ -71,9 +71,9 @@ export class CallableProgram {
     this.program = program;
   }
 
-  async call<T>(method: string, argument?: unknown): Promise<T> {
+  async call<T>(method: string, argument?: unknown, timeoutMs = CALL_TIMEOUT_MS): Promise<T> {
     this.program.send(JSON.stringify({ method, argument }));
-    const line = await this.program.line(CALL_TIMEOUT_MS);
+    const line = await this.program.line(timeoutMs);
     if (!line.startsWith('{')) throw new Error(`${method}: ${line}`);
     const reply = JSON.parse(line) as { value: T; code?: ErrorCode; message: string };
     if (reply.code !== undefined) throw new SwarmError(reply.code, reply.message);

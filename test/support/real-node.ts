@@ -27,6 +27,8 @@ export interface RealNodeOptions {
   readonly flags?: readonly string[];
   /** A network namespace to be a host of its own in, which also becomes its host name. */
   readonly netns?: string;
+  /** Of its own, when it is not to be removed with the node. */
+  readonly dataRoot?: string;
   /** More environment variables for the daemon. */
   readonly environment?: Readonly<Record<string, string>>;
 }
@@ -50,11 +52,14 @@ export class RealNode {
   readonly directory: string;
   readonly #flags: readonly string[];
   readonly #netns: string | undefined;
+  readonly dataRoot: string;
   readonly #environment: Readonly<Record<string, string>>;
   #daemon: ChildProcess | undefined;
 
-  private constructor(directory: string, { flags = [], netns, environment = {} }: RealNodeOptions) {
+  private constructor(directory: string, options: RealNodeOptions) {
+    const { flags = [], netns, environment = {}, dataRoot = path.join(directory, 'data') } = options;
     this.directory = directory;
+    this.dataRoot = dataRoot;
     this.#flags = flags;
     this.#netns = netns;
     this.#environment = environment;
@@ -74,10 +79,6 @@ export class RealNode {
 
   get runDir(): string {
     return path.join(this.directory, 'run');
-  }
-
-  get dataRoot(): string {
-    return path.join(this.directory, 'data');
   }
 
   get daemonPid(): number {

@@ -24,7 +24,7 @@ import type {
   ProbeLimits,
 } from '../engine.ts';
 import type { StoredImage } from '../images/catalog.ts';
-import { Limiter } from '../limiter.ts';
+import { Limiter, SingleFlight } from '../limiter.ts';
 import type { LogService } from '../logs/log-service.ts';
 import type { Machine } from '../machine.ts';
 import type { Measure } from '../measure.ts';
@@ -66,6 +66,9 @@ export class EngineContainers implements Containers {
   readonly #entries = new Map<string, ContainerEntry>();
   readonly #starts = new Limiter(PARALLEL_STARTS);
   readonly #removals = new Limiter(PARALLEL_REMOVALS);
+  /** Takes away what creations have left that failed, where that failed as well. */
+  readonly #undoing = new Map<string, () => Promise<void>>();
+  readonly #undos = new SingleFlight<void>();
   #isLoaded = false;
 
   constructor(options: ContainersOptions) {
@@ -90,7 +93,13 @@ export class EngineContainers implements Containers {
         lifecycle.reconcile(entry, byId.get(entry.id));
     }
     for (const id of byId.keys()) if (!this.#entries.has(id)) await this.#tryRemoveOrphan(id);
+    for (const id of [...this.#undoing.keys()]) await this.#undo(id);
     await execs.endLeftovers((id) => this.#entries.get(id));
+  }
+
+  /** Also while it is made or removed. */
+  has(id: string): boolean {
+    return this.#entries.has(id);
   }
 
   async #load(): Promise<void> {
@@ -171,6 +180,7 @@ export class EngineContainers implements Containers {
     const { composer, containerd, places, mounts } = this.#options;
     const directory = new ContainerDirectory(places, config.id);
     const views = imageViews(config);
+    await this.#undo(config.id);
     try {
       directory.writePlan(views);
       const prepared = await mounts.prepare(config, image);
@@ -184,12 +194,27 @@ export class EngineContainers implements Containers {
       this.#entries.set(config.id, entry);
     } catch (error) {
       if (!hasCode(error, 'already-exists')) {
-        await containerd.containers.delete({ id: config.id }).catch(() => {});
-        await mounts.release(config.id, { views });
-        directory.remove(false);
+        this.#undoing.set(config.id, async () => {
+          await ignoreNotFound(containerd.snapshots.remove({ snapshotter: SNAPSHOTTER, key: config.id }));
+          await ignoreNotFound(containerd.containers.delete({ id: config.id }));
+          await mounts.release(config.id, { views });
+          directory.remove(false);
+        });
+        // containerd may be away: the next attempt, or the next full look, comes back to it.
+        await this.#undo(config.id).catch(() => {});
       }
       throw error;
     }
+  }
+
+  async #undo(id: string): Promise<void> {
+    const undo = this.#undoing.get(id);
+    if (undo === undefined) return;
+    // Whoever creates it anew waits for the one that is under way.
+    await this.#undos.run(id, async () => {
+      await undo();
+      this.#undoing.delete(id);
+    });
   }
 
   async start(id: string): Promise<number> {

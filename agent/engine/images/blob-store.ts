@@ -19,6 +19,9 @@ export interface BlobToWrite {
 
 // A pull that takes longer than this has stalled many times over.
 const LEASE_MS = 6 * 3600 * 1000;
+const LEASE_PREFIX = 'tsswarm-';
+/** Of all stores of this process. */
+const liveLeases = new Set<Lease>();
 // Larger messages cost fewer round trips; containerd takes 16 MiB at most.
 const CHUNK_BYTES = 2 ** 20;
 const SETTLE_TIMEOUT_MS = 2000;
@@ -33,15 +36,25 @@ export class BlobStore {
 
   /** Runs the action under a lease of its own, which ends with it. */
   async withLease<T>(action: (lease: Lease) => Promise<T>): Promise<T> {
-    const id = `tsswarm-${randomUUID()}`;
+    const id = `${LEASE_PREFIX}${randomUUID()}`;
     const expiry = new Date(Date.now() + LEASE_MS).toISOString();
+    liveLeases.add(id);
     await this.#containerd.leases.create({ id, labels: { 'containerd.io/gc.expire': expiry } });
     try {
       return await action(id);
     } finally {
-      // A lease that cannot be deleted now expires.
+      liveLeases.delete(id);
+      // One that cannot be deleted now is found by `endForgottenLeases`.
       await this.#containerd.leases.delete({ id, sync: false }).catch(() => {});
     }
+  }
+
+  /** Leases whose actions have ended, or whose process has. */
+  async endForgottenLeases(): Promise<void> {
+    const { leases } = await this.#containerd.leases.list({ filters: [] });
+    for (const { id } of leases)
+      if (id.startsWith(LEASE_PREFIX) && !liveLeases.has(id))
+        await this.#containerd.leases.delete({ id, sync: false });
   }
 
   /** The size of a blob, or undefined when it is not here. */

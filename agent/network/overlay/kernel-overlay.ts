@@ -2,7 +2,7 @@
 // record that it exists. The work is done in the calling thread, like that of the node-local network.
 
 import { createHash } from 'node:crypto';
-import { mkdirSync, readdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
@@ -81,6 +81,14 @@ export async function openOverlay(options: OverlayOptions): Promise<Overlay> {
   const overlay = new KernelOverlay(options);
   overlay.clean();
   return overlay;
+}
+
+/** Ids of the networks that the kernel has for a run directory, whoever made them. */
+export function pinnedNetworks(runDir: string): string[] {
+  const folder = join(runDir, PINS_FOLDER);
+  return existsSync(folder)
+    ? readdirSync(folder).filter((name) => isPinnedNamespace(join(folder, name)))
+    : [];
 }
 
 class KernelOverlay implements Overlay {
@@ -247,9 +255,7 @@ class KernelOverlay implements Overlay {
 
   /** Networks that exist on the node. */
   #pins(): string[] {
-    return readdirSync(join(this.#options.runDir, PINS_FOLDER)).filter((name) =>
-      isPinnedNamespace(this.#pinOf(name)),
-    );
+    return pinnedNetworks(this.#options.runDir);
   }
 
   #network(networkId: string): KernelNetwork {
