@@ -394,6 +394,11 @@ export const commandTree: CommandGroup = {
       load: () => import('./commands/attach.ts'),
     },
     {
+      name: 'cp',
+      summary: 'Copy files/folders between a running task and the local filesystem',
+      load: () => import('./commands/cp.ts'),
+    },
+    {
       name: 'stats',
       summary: 'Display a live stream of what tasks of the swarm use',
       load: () => import('./commands/stats.ts'),

@@ -4,7 +4,8 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { readdir, readFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import os from 'node:os';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { buildDemoImage } from '../../deploy/demo-image.ts';
@@ -221,6 +222,37 @@ describe('reach into tasks', { skip: whyNoRealNode() ?? false }, () => {
       300,
     );
     attached.process.kill('SIGINT');
+  });
+
+  test('files are copied into a task and out of it', async () => {
+    const directory = await mkdtemp(path.join(os.tmpdir(), 'rch-cp-'));
+    try {
+      const sent = randomBytes(3_000_001);
+      await mkdir(path.join(directory, 'a, b'));
+      await writeFile(path.join(directory, 'a, b', 'data'), sent);
+      const succeed = async (...args: readonly string[]) => {
+        const { code, stderr } = await cluster.node(1).cli('cp', ...args);
+        assert.equal(code, 0, `${args.join(' ')}: ${stderr}`);
+        return stderr;
+      };
+
+      const told = await succeed(path.join(directory, 'a, b'), 'web.1:/tmp/copied');
+      await succeed(path.join(directory, 'a, b', 'data'), 'web.1:/tmp');
+      await succeed('-q', 'web.1:/tmp/copied', path.join(directory, 'back'));
+      await succeed('-q', 'web.1:/tmp/data', directory);
+
+      assert.match(told, /^Successfully copied [\d.]+MB to web\.1:\/tmp\/copied\n$/);
+      assert.equal(sha(await readFile(path.join(directory, 'back', 'data'))), sha(sent));
+      assert.equal(sha(await readFile(path.join(directory, 'data'))), sha(sent));
+      const listed = open(0, 'cp', 'web.1:/tmp/copied/.', '-');
+      assert.equal(await listed.code, 0);
+      assert.match(listed.bytes().subarray(0, 2_048).toString('latin1'), /^\.\/.*\.\/data/s);
+      const wrong = await cluster.node(0).cli('cp', 'web.1:/no/such', directory);
+      assert.equal(wrong.code, 1);
+      assert.match(wrong.stderr, /can't change directory|No such file/);
+    } finally {
+      await rm(directory, { recursive: true });
+    }
   });
 
   test('logs of a task are read from any manager, between two moments', async () => {
