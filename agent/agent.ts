@@ -33,6 +33,8 @@ export interface AgentOptions {
 export interface Agent {
   /** Tells the manager what `describe` says now. */
   describeAgain(): void;
+  /** Images that services with tasks here need. */
+  wantedImages(): string[];
   /** Stops and erases all tasks of this node. */
   removeAll(): Promise<void>;
   /** Ends the session and leaves the tasks running. */
@@ -51,6 +53,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   };
   return {
     describeAgain: () => redescription.announce(),
+    wantedImages: () => worker.wantedImages(),
     stop: async () => {
       await endSessions();
       worker.stop();

@@ -15,6 +15,8 @@ export class AgentMetrics {
   readonly #healthChecks: Counter;
   readonly #droppedLines: Counter;
   readonly #failedHealthChecks: Counter;
+  readonly #removedImages: Counter<'reason'>;
+  readonly #reclaimedBytes: Counter<'reason'>;
 
   constructor() {
     const registers = [this.registry];
@@ -53,6 +55,18 @@ export class AgentMetrics {
       help: 'Health checks of containers that failed.',
       registers,
     });
+    this.#removedImages = new Counter({
+      name: 'tsswarm_images_removed_total',
+      help: 'Images that were removed because nobody needed them.',
+      labelNames: ['reason'],
+      registers,
+    });
+    this.#reclaimedBytes = new Counter({
+      name: 'tsswarm_images_reclaimed_bytes_total',
+      help: 'What removing them has freed.',
+      labelNames: ['reason'],
+      registers,
+    });
     this.#repairs = new Counter({
       name: 'tsswarm_network_repairs_total',
       help: 'What audits found in the kernel that was not as it should be, and mended.',
@@ -68,6 +82,11 @@ export class AgentMetrics {
   countHealthCheck(isSuccess: boolean): void {
     this.#healthChecks.inc();
     if (!isSuccess) this.#failedHealthChecks.inc();
+  }
+
+  countRemovedImage(reason: string, bytes: number): void {
+    this.#removedImages.inc({ reason });
+    this.#reclaimedBytes.inc({ reason }, bytes);
   }
 
   /** Counts what an audit of a network had to mend. */
@@ -94,7 +113,9 @@ export class AgentMetrics {
   }
 
   observe(action: string, durationMs: number, ok: boolean): void {
-    const histogram = /^(pull|import|export|remove-image)$/.test(action) ? this.#images : this.#containers;
+    const histogram = /^(pull|push|import|export|remove-image)$/.test(action)
+      ? this.#images
+      : this.#containers;
     if (ok) histogram.observe({ action }, durationMs / 1000);
     else this.#failures.inc({ action });
   }

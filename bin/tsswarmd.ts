@@ -30,6 +30,12 @@ function readArguments(argv: readonly string[]): { flags: Map<string, string>; w
   return { flags, words };
 }
 
+/** As the configuration file has it. */
+function shown(value: unknown): string {
+  const isMap = typeof value === 'object' && !Array.isArray(value);
+  return isMap ? JSON.stringify(value) : String(value);
+}
+
 async function main(): Promise<void> {
   const { flags, words } = readArguments(process.argv.slice(2));
   const [command = 'run', ...extra] = words;
@@ -54,7 +60,7 @@ async function main(): Promise<void> {
   setLogLevel(config['log-level']);
   if (command === 'print-config') {
     for (const [name, value] of Object.entries(config))
-      process.stdout.write(`${name}: ${String(value)}  # ${sources[name as keyof typeof sources]}\n`);
+      process.stdout.write(`${name}: ${shown(value)}  # ${sources[name as keyof typeof sources]}\n`);
     return;
   }
   const { runDaemon, teardown } = await import('../node/run.ts');

@@ -292,7 +292,7 @@ const net: CommandGroup = {
 const image: CommandGroup = {
   name: 'image',
   summary: "Manage this node's images",
-  unsupported: ['build', 'history', 'inspect', 'prune', 'push', 'tag'],
+  unsupported: ['build'],
   children: [
     {
       name: 'export',
@@ -301,16 +301,40 @@ const image: CommandGroup = {
       load: () => import('./commands/image/export.ts'),
     },
     {
+      name: 'history',
+      summary: 'Show the history of an image',
+      load: () => import('./commands/image/history.ts'),
+    },
+    {
       name: 'import',
-      aliases: ['load'],
-      summary: 'Read images from an archive',
+      summary: 'Make an image of a root file system, or read images from an archive',
       load: () => import('./commands/image/import.ts'),
     },
+    {
+      name: 'inspect',
+      summary: 'Display detailed information on one or more images',
+      load: () => import('./commands/image/inspect.ts'),
+    },
+    {
+      name: 'load',
+      summary: 'Read images from an archive or STDIN',
+      load: () => import('./commands/image/load.ts'),
+    },
     { name: 'ls', aliases: ['list'], summary: 'List images', load: () => import('./commands/image/ls.ts') },
+    {
+      name: 'prune',
+      summary: 'Remove images that nobody needs',
+      load: () => import('./commands/image/prune.ts'),
+    },
     {
       name: 'pull',
       summary: 'Download an image from a registry',
       load: () => import('./commands/image/pull.ts'),
+    },
+    {
+      name: 'push',
+      summary: 'Upload an image to a registry',
+      load: () => import('./commands/image/push.ts'),
     },
     {
       name: 'rm',
@@ -318,6 +342,7 @@ const image: CommandGroup = {
       summary: 'Remove one or more images',
       load: () => import('./commands/image/rm.ts'),
     },
+    { name: 'tag', summary: 'Give an image another name', load: () => import('./commands/image/tag.ts') },
   ],
 };
 
@@ -386,6 +411,16 @@ export const commandTree: CommandGroup = {
     config,
     net,
     image,
+    {
+      name: 'login',
+      summary: 'Authenticate to a registry',
+      load: () => import('./commands/login.ts'),
+    },
+    {
+      name: 'logout',
+      summary: 'Log out from a registry',
+      load: () => import('./commands/logout.ts'),
+    },
     volume,
     swarm,
     {

@@ -7,6 +7,7 @@ import { invalidField, messageOf } from '../core/errors.ts';
 import type { LogDriver } from '../core/generated/objects.ts';
 import { parseLogDriver } from '../core/log-driver.ts';
 import type { EtcdSettings } from '../manager/etcd-log/settings.ts';
+import { noRegistries, parseRegistries, type RegistriesConfig } from './registries-config.ts';
 
 interface Option<T> {
   readonly default: T;
@@ -41,6 +42,13 @@ const keyPrefix = (value: string, field: string) => {
     throw invalidField(field, `"${value}" must look like /name or /name/name`);
   return value;
 };
+const whole =
+  (min: number, max: number) =>
+  (value: string, field: string): number => {
+    if (!/^\d+$/.test(value) || Number(value) < min || Number(value) > max)
+      throw invalidField(field, `"${value}" must be a whole number from ${min} to ${max}`);
+    return Number(value);
+  };
 const optionalPath = (value: string, field: string) => (value === '' ? value : absolutePath(value, field));
 
 /** "etcd=https://a:2379,b:2379" as URLs of one scheme. */
@@ -74,6 +82,13 @@ const OPTIONS = {
     list,
     'Registries spoken to without TLS (comma-separated)',
   ),
+  'image-keep-days': option(
+    30,
+    whole(0, 36_500),
+    'Days after which an unused image that a registry has is removed (0: never)',
+  ),
+  'image-disk-high': option(85, whole(1, 100), 'Percent of the disk used from which images are removed'),
+  'image-disk-low': option(80, whole(1, 100), 'Percent of the disk used down to which they are'),
   store: option('raft', storeKind, "Where managers keep the cluster's state: raft, or etcd=HOST:PORT,…"),
   'store-prefix': option('/tsswarm', keyPrefix, 'Of all keys in etcd'),
   'store-ca': option('', optionalPath, "etcd's authority, PEM (default: the system's)"),
@@ -100,9 +115,12 @@ const OPTIONS = {
 } satisfies Record<string, Option<never> | Option<unknown>>;
 
 type OptionName = keyof typeof OPTIONS;
-export type DaemonConfig = { readonly [K in OptionName]: (typeof OPTIONS)[K]['default'] };
+export type DaemonConfig = { readonly [K in OptionName]: (typeof OPTIONS)[K]['default'] } & {
+  /** In the file only. */
+  readonly registries: RegistriesConfig;
+};
 /** Where each value came from: "flag", "environment", the file's name, or "default". */
-export type ConfigSources = Readonly<Record<OptionName, string>>;
+export type ConfigSources = Readonly<Record<OptionName | 'registries', string>>;
 
 export const DEFAULT_CONFIG_FILE = '/etc/tsswarm/config.yaml';
 
@@ -118,7 +136,7 @@ export function loadConfig({ flags, environment, configFile }: ConfigInput): {
   config: DaemonConfig;
   sources: ConfigSources;
 } {
-  const file = readConfigFile(configFile);
+  const { options: file, registries } = readConfigFile(configFile);
   for (const name of flags.keys()) requireKnown(name, 'flag');
   for (const name of file.keys()) requireKnown(name, configFile);
   const config: Record<string, unknown> = {};
@@ -134,6 +152,10 @@ export function loadConfig({ flags, environment, configFile }: ConfigInput): {
     config[name] =
       found === undefined ? fallback : (parse as Option<unknown>['parse'])(found[1], `${name} (${found[0]})`);
   }
+  config['registries'] = registries ?? noRegistries;
+  sources['registries'] = registries === undefined ? 'default' : configFile;
+  if (Number(config['image-disk-low']) > Number(config['image-disk-high']))
+    throw invalidField('image-disk-low', 'must not be above image-disk-high');
   return { config: Object.freeze(config) as DaemonConfig, sources: sources as ConfigSources };
 }
 
@@ -188,15 +210,25 @@ function requireKnown(name: string, source: string): void {
     throw invalidField(`${name} (${source})`, `unknown option; known are ${Object.keys(OPTIONS).join(', ')}`);
 }
 
-function readConfigFile(file: string): Map<string, string> {
-  if (!existsSync(file)) return new Map();
+interface ConfigFile {
+  readonly options: Map<string, string>;
+  readonly registries: RegistriesConfig | undefined;
+}
+
+function readConfigFile(file: string): ConfigFile {
+  if (!existsSync(file)) return { options: new Map(), registries: undefined };
   try {
     const content: unknown = parseYaml(readFileSync(file, 'utf8')) ?? {};
     if (typeof content !== 'object' || Array.isArray(content))
       throw invalidField(file, 'must hold "option: value" lines');
     // "option:" without a value says nothing.
-    const said = Object.entries(content as object).filter(([, value]) => value !== null);
-    return new Map(said.map(([name, value]) => [name, String(value)]));
+    const said = new Map(Object.entries(content as object).filter(([, value]) => value !== null));
+    const registries = said.get('registries');
+    said.delete('registries');
+    return {
+      options: new Map([...said].map(([name, value]) => [name, String(value)])),
+      registries: registries === undefined ? undefined : parseRegistries(registries, 'registries'),
+    };
   } catch (error) {
     throw invalidField(file, messageOf(error));
   }

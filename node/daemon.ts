@@ -264,6 +264,11 @@ export class Daemon {
     return { ...machine, trust, dataPathMtu: mtuOf(dataPathAddress) };
   }
 
+  /** Images that services with tasks here need; undefined while that is not known. */
+  wantedImages(): string[] | undefined {
+    return this.#locked !== undefined || this.#isChanging ? undefined : this.#membership?.wantedImages();
+  }
+
   get networks(): ClusterNetworks | undefined {
     return this.#membership?.networks;
   }

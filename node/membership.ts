@@ -143,6 +143,11 @@ export class Membership {
     return this.#holder.isEmpty ? emptyNodeTrust : trustOf(this.#holder.current);
   }
 
+  /** Images that services with tasks here need; undefined before its agent has started. */
+  wantedImages(): string[] | undefined {
+    return this.#agent?.wantedImages();
+  }
+
   /** Of the tasks of this node; undefined before its agent has started. */
   get networks(): ClusterNetworks | undefined {
     return this.#networks;

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { mkdirSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import path from 'node:path';
+import { DAY_MS } from '../agent/engine/images/collector.ts';
 import { openEngine } from '../agent/engine/open.ts';
 import { forbidCoreFile } from '../agent/linux/memory.ts';
 import { engineLog, networkLog } from '../agent/log.ts';
@@ -24,28 +25,30 @@ import { nodeLog } from './log.ts';
 import { currentProgram } from './manager-process.ts';
 import { addressOf, nodeMetrics, serveMetrics } from './metrics-server.ts';
 import { nodeHandlers } from './node-api.ts';
+import { registrySettings } from './registries-config.ts';
 
 /** Returns after SIGTERM or SIGINT, when everything but the containers has ended. */
 export async function runDaemon(config: DaemonConfig): Promise<void> {
   requireRoot();
-  // What is wrong with it is said before anything starts.
   defaultLogDriver(config);
   await requireAlone(config);
   // It holds secrets.
   forbidCoreFile();
-  mkdirSync(config['data-root'], { recursive: true, mode: 0o711 });
-  mkdirSync(config['run-dir'], { recursive: true, mode: 0o711 });
+  for (const root of [config['data-root'], config['run-dir']])
+    mkdirSync(root, { recursive: true, mode: 0o711 });
   const metrics = new AgentMetrics();
+  let daemon: Daemon | undefined;
   await using engine = await openEngine({
     ...engineOptions(config),
     observe: (operation, durationMs, ok) => metrics.observe(operation, durationMs, ok),
     onDroppedLines: (lines) => metrics.countDroppedLines(lines),
+    wantedImages: () => daemon?.wantedImages(),
+    onImageRemoved: (reason, bytes) => metrics.countRemovedImage(reason, bytes),
   });
   metrics.watch(engine);
   await using network = await openLocalNetwork({ ...networkOptions(config), logger: networkLog });
   // From here on a failure has to end what runs already, or the process would stay half alive.
   await using started = new AsyncDisposableStack();
-  let daemon: Daemon | undefined;
   await using firewall = await HostFirewall.open({
     dataPathPort: () => daemon?.networks?.dataPathPort,
     onChange: () => {
@@ -115,7 +118,12 @@ function engineOptions(config: DaemonConfig) {
     dataRoot: config['data-root'],
     runDir: config['run-dir'],
     engineId: engineId(config['data-root']),
-    insecureRegistries: config['insecure-registry'],
+    registries: registrySettings(config.registries, config['insecure-registry']),
+    imagePolicy: {
+      keepMs: config['image-keep-days'] * DAY_MS,
+      highPercent: config['image-disk-high'],
+      lowPercent: config['image-disk-low'],
+    },
     containerdPath: config.containerd,
     runtime: config.runtime,
     log: engineLog,

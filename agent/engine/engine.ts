@@ -36,6 +36,8 @@ export interface ContainerProcessInfo {
 export interface RegistryCredentials {
   readonly username: string;
   readonly password: string;
+  /** In place of the password, where the registry knows OAuth2. */
+  readonly identityToken?: string;
 }
 
 export interface PullProgress {
@@ -67,6 +69,46 @@ export interface LocalImage {
   readonly labels: Readonly<Record<string, string>>;
 }
 
+/** A layer as its registry has it and as it lies on the disk. */
+export interface LayerSize {
+  readonly digest: string;
+  readonly sizeBytes: number;
+  readonly unpackedBytes: number;
+}
+
+export interface ImageDetails {
+  readonly summary: LocalImage;
+  /** The image's configuration as it came, JSON. */
+  readonly configuration: Uint8Array;
+  readonly layers: readonly LayerSize[];
+}
+
+/** What may be removed of that which nobody needs. */
+export interface ImageSelection {
+  /** Also images with tags. */
+  readonly all: boolean;
+  /** Made before this; 0: whenever. */
+  readonly untilMs: number;
+  /** KEY or KEY=VALUE. */
+  readonly labels: readonly string[];
+  readonly withoutLabels: readonly string[];
+}
+
+export interface PruneResult {
+  readonly untagged: readonly string[];
+  readonly deleted: readonly string[];
+  readonly reclaimedBytes: number;
+}
+
+export interface ImageFromFiles {
+  /** Absent: it gets no tag. */
+  readonly reference?: string;
+  readonly message?: string;
+  /** Lines of a Dockerfile. */
+  readonly changes?: readonly string[];
+  readonly platform?: string;
+}
+
 export interface ResolvedImage {
   readonly digest: string;
   readonly platforms: readonly { readonly os: string; readonly architecture: string }[];
@@ -80,6 +122,8 @@ export interface Images {
   pull(reference: string, options?: PullOptions): Promise<string>;
   /** Asks the registry, changes nothing here. */
   resolve(reference: string, options?: Pick<PullOptions, 'credentials' | 'signal'>): Promise<ResolvedImage>;
+  /** The tags that a repository has in its registry. */
+  tags(reference: string, options?: Pick<PullOptions, 'credentials' | 'signal'>): Promise<string[]>;
   /** Reads an OCI or Docker archive, plain or gzipped; returns the names it gave. */
   import(archive: AsyncIterable<Uint8Array>, name?: string): Promise<string[]>;
   /** Writes one archive that is both OCI layout and Docker archive. */
@@ -88,6 +132,19 @@ export interface Images {
     reference: string,
     options?: { readonly force?: boolean },
   ): Promise<{ untagged: string[]; deleted: string[] }>;
+  /** Whether a registry takes the credentials: `permission-denied` when not. */
+  check(registry: string, credentials: RegistryCredentials, signal?: AbortSignal): Promise<void>;
+  /** Sends an image to the registry of its name; returns the manifest's digest and size. */
+  push(
+    reference: string,
+    options?: Omit<PullOptions, 'platform'>,
+  ): Promise<{ digest: string; sizeBytes: number }>;
+  /** Gives an image another name. */
+  tag(source: string, target: string): Promise<void>;
+  inspect(reference: string): Promise<ImageDetails>;
+  /** Makes an image of a root file system's archive; returns its id. */
+  create(files: AsyncIterable<Uint8Array>, options: ImageFromFiles): Promise<string>;
+  prune(selection: ImageSelection): Promise<PruneResult>;
 }
 
 export interface LogSettings {

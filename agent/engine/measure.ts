@@ -1,6 +1,6 @@
 // The engine's hook for metrics: how long each operation took, and whether it succeeded.
 
-type EngineOperation = 'create' | 'start' | 'stop' | 'remove' | 'pull' | 'import';
+type EngineOperation = 'create' | 'start' | 'stop' | 'remove' | 'pull' | 'push' | 'import';
 
 export type Observe = (operation: EngineOperation, durationMs: number, ok: boolean) => void;
 

@@ -19,7 +19,10 @@ import { ContainerLifecycle } from './containers/lifecycle.ts';
 import { engineCgroup } from './containers/spec.ts';
 import type { Engine, EngineDescription } from './engine.ts';
 import { BlobStore } from './images/blob-store.ts';
+import { type ImagePolicy, type RemovalReason, usualImagePolicy } from './images/collector.ts';
+import { diskOf, type ImageDisk } from './images/image-disk.ts';
 import { EngineImages } from './images/images.ts';
+import type { RegistrySettings } from './images/registry-settings.ts';
 import { LogService } from './logs/log-service.ts';
 import {
   inspectMachine,
@@ -40,7 +43,7 @@ export interface OpenEngineOptions {
   readonly runDir: string;
   /** Tells engines on one machine apart; part of the containerd namespace and of cgroup paths. */
   readonly engineId: string;
-  readonly insecureRegistries: readonly string[];
+  readonly registries: RegistrySettings;
   readonly runtime: RuntimeChoice;
   /** "containerd", looked up in PATH, unless given. */
   readonly containerdPath?: string;
@@ -50,6 +53,13 @@ export interface OpenEngineOptions {
   readonly log?: Logger;
   /** How long a silent registry is waited for. */
   readonly registryStallTimeoutMs?: number;
+  /** When images are removed that nobody needs. */
+  readonly imagePolicy?: ImagePolicy;
+  /** Names of images that services with tasks here need; undefined: nobody knows yet, and none is removed. */
+  readonly wantedImages?: () => readonly string[] | undefined;
+  readonly onImageRemoved?: (reason: RemovalReason, bytes: number) => void;
+  /** The disk with the images, unless given. */
+  readonly imageDisk?: ImageDisk;
 }
 
 /** An engine whose containerd can be ended as well. */
@@ -63,6 +73,8 @@ export interface OwnedEngine extends Engine {
 const ENGINE_ID = /^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/;
 // A safety net under the events.
 const RECONCILE_PERIOD_MS = 10_000;
+// A disk does not fill up in less, but for what unpacking images itself refuses.
+const SWEEP_PERIOD_MS = 60_000;
 // containerd may be killed while the engine opens; more often, something is wrong with what it holds.
 const FIRST_LOOK_ATTEMPTS_MAX = 20;
 
@@ -87,8 +99,10 @@ export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngin
       .then(() => removeOrphanCgroups(machine, engineCgroup(engineId), (id) => containers.has(id)))
       .catch((error) => log.warn({ reason: messageOf(error) }, 'full look failed, will retry'));
   }, RECONCILE_PERIOD_MS);
+  const sweeping = setInterval(() => void images.collector.sweepSafely(Date.now()), SWEEP_PERIOD_MS);
   const close = async () => {
     clearInterval(reconciling);
+    clearInterval(sweeping);
     stop.abort();
     await connection.ended;
     logs[Symbol.dispose]();
@@ -173,10 +187,14 @@ function buildParts(options: OpenEngineOptions, { machine, runtime, log }: Surro
   const logs = new LogService(path.join(dataRoot, 'spool'), log, options.onDroppedLines);
   const images = new EngineImages({
     containerd,
-    insecureRegistries: options.insecureRegistries,
+    registries: options.registries,
     measure,
     log,
     usersOf: (image) => containers.usersOf(image),
+    disk: options.imageDisk ?? diskOf(dataRoot),
+    policy: options.imagePolicy ?? usualImagePolicy,
+    wanted: options.wantedImages ?? (() => undefined),
+    onRemoved: options.onImageRemoved ?? (() => {}),
     ...(options.registryStallTimeoutMs && { stallTimeoutMs: options.registryStallTimeoutMs }),
   });
   const scratchDirectory = path.join(dataRoot, 'scratch');
@@ -206,13 +224,7 @@ function buildParts(options: OpenEngineOptions, { machine, runtime, log }: Surro
     containerd,
     composer,
     lifecycle: new ContainerLifecycle({ containerd, engineId, machine, logs, log }),
-    execs: new ContainerExecs({
-      containerd,
-      directory: path.join(runDir, 'exec'),
-      engineId,
-      machine,
-      log,
-    }),
+    execs: new ContainerExecs({ containerd, directory: path.join(runDir, 'exec'), engineId, machine, log }),
     logs,
     mounts,
     engineId,

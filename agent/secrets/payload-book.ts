@@ -1,10 +1,12 @@
-// The versions of secrets and configs that the managers have sent to this node. In memory only: a daemon that starts
+// The versions of secrets and configs, and the credentials, that the managers have sent to this node. In memory only: a daemon that starts
 // anew gets them again with its session.
 
 import { SwarmError } from '../../core/errors.ts';
-import type { FileReference } from '../../core/generated/objects.ts';
+import type { FileReference, RegistryAuth, Revision } from '../../core/generated/objects.ts';
 import type { PayloadKind } from '../../core/validate-payload.ts';
 import type { NodePayload, Payloads } from '../../proto/generated/dispatcher.ts';
+import { RegistryAuthCodec } from '../../proto/generated/objects.ts';
+import { decode } from '../../proto/wire.ts';
 
 export class PayloadBook {
   readonly #byId = new Map<string, NodePayload>();
@@ -33,6 +35,15 @@ export class PayloadBook {
     if (this.#isComplete)
       throw new SwarmError('not-found', `${which}${kind} ${sourceName} is not there any more`);
     throw new SwarmError('unavailable', `${which}${kind} ${sourceName}: the managers have not sent it yet`);
+  }
+
+  /** What the image of a revision is pulled with. Throws as `get` does. */
+  registryAuth({ id, spec }: Revision): RegistryAuth {
+    const payload = this.#byId.get(id);
+    if (payload !== undefined) return decode(RegistryAuthCodec, payload.data);
+    const what = `credentials for ${spec.task.container.image}`;
+    if (this.#isComplete) throw new SwarmError('not-found', `the ${what} are not there any more`);
+    throw new SwarmError('unavailable', `${what}: the managers have not sent them yet`);
   }
 
   #outdate(sourceId: string): void {

@@ -12,7 +12,7 @@ import { containerConfig, networkRequest } from './container-config.ts';
 
 function revision(container: Partial<ContainerSpec>): Revision {
   const spec = newServiceSpec('web', { image: 'nginx', ...container });
-  return { id: 'r', meta: emptyMeta, serviceId: 's', specVersion: 1, spec };
+  return { id: 'r', meta: emptyMeta, serviceId: 's', specVersion: 1, spec, registryAuth: false };
 }
 
 function resolvConf(given: string, container: Partial<ContainerSpec>): string | undefined {

@@ -2,50 +2,97 @@
 // shares the outcome.
 
 import { messageOf, SwarmError } from '../../core/errors.ts';
-import type { Images } from '../engine/engine.ts';
+import type { PullPolicy, RegistryAuth, Revision } from '../../core/generated/objects.ts';
+import { parseImageReference } from '../../core/image-reference.ts';
+import type { Images, PullOptions } from '../engine/engine.ts';
 import { workerLog } from '../log.ts';
+import { imagesOf } from './service-images.ts';
 
 // A registry that is asked only whether a tag moved must not hold up a task whose image is here.
 const REFRESH_LIMIT_MS = 5_000;
 
+/** Gives what the registry asks for. Throws `unavailable` while that is not known. */
+type FindAuth = () => RegistryAuth | undefined;
+
 export class ImagePuller {
   readonly #images: Images;
   readonly #running = new Map<string, Promise<void>>();
-  /** "<revision> <image>" that were looked up: a tag is asked for once for each spec. */
+  /** Revisions whose images were looked up: a tag is asked for once for each spec. */
   readonly #fresh = new Set<string>();
 
   constructor(images: Images) {
     this.#images = images;
   }
 
-  /** The image is here afterwards, in the version that the registry has now if it can be asked. */
-  ensure(image: string, revisionId: string): Promise<void> {
-    const key = `${revisionId} ${image}`;
-    const running = this.#running.get(key);
+  /** The images are here afterwards, in the version that the pull policy asks for. */
+  ensure(revision: Revision, findAuth: FindAuth): Promise<void> {
+    const running = this.#running.get(revision.id);
     if (running !== undefined) return running;
-    const pull = this.#ensure(image, key).finally(() => this.#running.delete(key));
-    this.#running.set(key, pull);
+    const pull = this.#ensure(revision, findAuth).finally(() => this.#running.delete(revision.id));
+    this.#running.set(revision.id, pull);
     return pull;
   }
 
   /** No task of the revision is left. */
   forget(revisionId: string): void {
-    for (const key of this.#fresh) if (key.startsWith(`${revisionId} `)) this.#fresh.delete(key);
+    this.#fresh.delete(revisionId);
   }
 
-  async #ensure(image: string, key: string): Promise<void> {
+  async #ensure({ id, spec }: Revision, findAuth: FindAuth): Promise<void> {
+    const { container } = spec.task;
+    await Promise.all(
+      imagesOf(container).map((image) => this.#ensureOne(image, container.pullPolicy, id, findAuth)),
+    );
+    this.#fresh.add(id);
+  }
+
+  async #ensureOne(image: string, policy: PullPolicy, id: string, findAuth: FindAuth): Promise<void> {
     const local = await this.#images.find(image);
-    const isPinned = image.includes('@');
-    if (local !== undefined && (isPinned || this.#fresh.has(key))) return;
+    switch (policy) {
+      case 'never':
+        if (local === undefined) throw notHere(image);
+        return;
+      case 'missing':
+        if (local === undefined) await this.#pull(image, optionsWith(findAuth, image));
+        return;
+      case 'always':
+        return this.#pull(image, optionsWith(findAuth, image));
+      default:
+        if (local === undefined) await this.#pull(image, optionsWith(findAuth, image));
+        else if (!image.includes('@') && !this.#fresh.has(id)) await this.#refresh(image, findAuth);
+    }
+  }
+
+  async #pull(image: string, options: PullOptions): Promise<void> {
     try {
-      const options = local === undefined ? {} : { signal: AbortSignal.timeout(REFRESH_LIMIT_MS) };
       await this.#images.pull(image, options);
     } catch (error) {
-      if (local === undefined) throw explainPull(image, error);
+      throw explainPull(image, error);
+    }
+  }
+
+  /** The tag may have moved: where the registry can be asked, what it has now is taken. */
+  async #refresh(image: string, findAuth: FindAuth): Promise<void> {
+    const options = { ...optionsWith(findAuth, image), signal: AbortSignal.timeout(REFRESH_LIMIT_MS) };
+    try {
+      await this.#images.pull(image, options);
+    } catch (error) {
       workerLog.info({ image, error: messageOf(error) }, 'image not refreshed, the one that is here is used');
     }
-    this.#fresh.add(key);
   }
+}
+
+/** Of several images only those of the registry that the credentials are for are pulled with them. */
+function optionsWith(findAuth: FindAuth, image: string): PullOptions {
+  const credentials = findAuth();
+  const isMeant = credentials?.registry === parseImageReference(image).registry;
+  return credentials !== undefined && isMeant ? { credentials } : {};
+}
+
+function notHere(image: string): SwarmError {
+  return new SwarmError('not-found', `No such image: ${image}: it is not on this node, and is never pulled`, {
+    hint: 'Bring it here with "tsswarm image pull" or "image load", or give the service another --pull.',
+  });
 }
 
 function explainPull(image: string, cause: unknown): SwarmError {

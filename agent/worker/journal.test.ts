@@ -13,7 +13,14 @@ setLogLevel('silent');
 
 function entryOf(id: string, state: TaskState): JournalEntry {
   const task = { ...aTask('s'), id };
-  const revision = { id: 's.1', meta: emptyMeta, serviceId: 's', specVersion: 1, spec: aService('s') };
+  const revision = {
+    id: 's.1',
+    meta: emptyMeta,
+    serviceId: 's',
+    specVersion: 1,
+    spec: aService('s'),
+    registryAuth: false,
+  };
   return { task, revision, status: { ...task.status, state } };
 }
 

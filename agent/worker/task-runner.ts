@@ -172,10 +172,8 @@ export class TaskRunner {
   async #prepare(signal: AbortSignal): Promise<void> {
     const { engine, network, puller, secrets } = this.#context;
     const { spec } = this.#revision;
-    const { image, mounts } = spec.task.container;
-    const mounted = mounts.filter(({ type }) => type === 'image').map(({ source }) => source);
-    const pulls = [image, ...mounted].map((reference) => puller.ensure(reference, this.#revision.id));
-    await Promise.race([Promise.all(pulls), abortion(signal)]);
+    const pulling = puller.ensure(this.#revision, () => secrets.registryAuth(this.#revision));
+    await Promise.race([pulling, abortion(signal)]);
     await this.#context.preparations.run(async () => {
       signal.throwIfAborted();
       const container = secrets.container(this.#task, this.#revision);

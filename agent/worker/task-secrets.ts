@@ -5,6 +5,7 @@ import type {
   ContainerSpec,
   FileReference,
   NodeDescription,
+  RegistryAuth,
   Revision,
   Task,
 } from '../../core/generated/objects.ts';
@@ -49,6 +50,11 @@ export class TaskSecrets {
   /** Returns of which secrets and configs it has versions that it had not before. */
   hear(payloads: Payloads): Set<string> {
     return this.#book.hear(payloads);
+  }
+
+  /** What the image is pulled with, undefined when nothing was given. Throws `unavailable` while nobody has told. */
+  registryAuth(revision: Revision): RegistryAuth | undefined {
+    return revision.registryAuth ? this.#book.registryAuth(revision) : undefined;
   }
 
   /** The task's container with its templates filled in. Throws `invalid-argument`. */

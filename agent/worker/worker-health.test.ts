@@ -55,7 +55,14 @@ class Bench {
     this.directory = directory;
     const container = { stopGracePeriodMs: 5_000, ...(healthCheck && { healthCheck }) };
     const spec = aService('s', { container });
-    this.#revision = { id: 's.1', meta: emptyMeta, serviceId: 's', specVersion: 1, spec };
+    this.#revision = {
+      id: 's.1',
+      meta: emptyMeta,
+      serviceId: 's',
+      specVersion: 1,
+      spec,
+      registryAuth: false,
+    };
     this.engine.onStart = () => {
       this.#startedAtMs = this.clock.nowMs();
     };

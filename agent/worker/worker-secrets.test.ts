@@ -93,7 +93,14 @@ class Bench {
       status,
       desiredState,
     };
-    const revision = { id: 's.1', meta: emptyMeta, serviceId: 's', specVersion: 1, spec };
+    const revision = {
+      id: 's.1',
+      meta: emptyMeta,
+      serviceId: 's',
+      specVersion: 1,
+      spec,
+      registryAuth: false,
+    };
     void this.worker.assign({ ...emptyAssignments, revisions: [revision], tasks: [task] });
   }
 

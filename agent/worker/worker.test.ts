@@ -31,6 +31,7 @@ const revision: Revision = {
   serviceId: 's',
   specVersion: 1,
   spec: aService('s'),
+  registryAuth: false,
 };
 
 function aTask(desiredState: Task['desiredState'] = 'running'): Task {

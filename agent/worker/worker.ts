@@ -23,6 +23,7 @@ import type { ReachLine } from '../session/reach-lines.ts';
 import { runExec } from './exec-line.ts';
 import { ImagePuller } from './image-puller.ts';
 import { Journal, type JournalEntry } from './journal.ts';
+import { ServiceImages } from './service-images.ts';
 import { type RunnerContext, TaskRunner } from './task-runner.ts';
 import { TaskSecrets } from './task-secrets.ts';
 import { runAttach, runStats, runTop } from './watch-line.ts';
@@ -49,6 +50,7 @@ export class Worker {
   readonly #context: RunnerContext;
   readonly #runners = new Map<string, TaskRunner>();
   readonly #revisions = new Map<string, Revision>();
+  readonly #images = new ServiceImages();
   /** Tasks that are being erased: a container of this id may still be there. */
   readonly #leaving = new Set<TaskRunner>();
   #listener: StatusListener = () => {};
@@ -91,13 +93,14 @@ export class Worker {
     const { complete, revisions, tasks, removedTaskIds, removedRevisionIds } = assignments;
     // Tasks wait for their networks, never the other way round.
     const applied = this.#context.network.hear(assignments);
-    for (const revision of revisions) this.#revisions.set(revision.id, revision);
+    for (const revision of revisions) this.#noteRevision(revision);
     for (const task of tasks) this.#assignTask(task);
     const wanted = new Set(tasks.map(({ id }) => id));
     const removed = complete ? [...this.#runners.keys()].filter((id) => !wanted.has(id)) : removedTaskIds;
     for (const id of removed) this.#removeTask(id);
     for (const id of removedRevisionIds) {
       this.#revisions.delete(id);
+      this.#images.forget(id);
       this.#context.puller.forget(id);
     }
     return applied;
@@ -150,6 +153,17 @@ export class Worker {
     for (const runner of [...this.#runners.values(), ...this.#leaving]) runner.stop();
   }
 
+  /** Images that must not be removed. */
+  wantedImages(): string[] {
+    const live = [...this.#runners.values()].filter(({ status }) => !isTerminal(status.state));
+    return this.#images.wanted(new Set(live.map(({ revisionId }) => revisionId)));
+  }
+
+  #noteRevision(revision: Revision): void {
+    this.#revisions.set(revision.id, revision);
+    this.#images.note(revision);
+  }
+
   #assignTask(task: Task): void {
     const runner = this.#runners.get(task.id);
     if (runner !== undefined) {
@@ -183,7 +197,7 @@ export class Worker {
     for (const id of secrets.list()) if (!known.has(id)) secrets.remove(id);
     for (const id of await network.list()) if (!known.has(id)) await network.detach(id);
     for (const { task, revision, status } of entries) {
-      this.#revisions.set(revision.id, revision);
+      this.#noteRevision(revision);
       const adopted = adoptStatus(status, containers.get(task.id), this.#context.clock.nowMs());
       this.#start(task, revision, adopted);
     }

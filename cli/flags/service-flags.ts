@@ -189,12 +189,18 @@ function scalarFlags(initial: Initial) {
     'no-resolve-image': switchFlag(
       'Do not query the registry to resolve image digest and supported platforms',
     ),
+    pull: choiceFlag(
+      'When nodes ask the registry for the image',
+      ['always', 'missing', 'never'],
+      initial(shown('missing, and once for a tag')),
+    ),
+    'with-registry-auth': switchFlag('Send registry authentication details to swarm agents'),
     detach: switchFlag('Exit immediately instead of waiting for the service to converge', { shorthand: 'd' }),
     quiet: switchFlag('Suppress progress output', { shorthand: 'q' }),
   };
 }
 
-const UNSUPPORTED_ON_BOTH = ['max-concurrent', 'with-registry-auth'] as const;
+const UNSUPPORTED_ON_BOTH = ['max-concurrent'] as const;
 
 const UNSUPPORTED_ON_CREATE = ['generic-resource', 'placement-pref'] as const;
 

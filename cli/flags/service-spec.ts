@@ -216,6 +216,7 @@ function applyContainerScalars(container: ContainerSpec, flags: ScalarFlags): Co
     ...(stopGracePeriodMs !== undefined && { stopGracePeriodMs }),
     readOnly: flags['read-only'] ?? container.readOnly,
     tty: flags.tty ?? container.tty,
+    pullPolicy: flags.pull ?? container.pullPolicy,
     ...(healthCheck && { healthCheck }),
   };
 }

@@ -43,6 +43,7 @@ export function containerSpec(container: ContainerSpec): object {
     ...list('Hosts', container.hosts),
     ...(dns && { DNSConfig: dnsConfig(dns) }),
     ...(init !== undefined && { Init: init }),
+    ...(container.pullPolicy !== 'auto' && { PullPolicy: container.pullPolicy }),
     Isolation: 'default',
     ...entries('Sysctls', container.sysctls),
     ...list('CapabilityAdd', container.capabilitiesAdded),

@@ -14,6 +14,10 @@ export const nodeStateNumbers = { 'unknown': 0, 'down': 1, 'ready': 2, 'disconne
 export type MountType = 'volume' | 'bind' | 'tmpfs' | 'image';
 export const mountTypeNumbers = { 'volume': 0, 'bind': 1, 'tmpfs': 2, 'image': 3 } as const satisfies Record<MountType, number>;
 
+/** When a node asks the registry for an image. */
+export type PullPolicy = 'auto' | 'always' | 'missing' | 'never';
+export const pullPolicyNumbers = { 'auto': 0, 'always': 1, 'missing': 2, 'never': 3 } as const satisfies Record<PullPolicy, number>;
+
 export type RestartCondition = 'any' | 'on-failure' | 'none';
 export const restartConditionNumbers = { 'any': 0, 'on-failure': 1, 'none': 2 } as const satisfies Record<RestartCondition, number>;
 
@@ -324,6 +328,17 @@ export interface HealthCheck {
 }
 export const emptyHealthCheck: HealthCheck = Object.freeze({ test: [], intervalMs: 0, timeoutMs: 0, retries: 0, startPeriodMs: 0, startIntervalMs: 0 });
 
+/** What opens a registry. Never part of a spec, an answer or a file. */
+export interface RegistryAuth {
+  /** The registry it is for, as image names have it; it is shown to no other. */
+  readonly registry: string;
+  readonly username: string;
+  readonly password: string;
+  /** In place of a password: exchanged for a token (OAuth2). */
+  readonly identityToken: string;
+}
+export const emptyRegistryAuth: RegistryAuth = Object.freeze({ registry: '', username: '', password: '', identityToken: '' });
+
 export interface ContainerSpec {
   /** As the operator wrote it, with "@sha256:…" appended when it was pinned. */
   readonly image: string;
@@ -380,8 +395,9 @@ export interface ContainerSpec {
   /** Files in the container's memory, from secrets and configs. */
   readonly secrets: readonly FileReference[];
   readonly configs: readonly FileReference[];
+  readonly pullPolicy: PullPolicy;
 }
-export const emptyContainerSpec: ContainerSpec = Object.freeze({ image: '', command: [], args: [], env: [], workdir: '', user: '', groups: [], hostname: '', labels: {}, stopSignal: '', mounts: [], readOnly: false, tty: false, hosts: [], ulimits: [], sysctls: {}, capabilitiesAdded: [], capabilitiesDropped: [], oomScoreAdj: 0, devices: [], deviceCgroupRules: [], privileged: false, pidMode: '', ipcMode: '', utsMode: '', usernsMode: '', cgroupnsMode: '', shmSizeBytes: 0, cgroupParent: '', runtime: '', annotations: {}, secrets: [], configs: [] });
+export const emptyContainerSpec: ContainerSpec = Object.freeze({ image: '', command: [], args: [], env: [], workdir: '', user: '', groups: [], hostname: '', labels: {}, stopSignal: '', mounts: [], readOnly: false, tty: false, hosts: [], ulimits: [], sysctls: {}, capabilitiesAdded: [], capabilitiesDropped: [], oomScoreAdj: 0, devices: [], deviceCgroupRules: [], privileged: false, pidMode: '', ipcMode: '', utsMode: '', usernsMode: '', cgroupnsMode: '', shmSizeBytes: 0, cgroupParent: '', runtime: '', annotations: {}, secrets: [], configs: [], pullPolicy: "auto" });
 
 /** A file that a container gets from a secret or config. */
 export interface FileReference {
@@ -574,8 +590,10 @@ export interface Revision {
   readonly serviceId: string;
   readonly specVersion: number;
   readonly spec: ServiceSpec;
+  /** The Payload with this id is the RegistryAuth that its image is pulled with. */
+  readonly registryAuth: boolean;
 }
-export const emptyRevision: Revision = Object.freeze({ id: '', meta: emptyMeta, serviceId: '', specVersion: 0, spec: emptyServiceSpec });
+export const emptyRevision: Revision = Object.freeze({ id: '', meta: emptyMeta, serviceId: '', specVersion: 0, spec: emptyServiceSpec, registryAuth: false });
 
 export interface ContainerStatus {
   readonly containerId: string;
@@ -718,10 +736,10 @@ export interface Config {
 }
 export const emptyConfig: Config = Object.freeze({ id: '', meta: emptyMeta, spec: emptyPayloadSpec, latestVersion: 0 });
 
-/** The bytes of one version of a secret or config. They leave the managers for nodes with a task that refers to them
+/** The bytes of one version of a secret or config, or a service's credentials (see Revision). They leave the managers for nodes with a task that refers to them
  * only; those of a config also for who asks for them. */
 export interface Payload {
-  /** "<id of the secret or config>.<version>" */
+  /** "<id of the secret or config>.<version>", or the id of a revision */
   readonly id: string;
   readonly meta: Meta;
   readonly sourceId: string;

@@ -49,6 +49,7 @@ async function addService(store: Store, service: Service): Promise<void> {
       serviceId: id,
       specVersion,
       spec,
+      registryAuth: false,
     });
   });
 }

@@ -58,7 +58,7 @@ export function controlHandlers(options: ControlOptions): Handlers<typeof Contro
     listNodes: () => ({ nodes: listNodes(options) }),
     updateNode: (request) => updateNode(options, request),
     removeNode: async ({ node, force }) => ({ nodeId: await removeNode(options, node, force) }),
-    createService: ({ spec }) => createService(withTurns, spec),
+    createService: (request) => createService(withTurns, request),
     updateService: (request) => updateService(withTurns, request),
     removeService: async ({ service }) => ({ serviceId: await removeService(store, service) }),
     getService: ({ service }) => ({ service: findService(store.view, service) }),

@@ -84,7 +84,7 @@ class World {
       task: { ...spec.task, networks: attachments },
       endpoint: { ...spec.endpoint, ...change },
     };
-    return (await createService(this.options, asked)).service;
+    return (await createService(this.options, { spec: asked })).service;
   }
 
   respecify(service: Service, spec: ServiceSpec | undefined): Promise<{ readonly service: Service }> {

@@ -46,7 +46,7 @@ class World {
 
   async service(name: string, secrets: FileReference[], configs: FileReference[] = []): Promise<Service> {
     const spec = newServiceSpec(name, { image: 'busybox', secrets, configs });
-    return (await createService(this.options, spec)).service;
+    return (await createService(this.options, { spec })).service;
   }
 }
 

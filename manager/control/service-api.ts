@@ -1,17 +1,13 @@
 // Services, as operators create, change, remove and look at them.
 
 import { invalidField, SwarmError } from '../../core/errors.ts';
-import {
-  emptyMeta,
-  emptyService,
-  type Service,
-  type ServiceSpec,
-  type Task,
-} from '../../core/generated/objects.ts';
+import { emptyService, type Service, type ServiceSpec, type Task } from '../../core/generated/objects.ts';
 import { newId } from '../../core/ids.ts';
 import { isWanted } from '../../core/task-state.ts';
+import { validateRegistryAuth } from '../../core/validate-registry-auth.ts';
 import { validateServiceSpec } from '../../core/validate-spec.ts';
 import type {
+  CreateServiceRequest,
   CreateServiceResponse,
   ListServicesResponse,
   ListTasksRequest,
@@ -21,9 +17,9 @@ import type {
   WatchServiceResponse,
 } from '../../proto/generated/control.ts';
 import { ServiceSpecCodec } from '../../proto/generated/objects.ts';
+import { createRevision, registryAuthOf } from '../store/service-revision.ts';
 import type { Store } from '../store/store.ts';
-import { revisionId, type TablesView } from '../store/tables.ts';
-import type { Transaction } from '../store/transaction.ts';
+import type { TablesView } from '../store/tables.ts';
 import type { ControlOptions } from './control-api.ts';
 import { findService } from './find.ts';
 import { hasOthersToMind, placedSpec } from './plan-endpoint.ts';
@@ -38,9 +34,10 @@ type ServiceOptions = Pick<ControlOptions, 'store' | 'clock' | 'randomBytes'> & 
 
 export async function createService(
   { store, randomBytes, takeTurn }: ServiceOptions,
-  spec: ServiceSpec,
+  { spec, registryAuth }: CreateServiceRequest,
 ): Promise<CreateServiceResponse> {
   requireValid(spec);
+  validateRegistryAuth(registryAuth, spec);
   const id = newId(randomBytes);
   await inTurn(takeTurn, hasOthersToMind(spec), () =>
     store.update((tx) => {
@@ -51,7 +48,7 @@ export async function createService(
         );
       const service: Service = { ...emptyService, id, spec: placedSpec(tx.view, id, spec), specVersion: 1 };
       tx.create('service', service);
-      createRevision(tx, service);
+      createRevision(tx, service, registryAuth);
     }),
   );
   return { service: stored(store.view, id) };
@@ -61,8 +58,11 @@ export async function updateService(
   { store, clock, takeTurn }: ServiceOptions,
   request: UpdateServiceRequest,
 ): Promise<UpdateServiceResponse> {
-  const { spec, serviceId } = request;
-  if (spec !== undefined) requireValid(spec);
+  const { spec, serviceId, registryAuth } = request;
+  if (spec !== undefined) {
+    requireValid(spec);
+    validateRegistryAuth(registryAuth, spec);
+  }
   // What a rollback brings back is known only when it happens.
   await inTurn(takeTurn, spec === undefined || hasOthersToMind(spec), () =>
     store.update((tx) => {
@@ -76,7 +76,8 @@ export async function updateService(
       const next = request.rollback ? rolledBack(service, clock.nowMs()) : respecified(service, spec);
       const placed = { ...next, spec: placedSpec(tx.view, serviceId, next.spec) };
       tx.update('service', placed);
-      createRevision(tx, placed);
+      const before = request.rollback ? service.previousSpecVersion : service.specVersion;
+      createRevision(tx, placed, registryAuth ?? registryAuthOf(tx.view, serviceId, before));
     }),
   );
   return { service: stored(store.view, serviceId) };
@@ -206,16 +207,6 @@ function rolledBack(service: Service, nowMs: number): Service {
       slotsTotal: 0,
     },
   };
-}
-
-function createRevision(tx: Transaction, { id, specVersion, spec }: Service): void {
-  tx.create('revision', {
-    id: revisionId(id, specVersion),
-    meta: emptyMeta,
-    serviceId: id,
-    specVersion,
-    spec,
-  });
 }
 
 function stored(view: TablesView, id: string): Service {

@@ -1,4 +1,4 @@
-// Which versions of secrets and configs one agent was told of. It gets a version with the first of its tasks that needs
+// Which versions of secrets and configs, and which credentials for registries, one agent was told of. It gets a version with the first of its tasks that needs
 // it, and forgets it with the last; nothing else ever leaves the managers.
 
 import type { FileReference, Revision } from '../../core/generated/objects.ts';
@@ -48,14 +48,17 @@ export class SessionPayloads {
   #wanted(view: TablesView): Map<string, NodePayload> {
     const wanted = new Map<string, NodePayload>();
     const sources = new Set<string>();
-    // Most clusters have neither.
-    if (view.secret.size + view.config.size === 0) return wanted;
-    for (const revision of revisionsOfNode(view, this.#nodeId))
+    // Most clusters have none.
+    if (view.payload.size === 0) return wanted;
+    for (const revision of revisionsOfNode(view, this.#nodeId)) {
+      const credentials = credentialsFor(view, revision);
+      if (credentials !== undefined) wanted.set(credentials.id, credentials);
       for (const reference of filesOf(revision)) {
         sources.add(reference.sourceId);
         const payload = payloadFor(view, reference);
         if (payload !== undefined) wanted.set(payload.id, payload);
       }
+    }
     this.#sources = sources;
     return wanted;
   }
@@ -92,6 +95,13 @@ function payloadFor(view: TablesView, { sourceId, version }: FileReference): Nod
     templateDriver: source.spec.templateDriver,
     data: payload.data,
   };
+}
+
+function credentialsFor(view: TablesView, { id, registryAuth }: Revision): NodePayload | undefined {
+  const payload = registryAuth ? view.payload.get(id) : undefined;
+  if (payload === undefined) return undefined;
+  const { sourceId, version, data } = payload;
+  return { id, sourceId, version, newest: false, templateDriver: '', data };
 }
 
 function inMessages(payloads: readonly NodePayload[]): Payloads[] {

@@ -27,7 +27,14 @@ test('a revision goes when no task and neither the current nor the previous spec
   const first = aServiceObject('s', 1);
   const service = { ...first, specVersion: 3, previousSpec: first.spec, previousSpecVersion: 2 };
   const tables = tablesOf([service], [aTask('s', { specVersion: 1 })]);
-  tables.put('revision', { id: 's.1', meta: first.meta, serviceId: 's', specVersion: 1, spec: first.spec });
+  tables.put('revision', {
+    id: 's.1',
+    meta: first.meta,
+    serviceId: 's',
+    specVersion: 1,
+    spec: first.spec,
+    registryAuth: false,
+  });
   const [task] = tables.task.values();
 
   assert.deepEqual(planRevisionReaping(tables, 's', new Set()), []);

@@ -59,6 +59,8 @@ export function pinsOf({ spec }: Revision): FileReference[] {
 
 /** Old versions of a secret or config that no revision of a service asks for: tasks have one, and previous specs. */
 export function planPayloadReaping(view: TablesView, sourceId: string): Payload[] {
+  // Credentials of a service go with its revisions.
+  if (view.revisionsOfService(sourceId).length > 0) return [];
   const old = [...view.payloadsOf(sourceId)].sort((a, b) => b.version - a.version).slice(PAYLOADS_KEPT);
   if (old.length === 0) return [];
   const pinned = new Set<number>();

@@ -63,7 +63,11 @@ function reap(tx: Transaction, serviceId: string): void {
   const tasks = planReaping(tx.view.tasksOfService(serviceId), historyLimit, maxAttempts);
   for (const task of tasks) tx.delete('task', task.id);
   const reaped = new Set(tasks.map((task) => task.id));
-  for (const revision of planRevisionReaping(tx.view, serviceId, reaped)) tx.delete('revision', revision.id);
+  for (const { id } of planRevisionReaping(tx.view, serviceId, reaped)) {
+    tx.delete('revision', id);
+    // What its image was pulled with.
+    if (tx.view.payload.get(id) !== undefined) tx.delete('payload', id);
+  }
 }
 
 function reapPayloads(tx: Transaction, sourceId: string): void {

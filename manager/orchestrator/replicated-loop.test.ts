@@ -40,6 +40,7 @@ test('a service of very many replicas is created, scaled down and removed, and h
         serviceId: id,
         specVersion,
         spec,
+        registryAuth: false,
       });
     });
   await eventually(() => wanted('big') === MANY && wanted('small') === 2);

@@ -4,8 +4,8 @@ import type { Clock } from '../../core/clock.ts';
 import { emptyMeta, type Service, type Task } from '../../core/generated/objects.ts';
 import { newId, type RandomBytes } from '../../core/ids.ts';
 import { earliest, runLoop } from '../loop.ts';
+import { createRevision, registryAuthOf } from '../store/service-revision.ts';
 import type { Commit, Store } from '../store/store.ts';
-import { revisionId } from '../store/tables.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { limitPlan, planRemoval, planService, type ServicePlan } from './plan-service.ts';
 import { serviceContext } from './slots.ts';
@@ -112,13 +112,6 @@ function applyServicePlan(tx: Transaction, service: Service, plan: ServicePlan):
       }
     : { ...service, updateStatus: plan.updateStatus };
   tx.update('service', next);
-  if (mayRollBack)
-    tx.create('revision', {
-      id: revisionId(next.id, next.specVersion),
-      meta: emptyMeta,
-      serviceId: next.id,
-      specVersion: next.specVersion,
-      spec: next.spec,
-    });
+  if (mayRollBack) createRevision(tx, next, registryAuthOf(tx.view, next.id, service.previousSpecVersion));
   return next;
 }

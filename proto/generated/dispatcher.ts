@@ -198,7 +198,7 @@ export interface ManagerMessage {
 }
 export const emptyManagerMessage: ManagerMessage = Object.freeze({  });
 
-/** Versions of secrets and configs that tasks of this node refer to. They come before the assignments with these tasks,
+/** Versions of secrets and configs that tasks of this node refer to, and what their images are pulled with. They come before the assignments with these tasks,
  * and are kept in memory only. */
 export interface Payloads {
   /** The first of a session: replaces all that the agent knows. */

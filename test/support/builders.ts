@@ -140,6 +140,7 @@ export function tablesOf(
         serviceId: service.id,
         specVersion,
         spec,
+        registryAuth: false,
       });
     if (service.previousSpec !== undefined) addRevision(service.previousSpecVersion, service.previousSpec);
     addRevision(service.specVersion, service.spec);

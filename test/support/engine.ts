@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { ContainerConfig, LogQuery, LogRecord } from '../../agent/engine/engine.ts';
+import { plainRegistrySettings } from '../../agent/engine/images/registry-settings.ts';
 import { type OpenEngineOptions, type OwnedEngine, openEngine } from '../../agent/engine/open.ts';
 import { findExecutable } from '../../agent/engine/runtime/runtime.ts';
 import { emptyContainerSpec, emptyResourceLimits } from '../../core/generated/objects.ts';
@@ -42,7 +43,7 @@ export function engineOptions(overrides: Partial<OpenEngineOptions> = {}): OpenE
     dataRoot: path.join(directory, 'data'),
     runDir: path.join(directory, 'run'),
     engineId: `test-${process.pid}-${serial}`,
-    insecureRegistries: [],
+    registries: plainRegistrySettings,
     runtime: 'runc',
     log: testLog,
     ...overrides,

@@ -69,6 +69,15 @@ export class FakeEngine implements Engine {
     import: async () => [],
     async *export() {},
     remove: async () => ({ untagged: [], deleted: [] }),
+    tags: async () => [],
+    check: async () => {},
+    push: async () => ({ digest: 'sha256:0', sizeBytes: 0 }),
+    tag: async () => {},
+    inspect: async () => {
+      throw new SwarmError('not-found', 'the fake engine knows nothing about images');
+    },
+    create: async () => 'sha256:0',
+    prune: async () => ({ untagged: [], deleted: [], reclaimedBytes: 0 }),
   };
 
   readonly volumes: Volumes = {

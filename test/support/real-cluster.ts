@@ -7,6 +7,13 @@ import { eventually } from './eventually.ts';
 import { NetnsLan } from './netns-lan.ts';
 import { RealNode } from './real-node.ts';
 
+export interface ClusterOptions {
+  /** Hosts without a daemon, behind those with one. */
+  readonly otherHosts?: number;
+  /** More flags for the daemons. */
+  readonly flags?: readonly string[];
+}
+
 export class RealCluster {
   readonly lan: NetnsLan;
   readonly nodes: RealNode[] = [];
@@ -16,10 +23,12 @@ export class RealCluster {
   }
 
   /** Daemons on so many hosts; no cluster yet. `name` must be unique on the machine and short. */
-  static async start(name: string, count: number): Promise<RealCluster> {
-    const cluster = new RealCluster(new NetnsLan(name, count));
+  static async start(name: string, count: number, options: ClusterOptions = {}): Promise<RealCluster> {
+    const { otherHosts = 0, flags = [] } = options;
+    const cluster = new RealCluster(new NetnsLan(name, count + otherHosts));
     try {
-      for (const netns of cluster.lan.hosts) cluster.nodes.push(await RealNode.start({ netns }));
+      for (const netns of cluster.lan.hosts.slice(0, count))
+        cluster.nodes.push(await RealNode.start({ netns, flags }));
     } catch (error) {
       await cluster[Symbol.asyncDispose]();
       throw error;

@@ -4,12 +4,13 @@ import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { type AddressInfo, createServer } from 'node:net';
+import { type AddressInfo, connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { findExecutable } from '../../agent/engine/runtime/runtime.ts';
 import type { DemoImage } from '../../deploy/demo-image.ts';
 import { eventually } from './eventually.ts';
+import { ISSUER, SERVICE, type TokenServer, USERNAME } from './token-server.ts';
 
 export const missingForRegistry: string | false =
   findExecutable('docker-registry') === undefined ? 'needs docker-registry' : false;
@@ -31,22 +32,31 @@ export async function freePort(): Promise<number> {
   return port;
 }
 
-export async function startRegistry(): Promise<RealRegistry> {
+export interface RegistryOptions {
+  /** "basic" knows the user and password of the token server's. */
+  readonly auth?: 'basic' | TokenServer;
+  /** A host of its own: a network namespace, and where to listen. */
+  readonly place?: { readonly netns: string; readonly host: string };
+  readonly tls?: { readonly certFile: string; readonly keyFile: string };
+}
+
+// bcrypt of the token server's password.
+const PASSWORD_HASH = '$2b$04$KVEiTqOX0tOl1bK9sbiALuFaRm1wcW0UuRZgMs4YiCIyrqQVbsnLm';
+
+export async function startRegistry(options: RegistryOptions = {}): Promise<RealRegistry> {
   const directory = mkdtempSync(path.join(tmpdir(), 'tsw-registry-'));
-  const host = `127.0.0.1:${await freePort()}`;
+  const { place } = options;
+  const host = place?.host ?? `127.0.0.1:${await freePort()}`;
   const config = path.join(directory, 'config.yml');
-  writeFileSync(
-    config,
-    `version: 0.1\nlog: {level: error}\nstorage:\n  filesystem: {rootdirectory: ${directory}/data}\nhttp: {addr: "${host}"}\n`,
-  );
-  const child = spawn('docker-registry', ['serve', config], { stdio: 'ignore' });
+  writeFileSync(path.join(directory, 'htpasswd'), `${USERNAME}:${PASSWORD_HASH}\n`);
+  writeFileSync(config, JSON.stringify(configuration(directory, host, options)));
+  const command = ['docker-registry', 'serve', config];
+  const [program = '', ...args] =
+    place === undefined ? command : ['nsenter', `--net=/run/netns/${place.netns}`, ...command];
+  const child = spawn(program, args, { stdio: 'ignore' });
   const url = `http://${host}/v2/`;
-  await eventually(() =>
-    fetch(url).then(
-      ({ ok }) => ok,
-      () => false,
-    ),
-  );
+  // Who asks one in another namespace has to wait for it.
+  if (place === undefined) await eventually(() => answers(host));
   const pushManifest = async (repository: string, tag: string, bytes: Buffer, type: string) => {
     const body = new Uint8Array(bytes);
     await expectOk(
@@ -77,6 +87,33 @@ export async function startRegistry(): Promise<RealRegistry> {
       rmSync(directory, { recursive: true, force: true });
     },
   };
+}
+
+/** YAML is what the registry reads, and JSON is YAML. */
+function configuration(directory: string, addr: string, { auth, tls }: RegistryOptions): object {
+  const token = auth !== 'basic' &&
+    auth !== undefined && {
+      token: { realm: auth.realm, service: SERVICE, issuer: ISSUER, rootcertbundle: auth.certFile },
+    };
+  const basic = { htpasswd: { realm: 'test', path: path.join(directory, 'htpasswd') } };
+  return {
+    version: 0.1,
+    log: { level: 'error' },
+    storage: { filesystem: { rootdirectory: path.join(directory, 'data') } },
+    http: { addr, ...(tls && { tls: { certificate: tls.certFile, key: tls.keyFile } }) },
+    ...(auth !== undefined && { auth: auth === 'basic' ? basic : token }),
+  };
+}
+
+function answers(host: string): Promise<boolean> {
+  const [address = '', port] = host.split(':');
+  return new Promise((resolve) => {
+    const socket = connect(Number(port), address, () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.on('error', () => resolve(false));
+  });
 }
 
 async function expectOk(response: Response): Promise<Response> {

@@ -67,8 +67,9 @@ export class BlobStore {
     }
   }
 
-  async *read(digest: string): AsyncIterable<Uint8Array> {
-    for await (const { data } of this.#containerd.content.read({ digest, offset: 0, size: 0 })) yield data;
+  /** All of a blob, or a part of it. */
+  async *read(digest: string, part = { offset: 0, size: 0 }): AsyncIterable<Uint8Array> {
+    for await (const { data } of this.#containerd.content.read({ digest, ...part })) yield data;
   }
 
   /** A whole document; refuses what is too large to be one. */
@@ -112,7 +113,8 @@ export class BlobStore {
   }
 
   async #write(lease: Lease, blob: BlobToWrite, open: Parameters<BlobStore['write']>[2]): Promise<void> {
-    if ((await this.sizeOf(blob.digest)) !== undefined) return;
+    const present = await this.sizeOf(blob.digest);
+    if (present !== undefined) return requireSize(blob, present);
     const ref = `tsswarm-${blob.digest}`;
     const start = await this.#offsetOf(ref);
     const source = start < blob.size ? open(start) : [];
@@ -123,6 +125,9 @@ export class BlobStore {
       // Whatever was kept does not lead to this digest.
       if (hasCode(error, 'failed-precondition') || hasCode(error, 'out-of-sequence'))
         await this.#containerd.content.abort({ ref }).catch(() => {});
+      // containerd has collected the beginning meanwhile: from the start, it works.
+      if (hasCode(error, 'out-of-sequence'))
+        throw new SwarmError('unavailable', `what was here of blob ${blob.digest} is gone`, { cause: error });
       throw error;
     }
   }
@@ -138,7 +143,7 @@ export class BlobStore {
 
   /** Writes bytes of unknown digest and size; returns the digest. */
   async writeUnnamed(lease: Lease, source: AsyncIterable<Uint8Array>): Promise<string> {
-    const plan = { ref: `tsswarm-import-${randomUUID()}`, start: 0, digest: '', size: 0 };
+    const plan = { ref: `tsswarm-import-${randomUUID()}`, start: 0, digest: '' };
     const hash = createHash('sha256');
     const hashed = async function* () {
       for await (const part of source) {
@@ -158,7 +163,7 @@ export class BlobStore {
 
   async #send(
     lease: Lease,
-    plan: BlobToWrite & { readonly ref: string; readonly start: number },
+    plan: Outgoing,
     source: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
   ): Promise<void> {
     const stop = new AbortController();
@@ -168,11 +173,11 @@ export class BlobStore {
     });
     const answers = untilEnd(call);
     answers.catch(() => {});
-    const message = { ref: plan.ref, total: plan.size, expected: plan.digest };
+    const message = { ref: plan.ref, total: plan.size ?? 0, expected: plan.digest };
     let offset = plan.start;
     try {
       for await (const data of inChunks(source)) {
-        if (plan.size > 0 && offset + data.length > plan.size)
+        if (plan.size !== undefined && offset + data.length > plan.size)
           throw new SwarmError(
             'failed-precondition',
             `blob ${plan.digest} is larger than ${plan.size} bytes`,
@@ -180,7 +185,7 @@ export class BlobStore {
         await call.send({ action: 'write', ...message, offset, data, labels: {} });
         offset += data.length;
       }
-      const total = plan.size || offset;
+      const total = plan.size ?? offset;
       if (offset < total)
         throw new SwarmError('unavailable', `blob ${plan.digest} broke off at ${offset} bytes`);
       const labels = plan.labels ?? {};
@@ -196,6 +201,21 @@ export class BlobStore {
       throw error;
     }
   }
+}
+
+/** Bytes on their way to containerd; without a size all that come are taken. */
+interface Outgoing {
+  readonly ref: string;
+  readonly start: number;
+  /** Empty: not known before. */
+  readonly digest: string;
+  readonly size?: number;
+  readonly labels?: Labels;
+}
+
+function requireSize({ digest, size }: BlobToWrite, present: number): void {
+  if (present !== size)
+    throw new SwarmError('failed-precondition', `blob ${digest} has ${present} bytes, not ${size}`);
 }
 
 async function untilEnd(answers: AsyncIterable<unknown>): Promise<void> {

@@ -57,9 +57,17 @@ interface Name {
   readonly target: Descriptor;
   /** The manifest that was kept, of those the target lists. */
   readonly manifestDigest: string;
+  readonly origin: Origin;
+  /** As containerd keeps it; memory may know better. */
+  readonly usedAtMs: number;
 }
 
+/** Where a name came from: what a registry has can be had again. */
+export type Origin = 'registry' | 'operator';
+
 const MANIFEST_LABEL = 'tsswarm/manifest';
+const ORIGIN_LABEL = 'tsswarm/origin';
+const USED_LABEL = 'tsswarm/used-at-ms';
 // "sha256:" is optional in front of an id; a prefix of fewer digits is too likely to be a name.
 const ID_PREFIX = /^(?:sha256:)?([a-f0-9]{4,64})$/;
 
@@ -68,6 +76,8 @@ export class ImageCatalog {
   readonly #blobs: BlobStore;
   readonly #names = new Map<string, Name>();
   readonly #stored = new Map<string, StoredImage>();
+  /** When an image was last made use of, by manifest. */
+  readonly #usedAtMs = new Map<string, number>();
 
   constructor(containerd: Containerd, blobs: BlobStore) {
     this.#containerd = containerd;
@@ -87,7 +97,12 @@ export class ImageCatalog {
         if (hasCode(error, 'unavailable')) throw error;
         continue;
       }
-      this.#names.set(name, { reference: parseImageReference(name), target, manifestDigest });
+      const origin = labels[ORIGIN_LABEL] === 'registry' ? 'registry' : 'operator';
+      // What an older version has left is as if used now.
+      const usedAtMs = Number(labels[USED_LABEL]) || Date.now();
+      const reference = parseImageReference(name);
+      this.#names.set(name, { reference, target, manifestDigest, origin, usedAtMs });
+      this.#usedAtMs.set(manifestDigest, Math.max(usedAtMs, this.#usedAtMs.get(manifestDigest) ?? 0));
     }
   }
 
@@ -102,34 +117,80 @@ export class ImageCatalog {
   }
 
   /** Points a name at an image; an older image loses it. */
-  async setName(lease: Lease, reference: ImageReference, stored: StoredImage): Promise<void> {
-    const { mediaType, digest, size } = stored.target;
-    const manifestDigest = stored.manifest.digest;
+  async setName(
+    lease: Lease | undefined,
+    reference: ImageReference,
+    stored: StoredImage,
+    origin: Origin,
+  ): Promise<void> {
+    const usedAtMs = Date.now();
+    const { target, manifest } = stored;
+    const name = {
+      reference: parseImageReference(storedName(reference)),
+      target,
+      manifestDigest: manifest.digest,
+      origin,
+      usedAtMs,
+    };
+    await this.#write(lease, name);
+    this.#stored.set(manifest.digest, stored);
+    this.#names.set(storedName(reference), name);
+    this.#usedAtMs.set(manifest.digest, usedAtMs);
+    this.#forgetUnnamed();
+  }
+
+  async #write(lease: Lease | undefined, name: Name): Promise<void> {
+    const { mediaType, digest, size } = name.target;
     const image = {
-      name: storedName(reference),
-      labels: { [MANIFEST_LABEL]: manifestDigest },
+      name: storedName(name.reference),
+      labels: {
+        [MANIFEST_LABEL]: name.manifestDigest,
+        [ORIGIN_LABEL]: name.origin,
+        [USED_LABEL]: String(name.usedAtMs),
+      },
       target: { mediaType, digest, size, annotations: {} },
     };
-    const leased = { metadata: { 'containerd-lease': lease } };
+    const leased = lease === undefined ? {} : { metadata: { 'containerd-lease': lease } };
     try {
       await this.#containerd.images.create({ image }, leased);
     } catch (error) {
       if (!hasCode(error, 'already-exists')) throw error;
       await this.#containerd.images.update({ image }, leased);
     }
-    this.#stored.set(manifestDigest, stored);
-    this.#names.set(image.name, {
-      reference: parseImageReference(image.name),
-      target: stored.target,
-      manifestDigest,
-    });
-    this.#forgetUnnamed();
   }
 
-  async removeName(reference: ImageReference): Promise<void> {
+  noteUse(image: StoredImage): void {
+    this.#usedAtMs.set(image.manifest.digest, Date.now());
+  }
+
+  usedAtMs(image: StoredImage): number {
+    return this.#usedAtMs.get(image.manifest.digest) ?? 0;
+  }
+
+  /** A registry has all of its names. */
+  canBePulledAgain(image: StoredImage): boolean {
+    return [...this.#names.values()]
+      .filter(({ manifestDigest }) => manifestDigest === image.manifest.digest)
+      .every(({ origin }) => origin === 'registry');
+  }
+
+  /** Writes down when images were used, where containerd's word is older than this. */
+  async saveUse(olderThanMs: number): Promise<void> {
+    for (const [key, name] of this.#names) {
+      const usedAtMs = this.#usedAtMs.get(name.manifestDigest) ?? 0;
+      if (usedAtMs - name.usedAtMs < olderThanMs) continue;
+      const next = { ...name, usedAtMs };
+      await this.#write(undefined, next);
+      // It may have been pointed elsewhere, or removed, meanwhile.
+      if (this.#names.get(key) === name) this.#names.set(key, next);
+    }
+  }
+
+  /** With `isAwaited` the disk has the room afterwards. */
+  async removeName(reference: ImageReference, isAwaited = false): Promise<void> {
     const name = storedName(reference);
     try {
-      await this.#containerd.images.delete({ name, sync: false });
+      await this.#containerd.images.delete({ name, sync: isAwaited });
     } catch (error) {
       if (!hasCode(error, 'not-found')) throw error;
     }
@@ -139,7 +200,11 @@ export class ImageCatalog {
 
   #forgetUnnamed(): void {
     const named = new Set([...this.#names.values()].map(({ manifestDigest }) => manifestDigest));
-    for (const digest of this.#stored.keys()) if (!named.has(digest)) this.#stored.delete(digest);
+    for (const digest of this.#stored.keys())
+      if (!named.has(digest)) {
+        this.#stored.delete(digest);
+        this.#usedAtMs.delete(digest);
+      }
   }
 
   /** By name, name and digest, or id. */

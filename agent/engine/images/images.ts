@@ -4,32 +4,56 @@ import { SwarmError } from '../../../core/errors.ts';
 import { type ImageReference, parseImageReference } from '../../../core/image-reference.ts';
 import type { Logger } from '../../../rpc/logger.ts';
 import type { Containerd } from '../containerd/connection.ts';
-import type { Images, LocalImage, PullOptions, ResolvedImage } from '../engine.ts';
+import type {
+  ImageDetails,
+  ImageFromFiles,
+  ImageSelection,
+  Images,
+  LayerSize,
+  LocalImage,
+  PruneResult,
+  PullOptions,
+  RegistryCredentials,
+  ResolvedImage,
+} from '../engine.ts';
 import { SingleFlight } from '../limiter.ts';
 import type { Measure } from '../measure.ts';
 import { BlobStore, collect } from './blob-store.ts';
 import { ImageCatalog, type StoredImage } from './catalog.ts';
+import { ImageCollector, type ImagePolicy, type RemovalReason } from './collector.ts';
+import { createImage } from './create-image.ts';
 import { exportArchive } from './export.ts';
 import { HttpConnections } from './http.ts';
+import type { ImageDisk } from './image-disk.ts';
 import { importArchive } from './import.ts';
 import {
+  chainIds,
+  type Descriptor,
   DOCUMENT_BYTES_MAX,
   type Platform,
   parseImageConfiguration,
   parseImageDocument,
 } from './manifest.ts';
 import { pullImage } from './pull.ts';
-import { RegistryClient } from './registry.ts';
+import { pushImage } from './push.ts';
+import { RegistryClient, registryHost } from './registry.ts';
+import { RegistrySession } from './registry-session.ts';
+import type { RegistrySettings } from './registry-settings.ts';
 import { Unpacker } from './unpack.ts';
 
 export interface ImagesOptions {
   readonly containerd: Containerd;
-  readonly insecureRegistries: readonly string[];
+  readonly registries: RegistrySettings;
   readonly measure: Measure;
   readonly log: Logger;
   /** Ids of the containers that were made from an image. */
   readonly usersOf: (image: StoredImage) => readonly string[];
   readonly stallTimeoutMs?: number;
+  readonly disk: ImageDisk;
+  readonly policy: ImagePolicy;
+  /** Names of images that services with tasks here need; undefined: nobody knows yet. */
+  readonly wanted: () => readonly string[] | undefined;
+  readonly onRemoved: (reason: RemovalReason, bytes: number) => void;
 }
 
 // Long enough for a registry that fetches from another one first.
@@ -41,14 +65,21 @@ export class EngineImages implements Images, Disposable {
   readonly #catalog: ImageCatalog;
   readonly #unpacker: Unpacker;
   readonly #connections: HttpConnections;
+  /** Removes what nobody needs. */
+  readonly collector: ImageCollector;
   readonly #pulls = new SingleFlight<string>();
 
   constructor(options: ImagesOptions) {
     this.#options = options;
     this.#blobs = new BlobStore(options.containerd);
     this.#catalog = new ImageCatalog(options.containerd, this.#blobs);
-    this.#unpacker = new Unpacker(options.containerd, this.#blobs);
-    this.#connections = new HttpConnections(options.stallTimeoutMs ?? STALL_TIMEOUT_MS);
+    this.#unpacker = new Unpacker(options.containerd, this.#blobs, options.disk);
+    this.#connections = new HttpConnections(options.registries, options.stallTimeoutMs ?? STALL_TIMEOUT_MS);
+    this.collector = new ImageCollector({
+      ...options,
+      catalog: this.#catalog,
+      exclusiveBytes: (image) => this.#exclusiveBytes(image),
+    });
   }
 
   [Symbol.dispose](): void {
@@ -60,7 +91,8 @@ export class EngineImages implements Images, Disposable {
   }
 
   get #parts() {
-    return { blobs: this.#blobs, unpacker: this.#unpacker, catalog: this.#catalog };
+    const { disk } = this.#options;
+    return { blobs: this.#blobs, unpacker: this.#unpacker, catalog: this.#catalog, disk };
   }
 
   async list(): Promise<LocalImage[]> {
@@ -74,13 +106,15 @@ export class EngineImages implements Images, Disposable {
 
   /** What containers are made from. */
   findStored(reference: string): StoredImage | undefined {
-    return this.#catalog.find(reference);
+    const image = this.#catalog.find(reference);
+    if (image !== undefined) this.#catalog.noteUse(image);
+    return image;
   }
 
   async pull(text: string, options: PullOptions = {}): Promise<string> {
     const reference = parseImageReference(text);
-    const { username = '' } = options.credentials ?? {};
-    const key = [reference.normalized, options.platform ?? '', username].join(' ');
+    // Who shows something else to the registry may get another answer.
+    const key = JSON.stringify([reference.normalized, options.platform, options.credentials]);
     const pull = () =>
       this.#options.measure('pull', async () => {
         const registry = this.#registry(reference, options);
@@ -99,15 +133,9 @@ export class EngineImages implements Images, Disposable {
   }
 
   #registry(reference: ImageReference, options: Pick<PullOptions, 'credentials' | 'signal'>): RegistryClient {
-    const { insecureRegistries } = this.#options;
     const { credentials, signal } = options;
-    return new RegistryClient({
-      connections: this.#connections,
-      insecureRegistries,
-      reference,
-      credentials,
-      signal,
-    });
+    const { log } = this.#options;
+    return new RegistryClient({ connections: this.#connections, reference, credentials, signal, log });
   }
 
   async resolve(
@@ -128,6 +156,10 @@ export class EngineImages implements Images, Disposable {
     const config = await collect(registry.blob(document.config.digest, 0), DOCUMENT_BYTES_MAX);
     const { os, architecture } = parseImageConfiguration(config).platform;
     return { digest, platforms: [{ os, architecture }] };
+  }
+
+  async tags(text: string, options: Pick<PullOptions, 'credentials' | 'signal'> = {}): Promise<string[]> {
+    return this.#registry(parseImageReference(text), options).tags();
   }
 
   async import(archive: AsyncIterable<Uint8Array>, name?: string): Promise<string[]> {
@@ -176,5 +208,114 @@ export class EngineImages implements Images, Disposable {
       });
     for (const name of going) await this.#catalog.removeName(name);
     return { untagged: going.map(({ familiar }) => familiar), deleted: isLast ? [image.configDigest] : [] };
+  }
+
+  async check(registry: string, credentials: RegistryCredentials, signal?: AbortSignal): Promise<void> {
+    const session = new RegistrySession({
+      connections: this.#connections,
+      address: registryHost(registry),
+      scope: '',
+      denied: `login to ${registry} failed`,
+      credentials,
+      signal,
+    });
+    const { url, response } = await session.ask(await session.url(''), { headers: {} });
+    response.resume();
+    const { statusCode = 0 } = response;
+    if (statusCode < 200 || statusCode >= 300)
+      throw new SwarmError(
+        'failed-precondition',
+        `${url.host} is no registry: it answers with status ${statusCode}`,
+      );
+  }
+
+  async push(
+    text: string,
+    options: Omit<PullOptions, 'platform'> = {},
+  ): Promise<{ digest: string; sizeBytes: number }> {
+    const reference = parseImageReference(text);
+    const { tag, registry, repository, familiar } = reference;
+    if (tag === undefined)
+      throw new SwarmError('invalid-argument', `cannot push a digest reference: ${text}`);
+    const image = this.#catalog.find(`${registry}/${repository}:${tag}`);
+    if (image === undefined)
+      throw new SwarmError('not-found', `An image does not exist locally with the tag: ${familiar}`);
+    const { credentials, signal } = options;
+    const pushed = await this.#options.measure('push', () =>
+      pushImage(
+        {
+          blobs: this.#blobs,
+          session: new RegistrySession({
+            connections: this.#connections,
+            address: registryHost(registry),
+            scope: `repository:${repository}:pull,push`,
+            denied: `push access denied for ${familiar}`,
+            credentials,
+            signal,
+          }),
+          repository,
+          tag,
+          otherRepository: (digest) => this.#otherRepository(reference, digest),
+          report: options.onProgress ?? (() => {}),
+          signal,
+          log: this.#options.log,
+        },
+        image,
+      ),
+    );
+    return { digest: pushed.digest, sizeBytes: pushed.size };
+  }
+
+  /** One of the same registry that a local image with this layer came from or went to. */
+  #otherRepository({ registry, repository }: ImageReference, digest: string): string | undefined {
+    for (const image of this.#catalog.all()) {
+      if (!image.layers.some((layer) => layer.digest === digest)) continue;
+      const other = this.#catalog
+        .namesOf(image)
+        .find((name) => name.registry === registry && name.repository !== repository);
+      if (other !== undefined) return other.repository;
+    }
+    return undefined;
+  }
+
+  async tag(source: string, target: string): Promise<void> {
+    const reference = parseImageReference(target);
+    if (reference.digest !== undefined)
+      throw new SwarmError('invalid-argument', `refusing to create a tag with a digest reference: ${target}`);
+    await this.#catalog.setName(undefined, reference, this.#required(source), 'operator');
+  }
+
+  async inspect(text: string): Promise<ImageDetails> {
+    const image = this.#required(text);
+    const configuration = await this.#blobs.readDocument(image.configDigest);
+    const layers = await Promise.all(image.layers.map((_, index) => this.#layerSize(image, index)));
+    return { summary: this.#catalog.describe(image), configuration, layers };
+  }
+
+  async #layerSize({ layers, configuration }: StoredImage, index: number): Promise<LayerSize> {
+    const { digest, size } = layers[index] as Descriptor;
+    const chain = chainIds(configuration.diffIds)[index] as string;
+    return { digest, sizeBytes: size, unpackedBytes: await this.#unpacker.usage(chain) };
+  }
+
+  async create(files: AsyncIterable<Uint8Array>, options: ImageFromFiles): Promise<string> {
+    return this.#options.measure('import', () => createImage(this.#parts, files, options));
+  }
+
+  prune(selection: ImageSelection): Promise<PruneResult> {
+    return this.collector.prune(selection);
+  }
+
+  /** Of its layers those that no other image has, packed and unpacked. */
+  async #exclusiveBytes(image: StoredImage): Promise<number> {
+    const others = this.#catalog.all().filter(({ manifest }) => manifest.digest !== image.manifest.digest);
+    const shared = new Set(others.flatMap(({ layers }) => layers.map(({ digest }) => digest)));
+    let bytes = 0;
+    for (const [index, { digest }] of image.layers.entries()) {
+      if (shared.has(digest)) continue;
+      const size = await this.#layerSize(image, index);
+      bytes += size.sizeBytes + size.unpackedBytes;
+    }
+    return bytes;
   }
 }

@@ -3,11 +3,12 @@
 
 import path from 'node:path';
 import { Readable } from 'node:stream';
-import { createGunzip } from 'node:zlib';
+import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { extract, type Header } from 'tar-stream';
 import { SwarmError } from '../../../core/errors.ts';
 import { type ImageReference, parseImageReference } from '../../../core/image-reference.ts';
 import { type BlobStore, collect, type Lease } from './blob-store.ts';
+import { requireRoom } from './image-disk.ts';
 import {
   type Descriptor,
   DOCUMENT_BYTES_MAX,
@@ -21,7 +22,10 @@ import { type ImageParts, type ImageSource, storeImage } from './store-image.ts'
 
 // An image has at most a few hundred parts.
 const ENTRIES_MAX = 20_000;
+// They are held in memory until all has been read.
+const DOCUMENTS_BYTES_MAX = 64 * 2 ** 20;
 const LINK_DEPTH_MAX = 8;
+const MAGIC_BYTES = 4;
 const SMALL_DOCUMENT = /(?:^|\/)(?:[^/]*\.json|json|oci-layout|repositories|VERSION)$/;
 const OCI_BLOB = /^blobs\/sha256\/([a-f0-9]{64})$/;
 
@@ -45,7 +49,7 @@ export async function importArchive(
   name?: string,
 ): Promise<string[]> {
   return parts.blobs.withLease(async (lease) => {
-    const contents = await readArchive(parts.blobs, lease, archive);
+    const contents = await readArchive(parts, lease, archive);
     const images = contents.documents.has('index.json')
       ? listOciImages(contents)
       : await listDockerImages(parts.blobs, lease, contents);
@@ -61,7 +65,7 @@ export async function importArchive(
       const given = images.length === 1 && name !== undefined ? [parseImageReference(name)] : references;
       const all = given.length > 0 ? given : [parseImageReference(`unnamed@${target.digest}`)];
       for (const reference of all) {
-        await parts.catalog.setName(lease, reference, stored);
+        await parts.catalog.setName(lease, reference, stored, 'operator');
         names.push(reference.familiar);
       }
     }
@@ -76,13 +80,13 @@ function notAnArchive(reason: string): SwarmError {
 }
 
 async function readArchive(
-  blobs: BlobStore,
+  parts: ImageParts,
   lease: Lease,
   archive: AsyncIterable<Uint8Array>,
 ): Promise<ArchiveContents> {
   const contents: ArchiveContents = { documents: new Map(), blobs: new Map(), links: new Map() };
   const tar = extract();
-  const bytes = Readable.from(await gunzipped(archive), { objectMode: false });
+  const bytes = Readable.from(await decompressed(archive), { objectMode: false });
   bytes.on('error', (error) => tar.destroy(error));
   bytes.pipe(tar);
   let entries = 0;
@@ -90,7 +94,7 @@ async function readArchive(
     for await (const entry of tar) {
       entries += 1;
       if (entries > ENTRIES_MAX) throw notAnArchive(`it has more than ${ENTRIES_MAX} entries`);
-      await readEntry(blobs, lease, contents, entry.header, entry as AsyncIterable<Uint8Array>);
+      await readEntry(parts, lease, contents, entry.header, entry as AsyncIterable<Uint8Array>);
       entry.resume();
     }
   } catch (error) {
@@ -103,7 +107,7 @@ async function readArchive(
 }
 
 async function readEntry(
-  blobs: BlobStore,
+  { blobs, disk }: ImageParts,
   lease: Lease,
   contents: ArchiveContents,
   header: Header,
@@ -119,9 +123,13 @@ async function readEntry(
   if (header.type !== 'file') return;
   const blob = OCI_BLOB.exec(name);
   if (blob === null && SMALL_DOCUMENT.test(name)) {
+    const held = [...contents.documents.values()].reduce((sum, bytes) => sum + bytes.length, 0);
+    if (held + size > DOCUMENTS_BYTES_MAX)
+      throw notAnArchive(`its documents are larger than ${DOCUMENTS_BYTES_MAX} bytes together`);
     contents.documents.set(name, await collect(body, DOCUMENT_BYTES_MAX));
     return;
   }
+  await requireRoom(disk, `${name} in the archive`, size);
   const watched = withMagic(body);
   if (blob === null) {
     const digest = await blobs.writeUnnamed(lease, watched.bytes);
@@ -165,11 +173,16 @@ function isGzipped(bytes: Uint8Array): boolean {
   return bytes[0] === 0x1f && bytes[1] === 0x8b;
 }
 
-async function gunzipped(archive: AsyncIterable<Uint8Array>): Promise<AsyncIterable<Uint8Array>> {
+function isZstd(bytes: Uint8Array): boolean {
+  return bytes.length >= MAGIC_BYTES && Buffer.from(bytes).readUInt32LE() === 0xfd2fb528;
+}
+
+/** What comes, without gzip or zstd around it. */
+export async function decompressed(archive: AsyncIterable<Uint8Array>): Promise<AsyncIterable<Uint8Array>> {
   const iterator = archive[Symbol.asyncIterator]();
   const head: Uint8Array[] = [];
   let length = 0;
-  while (length < 2) {
+  while (length < MAGIC_BYTES) {
     const next = await iterator.next();
     if (next.done) break;
     head.push(next.value);
@@ -179,11 +192,12 @@ async function gunzipped(archive: AsyncIterable<Uint8Array>): Promise<AsyncItera
     yield* head;
     yield* { [Symbol.asyncIterator]: () => iterator };
   })();
-  if (!isGzipped(Buffer.concat(head))) return whole;
+  const magic = Buffer.concat(head);
+  const unpack = isGzipped(magic) ? createGunzip() : isZstd(magic) ? createZstdDecompress() : undefined;
+  if (unpack === undefined) return whole;
   const source = Readable.from(whole, { objectMode: false });
-  const gunzip = createGunzip();
-  source.on('error', (error) => gunzip.destroy(error));
-  return source.pipe(gunzip);
+  source.on('error', (error) => unpack.destroy(error));
+  return source.pipe(unpack);
 }
 
 interface ArchivedImage {
@@ -270,8 +284,8 @@ function lookUp({ blobs, links }: ArchiveContents, start: string): StoredEntry |
   return undefined;
 }
 
-/** Everything is in the content store by now. */
-function archiveSource(blobs: BlobStore): ImageSource {
+/** For what is in the content store already. */
+export function archiveSource(blobs: BlobStore): ImageSource {
   return {
     name: 'archive',
     document: ({ digest }) => blobs.readDocument(digest),

@@ -2,11 +2,12 @@
 // still come.
 
 import { setTimeout as delay } from 'node:timers/promises';
-import { hasCode } from '../../../core/errors.ts';
+import { hasCode, messageOf, SwarmError } from '../../../core/errors.ts';
 import type { ImageReference } from '../../../core/image-reference.ts';
 import type { Logger } from '../../../rpc/logger.ts';
 import type { PullOptions, PullProgress } from '../engine.ts';
 import { type BlobStore, collect, type Lease } from './blob-store.ts';
+import { requireRoom } from './image-disk.ts';
 import {
   type Descriptor,
   DOCUMENT_BYTES_MAX,
@@ -50,7 +51,7 @@ export async function pullImage(
         report({ id: layer.digest, status, currentBytes: layer.size, totalBytes: layer.size }),
       signal: options.signal,
     });
-    await catalog.setName(lease, reference, stored);
+    await catalog.setName(lease, reference, stored, 'registry');
   });
   report({ id: '', status: `Digest: ${digest}`, currentBytes: 0, totalBytes: 0 });
   return digest;
@@ -74,10 +75,17 @@ function registrySource(context: PullContext, reference: ImageReference, downloa
       const { digest, size } = descriptor;
       // Protected before it is looked for: a collection may be under way.
       await blobs.protect(download.lease, digest);
-      if ((await blobs.sizeOf(digest)) !== undefined) {
+      const present = await blobs.sizeOf(digest);
+      if (present !== undefined) {
+        if (present !== size)
+          throw new SwarmError(
+            'failed-precondition',
+            `${reference.familiar}: layer ${digest} has ${present} bytes, its manifest says ${size}`,
+          );
         download.report({ id: digest, status: 'Already exists', currentBytes: size, totalBytes: size });
         return;
       }
+      await requireRoom(context.disk, `${reference.familiar}: layer ${digest}`, size);
       await fetchLayer(context, descriptor, download);
       download.report({ id: digest, status: 'Download complete', currentBytes: size, totalBytes: size });
     },
@@ -95,6 +103,7 @@ async function fetchLayer(
 ): Promise<void> {
   let furthest = 0;
   for (let attempt = 1; ; attempt += 1) {
+    const { origin } = registry;
     try {
       await blobs.write(lease, layer, (offset) =>
         counted(registry.blob(layer.digest, offset), offset, (currentBytes) => {
@@ -106,8 +115,10 @@ async function fetchLayer(
       return;
     } catch (error) {
       signal?.throwIfAborted();
-      if (!hasCode(error, 'unavailable') || attempt >= ATTEMPTS_MAX) throw error;
-      log.warn({ layer: layer.digest, attempt, reason: error.message }, 'download broken, going on');
+      const isLost = !hasCode(error, 'unavailable') || attempt >= ATTEMPTS_MAX;
+      if (isLost && !registry.leave(origin, messageOf(error))) throw error;
+      if (isLost) attempt = 0;
+      log.warn({ layer: layer.digest, attempt, reason: messageOf(error) }, 'download broken, going on');
       await delay(RETRY_DELAY_MS * attempt, undefined, { signal });
     }
   }

@@ -1,5 +1,7 @@
 // What a registry asks for before it answers: the challenge of a 401 and the credentials that meet it. Pure.
 
+import { SwarmError } from '../../../core/errors.ts';
+
 export type Challenge =
   | { readonly scheme: 'basic' }
   | {
@@ -23,20 +25,17 @@ export function parseChallenge(header: string): Challenge | undefined {
   return /(?:^|,\s*)Basic(?:\s|$)/i.test(header) ? { scheme: 'basic' } : undefined;
 }
 
-/** The token server's address with the challenge's parameters. Throws on a realm that is no URL. */
+/** The token server's address with the challenge's parameters. Throws `failed-precondition` on a realm that is no URL. */
 export function tokenUrl(challenge: Extract<Challenge, { scheme: 'bearer' }>, scope: string): URL {
+  if (!URL.canParse(challenge.realm))
+    throw new SwarmError('failed-precondition', 'the registry names no address for its tokens');
   const url = new URL(challenge.realm);
   if (challenge.service !== undefined) url.searchParams.set('service', challenge.service);
-  url.searchParams.set('scope', challenge.scope ?? scope);
+  const wanted = challenge.scope ?? scope;
+  if (wanted !== '') url.searchParams.set('scope', wanted);
   return url;
 }
 
 export function basicAuthorization(username: string, password: string): string {
   return `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`;
-}
-
-/** True for localhost and loopback addresses, with or without a port. */
-export function isLoopback(registry: string): boolean {
-  const host = registry.replace(/:\d+$/, '');
-  return host === 'localhost' || host === '[::1]' || /^127\.\d+\.\d+\.\d+$/.test(host);
 }

@@ -1,22 +1,20 @@
-// Client of the registry API v2, for one repository: manifests and blobs, with whatever authorization the registry
-// asks for. Plain HTTP goes only to registries named insecure and to this machine.
+// Client of the registry API v2, for one repository: manifests and blobs, from a mirror where there is one, else from the
+// registry itself. Credentials are the registry's: a mirror never sees them.
 
-import type { IncomingMessage } from 'node:http';
-import { hasCode, SwarmError } from '../../../core/errors.ts';
+import { SwarmError } from '../../../core/errors.ts';
 import type { ImageReference } from '../../../core/image-reference.ts';
+import type { Logger } from '../../../rpc/logger.ts';
 import type { RegistryCredentials } from '../engine.ts';
-import { collect } from './blob-store.ts';
-import { bodyOf, type HttpConnections } from './http.ts';
+import { bodyOf, documentOf, type HttpConnections } from './http.ts';
 import { DOCUMENT_BYTES_MAX, digestOf, MEDIA_TYPES, parseDocument } from './manifest.ts';
-import { basicAuthorization, isLoopback, parseChallenge, tokenUrl } from './registry-auth.ts';
+import { type Answer, errorText, RegistrySession } from './registry-session.ts';
 
 export interface RegistryOptions {
   readonly connections: HttpConnections;
-  /** Registries that may be spoken to without TLS or with an unknown certificate. */
-  readonly insecureRegistries: readonly string[];
   readonly reference: ImageReference;
   readonly credentials?: RegistryCredentials | undefined;
   readonly signal?: AbortSignal | undefined;
+  readonly log: Logger;
 }
 
 export interface FetchedManifest {
@@ -27,50 +25,69 @@ export interface FetchedManifest {
 
 const DOCKER_HUB = 'docker.io';
 const DOCKER_HUB_HOST = 'registry-1.docker.io';
+const TAGS_PER_PAGE = 100;
+// Nobody wants to pull so many.
+const TAGS_MAX = 10_000;
 const ACCEPT = [
   MEDIA_TYPES.ociIndex,
   MEDIA_TYPES.dockerIndex,
   MEDIA_TYPES.ociManifest,
   MEDIA_TYPES.dockerManifest,
 ].join(', ');
-const REDIRECTS_MAX = 5;
-const REDIRECT_STATUSES: readonly (number | undefined)[] = [301, 302, 303, 307, 308];
 
-interface Answer {
-  readonly url: URL;
-  readonly response: IncomingMessage;
+/** Where a registry answers. */
+export function registryHost(registry: string): string {
+  return registry === DOCKER_HUB ? DOCKER_HUB_HOST : registry;
 }
 
 export class RegistryClient {
   readonly #options: RegistryOptions;
-  readonly #isInsecure: boolean;
-  #base: URL | undefined;
-  #authorization: string | undefined;
+  /** Mirrors in order, the registry last. A mirror that fails is not asked again by this client. */
+  readonly #sessions: RegistrySession[];
+  readonly #upstream: RegistrySession;
+  readonly #failures: string[] = [];
 
   constructor(options: RegistryOptions) {
     this.#options = options;
-    const { registry } = options.reference;
-    this.#isInsecure = options.insecureRegistries.includes(registry) || isLoopback(registry);
+    const { reference, connections, credentials, signal } = options;
+    const common = {
+      connections,
+      signal,
+      scope: `repository:${reference.repository}:pull`,
+      denied: `pull access denied for ${reference.familiar}, repository does not exist or needs credentials`,
+    };
+    const mirrors = connections.settings.mirrors[reference.registry] ?? [];
+    const address = registryHost(reference.registry);
+    this.#upstream = new RegistrySession({ ...common, address, credentials });
+    this.#sessions = [
+      ...mirrors.map((mirror) => new RegistrySession({ ...common, address: mirror })),
+      this.#upstream,
+    ];
   }
 
   /** The document a tag or digest names, checked against the digest. */
-  async manifest(tagOrDigest: string): Promise<FetchedManifest> {
-    const { url, response } = await this.#get(`manifests/${tagOrDigest}`, { accept: ACCEPT });
-    const bytes = await collect(bodyOf(url, response), DOCUMENT_BYTES_MAX);
-    const digest = digestOf(bytes);
-    if (tagOrDigest.startsWith('sha256:') && digest !== tagOrDigest)
-      throw new SwarmError('failed-precondition', `${url.host} sent ${digest} for manifest ${tagOrDigest}`);
-    const header = response.headers['content-type']?.split(';')[0]?.trim();
-    const own = parseDocument(bytes, 'manifest')['mediaType'];
-    return { bytes, digest, mediaType: typeof own === 'string' && own !== '' ? own : (header ?? '') };
+  manifest(tagOrDigest: string): Promise<FetchedManifest> {
+    return this.#anywhere(async (session) => {
+      const { url, response } = await this.#get(session, `manifests/${tagOrDigest}`, { accept: ACCEPT });
+      const bytes = await documentOf(url, response, DOCUMENT_BYTES_MAX);
+      const digest = digestOf(bytes);
+      if (tagOrDigest.startsWith('sha256:') && digest !== tagOrDigest)
+        throw new SwarmError('failed-precondition', `${url.host} sent ${digest} for manifest ${tagOrDigest}`);
+      const header = response.headers['content-type']?.split(';')[0]?.trim();
+      const own = parseDocument(bytes, 'manifest')['mediaType'];
+      return { bytes, digest, mediaType: typeof own === 'string' && own !== '' ? own : (header ?? '') };
+    });
   }
 
   /** The bytes of a blob from an offset on. The digest is checked by whoever stores them. */
   async *blob(digest: string, offset: number): AsyncIterable<Uint8Array> {
     const headers: Record<string, string> = offset > 0 ? { range: `bytes=${offset}-` } : {};
-    const { url, response } = await this.#get(`blobs/${digest}`, headers);
+    const { url, response } = await this.#anywhere((session) =>
+      this.#get(session, `blobs/${digest}`, headers),
+    );
     // A server without ranges sends everything again.
-    let toSkip = response.statusCode === 206 ? 0 : offset;
+    let toSkip =
+      response.statusCode === 206 ? startOf(response.headers['content-range'], offset, url) : offset;
     for await (const part of bodyOf(url, response)) {
       if (toSkip >= part.length) toSkip -= part.length;
       else {
@@ -80,137 +97,114 @@ export class RegistryClient {
     }
   }
 
-  async #get(path: string, headers: Record<string, string>): Promise<Answer> {
-    const { reference } = this.#options;
-    const url = new URL(`/v2/${reference.repository}/${path}`, await this.#baseUrl());
-    let answer = await this.#follow(url, headers, this.#authorization);
-    if (answer.response.statusCode === 401) {
-      answer.response.resume();
-      this.#authorization = await this.#authorize(answer);
-      answer = await this.#follow(url, headers, this.#authorization);
+  /** All tags of the repository, as the registry itself has them. */
+  async tags(): Promise<string[]> {
+    const tags: string[] = [];
+    let path: string | undefined = `tags/list?n=${TAGS_PER_PAGE}`;
+    while (path !== undefined) {
+      const { url, response }: Answer = await this.#get(this.#upstream, path, {});
+      const page = parseDocument(await documentOf(url, response, DOCUMENT_BYTES_MAX), 'list of tags')['tags'];
+      const names = (Array.isArray(page) ? page : []).filter((tag) => typeof tag === 'string');
+      tags.push(...names);
+      if (tags.length > TAGS_MAX)
+        throw new SwarmError('resource-exhausted', `${url.host} lists more than ${TAGS_MAX} tags`);
+      // Of the registry's own link only the place where the next page begins is taken.
+      const last = nextPage(response.headers['link']);
+      path = names.length > 0 && last !== undefined ? `tags/list?n=${TAGS_PER_PAGE}&last=${last}` : undefined;
     }
+    return tags;
+  }
+
+  /** Who is asked next; for `leave`. */
+  get origin(): string {
+    return (this.#sessions[0] as RegistrySession).address;
+  }
+
+  /** This origin lies or breaks off: true when it was a mirror, and another one can be asked. */
+  leave(origin: string, reason: string): boolean {
+    const first = this.#sessions[0] as RegistrySession;
+    const isMirror = origin !== this.#upstream.address;
+    // Another download may have left it already.
+    if (isMirror && first.address === origin) this.#dropMirror(first, reason);
+    return isMirror;
+  }
+
+  async #anywhere<T>(ask: (session: RegistrySession) => Promise<T>): Promise<T> {
+    for (;;) {
+      const session = this.#sessions[0] as RegistrySession;
+      try {
+        return await ask(session);
+      } catch (error) {
+        this.#options.signal?.throwIfAborted();
+        if (!(error instanceof SwarmError)) throw error;
+        if (session === this.#upstream) throw this.#withMirrors(error);
+        // Another request may have left it meanwhile.
+        if (this.#sessions[0] === session) this.#dropMirror(session, error.message);
+      }
+    }
+  }
+
+  #dropMirror(session: RegistrySession, reason: string): void {
+    this.#sessions.shift();
+    this.#failures.push(`mirror ${session.address}: ${reason}`);
+    this.#options.log.warn({ mirror: session.address, reason }, 'mirror left out');
+  }
+
+  #withMirrors(error: SwarmError): SwarmError {
+    if (this.#failures.length === 0) return error;
+    const { code, message, hint } = error;
+    const told = [message, ...this.#failures].join('; ');
+    return new SwarmError(code, told, { cause: error, ...(hint !== undefined && { hint }) });
+  }
+
+  async #get(session: RegistrySession, path: string, headers: Record<string, string>): Promise<Answer> {
+    const { reference } = this.#options;
+    const answer = await session.ask(await session.url(`${reference.repository}/${path}`), { headers });
     const status = answer.response.statusCode ?? 0;
     if (status >= 200 && status < 300) return answer;
-    throw refusal(this.#options.reference, path, answer.url, status, await errorText(answer));
-  }
-
-  /** Follows redirects; the registry's authorization stays with the registry. */
-  async #follow(start: URL, headers: Record<string, string>, authorization?: string): Promise<Answer> {
-    let url = start;
-    for (let hop = 0; hop <= REDIRECTS_MAX; hop += 1) {
-      const isHome = url.origin === start.origin;
-      const response = await this.#options.connections.get(url, {
-        headers: { ...headers, ...(isHome && authorization !== undefined ? { authorization } : undefined) },
-        signal: this.#options.signal,
-        isInsecure: this.#isInsecure,
-      });
-      const { location } = response.headers;
-      if (!REDIRECT_STATUSES.includes(response.statusCode) || location === undefined)
-        return { url, response };
-      response.resume();
-      const next = new URL(location, url);
-      if (next.protocol !== 'https:' && !(next.protocol === 'http:' && this.#isInsecure))
-        throw new SwarmError('permission-denied', `${url.host} redirects to ${next.protocol}//${next.host}`);
-      url = next;
-    }
-    throw new SwarmError('unavailable', `${start.host} redirects more than ${REDIRECTS_MAX} times`);
-  }
-
-  async #baseUrl(): Promise<URL> {
-    this.#base ??= await this.#chooseBase();
-    return this.#base;
-  }
-
-  /** TLS where it is spoken; else, for insecure registries only, plain HTTP. */
-  async #chooseBase(): Promise<URL> {
-    const { registry } = this.#options.reference;
-    const host = registry === DOCKER_HUB ? DOCKER_HUB_HOST : registry;
-    const secure = new URL(`https://${host}`);
-    if (!this.#isInsecure) return secure;
-    try {
-      const { connections, signal } = this.#options;
-      const response = await connections.get(new URL('/v2/', secure), {
-        headers: {},
-        signal,
-        isInsecure: true,
-      });
-      response.resume();
-      return secure;
-    } catch (error) {
-      if (!hasCode(error, 'unavailable')) throw error;
-      return new URL(`http://${host}`);
-    }
-  }
-
-  async #authorize({ url, response }: Answer): Promise<string> {
-    const { credentials, reference } = this.#options;
-    const challenge = parseChallenge(response.headers['www-authenticate'] ?? '');
-    if (challenge === undefined)
-      throw new SwarmError('permission-denied', `${url.host} asks for an unknown kind of authorization`);
-    if (challenge.scheme === 'basic') {
-      if (credentials === undefined) throw denied(reference, url.host, 'no credentials given');
-      return basicAuthorization(credentials.username, credentials.password);
-    }
-    const realm = tokenUrl(challenge, `repository:${reference.repository}:pull`);
-    if (realm.protocol !== 'https:' && !this.#isInsecure)
-      throw new SwarmError(
-        'permission-denied',
-        `${url.host} sends its clients to ${realm.origin} for a token`,
-      );
-    return `Bearer ${await this.#token(realm)}`;
-  }
-
-  async #token(realm: URL): Promise<string> {
-    const { credentials, connections, signal, reference } = this.#options;
-    const authorization = credentials && basicAuthorization(credentials.username, credentials.password);
-    const headers = authorization === undefined ? {} : { authorization };
-    const response = await connections.get(realm, { headers, signal, isInsecure: this.#isInsecure });
-    const body = await collect(bodyOf(realm, response), DOCUMENT_BYTES_MAX);
-    if (response.statusCode !== 200)
-      throw denied(reference, realm.host, `token refused with status ${response.statusCode}`);
-    const json = parseDocument(body, 'token');
-    const token = json['token'] ?? json['access_token'];
-    if (typeof token !== 'string') throw denied(reference, realm.host, 'answer without a token');
-    return token;
+    throw refusal(session, { reference, path, url: answer.url, status, text: await errorText(answer) });
   }
 }
 
-function denied(reference: ImageReference, host: string, reason: string): SwarmError {
-  return new SwarmError(
-    'permission-denied',
-    `pull access denied for ${reference.familiar}, repository does not exist or needs credentials: ${host}: ${reason}`,
-  );
+/** `<…?last=TAG…>; rel="next"` says that there are more tags behind this one. */
+function nextPage(link: string | string[] | undefined): string | undefined {
+  const [, last] = /<[^>]*[?&]last=([^&>]+)[^>]*>;\s*rel="?next/.exec(String(link ?? '')) ?? [];
+  return last;
 }
 
-function refusal(
-  reference: ImageReference,
-  path: string,
-  url: URL,
-  status: number,
-  text: string,
-): SwarmError {
+/** How much of a part has to be skipped: some servers send more than was asked for. */
+function startOf(range: string | undefined, wanted: number, url: URL): number {
+  const start = Number(/^bytes (\d+)-/.exec(range ?? '')?.[1] ?? wanted);
+  if (start > wanted)
+    throw new SwarmError('unavailable', `${url.host} sends bytes from ${start} on, not from ${wanted}`);
+  return wanted - start;
+}
+
+interface Refusal {
+  readonly reference: ImageReference;
+  readonly path: string;
+  readonly url: URL;
+  readonly status: number;
+  readonly text: string;
+}
+
+/** What a status means that is no success. */
+function refusal(session: RegistrySession, { reference, path, url, status, text }: Refusal): SwarmError {
   const reason = text === '' ? `status ${status}` : text;
-  if (status === 401 || status === 403) return denied(reference, url.host, reason);
+  if (status === 403) return session.denied(url.host, reason);
+  if (status === 404 && path.startsWith('tags/'))
+    return new SwarmError('not-found', `repository of ${reference.familiar} not found: ${reason}`);
   if (status === 404 && path.startsWith('manifests/'))
     return new SwarmError('not-found', `manifest for ${reference.familiar} not found: ${reason}`);
   if (status === 404) return new SwarmError('not-found', `${url.host} does not have ${path}: ${reason}`);
-  if (status === 429 || status >= 500)
-    return new SwarmError('unavailable', `${url.host} answers ${path} with status ${status}: ${reason}`);
-  return new SwarmError(
-    'failed-precondition',
-    `${url.host} answers ${path} with status ${status}: ${reason}`,
-  );
+  return strangeStatus(url, path, status, reason);
 }
 
-/** The registry's own words, when its error document has any. */
-async function errorText({ url, response }: Answer): Promise<string> {
-  try {
-    const json = parseDocument(await collect(bodyOf(url, response), 64 * 1024), 'error');
-    const errors = Array.isArray(json['errors']) ? json['errors'] : [];
-    const messages = errors.map((entry: { message?: unknown }) => String(entry?.message ?? ''));
-    return messages.filter((text) => text !== '').join('; ');
-  } catch (error) {
-    if (error instanceof SwarmError) return '';
-    throw error;
-  }
+/** `unavailable` when asking again may help. */
+export function strangeStatus(url: URL, path: string, status: number, reason: string): SwarmError {
+  const isTransient = status === 429 || status === 408 || status >= 500;
+  return new SwarmError(
+    isTransient ? 'unavailable' : 'failed-precondition',
+    `${url.host} answers ${path} with status ${status}: ${reason}`,
+  );
 }

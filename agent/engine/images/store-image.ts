@@ -6,6 +6,7 @@ import { SNAPSHOTTER } from '../containerd/connection.ts';
 import { Limiter } from '../limiter.ts';
 import type { BlobStore, Lease } from './blob-store.ts';
 import { composeImage, type ImageCatalog, type StoredImage } from './catalog.ts';
+import type { ImageDisk } from './image-disk.ts';
 import {
   chainIds,
   choosePlatform,
@@ -43,6 +44,7 @@ export interface ImageParts {
   readonly blobs: BlobStore;
   readonly unpacker: Unpacker;
   readonly catalog: ImageCatalog;
+  readonly disk: ImageDisk;
 }
 
 // More streams do not make one registry faster.

@@ -1,10 +1,11 @@
 // Turns layers into snapshots, inside containerd: Prepare, Apply, Commit for each layer that is not there yet.
 
 import { randomUUID } from 'node:crypto';
-import { hasCode, SwarmError } from '../../../core/errors.ts';
+import { type ErrorCode, hasCode, SwarmError } from '../../../core/errors.ts';
 import { type Containerd, SNAPSHOTTER } from '../containerd/connection.ts';
 import { SingleFlight } from '../limiter.ts';
 import type { BlobStore, Lease } from './blob-store.ts';
+import { type ImageDisk, whileItFits } from './image-disk.ts';
 import { chainIds, type Descriptor } from './manifest.ts';
 
 export interface UnpackPlan {
@@ -17,13 +18,24 @@ export interface UnpackPlan {
   readonly signal?: AbortSignal | undefined;
 }
 
+// Why a call fails that has nothing to do with what is in the layer.
+const PASSING: ReadonlySet<ErrorCode> = new Set([
+  'unavailable',
+  'cancelled',
+  'deadline-exceeded',
+  'resource-exhausted',
+  'invalid-argument',
+]);
+
 export class Unpacker {
   readonly #containerd: Containerd;
   readonly #blobs: BlobStore;
+  readonly #disk: ImageDisk;
   readonly #flights = new SingleFlight<void>();
 
-  constructor(containerd: Containerd, blobs: BlobStore) {
+  constructor(containerd: Containerd, blobs: BlobStore, disk: ImageDisk) {
     this.#containerd = containerd;
+    this.#disk = disk;
     this.#blobs = blobs;
   }
 
@@ -49,6 +61,11 @@ export class Unpacker {
     }
   }
 
+  /** Bytes on the disk, without those of the layers below. */
+  async usage(key: string): Promise<number> {
+    return (await this.#containerd.snapshots.usage({ snapshotter: SNAPSHOTTER, key })).size;
+  }
+
   async #exists(name: string): Promise<boolean> {
     try {
       await this.#containerd.snapshots.stat({ snapshotter: SNAPSHOTTER, key: name });
@@ -72,7 +89,16 @@ export class Unpacker {
     try {
       const { mediaType, digest, size } = layer;
       const blob = { mediaType, digest, size, annotations: {} };
-      const { applied } = await diff.apply({ diff: blob, mounts }, leased);
+      const growth = {
+        what: `layer ${digest}`,
+        packedBytes: size,
+        unpackedBytes: () => this.usage(key),
+      };
+      const { applied } = await whileItFits(this.#disk, growth, (signal) =>
+        diff.apply({ diff: blob, mounts }, { ...leased, signal }),
+      ).catch((error) => {
+        throw explainApply(error, layer);
+      });
       if (applied?.digest !== target.diffId)
         throw new SwarmError(
           'invalid-argument',
@@ -84,4 +110,23 @@ export class Unpacker {
       if (!hasCode(error, 'already-exists')) throw error;
     }
   }
+}
+
+/** What containerd says of a layer that it could not unpack, without its own directories. */
+function explainApply(error: unknown, { digest }: Descriptor): unknown {
+  // containerd itself is away, or the blob is.
+  if (!(error instanceof SwarmError) || PASSING.has(error.code) || /content digest/.test(error.message))
+    return error;
+  const reason = error.message
+    .replace(/^mount callback failed on \S+: /, '')
+    .replaceAll(/\S+\/(?:tmpmounts\/containerd-mount\d+|snapshots\/\d+\/fs)/g, '');
+  if (/no space left on device/.test(reason))
+    return new SwarmError(
+      'resource-exhausted',
+      `layer ${digest} does not fit: no space is left on the disk`,
+      {
+        cause: error,
+      },
+    );
+  return new SwarmError('invalid-argument', `broken image: layer ${digest}: ${reason}`, { cause: error });
 }

@@ -1,15 +1,18 @@
 // `image ls`: the images of this node.
 
+import { messageOf } from '../../../core/errors.ts';
 import type { ImageSummary } from '../../../proto/generated/node.ts';
 import { defineCommand } from '../../command.ts';
 import { filterFlag, formatFlag, noTruncFlag, quietFlag } from '../../flags/common-flags.ts';
 import { switchFlag, unsupportedFlags } from '../../flags/flag.ts';
+import { parseMoment } from '../../flags/moment.ts';
 import { formatList, type Row } from '../../format/list-format.ts';
 import { type Filters, matchesFilter, matchesLabels, parseFilters } from '../../output/filter.ts';
 import { formatDecimalSize, formatElapsed, shortId } from '../../output/human.ts';
 import { splitImageName } from '../../output/image-name.ts';
+import { UsageError } from '../../usage-error.ts';
 
-const FILTERS = ['dangling', 'label', 'reference'];
+const FILTERS = ['before', 'dangling', 'label', 'reference', 'since', 'until'];
 const TITLES = {
   ID: 'IMAGE ID',
   Repository: 'REPOSITORY',
@@ -36,8 +39,9 @@ export const command = defineCommand({
   async run({ flags, args: [wanted], io, connection }) {
     const filters = parseFilters(flags.filter, FILTERS);
     const { images } = await (await connection.node()).listImages({});
+    const isOfTime = timeFilter(filters, images, io.nowMs());
     const rows = images
-      .filter((image) => matchesImage(filters, image))
+      .filter((image) => matchesImage(filters, image) && isOfTime(image))
       .sort((a, b) => b.createdAtMs - a.createdAtMs)
       .flatMap((image) => imageRows(image, flags['no-trunc'] ?? false, io.nowMs()))
       .filter((row) => wanted === undefined || matchesName(row, wanted))
@@ -57,6 +61,39 @@ function matchesImage(filters: Filters, image: ImageSummary): boolean {
       (value) => (image.tags.length === 0) === (value === 'true' || value === '1'),
     ) && matchesLabels(filters, 'label', image.labels)
   );
+}
+
+/** before=IMAGE, since=IMAGE and until=TIME compare when images were made. */
+function timeFilter(
+  filters: Filters,
+  images: readonly ImageSummary[],
+  nowMs: number,
+): (image: ImageSummary) => boolean {
+  const momentsOf = (key: string) =>
+    (filters.get(key) ?? []).map((name) => {
+      const found = images.find((image) => isNamed(image, name));
+      if (found === undefined) throw new UsageError(`--filter: ${key}: No such image: ${name}`);
+      return found.createdAtMs;
+    });
+  const until = (filters.get('until') ?? []).map((text) => momentOf(text)(nowMs));
+  const before = Math.min(...momentsOf('before'), ...until);
+  const since = Math.max(...momentsOf('since'));
+  return ({ createdAtMs }) => createdAtMs < before && createdAtMs > since;
+}
+
+function momentOf(text: string): (nowMs: number) => number {
+  try {
+    return parseMoment(text);
+  } catch (error) {
+    throw new UsageError(`--filter: until "${text}" ${messageOf(error)}`);
+  }
+}
+
+/** By name, with or without its tag, or by id. */
+function isNamed({ id, tags, digests }: ImageSummary, text: string): boolean {
+  if (/^(sha256:)?[a-f0-9]{4,64}$/.test(text) && id.startsWith(`sha256:${text.replace(/^sha256:/, '')}`))
+    return true;
+  return tags.includes(text) || tags.includes(`${text}:latest`) || digests.includes(text);
 }
 
 /** A row for each name; one without a name when there is none. */

@@ -1,16 +1,19 @@
 // `image pull`: brings an image to this node, with Docker's lines about its layers.
 
 import { invalidField, messageOf } from '../../../core/errors.ts';
+import type { RegistryAuth } from '../../../core/generated/objects.ts';
 import {
   familiarRepository,
   type ImageReference,
   parseImageReference,
 } from '../../../core/image-reference.ts';
-import type { ImageProgress } from '../../../proto/generated/node.ts';
 import { defineCommand } from '../../command.ts';
+import type { NodeControl } from '../../connection.ts';
 import { switchFlag, textFlag, unsupportedFlags } from '../../flags/flag.ts';
 import type { Io } from '../../io.ts';
-import { formatDecimalSize } from '../../output/human.ts';
+import { LayerLines } from '../../output/layer-lines.ts';
+import { authFor } from '../../registry/image-auth.ts';
+import { UsageError } from '../../usage-error.ts';
 
 export const command = defineCommand({
   usage: '[OPTIONS] NAME[:TAG|@DIGEST]',
@@ -20,62 +23,63 @@ export const command = defineCommand({
       defaultText: "this node's",
     }),
     quiet: switchFlag('Suppress verbose output', { shorthand: 'q' }),
-    ...unsupportedFlags(['all-tags', 'disable-content-trust'], { 'all-tags': 'a' }),
+    'all-tags': switchFlag('Download all tagged images in the repository', { shorthand: 'a' }),
+    ...unsupportedFlags(['disable-content-trust']),
   },
   completes: 'image',
   async run({ flags, args: [name = ''], io, connection }) {
     const reference = parseName(name);
+    const isNamedOnly = reference.digest === undefined && !hasTag(name);
+    if (flags['all-tags'] && !isNamedOnly) throw new UsageError("tag can't be used with --all-tags/-a");
     const node = await connection.node();
-    const layers = new LayerLines(io);
-    if (!flags.quiet) {
-      if (reference.tag !== undefined && !name.includes(':')) await io.out('Using default tag: latest\n');
-      const { registry, repository, tag, digest } = reference;
-      const from = registry === 'docker.io' ? repository : familiarRepository(registry, repository);
-      await io.out(`${tag ?? digest}: Pulling from ${from}\n`);
-    }
-    let digest = '';
-    for await (const progress of node.pullImage({ reference: name, platform: flags.platform ?? '' })) {
-      if (progress.digest !== '') digest = progress.digest;
-      else if (!flags.quiet && progress.id !== '') await layers.show(progress);
-    }
-    if (!flags.quiet)
-      await io.out(`Digest: ${digest}\nStatus: Image is up to date for ${reference.familiar}\n`);
-    await io.out(`${reference.normalized}\n`);
+    const auth = await authFor(io, name);
+    const { registry, repository } = reference;
+    const tags = flags['all-tags'] ? (await node.listTags({ reference: name, ...auth })).tags : undefined;
+    if (tags === undefined && isNamedOnly && !flags.quiet) await io.out('Using default tag: latest\n');
+    const names = tags?.map((tag) => `${registry}/${repository}:${tag}`) ?? [name];
+    for (const each of names)
+      await pullOne(
+        parseName(each),
+        { ...auth, platform: flags.platform ?? '' },
+        { node, io, isQuiet: flags.quiet },
+      );
   },
 });
+
+interface Surroundings {
+  readonly node: NodeControl;
+  readonly io: Io;
+  readonly isQuiet: boolean | undefined;
+}
+
+async function pullOne(
+  { registry, repository, tag, digest: wanted, familiar, normalized }: ImageReference,
+  options: { readonly platform: string; readonly auth?: RegistryAuth },
+  { node, io, isQuiet }: Surroundings,
+): Promise<void> {
+  const layers = new LayerLines(io);
+  if (!isQuiet) {
+    const from = registry === 'docker.io' ? repository : familiarRepository(registry, repository);
+    await io.out(`${tag ?? wanted}: Pulling from ${from}\n`);
+  }
+  let digest = '';
+  for await (const progress of node.pullImage({ reference: normalized, ...options })) {
+    if (progress.digest !== '') digest = progress.digest;
+    else if (!isQuiet && progress.id !== '') await layers.show(progress);
+  }
+  if (!isQuiet) await io.out(`Digest: ${digest}\nStatus: Image is up to date for ${familiar}\n`);
+  await io.out(`${normalized}\n`);
+}
+
+/** A colon behind the last slash; one before is of the registry's port. */
+function hasTag(name: string): boolean {
+  return name.slice(name.lastIndexOf('/') + 1).includes(':');
+}
 
 function parseName(name: string): ImageReference {
   try {
     return parseImageReference(name);
   } catch (error) {
     throw invalidField('image', messageOf(error));
-  }
-}
-
-/** A line per layer: redrawn on a terminal, elsewhere one for each new status. */
-class LayerLines {
-  readonly #io: Io;
-  readonly #lines = new Map<string, string>();
-  readonly #statuses = new Map<string, string>();
-
-  constructor(io: Io) {
-    this.#io = io;
-  }
-
-  async show({ id, status, currentBytes, totalBytes }: ImageProgress): Promise<void> {
-    const name = id.replace(/^sha256:/, '').slice(0, 12);
-    const amount =
-      totalBytes > 0 && currentBytes < totalBytes
-        ? ` ${formatDecimalSize(currentBytes)}/${formatDecimalSize(totalBytes)}`
-        : '';
-    if (!this.#io.isTerminal) {
-      if (this.#statuses.get(name) === status) return;
-      this.#statuses.set(name, status);
-      return this.#io.out(`${name}: ${status}\n`);
-    }
-    const drawn = this.#lines.size;
-    this.#lines.set(name, `${name}: ${status}${amount}`);
-    const up = drawn === 0 ? '' : `\x1b[${drawn}A`;
-    await this.#io.out(up + [...this.#lines.values()].map((line) => `\x1b[2K${line}\n`).join(''));
   }
 }

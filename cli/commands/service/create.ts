@@ -8,6 +8,7 @@ import { createFlags } from '../../flags/service-flags.ts';
 import { newSpec } from '../../flags/service-spec.ts';
 import { pinImage } from '../../image-pin.ts';
 import { converge } from '../../progress/converge.ts';
+import { sentAuth } from '../../registry/image-auth.ts';
 import { randomServiceName } from '../../service-names.ts';
 
 export const command = defineCommand({
@@ -29,7 +30,8 @@ export const command = defineCommand({
     validateServiceSpec(asked);
     const spec = flags['no-resolve-image'] ? asked : await pinImage(asked, connection, io);
     const control = await connection.control();
-    const { service } = await control.createService({ spec });
+    const registryAuth = flags['with-registry-auth'] ? await sentAuth(io, image) : {};
+    const { service } = await control.createService({ spec, ...registryAuth });
     await io.out(`${service.id}\n`);
     if (flags.detach) return 0;
     return converge({ control, serviceId: service.id, io, isQuiet: flags.quiet ?? false });

@@ -9,6 +9,7 @@ import { updateFlags } from '../../flags/service-flags.ts';
 import { changedSpec } from '../../flags/service-spec.ts';
 import { pinImage } from '../../image-pin.ts';
 import { converge } from '../../progress/converge.ts';
+import { sentAuth } from '../../registry/image-auth.ts';
 import { UsageError } from '../../usage-error.ts';
 
 const GO_WITH_ROLLBACK = new Set(['rollback', 'detach', 'quiet']);
@@ -36,7 +37,9 @@ export const command = defineCommand({
       validateServiceSpec(asked);
       const isPinned = flags.image === undefined || flags['no-resolve-image'];
       const spec = isPinned ? asked : await pinImage(asked, connection, io);
-      await control.updateService({ ...target, spec, rollback: false });
+      const image = spec.task.container.image;
+      const registryAuth = flags['with-registry-auth'] ? await sentAuth(io, image) : {};
+      await control.updateService({ ...target, spec, rollback: false, ...registryAuth });
     }
     await io.out(`${name}\n`);
     if (flags.detach) return 0;
