@@ -1,7 +1,7 @@
 // The agent of one node: the worker with its tasks, and the session that ties it to a manager.
 
 import type { Clock, Random } from '../core/clock.ts';
-import type { NodeDescription } from '../core/generated/objects.ts';
+import type { LogDriver, NodeDescription } from '../core/generated/objects.ts';
 import type { ClusterNews } from '../proto/generated/dispatcher.ts';
 import type { Channel } from '../rpc/client.ts';
 import type { Engine } from './engine/engine.ts';
@@ -24,6 +24,8 @@ export interface AgentOptions {
   readonly describe: () => NodeDescription;
   readonly clock: Clock;
   readonly random: Random;
+  /** Of services that say nothing; absent: files of the usual size. */
+  readonly logDriver?: LogDriver | undefined;
   /** Hears of every health check of a container. */
   readonly onHealthCheck: (isSuccess: boolean) => void;
 }

@@ -13,6 +13,7 @@ export class AgentMetrics {
   readonly #failures: Counter<'action'>;
   readonly #repairs: Counter<'kind' | 'problem'>;
   readonly #healthChecks: Counter;
+  readonly #droppedLines: Counter;
   readonly #failedHealthChecks: Counter;
   readonly #removedImages: Counter<'reason'>;
   readonly #reclaimedBytes: Counter<'reason'>;
@@ -37,6 +38,11 @@ export class AgentMetrics {
       name: 'tsswarm_engine_failures_total',
       help: 'Operations of the engine that failed.',
       labelNames: ['action'],
+      registers,
+    });
+    this.#droppedLines = new Counter({
+      name: 'tsswarm_log_lines_dropped_total',
+      help: 'Lines of containers that the log driver did not take in time.',
       registers,
     });
     this.#healthChecks = new Counter({
@@ -67,6 +73,10 @@ export class AgentMetrics {
       labelNames: ['kind', 'problem'],
       registers,
     });
+  }
+
+  countDroppedLines(lines: number): void {
+    this.#droppedLines.inc(lines);
   }
 
   countHealthCheck(isSuccess: boolean): void {

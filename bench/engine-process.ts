@@ -73,10 +73,11 @@ async function readAll(args: readonly string[]): Promise<{ lines: number; bytes:
   await engine.containers.wait(config.id);
   const ms = performance.now() - started;
   let [lines, bytes] = [0, 0];
-  for await (const { line } of engine.containers.logs(config.id, { follow: true })) {
-    lines++;
-    bytes += line.length;
-  }
+  for await (const some of engine.containers.logs(config.id, { follow: true }))
+    for (const { line } of some) {
+      lines++;
+      bytes += line.length;
+    }
   await engine.containers.remove(config.id);
   return { lines, bytes, ms };
 }

@@ -170,6 +170,15 @@ const service: CommandGroup = {
   ],
 };
 
+const task: CommandGroup = {
+  name: 'task',
+  summary: 'Look at single tasks',
+  unsupported: [],
+  children: [
+    { name: 'logs', summary: 'Fetch the logs of a task', load: () => import('./commands/task/logs.ts') },
+  ],
+};
+
 const network: CommandGroup = {
   name: 'network',
   summary: 'Manage networks',
@@ -374,7 +383,7 @@ const swarm: CommandGroup = {
 export const commandTree: CommandGroup = {
   name: 'tsswarm',
   summary: 'Swarm-mode clustering without Docker',
-  unsupported: ['container', 'context', 'exec', 'events', 'logs', 'plugin', 'stack', 'system'],
+  unsupported: ['container', 'context', 'events', 'logs', 'plugin', 'stack', 'system'],
   children: [
     init,
     join,
@@ -396,6 +405,7 @@ export const commandTree: CommandGroup = {
     },
     node,
     service,
+    task,
     network,
     secret,
     config,
@@ -413,6 +423,31 @@ export const commandTree: CommandGroup = {
     },
     volume,
     swarm,
+    {
+      name: 'attach',
+      summary: 'Follow what a running task writes, as it comes',
+      load: () => import('./commands/attach.ts'),
+    },
+    {
+      name: 'cp',
+      summary: 'Copy files/folders between a running task and the local filesystem',
+      load: () => import('./commands/cp.ts'),
+    },
+    {
+      name: 'stats',
+      summary: 'Display a live stream of what tasks of the swarm use',
+      load: () => import('./commands/stats.ts'),
+    },
+    {
+      name: 'top',
+      summary: 'Display the running processes of a task',
+      load: () => import('./commands/top.ts'),
+    },
+    {
+      name: 'exec',
+      summary: 'Execute a command in a running task, on whatever node it runs',
+      load: () => import('./commands/exec.ts'),
+    },
     {
       name: 'why',
       summary: 'Explain why a service or task does not run',

@@ -16,6 +16,7 @@ export interface Call<F extends FlagTable = FlagTable> {
 /** What the words of a command name, for completion. */
 export type CompletionKind =
   | 'service'
+  | 'task'
   | 'network'
   | 'secret'
   | 'config'

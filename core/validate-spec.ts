@@ -3,7 +3,7 @@
 
 import { parseConstraint } from './constraint.ts';
 import { HEALTH_TIME_MS_MAX } from './defaults.ts';
-import { invalidField, SwarmError } from './errors.ts';
+import { invalidField } from './errors.ts';
 import type {
   ContainerSpec,
   HealthCheck,
@@ -16,6 +16,7 @@ import type {
   UpdateConfig,
 } from './generated/objects.ts';
 import { parseImageReference } from './image-reference.ts';
+import { parseLogDriver } from './log-driver.ts';
 import { parseNetworkProbe } from './network-probe.ts';
 import { parseSignal } from './signals.ts';
 import { expandContainer, sampleFacts } from './task-template.ts';
@@ -66,7 +67,7 @@ function validateTaskSpec(task: TaskSpec, container: ContainerSpec): void {
   validateResources(task.resources);
   validateRestart(task.restart);
   validatePlacement(task.placement);
-  if (task.logDriver !== undefined) validateLogDriver(task.logDriver.name, task.logDriver.options);
+  if (task.logDriver !== undefined) parseLogDriver(task.logDriver.name, task.logDriver.options);
 }
 
 /** Throws `invalid-argument` on the first field that is wrong. Its templates are filled in. */
@@ -154,34 +155,6 @@ function validateRestart(restart: RestartPolicy): void {
 function validatePlacement(placement: Placement): void {
   for (const constraint of placement.constraints) parseConstraint(constraint);
   requireWhole('replicas-max-per-node', placement.maxReplicasPerNode);
-}
-
-function validateLogDriver(name: string, options: Readonly<Record<string, string>>): void {
-  if (name !== 'json-file')
-    throw new SwarmError('unimplemented', `log-driver: "${name}" is not supported yet`);
-  parseLogOptions(options);
-}
-
-/** Size and number of a container's log files, from the options of the `json-file` driver. */
-export function parseLogOptions(options: Readonly<Record<string, string>>): {
-  maxSizeBytes: number;
-  maxFiles: number;
-} {
-  let maxSizeBytes = 0;
-  let maxFiles = 1;
-  for (const [key, value] of Object.entries(options)) {
-    if (key === 'max-size') {
-      const match = /^(\d+)([kmg]?)b?$/i.exec(value);
-      if (match === null) throw invalidField('log-opt', `max-size "${value}" must be a size such as 10m`);
-      maxSizeBytes = Number(match[1]) * 1024 ** ' kmg'.indexOf((match[2] || ' ').toLowerCase());
-    } else if (key === 'max-file') {
-      maxFiles = Number(value);
-      if (!Number.isInteger(maxFiles) || maxFiles < 1)
-        throw invalidField('log-opt', `max-file "${value}" must be a whole number from 1`);
-    } else throw invalidField('log-opt', `"${key}" is unknown; json-file has max-size and max-file`);
-  }
-  if (maxFiles > 1 && maxSizeBytes === 0) throw invalidField('log-opt', 'max-file needs max-size');
-  return { maxSizeBytes, maxFiles };
 }
 
 function validateUpdateConfig(kind: 'update' | 'rollback', config: UpdateConfig): void {

@@ -163,7 +163,7 @@ interface Parts {
 
 function assemble(options: ManagerOptions, { log, store }: Pick<Parts, 'log' | 'store'>): Parts {
   const { clock, random } = options;
-  const logBroker = new LogBroker(randomBytes);
+  const logBroker = new LogBroker(clock, randomBytes);
   return {
     log,
     consensus: log instanceof RaftHost ? log : undefined,
@@ -202,6 +202,7 @@ function assembleDoors(
       randomBytes,
       logBroker,
       questions: dispatcher.questions,
+      reach: dispatcher.reach,
       tool,
       consensus,
       leaderAddress: () => log.leadership.leaderAddress,

@@ -4,6 +4,8 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { parse as parseYaml } from 'yaml';
 import { invalidField, messageOf } from '../core/errors.ts';
+import type { LogDriver } from '../core/generated/objects.ts';
+import { parseLogDriver } from '../core/log-driver.ts';
 import type { EtcdSettings } from '../manager/etcd-log/settings.ts';
 import { noRegistries, parseRegistries, type RegistriesConfig } from './registries-config.ts';
 
@@ -102,6 +104,8 @@ const OPTIONS = {
   runtime: option<'auto' | 'crun' | 'runc'>('auto', oneOf('auto', 'crun', 'runc'), 'Container runtime'),
   containerd: option('containerd', text, 'containerd program to start'),
   subnet: option('', text, 'Addresses of the node-local network (default: chosen)'),
+  'log-driver': option('', text, 'Log driver of services that name none (default: json-file of 64 MiB)'),
+  'log-opt': option<readonly string[]>([], list, 'Its options, KEY=VALUE (comma-separated)'),
   label: option<readonly string[]>([], list, 'Engine labels, KEY=VALUE (comma-separated)'),
   'log-level': option<'debug' | 'info' | 'warn' | 'error'>(
     'info',
@@ -175,6 +179,20 @@ export function etcdSettings(config: DaemonConfig): EtcdSettings | undefined {
     passwordFile: config['store-password-file'],
     compaction: config['store-compaction'],
   };
+}
+
+/** What services get that name no log driver, undefined when nothing is said. Throws as for a service. */
+export function defaultLogDriver(config: DaemonConfig): LogDriver | undefined {
+  const given = config['log-opt'];
+  if (config['log-driver'] === '' && given.length === 0) return undefined;
+  const options = given.map((entry): [string, string] => {
+    const at = entry.indexOf('=');
+    if (at < 1) throw invalidField('log-opt', `"${entry}" must be KEY=VALUE`);
+    return [entry.slice(0, at), entry.slice(at + 1)];
+  });
+  const driver = { name: config['log-driver'] || 'json-file', options: Object.fromEntries(options) };
+  parseLogDriver(driver.name, driver.options);
+  return driver;
 }
 
 /** The options for `--help`, a line each. */

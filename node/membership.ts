@@ -26,7 +26,7 @@ import { type Channel, createClient, openChannel, openTlsChannel, withChannel } 
 import { clientCredentials, type TlsIdentity } from '../rpc/tls.ts';
 import { CertificateFiles, trustOf } from './certificate-files.ts';
 import { CertificateProcess } from './certificate-process.ts';
-import type { DaemonConfig } from './config.ts';
+import { type DaemonConfig, defaultLogDriver } from './config.ts';
 import { type Identity, writeIdentity } from './identity.ts';
 import { nodeLog } from './log.ts';
 import { chooseAddresses } from './machine.ts';
@@ -253,6 +253,7 @@ export class Membership {
       onNews: (news) => this.#follow(news),
       engine,
       onHealthCheck,
+      logDriver: defaultLogDriver(config),
       network,
       files: new MemoryFiles(path.join(config['run-dir'], 'secrets')),
       stateDirectory,

@@ -17,7 +17,7 @@ import { SwarmError } from '../core/errors.ts';
 import { VERSION } from '../core/version.ts';
 import { NodeControlService } from '../proto/generated/node.ts';
 import { RpcServer } from '../rpc/server.ts';
-import type { DaemonConfig } from './config.ts';
+import { type DaemonConfig, defaultLogDriver } from './config.ts';
 import { Daemon } from './daemon.ts';
 import { engineId } from './identity.ts';
 import { keepIdleMemoryLow } from './idle-memory.ts';
@@ -30,16 +30,18 @@ import { registrySettings } from './registries-config.ts';
 /** Returns after SIGTERM or SIGINT, when everything but the containers has ended. */
 export async function runDaemon(config: DaemonConfig): Promise<void> {
   requireRoot();
+  defaultLogDriver(config);
   await requireAlone(config);
   // It holds secrets.
   forbidCoreFile();
-  mkdirSync(config['data-root'], { recursive: true, mode: 0o711 });
-  mkdirSync(config['run-dir'], { recursive: true, mode: 0o711 });
+  for (const root of [config['data-root'], config['run-dir']])
+    mkdirSync(root, { recursive: true, mode: 0o711 });
   const metrics = new AgentMetrics();
   let daemon: Daemon | undefined;
   await using engine = await openEngine({
     ...engineOptions(config),
     observe: (operation, durationMs, ok) => metrics.observe(operation, durationMs, ok),
+    onDroppedLines: (lines) => metrics.countDroppedLines(lines),
     wantedImages: () => daemon?.wantedImages(),
     onImageRemoved: (reason, bytes) => metrics.countRemovedImage(reason, bytes),
   });

@@ -1,6 +1,5 @@
 // Typed gRPC clients over node:http2 alone, for programs that start, ask once and end: loading @grpc/grpc-js takes
-// longer than everything else the command line does. Same clients as `client.ts`, without its reconnecting and
-// without bidirectional streams.
+// longer than everything else the command line does. Same clients as `client.ts`, without its reconnecting.
 
 import {
   type ClientHttp2Session,
@@ -94,8 +93,13 @@ function bind(channel: LightChannel, method: AnyMethod): unknown {
         };
       };
     case 'bidi':
-      return () => {
-        throw new SwarmError('unimplemented', `${method.path} streams both ways`);
+      return (options: CallOptions = {}) => {
+        const call = new LightCall(channel, method, options);
+        return {
+          send: (request: unknown) => call.send(request),
+          end: () => void call.stream.end(),
+          [Symbol.asyncIterator]: () => call.messages(),
+        };
       };
   }
 }

@@ -152,7 +152,13 @@ test('a sender that waits for room is freed when the other side ends the call', 
       },
     });
     const call = rpc.dispatcher.publishLogs();
-    const line = { taskId: 't', stream: 'stdout' as const, time: '', data: Buffer.alloc(1 << 20) };
+    const line = {
+      taskId: 't',
+      stream: 'stdout' as const,
+      time: '',
+      data: Buffer.alloc(1 << 20),
+      details: {},
+    };
 
     const sendForEver = async () => {
       for (;;) await call.send({ ...emptyLogBatch, lines: [line] });
@@ -173,7 +179,7 @@ test('a sender is held back by a reader that does not read', async () => {
     },
   });
   const call = rpc.dispatcher.publishLogs();
-  const line = { taskId: 't', stream: 'stdout' as const, time: '', data: Buffer.alloc(1 << 20) };
+  const line = { taskId: 't', stream: 'stdout' as const, time: '', data: Buffer.alloc(1 << 20), details: {} };
   let sent = 0;
   const sending = (async () => {
     for (; sent < 100; sent++) await call.send({ ...emptyLogBatch, lines: [line] });

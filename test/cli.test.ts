@@ -429,7 +429,7 @@ test('what is malformed is refused by name and never stored', async () => {
       /"--update-max-failure-ratio" flag: must be a number from 0 to 1/,
       ['--update-max-failure-ratio', '2', 'busybox'],
     ],
-    [1, /log-driver: "syslog" is not supported yet/, ['--log-driver', 'syslog', 'busybox']],
+    [1, /log-driver: "gelf" is not supported/, ['--log-driver', 'gelf', 'busybox']],
     [1, /log-opt: "max-sise" is unknown/, ['--log-opt', 'max-sise=1m', 'busybox']],
     [1, /env-file: ENOENT/, ['--env-file', '/nonexistent', 'busybox']],
     [125, /"--mode" flag: mode "global" is not supported yet/, ['--mode', 'global', 'busybox']],

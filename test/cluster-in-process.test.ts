@@ -228,7 +228,7 @@ test('logs of a service arrive with their task', async () => {
   for await (const part of cluster.control.serviceLogs({
     serviceIds: [id],
     taskIds: [],
-    options: { follow: false, tail: -1, sinceMs: 0 },
+    options: { follow: false, tail: -1, sinceMs: 0, untilMs: 0 },
   }))
     lines.push(...part.lines.map(({ data }) => Buffer.from(data).toString()));
 

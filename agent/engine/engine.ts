@@ -3,7 +3,35 @@
 // Every method is safe to repeat after a crash: an operation that finds its work done succeeds.
 
 import type { ContainerSpec, HealthCheck, Mount, ResourceLimits } from '../../core/generated/objects.ts';
+import type { LogTarget } from '../../core/log-driver.ts';
 import type { NetworkProbe } from '../../core/network-probe.ts';
+
+/** Counters are since the start of the container. */
+export interface ContainerStats {
+  readonly timeMs: number;
+  readonly cpuNanos: number;
+  /** Without what the kernel can drop at once. */
+  readonly memoryBytes: number;
+  /** The machine's memory when there is no limit. */
+  readonly memoryLimitBytes: number;
+  readonly pids: number;
+  readonly readBytes: number;
+  readonly writtenBytes: number;
+  readonly receivedBytes: number;
+  readonly sentBytes: number;
+}
+
+/** As the machine sees it. */
+export interface ContainerProcessInfo {
+  readonly user: string;
+  readonly pid: number;
+  readonly parentPid: number;
+  readonly startedAtMs: number;
+  /** "?" when it has none. */
+  readonly tty: string;
+  readonly cpuMs: number;
+  readonly command: string;
+}
 
 export interface RegistryCredentials {
   readonly username: string;
@@ -124,6 +152,17 @@ export interface LogSettings {
   readonly maxSizeBytes: number;
   /** Files kept, the current one included. */
   readonly maxFiles: number;
+  /** False: nothing is kept here, and nothing can be read back. */
+  readonly keepsFile?: boolean;
+  /** Name, for messages. */
+  readonly driver?: string;
+  /** Where lines go as well. */
+  readonly target?: LogTarget;
+  /** What the container is called there. */
+  readonly tag?: string;
+  readonly name?: string;
+  /** Kept and sent with each line. */
+  readonly details?: Readonly<Record<string, string>>;
 }
 
 /** What few containers ask for. Empty means as usual. */
@@ -246,18 +285,62 @@ export interface ExecResult {
   readonly hasTimedOut: boolean;
 }
 
+/** A command that somebody talks to. What is empty is as for the container's own process. */
+export interface ExecSessionRequest {
+  readonly command: readonly string[];
+  /** NAME=value, over what the container has. */
+  readonly env: readonly string[];
+  readonly workdir: string;
+  /** "user[:group]", looked up in the container. */
+  readonly user: string;
+  readonly privileged: boolean;
+  readonly tty: boolean;
+  readonly stdin: boolean;
+  readonly size?: WindowSize;
+}
+
+export interface WindowSize {
+  readonly columns: number;
+  readonly rows: number;
+}
+
+export interface OutputChunk {
+  readonly stream: 'stdout' | 'stderr';
+  readonly data: Uint8Array;
+}
+
+/** A command that runs. Nobody holds more of its data than its FIFOs do: it waits for who reads. */
+export interface ExecSession {
+  /** For one reader. Ends when the command has, and all that it wrote is read. */
+  readonly output: AsyncIterable<OutputChunk>;
+  /** 137 when it was killed. Also when nobody reads the output any more. */
+  readonly exited: Promise<number>;
+  /** Resolves when the command's stdin has taken it. Drops it when the command does not read any more. */
+  write(data: Uint8Array): Promise<void>;
+  /** The command reads the end of its stdin. A terminal has none: there it is a key. */
+  endInput(): Promise<void>;
+  resize(size: WindowSize): Promise<void>;
+  signal(name: string): Promise<void>;
+  /** With what it has started. */
+  kill(): void;
+}
+
 export interface LogRecord {
   readonly stream: 'stdout' | 'stderr';
   /** RFC 3339 with nanoseconds. */
   readonly time: string;
   /** With its final newline, when it had one. */
   readonly line: string;
+  /** What the options of the log say that its container is to tell of itself. */
+  readonly details?: Readonly<Record<string, string>>;
 }
 
 export interface LogQuery {
   /** Lines from the end; negative or absent: all. */
   readonly tail?: number;
   readonly sinceMs?: number;
+  /** No line after this; who follows stops then. */
+  readonly untilMs?: number;
   /** Goes on until the container has ended and everything is read. */
   readonly follow?: boolean;
   readonly signal?: AbortSignal;
@@ -279,13 +362,20 @@ export interface Containers {
   inspect(id: string): Promise<ContainerSummary | undefined>;
   /** All containers of this engine. */
   list(): Promise<ContainerSummary[]>;
-  logs(id: string, query?: LogQuery): AsyncIterable<LogRecord>;
+  /** In the order of their times, some at once. */
+  logs(id: string, query?: LogQuery): AsyncIterable<readonly LogRecord[]>;
   /**
    * Runs a command until it ends; what it leaves running is killed as long as it holds the output. A command that cannot
    * be run is `invalid-argument`, a container that does not run `failed-precondition`. Rejects with the signal's reason
    * when aborted.
    */
   exec(id: string, request: ExecRequest): Promise<ExecResult>;
+  /** Starts a command; errors as for `exec`. It is not ended by anything but `kill`, its container, or the next engine. */
+  openExec(id: string, request: ExecSessionRequest): Promise<ExecSession>;
+  /** What it uses and has used; `failed-precondition` when it does not run. */
+  stats(id: string): Promise<ContainerStats>;
+  /** Its own and those of commands; `failed-precondition` when it does not run. */
+  processes(id: string): Promise<readonly ContainerProcessInfo[]>;
   /**
    * Asks a port of the container from inside its network. What is wrong, or undefined. A container that does not run is
    * `failed-precondition`. Rejects with the signal's reason when aborted.

@@ -48,6 +48,8 @@ export interface OpenEngineOptions {
   /** "containerd", looked up in PATH, unless given. */
   readonly containerdPath?: string;
   readonly observe?: Observe;
+  /** Hears of lines that log drivers did not take. */
+  readonly onDroppedLines?: (lines: number) => void;
   readonly log?: Logger;
   /** How long a silent registry is waited for. */
   readonly registryStallTimeoutMs?: number;
@@ -182,7 +184,7 @@ function buildParts(options: OpenEngineOptions, { machine, runtime, log }: Surro
     containerd,
   );
   const measure = measureWith(options.observe);
-  const logs = new LogService(path.join(dataRoot, 'spool'), log);
+  const logs = new LogService(path.join(dataRoot, 'spool'), log, options.onDroppedLines);
   const images = new EngineImages({
     containerd,
     registries: options.registries,
@@ -222,15 +224,11 @@ function buildParts(options: OpenEngineOptions, { machine, runtime, log }: Surro
     containerd,
     composer,
     lifecycle: new ContainerLifecycle({ containerd, engineId, machine, logs, log }),
-    execs: new ContainerExecs({
-      containerd,
-      directory: path.join(runDir, 'exec'),
-      engineId,
-      machine,
-      log,
-    }),
+    execs: new ContainerExecs({ containerd, directory: path.join(runDir, 'exec'), engineId, machine, log }),
     logs,
     mounts,
+    engineId,
+    machine,
     places: { root: path.join(dataRoot, 'containers'), filesRoot: path.join(runDir, 'etc') },
     findImage: (reference) => images.findStored(reference),
     measure,

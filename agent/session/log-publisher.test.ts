@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { systemClock } from '../../node/system-clock.ts';
 import type { DispatcherService, LogBatch } from '../../proto/generated/dispatcher.ts';
 import type { Client } from '../../rpc/client.ts';
 import { setLogLevel } from '../../rpc/logger.ts';
@@ -13,7 +14,7 @@ test('a log that breaks while a full batch is being sent ends its task, and noth
   const client = {
     publishLogs: () => ({
       send: async (batch: LogBatch) => {
-        // Slow: the next line is read, and fails, meanwhile.
+        // Slow: the next lines are read, and fail, meanwhile.
         for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setImmediate(resolve));
         sent.push(batch);
       },
@@ -21,31 +22,32 @@ test('a log that breaks while a full batch is being sent ends its task, and noth
       response: Promise.resolve({}),
     }),
   } as unknown as Client<typeof DispatcherService>;
-  let isClosed = false;
-  async function* log() {
-    try {
-      for (let line = 0; line < 500; line++) yield { stream: 'stdout' as const, time: '', line: 'x' };
-      throw new Error('the disk is gone');
-    } finally {
-      isClosed = true;
+  const record = (time: string) => ({ stream: 'stdout' as const, time, line: 'x' });
+  async function* log(taskId: string) {
+    if (taskId === 'whole') {
+      yield [record('2')];
+      return;
     }
+    yield Array.from({ length: 500 }, () => record('1'));
+    throw new Error('the disk is gone');
   }
-  const publisher = new LogPublisher(client, log);
+  const publisher = new LogPublisher(client, log, systemClock);
 
   publisher.handle({
     id: 'a',
-    taskIds: ['t1'],
-    options: { follow: false, tail: -1, sinceMs: 0 },
+    taskIds: ['broken', 'whole'],
+    options: { follow: false, tail: -1, sinceMs: 0, untilMs: 0 },
     closed: false,
   });
   await ended.promise;
 
   assert.deepEqual(
-    sent.map(({ lines, finishedTaskIds }) => [lines.length, finishedTaskIds]),
-    [
-      [500, []],
-      [0, ['t1']],
-    ],
+    sent.map(({ lines }) => lines.length),
+    [500, 1, 0],
   );
-  assert.ok(isClosed);
+  assert.deepEqual(sent.flatMap(({ finishedTaskIds }) => finishedTaskIds).sort(), ['broken', 'whole']);
+  assert.deepEqual(
+    sent.flatMap(({ warnings }) => warnings),
+    ['the log of task broken cannot be read: the disk is gone'],
+  );
 });

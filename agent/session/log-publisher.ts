@@ -1,5 +1,7 @@
-// Answers log subscriptions: reads the tasks' logs and sends their lines in batches, as fast as the manager takes them.
+// Answers log subscriptions: reads the tasks' logs, puts their lines in the order of their times, and sends them in batches, one
+// after the other, as fast as the manager takes them. A batch and one read of each log is all that is held.
 
+import type { Clock } from '../../core/clock.ts';
 import { messageOf } from '../../core/errors.ts';
 import type {
   DispatcherService,
@@ -10,6 +12,7 @@ import type {
   PublishLogsResponse,
 } from '../../proto/generated/dispatcher.ts';
 import type { Client, ClientStreamCall } from '../../rpc/client.ts';
+import { TimeMerge } from '../../rpc/time-merge.ts';
 import type { LogRecord } from '../engine/engine.ts';
 import { sessionLog } from '../log.ts';
 
@@ -18,36 +21,43 @@ export type LogSource = (
   taskId: string,
   options: LogOptions,
   signal: AbortSignal,
-) => AsyncIterable<LogRecord>;
+) => AsyncIterable<readonly LogRecord[]>;
 
 const LINES_PER_BATCH_MAX = 500;
-const BYTES_PER_BATCH_MAX = 256 * 1024;
+const BYTES_PER_BATCH_MAX = 32 * 1024;
+// Lines that are written at the same moment come in order; a silent task holds up the others no longer.
+const PATIENCE_MS = 20;
 
 interface Publication {
   readonly call: ClientStreamCall<LogBatch, PublishLogsResponse>;
   readonly closed: AbortController;
-  openTasks: number;
+  readonly merge: TimeMerge<LogLine>;
+  /** To be told with the next batch. */
+  finished: string[];
+  warnings: string[];
 }
 
 export class LogPublisher {
   readonly #client: Client<typeof DispatcherService>;
   readonly #source: LogSource;
+  readonly #clock: Clock;
   readonly #publications = new Map<string, Publication>();
 
-  constructor(client: Client<typeof DispatcherService>, source: LogSource) {
+  constructor(client: Client<typeof DispatcherService>, source: LogSource, clock: Clock) {
     this.#client = client;
     this.#source = source;
+    this.#clock = clock;
   }
 
-  handle(subscription: LogSubscription): void {
-    const { id, taskIds, options, closed } = subscription;
+  handle({ id, taskIds, options, closed }: LogSubscription): void {
     if (closed) {
       this.#end(id);
       return;
     }
-    const publication = this.#open(id);
-    publication.openTasks += taskIds.length;
-    for (const taskId of taskIds) void this.#publish(id, taskId, options, publication);
+    const publication = this.#publications.get(id) ?? this.#open(id, options);
+    for (const taskId of taskIds) publication.merge.add(this.#lines(taskId, options, publication));
+    // Those who do not follow have named all tasks by now.
+    if (!options.follow) publication.merge.complete();
   }
 
   /** The session has ended: nobody listens any more. */
@@ -55,82 +65,78 @@ export class LogPublisher {
     for (const id of [...this.#publications.keys()]) this.#end(id);
   }
 
-  #open(id: string): Publication {
-    const known = this.#publications.get(id);
-    if (known !== undefined) return known;
+  #open(id: string, { follow }: LogOptions): Publication {
     const closed = new AbortController();
-    const publication = { call: this.#client.publishLogs({ signal: closed.signal }), closed, openTasks: 0 };
+    const merge = new TimeMerge<LogLine>({
+      clock: this.#clock,
+      timeOf: ({ time }) => time,
+      bytesOf: ({ data }) => data.length,
+      itemsMax: LINES_PER_BATCH_MAX,
+      bytesMax: BYTES_PER_BATCH_MAX,
+      patienceMs: follow ? PATIENCE_MS : undefined,
+    });
+    const call = this.#client.publishLogs({ signal: closed.signal });
+    const publication = { call, closed, merge, finished: [], warnings: [] };
     this.#publications.set(id, publication);
+    this.#publish(id, publication).catch((error) =>
+      sessionLog.debug({ error: messageOf(error) }, 'log subscription has ended'),
+    );
     return publication;
   }
 
   #end(id: string): void {
-    this.#publications.get(id)?.closed.abort();
+    const publication = this.#publications.get(id);
+    publication?.closed.abort();
+    publication?.merge.complete();
     this.#publications.delete(id);
   }
 
-  async #publish(id: string, taskId: string, options: LogOptions, publication: Publication): Promise<void> {
-    const { call, closed } = publication;
+  async #publish(id: string, publication: Publication): Promise<void> {
+    const { call, merge, closed } = publication;
     try {
-      const records = this.#source(taskId, options, closed.signal);
-      for await (const lines of inBatches(taskId, records, closed.signal))
-        await call.send({ subscriptionId: id, lines, finishedTaskIds: [] });
-    } catch (error) {
-      if (!closed.signal.aborted)
-        sessionLog.warn({ 'task.id': taskId, error: messageOf(error) }, 'log cannot be read');
-    }
-    if (closed.signal.aborted) return;
-    try {
-      await call.send({ subscriptionId: id, lines: [], finishedTaskIds: [taskId] });
-    } catch (error) {
-      sessionLog.debug({ 'task.id': taskId, error: messageOf(error) }, 'log subscription has ended');
-    }
-    if (--publication.openTasks > 0 || options.follow) return;
-    call.end();
-    this.#publications.delete(id);
-  }
-}
-
-/** Joins what is there at the moment; never waits for more. */
-async function* inBatches(
-  taskId: string,
-  records: AsyncIterable<LogRecord>,
-  signal: AbortSignal,
-): AsyncIterable<LogLine[]> {
-  const iterator = records[Symbol.asyncIterator]();
-  const read = () => {
-    const next = iterator.next();
-    // It may fail while the batch before it is still being sent; whoever awaits it hears of that.
-    next.catch(() => {});
-    return next;
-  };
-  let next = read();
-  try {
-    while (!signal.aborted) {
-      const first = await next;
-      if (first.done) return;
-      const batch = [toLine(taskId, first.value)];
-      let bytes = first.value.line.length;
-      next = read();
-      while (batch.length < LINES_PER_BATCH_MAX && bytes < BYTES_PER_BATCH_MAX) {
-        const more = await Promise.race([next, idle()]);
-        if (more === undefined || more.done) break;
-        batch.push(toLine(taskId, more.value));
-        bytes += more.value.line.length;
-        next = read();
+      for await (const lines of merge) {
+        closed.signal.throwIfAborted();
+        await this.#send(id, publication, lines);
       }
-      yield batch;
+      await this.#send(id, publication, []);
+      call.end();
+    } catch (error) {
+      closed.abort();
+      throw error;
+    } finally {
+      this.#publications.delete(id);
     }
-  } finally {
-    // Not awaited: a log that is followed answers only when its next line comes.
-    iterator.return?.()?.catch(() => {});
+  }
+
+  #send(id: string, publication: Publication, lines: readonly LogLine[]): Promise<void> {
+    const { finished, warnings, call } = publication;
+    publication.finished = [];
+    publication.warnings = [];
+    return call.send({ subscriptionId: id, lines, finishedTaskIds: finished, warnings });
+  }
+
+  /** A log that cannot be read ends its task, and nothing else. */
+  async *#lines(
+    taskId: string,
+    options: LogOptions,
+    publication: Publication,
+  ): AsyncIterable<readonly LogLine[]> {
+    const { signal } = publication.closed;
+    try {
+      for await (const records of this.#source(taskId, options, signal)) {
+        if (signal.aborted) return;
+        yield records.map((record) => toLine(taskId, record));
+      }
+    } catch (error) {
+      if (signal.aborted) return;
+      sessionLog.warn({ 'task.id': taskId, error: messageOf(error) }, 'log cannot be read');
+      publication.warnings.push(`the log of task ${taskId} cannot be read: ${messageOf(error)}`);
+    } finally {
+      publication.finished.push(taskId);
+    }
   }
 }
 
-function idle(): Promise<undefined> {
-  return new Promise((resolve) => setImmediate(() => resolve(undefined)));
-}
-
-function toLine(taskId: string, { stream, time, line }: LogRecord): LogLine {
-  return { taskId, stream, time, data: Buffer.from(line) };
+function toLine(taskId: string, { stream, time, line, details = {} }: LogRecord): LogLine {
+  return { taskId, stream, time, data: Buffer.from(line), details };
 }

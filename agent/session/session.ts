@@ -17,6 +17,7 @@ import { sessionLog } from '../log.ts';
 import type { Worker } from '../worker/worker.ts';
 import { Heart } from './heart.ts';
 import { LogPublisher } from './log-publisher.ts';
+import { ReachLines } from './reach-lines.ts';
 import { StatusReporter } from './status-reporter.ts';
 
 export interface SessionOptions {
@@ -86,9 +87,12 @@ async function runSession(
     // A failed send also fails the receiving side, which ends the session.
     call.send(message).catch((error) => sessionLog.debug({ error: messageOf(error) }, 'send failed'));
   };
-  const publisher = new LogPublisher(client, (taskId, query, stop) =>
-    options.worker.logs(taskId, query, stop),
+  const publisher = new LogPublisher(
+    client,
+    (taskId, query, stop) => options.worker.logs(taskId, query, stop),
+    options.clock,
   );
+  const lines = new ReachLines(client, (request, line) => options.worker.reach(request, line));
   const heart = new Heart({
     clock: options.clock,
     pulse: () => send({ heartbeat: {} }),
@@ -112,11 +116,13 @@ async function runSession(
       else if (message.drained !== undefined) options.worker.drained(message.drained.taskIds);
       else if (message.networkQuestion !== undefined) answer(options.worker, message.networkQuestion, send);
       else if (message.logSubscription !== undefined) publisher.handle(message.logSubscription);
+      else if (message.reachOrder !== undefined) lines.handle(message.reachOrder);
       else session.handle(message);
     }
   } finally {
     heart.stop();
     publisher.close();
+    lines.close();
     session.close();
     options.redescription.listen(() => {});
     ended.abort();

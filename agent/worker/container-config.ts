@@ -1,9 +1,16 @@
 // From a task and its spec to what the engine needs. Pure.
 
-import type { ContainerSpec, DnsConfig, Revision, ServiceSpec, Task } from '../../core/generated/objects.ts';
+import type {
+  ContainerSpec,
+  DnsConfig,
+  LogDriver,
+  Revision,
+  ServiceSpec,
+  Task,
+} from '../../core/generated/objects.ts';
 import { isIngressPort } from '../../core/ingress-port.ts';
-import { parseLogOptions } from '../../core/validate-spec.ts';
-import type { ContainerConfig, ContainerFile } from '../engine/engine.ts';
+import { formatTag, logDetails, parseLogDriver } from '../../core/log-driver.ts';
+import type { ContainerConfig, ContainerFile, LogSettings } from '../engine/engine.ts';
 import type { Endpoint, TaskNetworkRequest } from '../network/network.ts';
 
 // Docker's own default keeps everything in one file; a node that nobody watches must not fill its disk.
@@ -19,6 +26,8 @@ export interface TaskParts {
   readonly container: ContainerSpec;
   readonly files: readonly ContainerFile[];
   readonly endpoint: Endpoint;
+  /** Of services that say nothing; absent: files of the usual size. */
+  readonly logDriver?: LogDriver | undefined;
 }
 
 /** The container of a task has the task's id. */
@@ -33,16 +42,44 @@ export function containerConfig(task: Task, { spec }: Revision, parts: TaskParts
     labels: { ...container.labels, ...taskLabels(task, spec.name) },
     limits: resources.limits,
     reservedMemoryBytes: resources.reservations.memoryBytes,
-    logs:
-      logDriver === undefined
-        ? { maxSizeBytes: DEFAULT_LOG_MAX_BYTES, maxFiles: DEFAULT_LOG_MAX_FILES }
-        : parseLogOptions(logDriver.options),
+    logs: logSettings(task, spec.name, container, logDriver ?? parts.logDriver),
     network: {
       namespacePath: endpoint.namespacePath,
       resolvConf: withDns(endpoint.resolvConf, container.dns),
       address: endpoint.address,
       ...(endpoint.ipv6Address !== undefined && { ipv6Address: endpoint.ipv6Address }),
     },
+  };
+}
+
+function logSettings(
+  task: Task,
+  serviceName: string,
+  { image, labels, env }: ContainerSpec,
+  driver: LogDriver | undefined,
+): LogSettings {
+  if (driver === undefined) return { maxSizeBytes: DEFAULT_LOG_MAX_BYTES, maxFiles: DEFAULT_LOG_MAX_FILES };
+  const config = parseLogDriver(driver.name, driver.options);
+  const name = `${serviceName}.${task.slot}.${task.id}`;
+  const tag = formatTag(config.tag, {
+    ID: task.id.slice(0, 12),
+    FullID: task.id,
+    Name: name,
+    ImageName: image,
+    DaemonName: 'tsswarm',
+  });
+  const all = { labels: { ...labels, ...taskLabels(task, serviceName) }, env };
+  const details = { ...logDetails(config, all), ...(config.tag !== '' && { tag }) };
+  const { maxSizeBytes, maxFiles, keepsFile, target } = config;
+  return {
+    maxSizeBytes,
+    maxFiles,
+    keepsFile,
+    driver: config.driver,
+    tag,
+    name,
+    details,
+    ...(target && { target }),
   };
 }
 

@@ -5,7 +5,7 @@ import { assert, assertNever } from '../../core/assert.ts';
 import { type Clock, sleep } from '../../core/clock.ts';
 import { DEFAULT_STOP_GRACE_PERIOD_MS } from '../../core/defaults.ts';
 import { messageOf, SwarmError } from '../../core/errors.ts';
-import type { Revision, Task, TaskState, TaskStatus } from '../../core/generated/objects.ts';
+import type { LogDriver, Revision, Task, TaskState, TaskStatus } from '../../core/generated/objects.ts';
 import { isIngressPort } from '../../core/ingress-port.ts';
 import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
 import type { ContainerExit, Engine } from '../engine/engine.ts';
@@ -30,6 +30,8 @@ export interface RunnerContext {
   readonly preparations: Limiter;
   readonly report: (taskId: string, status: TaskStatus) => void;
   readonly onHealthCheck: (isSuccess: boolean) => void;
+  /** Of services that say nothing. */
+  readonly logDriver?: LogDriver | undefined;
 }
 
 // While containerd is away (it is restarted at once) a step is tried again after this.
@@ -177,7 +179,12 @@ export class TaskRunner {
       const container = secrets.container(this.#task, this.#revision);
       const files = secrets.provide(this.#task, this.#revision, container);
       const endpoint = await network.attach(networkRequest(this.#task, spec));
-      const config = containerConfig(this.#task, this.#revision, { container, files, endpoint });
+      const config = containerConfig(this.#task, this.#revision, {
+        container,
+        files,
+        endpoint,
+        logDriver: this.#context.logDriver,
+      });
       await engine.containers.create(config);
       await this.#set('ready', 'prepared', { ports: endpoint.ports });
     });

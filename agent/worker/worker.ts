@@ -3,8 +3,8 @@
 
 import { assert } from '../../core/assert.ts';
 import type { Clock } from '../../core/clock.ts';
-import { messageOf } from '../../core/errors.ts';
-import type { NodeDescription, Revision, Task, TaskStatus } from '../../core/generated/objects.ts';
+import { messageOf, SwarmError } from '../../core/errors.ts';
+import type { LogDriver, NodeDescription, Revision, Task, TaskStatus } from '../../core/generated/objects.ts';
 import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
 import type {
   Assignments,
@@ -13,16 +13,20 @@ import type {
   NetworkQuestion,
   Payloads,
 } from '../../proto/generated/dispatcher.ts';
+import type { ReachEnd, ReachRequest } from '../../proto/generated/reach.ts';
 import type { ContainerSummary, Engine, LogRecord } from '../engine/engine.ts';
 import { Limiter } from '../engine/limiter.ts';
 import { workerLog } from '../log.ts';
 import type { TaskNetworks } from '../network/network.ts';
 import type { TaskFiles } from '../secrets/task-files.ts';
+import type { ReachLine } from '../session/reach-lines.ts';
+import { runExec } from './exec-line.ts';
 import { ImagePuller } from './image-puller.ts';
 import { Journal, type JournalEntry } from './journal.ts';
 import { ServiceImages } from './service-images.ts';
 import { type RunnerContext, TaskRunner } from './task-runner.ts';
 import { TaskSecrets } from './task-secrets.ts';
+import { runAttach, runStats, runTop } from './watch-line.ts';
 
 export interface WorkerOptions {
   readonly engine: Engine;
@@ -31,6 +35,8 @@ export interface WorkerOptions {
   readonly describe: () => NodeDescription;
   readonly clock: Clock;
   readonly stateDirectory: string;
+  /** Of services that say nothing; absent: files of the usual size. */
+  readonly logDriver?: LogDriver | undefined;
   /** Hears of every health check. */
   readonly onHealthCheck: (isSuccess: boolean) => void;
 }
@@ -55,7 +61,7 @@ export class Worker {
 
   /** Adopts what a previous run has left. */
   static async open(options: WorkerOptions): Promise<Worker> {
-    const { engine, network, files, describe, clock, onHealthCheck } = options;
+    const { engine, network, files, describe, clock, onHealthCheck, logDriver } = options;
     const journal = new Journal(options.stateDirectory);
     const worker = new Worker({
       engine,
@@ -63,6 +69,7 @@ export class Worker {
       secrets: new TaskSecrets(files, describe),
       clock,
       onHealthCheck,
+      logDriver,
       journal,
       puller: new ImagePuller(engine.images),
       preparations: new Limiter(PARALLEL_PREPARATIONS),
@@ -116,9 +123,23 @@ export class Worker {
   }
 
   /** The log of a task that is or was here. */
-  logs(taskId: string, options: LogOptions, signal: AbortSignal): AsyncIterable<LogRecord> {
-    const { tail, sinceMs, follow } = options;
-    return this.#context.engine.containers.logs(taskId, { tail, sinceMs, follow, signal });
+  logs(taskId: string, options: LogOptions, signal: AbortSignal): AsyncIterable<readonly LogRecord[]> {
+    const { tail, sinceMs, untilMs, follow } = options;
+    const until = untilMs > 0 ? { untilMs } : {};
+    return this.#context.engine.containers.logs(taskId, { tail, sinceMs, follow, signal, ...until });
+  }
+
+  /** What an operator wants inside a task of this node. Throws `not-found` when it is not here. */
+  async reach({ task, exec, attach, top, stats }: ReachRequest, line: ReachLine): Promise<ReachEnd> {
+    if (!this.#runners.has(task)) throw new SwarmError('not-found', `task ${task} is not on this node`);
+    const { containers } = this.#context.engine;
+    if (exec !== undefined) return runExec(containers, { containerId: task, exec }, line);
+    if (attach !== undefined) return runAttach(containers, task, line);
+    if (top !== undefined) return runTop(containers, task, line);
+    if (stats !== undefined) return runStats(containers, stats, line, this.#context.clock);
+    throw new SwarmError('unimplemented', 'the agent of this node does not know what is asked for', {
+      hint: 'The manager may be newer than the node.',
+    });
   }
 
   /** Stops and erases every task: the node leaves. */

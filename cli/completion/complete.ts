@@ -6,6 +6,7 @@ import type { Connection } from '../connection.ts';
 import type { Flag } from '../flags/flag.ts';
 import type { Io } from '../io.ts';
 import { payloadCalls } from '../payloads/calls.ts';
+import { readTasks, TaskNames } from '../tasks/task-list.ts';
 
 /** Bits of the directive. */
 const FILES = 0;
@@ -84,6 +85,15 @@ async function lookUpNames(
   if (kind === 'service') {
     const { services } = await (await connection.control()).listServices({}, options);
     return services.map(({ service }) => service.spec.name);
+  }
+  if (kind === 'task') {
+    const control = await connection.control();
+    const [{ services }, { tasks }] = await Promise.all([
+      control.listServices({}, options),
+      readTasks(control, {}),
+    ]);
+    const names = new TaskNames({ services: services.map(({ service }) => service), nodes: [] }, false);
+    return tasks.filter(({ status }) => status.state === 'running').map((task) => names.ofTask(task));
   }
   if (kind === 'network') {
     const { networks } = await (await connection.control()).listNetworks({}, options);

@@ -181,7 +181,10 @@ function scalarFlags(initial: Initial) {
     ...endpointFlags(initial),
     ...restartFlags(initial),
     ...updateConfigFlags(initial),
-    'log-driver': textFlag('Logging driver for service ("json-file")', initial(shown('json-file'))),
+    'log-driver': textFlag(
+      'Logging driver for service (json-file, journald, syslog, none)',
+      initial(shown('json-file')),
+    ),
     'log-opt': valuesFlag('list', parseLogOption, 'Logging driver options (max-size, max-file)'),
     'no-resolve-image': switchFlag(
       'Do not query the registry to resolve image digest and supported platforms',

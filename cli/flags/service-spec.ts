@@ -23,6 +23,7 @@ import {
   newContainerOptions,
   type SeccompProfiles,
 } from './container-options.ts';
+import { readEnv, readEnvFile } from './environment.ts';
 import { mergeFiles } from './files.ts';
 import type { FlagValues } from './flag.ts';
 import { mergeHealthCheck } from './health-check.ts';
@@ -235,26 +236,6 @@ function mergeLogDriver(
 ): LogDriver | undefined {
   if (name === undefined && options.length === 0) return current;
   return { name: name ?? current?.name ?? 'json-file', options: Object.fromEntries(options) };
-}
-
-/** "NAME" alone takes the caller's value and is left out when the caller has none. */
-function readEnv(entries: readonly string[], environment: SpecSource['environment']): string[] {
-  return entries.flatMap((entry) => {
-    if (entry.includes('=') || entry === '') return [entry];
-    const value = environment[entry];
-    return value === undefined ? [] : [`${entry}=${value}`];
-  });
-}
-
-function readEnvFile(lines: readonly string[]): string[] {
-  const entries = lines
-    .map((line) => line.trimStart())
-    .filter((line) => line !== '' && !line.startsWith('#'));
-  for (const entry of entries) {
-    const { key } = splitKeyValue(entry);
-    if (key === '' || /\s/.test(key)) throw invalidField('env-file', `"${entry}" must be NAME=VALUE`);
-  }
-  return entries;
 }
 
 /** Later entries replace earlier ones of the same name and keep their place. */

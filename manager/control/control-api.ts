@@ -9,6 +9,7 @@ import type { CertificateTool } from '../ca/certificate-tool.ts';
 import type { Consensus } from '../consensus.ts';
 import type { LogBroker } from '../log-broker.ts';
 import type { NodeQuestions } from '../node-questions.ts';
+import type { ReachBroker } from '../reach-broker.ts';
 import type { Store } from '../store/store.ts';
 import { getAuthority, getCluster, getJoinTokens, rotateAuthority, updateCluster } from './cluster-api.ts';
 import { explain } from './explain.ts';
@@ -18,6 +19,7 @@ import { createNetwork, getNetwork, listNetworks, removeNetwork, updateNetwork }
 import { auditNetworks, traceNetwork } from './network-trace.ts';
 import { listNodes, removeNode, updateNode } from './node-api.ts';
 import { createPayload, getConfig, getSecret, removePayload, updatePayload } from './payload-api.ts';
+import { reach } from './reach-api.ts';
 import {
   createService,
   listServices,
@@ -34,6 +36,7 @@ export interface ControlOptions {
   readonly randomBytes: RandomBytes;
   readonly logBroker: LogBroker;
   readonly questions: NodeQuestions;
+  readonly reach: ReachBroker;
   readonly tool: CertificateTool;
   /** Absent where managers keep the state elsewhere. */
   readonly consensus: Consensus | undefined;
@@ -79,6 +82,7 @@ export function controlHandlers(options: ControlOptions): Handlers<typeof Contro
       yield* listTasks(store.view, request);
     },
     watchService: ({ serviceId }, { signal }) => watchService(store, serviceId, signal),
+    reach: (inputs, context) => reach(options, inputs, context),
     serviceLogs: (request, { signal }) => serviceLogs(store, logBroker, request, signal),
     async *backup() {
       for await (const data of backup()) yield { data };

@@ -49,6 +49,40 @@ export function findTask(view: TablesView, reference: string): Task | undefined 
   return matches.length === 0 ? undefined : onlyMatch('task', reference, matches);
 }
 
+/**
+ * The task that runs, by what `findTask` takes, or by a service that has one only. Throws `not-found`, and
+ * `failed-precondition` when it does not run.
+ */
+export function findRunningTask(view: TablesView, reference: string): Task {
+  const isRunning = ({ status }: Task) => status.state === 'running';
+  const slot = /^(.+)\.(\d+)$/.exec(reference);
+  const service = view.byName('service', slot?.[1] ?? reference) ?? view.service.get(reference);
+  if (service !== undefined && view.task.get(reference) === undefined) {
+    const running = view
+      .tasksOfService(service.id)
+      .filter((task) => isRunning(task) && (slot === null || task.slot === Number(slot[2])))
+      .sort((a, b) => b.meta.createdAtMs - a.meta.createdAtMs);
+    const [task] = running;
+    if (task === undefined)
+      throw new SwarmError('failed-precondition', `no task of ${reference} is running`, {
+        hint: `Run "tsswarm why ${service.spec.name}" to see what is in the way.`,
+      });
+    if (slot === null && running.length > 1)
+      throw new SwarmError('invalid-argument', `service ${reference} has ${running.length} running tasks`, {
+        hint: `Name one of them, such as ${service.spec.name}.${task.slot}.`,
+      });
+    return task;
+  }
+  const task = findTask(view, reference);
+  if (task === undefined) throw new SwarmError('not-found', `task ${reference} not found`);
+  if (!isRunning(task))
+    throw new SwarmError(
+      'failed-precondition',
+      `task ${reference} is not running: it is ${task.status.state}`,
+    );
+  return task;
+}
+
 function byPrefix<T extends { readonly id: string }>(objects: Iterable<T>, prefix: string): T[] {
   if (prefix === '') return [];
   return [...objects].filter(({ id }) => id.startsWith(prefix));

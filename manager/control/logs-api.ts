@@ -17,7 +17,6 @@ export async function* serviceLogs(
   const onAbort = () => reader.close();
   signal.addEventListener('abort', onAbort);
   const asked = new Map<string, Task>();
-  const open = new Set<string>();
   const isSelected = (task: Task) =>
     request.taskIds.includes(task.id) || request.serviceIds.includes(task.serviceId);
   const unsubscribe = request.options.follow
@@ -29,17 +28,17 @@ export async function* serviceLogs(
   try {
     const selected = [...store.view.task.values()].filter(isSelected);
     const { tasks, warnings } = askFor(selected, reader, asked);
-    for (const task of tasks) open.add(task.id);
+    const known = new Set(tasks.map(({ id }) => id));
     yield { lines: [], warnings, tasks };
-    if (!request.options.follow && open.size === 0) return;
-    for await (const { lines, finishedTaskIds } of reader) {
-      if (lines.length > 0) {
-        const named = [...new Set(lines.map(({ taskId }) => taskId))].map((id) => asked.get(id));
-        yield { lines, warnings: [], tasks: named.filter((task) => task !== undefined) };
-      }
-      for (const id of finishedTaskIds) open.delete(id);
-      if (!request.options.follow && open.size === 0) return;
+    if (!request.options.follow) reader.complete();
+    for await (const lines of reader) {
+      const named = [...new Set(lines.map(({ taskId }) => taskId))].map((id) => asked.get(id));
+      const told = named.filter((task) => task !== undefined && !known.has(task.id)) as Task[];
+      for (const { id } of told) known.add(id);
+      yield { lines, warnings: reader.takeWarnings(), tasks: told };
     }
+    const late = reader.takeWarnings();
+    if (late.length > 0) yield { lines: [], warnings: late, tasks: [] };
   } finally {
     unsubscribe();
     signal.removeEventListener('abort', onAbort);

@@ -95,7 +95,7 @@ async function start(node: Partial<Node['status']> = {}) {
     clock,
     random: () => 0.5,
     randomBytes,
-    logBroker: new LogBroker(randomBytes),
+    logBroker: new LogBroker(clock, randomBytes),
   });
   const stop = new AbortController();
   return {

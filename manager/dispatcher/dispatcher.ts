@@ -20,6 +20,7 @@ import type { CallContext, Handlers } from '../../rpc/server.ts';
 import { dispatcherLog } from '../log.ts';
 import type { LogBroker } from '../log-broker.ts';
 import { NodeQuestions } from '../node-questions.ts';
+import { ReachBroker } from '../reach-broker.ts';
 import type { Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { AssignmentTracker } from './assignments.ts';
@@ -57,6 +58,8 @@ export class Dispatcher {
   readonly #options: DispatcherOptions;
   /** Asks agents that have a session. */
   readonly questions: NodeQuestions;
+  /** Joins operators with agents that have a session. */
+  readonly reach: ReachBroker;
   readonly #statusWriter: StatusWriter;
   readonly #sessions = new Map<string, Session>();
   readonly #deadlines = new Map<string, () => void>();
@@ -70,6 +73,7 @@ export class Dispatcher {
   constructor(options: DispatcherOptions) {
     this.#options = options;
     this.questions = new NodeQuestions(options.clock, options.randomBytes);
+    this.reach = new ReachBroker(options.clock, options.randomBytes);
     this.#statusWriter = new StatusWriter(options.store);
   }
 
@@ -88,6 +92,7 @@ export class Dispatcher {
         await this.#options.logBroker.publish(caller.nodeId, batches);
         return {};
       },
+      answerReach: (outputs, { caller }) => this.reach.answer(caller.nodeId, outputs),
     };
   }
 
@@ -166,6 +171,9 @@ export class Dispatcher {
     const closeQuestions = this.questions.addNode(session.nodeId, (networkQuestion) =>
       session.outbox.push({ networkQuestion }),
     );
+    const closeReach = this.reach.addNode(session.nodeId, (reachOrder) =>
+      session.outbox.push({ reachOrder }),
+    );
     const onAbort = () => session.outbox.end();
     signal.addEventListener('abort', onAbort);
     if (signal.aborted || this.#isStopped) onAbort();
@@ -175,6 +183,7 @@ export class Dispatcher {
     } finally {
       close();
       closeQuestions();
+      closeReach();
       this.#drains.sessionEnded(session.id);
       signal.removeEventListener('abort', onAbort);
       if (this.#sessions.get(session.nodeId) === session) this.#sessions.delete(session.nodeId);

@@ -78,6 +78,7 @@ export const emptyListProcessesResponse: ListProcessesResponse = Object.freeze({
 
 export interface KillProcessRequest {
   readonly containerId: string;
+  readonly execId?: string;
   readonly signal: number;
   readonly all: boolean;
 }
@@ -111,6 +112,21 @@ export interface DeleteExecRequest {
   readonly execId: string;
 }
 export const emptyDeleteExecRequest: DeleteExecRequest = Object.freeze({ containerId: '', execId: '' });
+
+export interface ResizePtyRequest {
+  readonly containerId: string;
+  readonly execId: string;
+  readonly width: number;
+  readonly height: number;
+}
+export const emptyResizePtyRequest: ResizePtyRequest = Object.freeze({ containerId: '', execId: '', width: 0, height: 0 });
+
+export interface CloseIORequest {
+  readonly containerId: string;
+  readonly execId: string;
+  readonly stdin: boolean;
+}
+export const emptyCloseIORequest: CloseIORequest = Object.freeze({ containerId: '', execId: '', stdin: false });
 const processStateNames = new Map<number, ProcessState>(Object.entries(processStateNumbers).map(([key, value]) => [value, key as ProcessState]));
 
 export const ContainerProcessCodec: Codec<ContainerProcess> = {
@@ -362,24 +378,27 @@ export const ListProcessesResponseCodec: Codec<ListProcessesResponse> = {
 export const KillProcessRequestCodec: Codec<KillProcessRequest> = {
   write(m, w) {
     if (m.containerId !== '') w.uint32(10).string(m.containerId);
+    if (m.execId !== undefined) w.uint32(18).string(m.execId);
     if (m.signal !== 0) w.uint32(24).uint32(m.signal);
     if (m.all !== false) w.uint32(32).bool(m.all);
     return w;
   },
   read(r, end) {
     let containerId: string = '';
+    let execId: string | undefined;
     let signal: number = 0;
     let all: boolean = false;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: containerId = r.string(); break;
+        case 2: execId = r.string(); break;
         case 3: signal = r.uint32(); break;
         case 4: all = r.bool(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { containerId, signal, all };
+    return { containerId, ...(execId === undefined ? undefined : { execId }), signal, all };
   },
 };
 
@@ -482,6 +501,57 @@ export const DeleteExecRequestCodec: Codec<DeleteExecRequest> = {
   },
 };
 
+export const ResizePtyRequestCodec: Codec<ResizePtyRequest> = {
+  write(m, w) {
+    if (m.containerId !== '') w.uint32(10).string(m.containerId);
+    if (m.execId !== '') w.uint32(18).string(m.execId);
+    if (m.width !== 0) w.uint32(24).uint32(m.width);
+    if (m.height !== 0) w.uint32(32).uint32(m.height);
+    return w;
+  },
+  read(r, end) {
+    let containerId: string = '';
+    let execId: string = '';
+    let width: number = 0;
+    let height: number = 0;
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: containerId = r.string(); break;
+        case 2: execId = r.string(); break;
+        case 3: width = r.uint32(); break;
+        case 4: height = r.uint32(); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { containerId, execId, width, height };
+  },
+};
+
+export const CloseIORequestCodec: Codec<CloseIORequest> = {
+  write(m, w) {
+    if (m.containerId !== '') w.uint32(10).string(m.containerId);
+    if (m.execId !== '') w.uint32(18).string(m.execId);
+    if (m.stdin !== false) w.uint32(24).bool(m.stdin);
+    return w;
+  },
+  read(r, end) {
+    let containerId: string = '';
+    let execId: string = '';
+    let stdin: boolean = false;
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: containerId = r.string(); break;
+        case 2: execId = r.string(); break;
+        case 3: stdin = r.bool(); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { containerId, execId, stdin };
+  },
+};
+
 export const TasksService = {
   create: { path: '/containerd.services.tasks.v1.Tasks/Create', shape: 'unary', callers: [], isReadOnly: false, request: CreateProcessRequestCodec, response: CreateProcessResponseCodec },
   start: { path: '/containerd.services.tasks.v1.Tasks/Start', shape: 'unary', callers: [], isReadOnly: false, request: StartProcessRequestCodec, response: StartProcessResponseCodec },
@@ -491,5 +561,7 @@ export const TasksService = {
   kill: { path: '/containerd.services.tasks.v1.Tasks/Kill', shape: 'unary', callers: [], isReadOnly: false, request: KillProcessRequestCodec, response: NothingCodec },
   exec: { path: '/containerd.services.tasks.v1.Tasks/Exec', shape: 'unary', callers: [], isReadOnly: false, request: ExecProcessRequestCodec, response: NothingCodec },
   wait: { path: '/containerd.services.tasks.v1.Tasks/Wait', shape: 'unary', callers: [], isReadOnly: false, request: WaitProcessRequestCodec, response: WaitProcessResponseCodec },
+  resizePty: { path: '/containerd.services.tasks.v1.Tasks/ResizePty', shape: 'unary', callers: [], isReadOnly: false, request: ResizePtyRequestCodec, response: NothingCodec },
+  closeIO: { path: '/containerd.services.tasks.v1.Tasks/CloseIO', shape: 'unary', callers: [], isReadOnly: false, request: CloseIORequestCodec, response: NothingCodec },
   deleteProcess: { path: '/containerd.services.tasks.v1.Tasks/DeleteProcess', shape: 'unary', callers: [], isReadOnly: false, request: DeleteExecRequestCodec, response: DeleteProcessResponseCodec },
 } as const;

@@ -3,6 +3,7 @@ import { type Codec, safeInteger } from '../wire.ts';
 import { type ClusterSpec, type ExternalCa, type Cluster, emptyCluster, type NodeSpec, emptyNodeSpec, type Node, emptyNode, type RegistryAuth, type ServiceSpec, emptyServiceSpec, type Service, emptyService, type Revision, type Task, type NetworkSpec, emptyNetworkSpec, type Network, emptyNetwork, type PayloadSpec, emptyPayloadSpec, type Secret, emptySecret, type Config, emptyConfig } from '../../core/generated/objects.ts';
 import { ClusterSpecCodec, ExternalCaCodec, ClusterCodec, NodeSpecCodec, NodeCodec, RegistryAuthCodec, ServiceSpecCodec, ServiceCodec, RevisionCodec, TaskCodec, NetworkSpecCodec, NetworkCodec, PayloadSpecCodec, SecretCodec, ConfigCodec } from './objects.ts';
 import { type LogOptions, emptyLogOptions, LogOptionsCodec, type LogLine, LogLineCodec } from './dispatcher.ts';
+import { ReachInputCodec, ReachOutputCodec } from './reach.ts';
 
 const NO_BYTES = new Uint8Array(0);
 
@@ -2110,6 +2111,7 @@ export const ControlService = {
   listTasks: { path: '/tsswarm.v1.Control/ListTasks', shape: 'server-stream', callers: ['local', 'manager'], isReadOnly: false, request: ListTasksRequestCodec, response: ListTasksResponseCodec },
   watchService: { path: '/tsswarm.v1.Control/WatchService', shape: 'server-stream', callers: ['local', 'manager'], isReadOnly: false, request: WatchServiceRequestCodec, response: WatchServiceResponseCodec },
   serviceLogs: { path: '/tsswarm.v1.Control/ServiceLogs', shape: 'server-stream', callers: ['local', 'manager'], isReadOnly: false, request: ServiceLogsRequestCodec, response: ServiceLogsResponseCodec },
+  reach: { path: '/tsswarm.v1.Control/Reach', shape: 'bidi', callers: ['local', 'manager'], isReadOnly: false, request: ReachInputCodec, response: ReachOutputCodec },
   traceNetwork: { path: '/tsswarm.v1.Control/TraceNetwork', shape: 'unary', callers: ['local', 'manager'], isReadOnly: true, request: TraceNetworkRequestCodec, response: ExplainResponseCodec },
   auditNetworks: { path: '/tsswarm.v1.Control/AuditNetworks', shape: 'unary', callers: ['local', 'manager'], isReadOnly: false, request: AuditNetworksRequestCodec, response: AuditNetworksResponseCodec },
   explain: { path: '/tsswarm.v1.Control/Explain', shape: 'unary', callers: ['local', 'manager'], isReadOnly: true, request: ExplainRequestCodec, response: ExplainResponseCodec },

@@ -2,6 +2,7 @@
 import { type Codec, safeInteger } from '../wire.ts';
 import { type NodeDescription, emptyNodeDescription, type PortConfig, type Revision, type TaskStatus, emptyTaskStatus, type Task, type Network, type NodeRole, nodeRoleNumbers, type Affinity, affinityNumbers } from '../../core/generated/objects.ts';
 import { NodeDescriptionCodec, PortConfigCodec, RevisionCodec, TaskStatusCodec, TaskCodec, NetworkCodec } from './objects.ts';
+import { ReachInputCodec, ReachOutputCodec, type ReachOrder, ReachOrderCodec } from './reach.ts';
 
 const NO_BYTES = new Uint8Array(0);
 
@@ -145,8 +146,10 @@ export interface LogOptions {
   /** Lines from the end; negative: all. */
   readonly tail: number;
   readonly sinceMs: number;
+  /** 0: to the end. */
+  readonly untilMs: number;
 }
-export const emptyLogOptions: LogOptions = Object.freeze({ follow: false, tail: 0, sinceMs: 0 });
+export const emptyLogOptions: LogOptions = Object.freeze({ follow: false, tail: 0, sinceMs: 0, untilMs: 0 });
 
 export interface LogSubscription {
   readonly id: string;
@@ -191,6 +194,7 @@ export interface ManagerMessage {
   readonly networkQuestion?: NetworkQuestion;
   readonly drained?: Drained;
   readonly payloads?: Payloads;
+  readonly reachOrder?: ReachOrder;
 }
 export const emptyManagerMessage: ManagerMessage = Object.freeze({  });
 
@@ -267,16 +271,20 @@ export interface LogLine {
   /** RFC 3339 with nanoseconds, as stored. */
   readonly time: string;
   readonly data: Uint8Array;
+  /** What its container was to say of itself: labels and variables that the log's options name. */
+  readonly details: Readonly<Record<string, string>>;
 }
-export const emptyLogLine: LogLine = Object.freeze({ taskId: '', stream: "stdout", time: '', data: NO_BYTES });
+export const emptyLogLine: LogLine = Object.freeze({ taskId: '', stream: "stdout", time: '', data: NO_BYTES, details: {} });
 
 export interface LogBatch {
   readonly subscriptionId: string;
   readonly lines: readonly LogLine[];
   /** These tasks have nothing more to say. */
   readonly finishedTaskIds: readonly string[];
+  /** What cannot be read, and why. */
+  readonly warnings: readonly string[];
 }
-export const emptyLogBatch: LogBatch = Object.freeze({ subscriptionId: '', lines: [], finishedTaskIds: [] });
+export const emptyLogBatch: LogBatch = Object.freeze({ subscriptionId: '', lines: [], finishedTaskIds: [], warnings: [] });
 
 export interface PublishLogsResponse {
 
@@ -668,22 +676,25 @@ export const LogOptionsCodec: Codec<LogOptions> = {
     if (m.follow !== false) w.uint32(8).bool(m.follow);
     if (m.tail !== 0) w.uint32(16).int64(safeInteger(m.tail));
     if (m.sinceMs !== 0) w.uint32(24).int64(safeInteger(m.sinceMs));
+    if (m.untilMs !== 0) w.uint32(32).int64(safeInteger(m.untilMs));
     return w;
   },
   read(r, end) {
     let follow: boolean = false;
     let tail: number = 0;
     let sinceMs: number = 0;
+    let untilMs: number = 0;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: follow = r.bool(); break;
         case 2: tail = safeInteger(r.int64()); break;
         case 3: sinceMs = safeInteger(r.int64()); break;
+        case 4: untilMs = safeInteger(r.int64()); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { follow, tail, sinceMs };
+    return { follow, tail, sinceMs, untilMs };
   },
 };
 
@@ -779,6 +790,7 @@ export const ManagerMessageCodec: Codec<ManagerMessage> = {
     if (m.networkQuestion !== undefined) NetworkQuestionCodec.write(m.networkQuestion, w.uint32(58).fork()).ldelim();
     if (m.drained !== undefined) DrainedCodec.write(m.drained, w.uint32(66).fork()).ldelim();
     if (m.payloads !== undefined) PayloadsCodec.write(m.payloads, w.uint32(74).fork()).ldelim();
+    if (m.reachOrder !== undefined) ReachOrderCodec.write(m.reachOrder, w.uint32(82).fork()).ldelim();
     return w;
   },
   read(r, end) {
@@ -791,6 +803,7 @@ export const ManagerMessageCodec: Codec<ManagerMessage> = {
     let networkQuestion: NetworkQuestion | undefined;
     let drained: Drained | undefined;
     let payloads: Payloads | undefined;
+    let reachOrder: ReachOrder | undefined;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -803,10 +816,11 @@ export const ManagerMessageCodec: Codec<ManagerMessage> = {
         case 7: networkQuestion = NetworkQuestionCodec.read(r, r.uint32() + r.pos); break;
         case 8: drained = DrainedCodec.read(r, r.uint32() + r.pos); break;
         case 9: payloads = PayloadsCodec.read(r, r.uint32() + r.pos); break;
+        case 10: reachOrder = ReachOrderCodec.read(r, r.uint32() + r.pos); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { ...(registered === undefined ? undefined : { registered }), ...(heartbeat === undefined ? undefined : { heartbeat }), ...(statusAcknowledged === undefined ? undefined : { statusAcknowledged }), ...(assignments === undefined ? undefined : { assignments }), ...(logSubscription === undefined ? undefined : { logSubscription }), ...(news === undefined ? undefined : { news }), ...(networkQuestion === undefined ? undefined : { networkQuestion }), ...(drained === undefined ? undefined : { drained }), ...(payloads === undefined ? undefined : { payloads }) };
+    return { ...(registered === undefined ? undefined : { registered }), ...(heartbeat === undefined ? undefined : { heartbeat }), ...(statusAcknowledged === undefined ? undefined : { statusAcknowledged }), ...(assignments === undefined ? undefined : { assignments }), ...(logSubscription === undefined ? undefined : { logSubscription }), ...(news === undefined ? undefined : { news }), ...(networkQuestion === undefined ? undefined : { networkQuestion }), ...(drained === undefined ? undefined : { drained }), ...(payloads === undefined ? undefined : { payloads }), ...(reachOrder === undefined ? undefined : { reachOrder }) };
   },
 };
 
@@ -993,6 +1007,7 @@ export const LogLineCodec: Codec<LogLine> = {
     if (m.stream !== "stdout") w.uint32(16).int32(logStreamNumbers[m.stream]);
     if (m.time !== '') w.uint32(26).string(m.time);
     if (m.data.length > 0) w.uint32(34).bytes(m.data);
+    for (const [key, value] of Object.entries(m.details)) w.uint32(42).fork().uint32(10).string(key).uint32(18).string(value).ldelim();
     return w;
   },
   read(r, end) {
@@ -1000,6 +1015,7 @@ export const LogLineCodec: Codec<LogLine> = {
     let stream: LogStream = "stdout";
     let time: string = '';
     let data: Uint8Array = NO_BYTES;
+    const details: [string, string][] = [];
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -1007,10 +1023,13 @@ export const LogLineCodec: Codec<LogLine> = {
         case 2: stream = (logStreamNames.get(r.int32()) ?? "stdout"); break;
         case 3: time = r.string(); break;
         case 4: data = r.bytes(); break;
+        case 5: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
+        while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
+        details.push([key, value]); break; }
         default: r.skipType(tag & 7);
       }
     }
-    return { taskId, stream, time, data };
+    return { taskId, stream, time, data, details: Object.fromEntries(details) };
   },
 };
 
@@ -1019,22 +1038,25 @@ export const LogBatchCodec: Codec<LogBatch> = {
     if (m.subscriptionId !== '') w.uint32(10).string(m.subscriptionId);
     for (const value of m.lines) LogLineCodec.write(value, w.uint32(18).fork()).ldelim();
     for (const value of m.finishedTaskIds) w.uint32(26).string(value);
+    for (const value of m.warnings) w.uint32(34).string(value);
     return w;
   },
   read(r, end) {
     let subscriptionId: string = '';
     const lines: LogLine[] = [];
     const finishedTaskIds: string[] = [];
+    const warnings: string[] = [];
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: subscriptionId = r.string(); break;
         case 2: lines.push(LogLineCodec.read(r, r.uint32() + r.pos)); break;
         case 3: finishedTaskIds.push(r.string()); break;
+        case 4: warnings.push(r.string()); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { subscriptionId, lines, finishedTaskIds };
+    return { subscriptionId, lines, finishedTaskIds, warnings };
   },
 };
 
@@ -1059,4 +1081,5 @@ export const PublishLogsResponseCodec: Codec<PublishLogsResponse> = {
 export const DispatcherService = {
   session: { path: '/tsswarm.v1.Dispatcher/Session', shape: 'bidi', callers: ['local', 'worker', 'manager'], isReadOnly: false, request: AgentMessageCodec, response: ManagerMessageCodec },
   publishLogs: { path: '/tsswarm.v1.Dispatcher/PublishLogs', shape: 'client-stream', callers: ['local', 'worker', 'manager'], isReadOnly: false, request: LogBatchCodec, response: PublishLogsResponseCodec },
+  answerReach: { path: '/tsswarm.v1.Dispatcher/AnswerReach', shape: 'bidi', callers: ['local', 'worker', 'manager'], isReadOnly: false, request: ReachOutputCodec, response: ReachInputCodec },
 } as const;

@@ -20,6 +20,7 @@ import { NodeQuestions } from '../../manager/node-questions.ts';
 import { newMemberId } from '../../manager/raft-host/member-id.ts';
 import type { PeerEvents, PeerNetwork } from '../../manager/raft-host/peers.ts';
 import { RaftHost } from '../../manager/raft-host/raft-host.ts';
+import { ReachBroker } from '../../manager/reach-broker.ts';
 import { identify } from '../../manager/servers.ts';
 import { Store } from '../../manager/store/store.ts';
 import { ControlService } from '../../proto/generated/control.ts';
@@ -75,7 +76,7 @@ export class SimManager {
       clock,
       random: chance,
       randomBytes,
-      logBroker: new LogBroker(randomBytes),
+      logBroker: new LogBroker(clock, randomBytes),
     });
     this.#leader = new LeaderChannel({
       log: this.host,
@@ -192,8 +193,9 @@ export class SimManager {
       store,
       clock,
       randomBytes,
-      logBroker: new LogBroker(randomBytes),
+      logBroker: new LogBroker(clock, randomBytes),
       questions: new NodeQuestions(clock, randomBytes),
+      reach: new ReachBroker(clock, randomBytes),
       tool,
       consensus,
       leaderAddress: () => consensus.leadership.leaderAddress,

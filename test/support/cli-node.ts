@@ -81,13 +81,18 @@ export class CliNode {
       workdir: this.directory,
       stdin: (async function* () {})(),
       readSecret: async () => undefined,
+      keyboard: undefined,
       isTerminal: false,
       columns: 80,
+      rows: 24,
       isUtf8: true,
       out: async (data) => void out.push(String(data)),
       err: (data) => void err.push(String(data)),
+      errOut: async (data) => void err.push(String(data)),
       nowMs: Date.now,
       catchInterrupt: () => new AbortController().signal,
+      onSignal: () => () => {},
+      onResize: () => () => {},
       ...world,
     };
     const code = await runCli(args, io);

@@ -9,6 +9,7 @@ import { x509Tool } from '../../manager/ca/x509.ts';
 import { controlHandlers } from '../../manager/control/control-api.ts';
 import { LogBroker } from '../../manager/log-broker.ts';
 import { NodeQuestions } from '../../manager/node-questions.ts';
+import { ReachBroker } from '../../manager/reach-broker.ts';
 import { Store } from '../../manager/store/store.ts';
 import { systemClock } from '../../node/system-clock.ts';
 import { ControlService } from '../../proto/generated/control.ts';
@@ -37,8 +38,9 @@ export class ControlCli {
       store: cli.store,
       clock: systemClock,
       randomBytes,
-      logBroker: new LogBroker(randomBytes),
+      logBroker: new LogBroker(systemClock, randomBytes),
       questions: new NodeQuestions(systemClock, randomBytes),
+      reach: new ReachBroker(systemClock, randomBytes),
       tool: x509Tool,
       consensus: undefined,
       leaderAddress: () => undefined,

@@ -122,7 +122,7 @@ export async function collectLogs(
   query: LogQuery = {},
 ): Promise<LogRecord[]> {
   const records: LogRecord[] = [];
-  for await (const record of engine.containers.logs(id, query)) records.push(record);
+  for await (const some of engine.containers.logs(id, query)) records.push(...some);
   return records;
 }
 

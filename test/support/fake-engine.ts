@@ -122,7 +122,7 @@ export class FakeEngine implements Engine {
     },
     list: async () => [...this.running.values()].map(summarize),
     async *logs() {
-      yield { stream: 'stdout', time: '2026-01-01T00:00:00.000000000Z', line: 'hello\n' };
+      yield [{ stream: 'stdout', time: '2026-01-01T00:00:00.000000000Z', line: 'hello\n' }];
     },
     exec: async (id, request) => {
       request.signal?.throwIfAborted();
@@ -130,6 +130,13 @@ export class FakeEngine implements Engine {
         throw new SwarmError('failed-precondition', `container ${id} is not running`);
       return this.onExec(id, request);
     },
+    openExec: async () => {
+      throw new SwarmError('unimplemented', 'the fake engine has no commands to talk to');
+    },
+    stats: async () => {
+      throw new SwarmError('unimplemented', 'the fake engine has no figures');
+    },
+    processes: async () => [],
     probe: (id, probe, limits) => this.onProbe(id, probe, limits),
   };
 

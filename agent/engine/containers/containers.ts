@@ -11,10 +11,14 @@ import { type Containerd, SNAPSHOTTER } from '../containerd/connection.ts';
 import type {
   ContainerConfig,
   ContainerExit,
+  ContainerProcessInfo,
+  ContainerStats,
   ContainerSummary,
   Containers,
   ExecRequest,
   ExecResult,
+  ExecSession,
+  ExecSessionRequest,
   LogQuery,
   LogRecord,
   ProbeLimits,
@@ -22,15 +26,18 @@ import type {
 import type { StoredImage } from '../images/catalog.ts';
 import { Limiter, SingleFlight } from '../limiter.ts';
 import type { LogService } from '../logs/log-service.ts';
+import type { Machine } from '../machine.ts';
 import type { Measure } from '../measure.ts';
 import { type ContainerMounts, imageViews } from '../volumes/container-mounts.ts';
 import { type ContainerComposer, checkContainerId } from './compose.ts';
-import { ContainerEntry } from './entry.ts';
+import { ContainerEntry, runningPid } from './entry.ts';
 import type { ContainerExecs } from './exec.ts';
 import type { ContainerLifecycle } from './lifecycle.ts';
 import { probeContainer } from './network-probe.ts';
+import { describeProcess, processesOf } from './processes.ts';
 import { ContainerDirectory, type ContainerPlaces, type ContainerRecordFile } from './record.ts';
 import { signalNumber } from './signals.ts';
+import { readStats } from './stats.ts';
 
 export interface ContainersOptions {
   readonly containerd: Containerd;
@@ -41,6 +48,8 @@ export interface ContainersOptions {
   readonly places: ContainerPlaces;
   readonly mounts: ContainerMounts;
   readonly findImage: (reference: string) => StoredImage | undefined;
+  readonly engineId: string;
+  readonly machine: Machine;
   readonly measure: Measure;
   readonly log: Logger;
 }
@@ -296,8 +305,14 @@ export class EngineContainers implements Containers {
     return [...this.#entries.values()].map(summarize);
   }
 
-  async *logs(id: string, query: LogQuery = {}): AsyncIterable<LogRecord> {
+  async *logs(id: string, query: LogQuery = {}): AsyncIterable<readonly LogRecord[]> {
     checkContainerId(id);
+    const { driver, keepsFile } = this.#entries.get(id)?.record.logs ?? {};
+    if (keepsFile === false)
+      throw new SwarmError(
+        'failed-precondition',
+        `its log driver ${driver ?? 'none'} keeps no lines on the node that could be read`,
+      );
     const { path } = new ContainerDirectory(this.#options.places, id);
     yield* this.#options.logs.read(id, path, query);
   }
@@ -306,11 +321,23 @@ export class EngineContainers implements Containers {
     return this.#options.execs.run(this.#required(id), request);
   }
 
+  async openExec(id: string, request: ExecSessionRequest): Promise<ExecSession> {
+    return this.#options.execs.open(this.#required(id), request);
+  }
+
+  async stats(id: string): Promise<ContainerStats> {
+    const entry = this.#required(id);
+    return readStats(entry, runningPid(entry), this.#options);
+  }
+
+  async processes(id: string): Promise<readonly ContainerProcessInfo[]> {
+    const entry = this.#required(id);
+    runningPid(entry);
+    return processesOf(entry, this.#options).map(describeProcess);
+  }
+
   async probe(id: string, probe: NetworkProbe, limits: ProbeLimits): Promise<string | undefined> {
-    const { state } = this.#required(id);
-    if (state.state !== 'running')
-      throw new SwarmError('failed-precondition', `container ${id} is not running`);
-    return probeContainer(state.pid, probe, limits);
+    return probeContainer(runningPid(this.#required(id)), probe, limits);
   }
 
   #required(id: string): ContainerEntry {

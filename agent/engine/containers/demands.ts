@@ -4,6 +4,7 @@ import { closeSync, openSync, readSync } from 'node:fs';
 import path from 'node:path';
 import { SwarmError } from '../../../core/errors.ts';
 import type { ContainerConfig } from '../engine.ts';
+import { checkTarget } from '../logs/line-sink.ts';
 import type { Machine } from '../machine.ts';
 import { findExecutable, type Runtime } from '../runtime/runtime.ts';
 
@@ -14,6 +15,7 @@ export function checkDemands(config: ContainerConfig, machine: Machine): void {
     const message = `${option}: node ${machine.hostname} ${what}`;
     throw new SwarmError('failed-precondition', message, hint === undefined ? {} : { hint });
   };
+  checkTarget(config.logs.target, machine.hostname);
   const appArmor = security?.appArmor ?? '';
   if (appArmor !== '' && appArmor !== 'unconfined' && !machine.hasAppArmor)
     refuse(`security-opt apparmor=${appArmor}`, 'has no AppArmor in its kernel');

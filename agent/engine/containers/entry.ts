@@ -2,9 +2,11 @@
 //
 //   created ──start──▶ running ──exit──▶ exited
 
+import { SwarmError } from '../../../core/errors.ts';
 import type { SnapshotMount } from '../../../proto/generated/containerd-types.ts';
 import type { ContainerExit, ContainerState } from '../engine.ts';
 import { Limiter } from '../limiter.ts';
+import type { ExecProcess } from './exec-process.ts';
 import type { ContainerDirectory, ContainerRecordFile } from './record.ts';
 
 export class ContainerEntry {
@@ -17,7 +19,7 @@ export class ContainerEntry {
   /** Mounts of the container's snapshot, while they are known from its creation. */
   mounts: readonly SnapshotMount[] | undefined;
   /** The process of its specification, once a command has been run beside it. */
-  process: object | undefined;
+  process: ExecProcess | undefined;
   /** An exit that arrives while the start is still under way. */
   earlyExit: ContainerExit | undefined;
   isStarting = false;
@@ -40,4 +42,10 @@ export class ContainerEntry {
     this.state = { state: 'exited', exit };
     this.#exited.resolve(exit);
   }
+}
+
+/** Throws `failed-precondition` when it does not run. */
+export function runningPid({ id, state }: ContainerEntry): number {
+  if (state.state === 'running') return state.pid;
+  throw new SwarmError('failed-precondition', `container ${id} is not running`);
 }

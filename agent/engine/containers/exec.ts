@@ -2,18 +2,23 @@
 // it does: by it a daemon finds what its predecessor has left running, and ends it.
 
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readdirSync } from 'node:fs';
 import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { hasCode, messageOf, SwarmError } from '../../../core/errors.ts';
 import type { Logger } from '../../../rpc/logger.ts';
 import type { Containerd } from '../containerd/connection.ts';
-import type { ExecRequest, ExecResult } from '../engine.ts';
+import type { ExecRequest, ExecResult, ExecSession, ExecSessionRequest, WindowSize } from '../engine.ts';
 import { Limiter } from '../limiter.ts';
 import type { Machine } from '../machine.ts';
-import type { ContainerEntry } from './entry.ts';
+import { type ContainerEntry, runningPid } from './entry.ts';
 import { ExecOutput } from './exec-output.ts';
+import { type ExecProcess, sessionProcess } from './exec-process.ts';
+import { ExecStreams } from './exec-streams.ts';
 import { execFailure } from './failure.ts';
-import { cgroupsPath, readSpec } from './spec.ts';
+import { killProcess, processesOf, processStat } from './processes.ts';
+import { signalNumber } from './signals.ts';
+import { readSpec } from './spec.ts';
 
 export interface ExecsOptions {
   readonly containerd: Containerd;
@@ -38,11 +43,19 @@ interface StartedExec {
   readonly startedAtMs: number;
 }
 
+interface OpenExec {
+  readonly name: ExecName;
+  readonly entry: ContainerEntry;
+  readonly pid: number;
+  readonly streams: ExecStreams;
+}
+
 // What a command costs is its start, which runs the OCI runtime; waiting for its end is free.
 const PARALLEL_STARTS = 4;
 const START_TIMEOUT_MS = 60_000;
 // A process that outlives SIGKILL this long hangs in the kernel.
 const KILL_TIMEOUT_MS = 10_000;
+const WAIT_AGAIN_MS = 200;
 const EXIT_CODE_KILLED = 137;
 const PROCESS_TYPE = 'types.containerd.io/opencontainers/runtime-spec/1/Process';
 
@@ -64,17 +77,98 @@ export class ContainerExecs {
     return this.#finish(started, request);
   }
 
+  /** See `Containers.openExec`. */
+  async open(entry: ContainerEntry, request: ExecSessionRequest): Promise<ExecSession> {
+    return this.#starts.run(() => this.#open(entry, request));
+  }
+
+  async #open(entry: ContainerEntry, request: ExecSessionRequest): Promise<ExecSession> {
+    const root = `/proc/${runningPid(entry)}/root`;
+    const { containerd, directory, machine } = this.#options;
+    const process = await sessionProcess(await this.#processOf(entry), request, { root, machine });
+    const name = newName(entry);
+    const streams = ExecStreams.create(path.join(directory, `${fifoName(name)}${SEPARATOR}`), request);
+    for (const fifo of streams.fifos) this.#attended.add(fifo);
+    try {
+      const spec = processSpec(process);
+      await containerd.tasks.exec({ ...name, ...streams.paths, terminal: request.tty, spec });
+      const { pid } = await containerd.tasks.start(name, { timeoutMs: START_TIMEOUT_MS });
+      const session = this.#sessionOf({ name, entry, pid, streams });
+      if (request.tty && request.size !== undefined) await session.resize(request.size);
+      return session;
+    } catch (error) {
+      await this.#endSession(name, streams, entry);
+      throw execFailure(error, request.command[0] ?? '');
+    }
+  }
+
+  #sessionOf({ name, entry, pid, streams }: OpenExec): ExecSession {
+    const { tasks } = this.#options.containerd;
+    const exited = this.#untilExit(name, entry);
+    const reading = streams.read(exited);
+    // Deleted any earlier, the shim would throw away what nobody has read yet.
+    const end = async () => {
+      await exited;
+      await this.#endSession(name, streams, entry);
+    };
+    const output = (async function* () {
+      try {
+        yield* reading;
+      } finally {
+        streams.drain();
+        void end();
+      }
+    })();
+    return {
+      output,
+      exited,
+      write: (data) => streams.write(data),
+      endInput: async () => {
+        // The shim would hang up a terminal.
+        if (streams.paths.stderr === '') return;
+        streams.closeInput();
+        await ignoreGone(tasks.closeIO({ ...name, stdin: true }));
+      },
+      resize: ({ columns, rows }: WindowSize) =>
+        ignoreGone(tasks.resizePty({ ...name, width: columns, height: rows })),
+      signal: (text) => ignoreGone(tasks.kill({ ...name, signal: signalNumber(text), all: false })),
+      kill: () => this.#killSession(entry, pid),
+    };
+  }
+
+  /** containerd may be away for a while; a command goes on without it. */
+  async #untilExit(name: ExecName, entry: ContainerEntry): Promise<number> {
+    for (;;) {
+      try {
+        return (await this.#options.containerd.tasks.wait(name)).exitStatus;
+      } catch (error) {
+        if (entry.state.state !== 'running' || !hasCode(error, 'unavailable')) return EXIT_CODE_KILLED;
+        await delay(WAIT_AGAIN_MS, undefined, { ref: false });
+      }
+    }
+  }
+
+  async #endSession(name: ExecName, streams: ExecStreams, entry: ContainerEntry): Promise<void> {
+    try {
+      await this.#delete(name, entry);
+      streams.remove();
+    } catch (error) {
+      this.#logUndeleted(name, error);
+    } finally {
+      for (const fifo of streams.fifos) this.#attended.delete(fifo);
+      streams.close();
+    }
+  }
+
   async #start(entry: ContainerEntry, { command, signal }: ExecRequest): Promise<StartedExec> {
     signal?.throwIfAborted();
-    if (entry.state.state !== 'running')
-      throw new SwarmError('failed-precondition', `container ${entry.id} is not running`);
+    runningPid(entry);
     const { tasks } = this.#options.containerd;
     const own = await this.#processOf(entry);
-    const json = JSON.stringify({ ...own, terminal: false, args: command });
-    const spec = { typeUrl: PROCESS_TYPE, value: Buffer.from(json) };
-    const name = { containerId: entry.id, execId: `exec-${randomUUID()}` };
+    const spec = processSpec({ ...own, terminal: false, args: command });
+    const name = newName(entry);
     const startedAtMs = performance.now();
-    const fifo = this.#fifo(name);
+    const fifo = path.join(this.#options.directory, fifoName(name));
     const output = ExecOutput.create(fifo);
     this.#attended.add(fifo);
     const streams = { stdin: '', stdout: fifo, stderr: fifo, terminal: false };
@@ -125,31 +219,42 @@ export class ContainerExecs {
   }
 
   /** Of the container, without what it runs. */
-  async #processOf(entry: ContainerEntry): Promise<object> {
+  async #processOf(entry: ContainerEntry): Promise<ExecProcess> {
     if (entry.process !== undefined) return entry.process;
     const { container } = await this.#options.containerd.containers.get({ id: entry.id });
     const { process } = readSpec(Buffer.from(container?.spec?.value ?? '{}').toString());
     if (process === undefined)
       throw new SwarmError('failed-precondition', `the specification of container ${entry.id} is lost`);
-    entry.process = process;
-    return process;
+    entry.process = process as ExecProcess;
+    return entry.process;
   }
 
   /** Forgets a command that has ended; returns what it wrote. */
   async #end(name: ExecName, output: ExecOutput, entry: ContainerEntry): Promise<string> {
     try {
-      await this.#options.containerd.tasks.deleteProcess(name);
+      await this.#delete(name, entry);
       output.remove();
     } catch (error) {
-      // Its container takes it along.
-      if (hasCode(error, 'not-found') || entry.state.state !== 'running') output.remove();
-      else {
-        const reason = messageOf(error);
-        const { log } = this.#options;
-        log.warn({ 'container.id': name.containerId, reason }, 'command in a container not deleted yet');
-      }
+      this.#logUndeleted(name, error);
     }
     return this.#leave(output);
+  }
+
+  async #delete(name: ExecName, entry: ContainerEntry): Promise<void> {
+    try {
+      await this.#options.containerd.tasks.deleteProcess(name);
+    } catch (error) {
+      // Its container takes it along.
+      if (!hasCode(error, 'not-found') && entry.state.state === 'running') throw error;
+    }
+  }
+
+  #logUndeleted({ containerId }: ExecName, error: unknown): void {
+    const { log } = this.#options;
+    log.warn(
+      { 'container.id': containerId, reason: messageOf(error) },
+      'command in a container not deleted yet',
+    );
   }
 
   /** Looks after a command no longer. If its FIFO is still there, the next full look ends it. */
@@ -218,8 +323,9 @@ export class ContainerExecs {
 
   /** Kills a command and what it has started: the runtime gives it a session of its own. */
   #killSession(entry: ContainerEntry, pid: number): void {
-    const session = statOf(pid)?.session;
-    for (const process of this.#processesOf(entry)) if (process.session === session) killProcess(process);
+    const session = processStat(pid)?.session;
+    for (const process of processesOf(entry, this.#options))
+      if (process.session === session) killProcess(process);
   }
 
   /**
@@ -228,7 +334,7 @@ export class ContainerExecs {
    */
   #killAllBeside(entry: ContainerEntry, first: number): void {
     if (first === 0) return;
-    const processes = this.#processesOf(entry);
+    const processes = processesOf(entry, this.#options);
     const inside = new Set(processes.map(({ pid }) => pid));
     const sessions = processes
       .filter(({ pid, parent }) => pid !== first && !inside.has(parent))
@@ -236,53 +342,31 @@ export class ContainerExecs {
     for (const process of processes) if (sessions.includes(process.session)) killProcess(process);
   }
 
-  #processesOf({ id, record }: ContainerEntry): Process[] {
-    const { machine, engineId } = this.#options;
-    const hierarchy = machine.cgroupVersion === '2' ? '' : 'memory';
-    const group = path.join('/sys/fs/cgroup', hierarchy, record.cgroup ?? cgroupsPath(engineId, id));
-    const pids = readIfThere(path.join(group, 'cgroup.procs')).trim().split('\n').map(Number);
-    return pids.map(statOf).filter((process) => process !== undefined);
-  }
-
   #isAttended(containerId: string): boolean {
     return [...this.#attended].some((fifo) => path.basename(fifo).startsWith(`${containerId}${SEPARATOR}`));
-  }
-
-  #fifo({ containerId, execId }: ExecName): string {
-    return path.join(this.#options.directory, `${containerId}${SEPARATOR}${execId}`);
   }
 }
 
 // In neither name.
 const SEPARATOR = '@';
 
-interface Process {
-  readonly pid: number;
-  readonly parent: number;
-  readonly session: number;
+function fifoName({ containerId, execId }: ExecName): string {
+  return `${containerId}${SEPARATOR}${execId}`;
 }
 
-/** From /proc/<pid>/stat, where the program's name may have blanks and parentheses of its own. */
-function statOf(pid: number): Process | undefined {
-  const stat = readIfThere(`/proc/${pid}/stat`);
-  if (stat === '') return undefined;
-  const [_state, parent, _group, session] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  return { pid, parent: Number(parent), session: Number(session) };
+function newName({ id }: ContainerEntry): ExecName {
+  return { containerId: id, execId: `exec-${randomUUID()}` };
 }
 
-function readIfThere(file: string): string {
+function processSpec(process: object): { typeUrl: string; value: Uint8Array } {
+  return { typeUrl: PROCESS_TYPE, value: Buffer.from(JSON.stringify(process)) };
+}
+
+/** What comes too late for a command that has ended is no failure. */
+async function ignoreGone(call: Promise<unknown>): Promise<void> {
   try {
-    return readFileSync(file, 'utf8');
-  } catch {
-    // It has ended.
-    return '';
-  }
-}
-
-function killProcess({ pid }: Process): void {
-  try {
-    process.kill(pid, 'SIGKILL');
+    await call;
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+    if (!hasCode(error, 'not-found') && !hasCode(error, 'failed-precondition')) throw error;
   }
 }

@@ -35,6 +35,11 @@ export async function readImageFiles(
   return withImageRoot(mounts, scratchDirectory, async (root) => files.map((file) => readInRoot(root, file)));
 }
 
+/** The same for the root directory of a container that runs; no link in it leads out of it. */
+export async function readRootFiles(root: string, files: readonly string[]): Promise<string[]> {
+  return withDirectory(root, async (directory) => files.map((file) => readInRoot(directory, file)));
+}
+
 /** Runs the action with a descriptor of the image's root directory. */
 export async function withImageRoot<T>(
   mounts: readonly SnapshotMount[],

@@ -36,8 +36,14 @@ export class LineClock {
   }
 }
 
-export function formatLine(stream: LogStream, line: string, time: string): string {
-  return `{"log":${JSON.stringify(line)},"stream":"${stream}","time":"${time}"}\n`;
+/** `attrs` is JSON with its name and comma, or empty. */
+export function formatLine(stream: LogStream, line: string, time: string, attrs = ''): string {
+  return `{"log":${JSON.stringify(line)},"stream":"${stream}",${attrs}"time":"${time}"}\n`;
+}
+
+/** Docker's place for what a container says of itself. */
+export function formatAttrs(details: Readonly<Record<string, string>> = {}): string {
+  return Object.keys(details).length === 0 ? '' : `"attrs":${JSON.stringify(details)},`;
 }
 
 /** The writing end. Who writes notes `sizeBytes` elsewhere, and what goes beyond it is cut off at the next opening. */

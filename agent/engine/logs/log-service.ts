@@ -14,6 +14,7 @@ import path from 'node:path';
 import { messageOf } from '../../../core/errors.ts';
 import type { Logger } from '../../../rpc/logger.ts';
 import type { LogQuery, LogRecord, LogSettings } from '../engine.ts';
+import { openSink } from './line-sink.ts';
 import { readLog } from './reader.ts';
 import { LogTailer, type SpoolPaths, stateFile } from './tailer.ts';
 
@@ -25,13 +26,16 @@ const POLL_PERIOD_MS = 2000;
 export class LogService implements Disposable {
   readonly #spoolDirectory: string;
   readonly #log: Logger;
+  readonly #onDropped: (lines: number) => void;
   readonly #tailers = new Map<string, LogTailer>();
   readonly #due = new Set<string>();
   readonly #watcher: FSWatcher;
   readonly #poll: NodeJS.Timeout;
   #isPumping = false;
 
-  constructor(spoolDirectory: string, log: Logger) {
+  /** `onDropped` hears of lines that a log driver did not take. */
+  constructor(spoolDirectory: string, log: Logger, onDropped: (lines: number) => void = () => {}) {
+    this.#onDropped = onDropped;
     this.#spoolDirectory = spoolDirectory;
     this.#log = log;
     mkdirSync(spoolDirectory, { recursive: true, mode: 0o700 });
@@ -64,7 +68,17 @@ export class LogService implements Disposable {
     if (this.#tailers.has(id)) return;
     const spool = this.spoolPaths(id);
     for (const file of [spool.stdout, spool.stderr]) closeSync(openSync(file, 'a', 0o600));
-    this.#tailers.set(id, new LogTailer({ spool, directory, settings, log: this.#log }));
+    this.#tailers.set(
+      id,
+      new LogTailer({
+        spool,
+        directory,
+        settings,
+        log: this.#log,
+        sink: openSink(id, settings),
+        onDropped: this.#onDropped,
+      }),
+    );
     this.#schedule(id);
   }
 
@@ -92,7 +106,7 @@ export class LogService implements Disposable {
   }
 
   /** The lines of a container that runs, has ended or was removed with its log kept. */
-  async *read(id: string, directory: string, query: LogQuery): AsyncIterable<LogRecord> {
+  async *read(id: string, directory: string, query: LogQuery): AsyncIterable<readonly LogRecord[]> {
     const tailer = this.#tailers.get(id);
     tailer?.drain();
     yield* readLog(directory, tailer, query);

@@ -46,7 +46,8 @@ class Bench implements Disposable {
 
   async read(query: LogQuery = {}, tailer?: LogTailer): Promise<string[]> {
     const lines: string[] = [];
-    for await (const { line } of readLog(this.directory, tailer, query)) lines.push(line);
+    for await (const some of readLog(this.directory, tailer, query))
+      lines.push(...some.map(({ line }) => line));
     return lines;
   }
 
@@ -67,7 +68,8 @@ test('lines of both streams are stored with rising times, an unfinished one at t
   tailer.finish();
   assert.deepEqual((await bench.read()).at(-1), 'unfinished');
   const times: string[] = [];
-  for await (const { time } of readLog(bench.directory, undefined, {})) times.push(time);
+  for await (const some of readLog(bench.directory, undefined, {}))
+    times.push(...some.map(({ time }) => time));
   assert.deepEqual(times, [...new Set(times)].sort());
   assert.match(times[0] ?? '', /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z$/);
 });

@@ -5,7 +5,12 @@ import type { LogQuery, LogRecord } from '../engine.ts';
 import { logPath } from './json-log.ts';
 import type { LogTailer } from './tailer.ts';
 
-const CHUNK_BYTES = 64 * 1024;
+// What each reader holds: there may be a thousand.
+const CHUNK_BYTES = 16 * 1024;
+// Reading is synchronous: one for all.
+const chunk = Buffer.allocUnsafe(CHUNK_BYTES);
+// setTimeout takes no more.
+const TIMER_MAX_MS = 2 ** 31 - 1;
 const NEWLINE = 10;
 // More than anyone keeps; the search for files stops at the first gap anyway.
 const FILES_MAX = 10_000;
@@ -15,11 +20,12 @@ const GAPS_MAX = 16;
 /** What the reader needs to know of the writing side; undefined when nothing is written any more. */
 export type LogWriter = Pick<LogTailer, 'isOpen' | 'generation' | 'onChange'>;
 
+/** Yields what one read of a file gives at a time, in the order of their times. */
 export async function* readLog(
   directory: string,
   writer: LogWriter | undefined,
   query: LogQuery,
-): AsyncIterable<LogRecord> {
+): AsyncIterable<readonly LogRecord[]> {
   let generation = writer?.generation ?? 0;
   // Opened together: what is rotated away while we read stays readable.
   const files = openFiles(directory);
@@ -27,21 +33,22 @@ export async function* readLog(
     const { firstFile, offset } = findTail(files, query.tail ?? -1);
     const newest = files.length - 1;
     for (let index = firstFile; index < newest; index += 1)
-      yield* since(parsedLines(files[index] as number, index === firstFile ? offset : 0), query.sinceMs);
+      yield* within(parsedLines(files[index] as number, index === firstFile ? offset : 0), query);
     let position = { fd: files[newest], offset: firstFile === newest ? offset : 0 };
     for (;;) {
       if (position.fd !== undefined) {
         const fd = position.fd;
         let end = position.offset;
-        yield* since(
+        yield* within(
           parsedLines(fd, position.offset, (reached) => {
             end = reached;
           }),
-          query.sinceMs,
+          query,
         );
         position = { fd, offset: end };
       }
       if (query.follow !== true || writer === undefined || query.signal?.aborted) return;
+      if (isOver(query)) return;
       // Rotations move our file down: the next one to read is one above it.
       const behind = writer.generation - generation;
       if (behind > 0 || (position.fd === undefined && existsSync(logPath(directory, 0)))) {
@@ -55,7 +62,7 @@ export async function* readLog(
       }
       if (position.fd !== undefined && hasMore(position.fd, position.offset)) continue;
       if (!writer.isOpen) return;
-      await nextChange(writer, query.signal);
+      await nextChange(writer, query);
     }
   } finally {
     for (const fd of files) closeSync(fd);
@@ -88,9 +95,16 @@ function hasMore(fd: number, offset: number): boolean {
   return fstatSync(fd).size > offset;
 }
 
-async function nextChange(writer: LogWriter, signal: AbortSignal | undefined): Promise<void> {
+function isOver({ untilMs }: LogQuery): boolean {
+  return untilMs !== undefined && Date.now() > untilMs;
+}
+
+async function nextChange(writer: LogWriter, { signal, untilMs }: LogQuery): Promise<void> {
   await new Promise<void>((resolve) => {
+    const remainingMs = untilMs === undefined ? TIMER_MAX_MS : untilMs + 1 - Date.now();
+    const timer = setTimeout(() => done(), Math.min(Math.max(remainingMs, 0), TIMER_MAX_MS)).unref();
     const done = () => {
+      clearTimeout(timer);
       stop();
       signal?.removeEventListener('abort', done);
       resolve();
@@ -138,40 +152,52 @@ function* parsedLines(
   fd: number,
   offset: number,
   onOffset: (reached: number) => void = () => {},
-): Iterable<LogRecord> {
+): Iterable<readonly LogRecord[]> {
   let at = offset;
   let rest: Buffer = Buffer.alloc(0);
-  const chunk = Buffer.allocUnsafe(CHUNK_BYTES);
   for (;;) {
     const length = readSync(fd, chunk, 0, chunk.length, at + rest.length);
     if (length === 0) return;
     const bytes = Buffer.concat([rest, chunk.subarray(0, length)]);
+    const records: LogRecord[] = [];
     let start = 0;
     for (let end = bytes.indexOf(NEWLINE); end >= 0; end = bytes.indexOf(NEWLINE, start)) {
       const record = parseRecord(bytes.toString('utf8', start, end));
       at += end + 1 - start;
       start = end + 1;
-      onOffset(at);
-      if (record !== undefined) yield record;
+      if (record !== undefined) records.push(record);
     }
     rest = Buffer.from(bytes.subarray(start));
+    onOffset(at);
+    yield records;
   }
 }
 
 function parseRecord(text: string): LogRecord | undefined {
   try {
-    const { log, stream, time } = JSON.parse(text) as {
+    const { log, stream, time, attrs } = JSON.parse(text) as {
       log: string;
       stream: LogRecord['stream'];
       time: string;
+      attrs?: Readonly<Record<string, string>>;
     };
-    return { stream, time, line: log };
+    return { stream, time, line: log, ...(attrs && { details: attrs }) };
   } catch {
     // A line torn by a power failure.
     return undefined;
   }
 }
 
-function* since(records: Iterable<LogRecord>, sinceMs: number | undefined): Iterable<LogRecord> {
-  for (const record of records) if (sinceMs === undefined || Date.parse(record.time) >= sinceMs) yield record;
+function* within(
+  batches: Iterable<readonly LogRecord[]>,
+  { sinceMs, untilMs }: LogQuery,
+): Iterable<readonly LogRecord[]> {
+  for (const records of batches) {
+    const isWanted = ({ time }: LogRecord) => {
+      const ms = Date.parse(time);
+      return ms >= (sinceMs ?? 0) && ms <= (untilMs ?? Number.POSITIVE_INFINITY);
+    };
+    const wanted = sinceMs === undefined && untilMs === undefined ? records : records.filter(isWanted);
+    if (wanted.length > 0) yield wanted;
+  }
 }

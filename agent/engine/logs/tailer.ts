@@ -16,7 +16,8 @@ import { messageOf } from '../../../core/errors.ts';
 import type { Logger } from '../../../rpc/logger.ts';
 import { check, libcFunctions } from '../../linux/libc.ts';
 import type { LogSettings } from '../engine.ts';
-import { formatLine, JsonLog, LineClock, type LogStream } from './json-log.ts';
+import { formatAttrs, formatLine, JsonLog, LineClock, type LogStream } from './json-log.ts';
+import type { LineSink } from './line-sink.ts';
 
 export interface SpoolPaths {
   readonly stdout: string;
@@ -29,6 +30,10 @@ export interface TailerOptions {
   readonly directory: string;
   readonly settings: LogSettings;
   readonly log: Logger;
+  /** Where lines go as well. */
+  readonly sink?: LineSink | undefined;
+  /** Told of lines that the sink did not take. */
+  readonly onDropped?: (lines: number) => void;
 }
 
 interface TailState {
@@ -53,6 +58,7 @@ const PAGE_BYTES = 4096;
 /** Unread output beyond this is given up: the disk must not fill because a container writes faster than we read. */
 const LAG_BYTES_MAX = 64 * 2 ** 20;
 const STATE_LENGTH = 96;
+const NOTE_PERIOD_MS = 10_000;
 const FALLOCATE_PUNCH_KEEPING_SIZE = 3;
 const NEWLINE = 10;
 
@@ -78,11 +84,15 @@ export class LogTailer {
   readonly #readers: SpoolReader[];
   readonly #json: JsonLog;
   #stateFd: number | undefined;
+  readonly #attrs: string;
+  #nextNoteMs = 0;
+  #untoldDrops = 0;
   readonly #listeners = new Set<() => void>();
   #isOpen = true;
 
   constructor(options: TailerOptions) {
     this.#options = options;
+    this.#attrs = formatAttrs(options.settings.details);
     const known = readState(options.directory);
     const state = known ?? { stdout: 0, stderr: 0, sizeBytes: 0 };
     this.#readers = (['stdout', 'stderr'] as const).map((stream) => ({
@@ -119,6 +129,7 @@ export class LogTailer {
       hasMore = this.#pumpStream(reader, false) || hasMore;
       hasWritten ||= reader.offset > before;
     }
+    this.#noteDrops();
     if (hasWritten) this.#notify();
     return hasMore;
   }
@@ -143,6 +154,8 @@ export class LogTailer {
     if (!this.#isOpen) return;
     this.#isOpen = false;
     for (const { fd } of this.#readers) closeSync(fd);
+    this.#noteDrops();
+    void this.#options.sink?.finish();
     this.#json.close();
     if (this.#stateFd !== undefined) closeSync(this.#stateFd);
     this.#notify();
@@ -174,11 +187,13 @@ export class LogTailer {
 
   /** Writes whole lines; a rotation in between notes how far it got. */
   #write(reader: SpoolReader, bytes: Buffer): void {
+    const { sink, settings } = this.#options;
+    const { keepsFile } = settings;
     const start = reader.offset;
     let pending = '';
     let at = 0;
     const flush = () => {
-      if (pending !== '') this.#json.append(pending);
+      if (pending !== '' && keepsFile !== false) this.#json.append(pending);
       pending = '';
       reader.offset = start + at;
       this.#save();
@@ -190,10 +205,27 @@ export class LogTailer {
       }
       const newline = bytes.indexOf(NEWLINE, at);
       const next = newline < 0 ? bytes.length : newline + 1;
-      pending += formatLine(reader.stream, bytes.toString('utf8', at, next), lineClock.next());
+      const line = bytes.toString('utf8', at, next);
+      const time = lineClock.next();
+      if (keepsFile !== false) pending += formatLine(reader.stream, line, time, this.#attrs);
+      sink?.write({ stream: reader.stream, line, time });
       at = next;
     }
     flush();
+  }
+
+  /** Counts what the sink did not take, and says so in the log, not with every line. */
+  #noteDrops(): void {
+    const { sink, onDropped, settings } = this.#options;
+    const dropped = sink?.takeDropped() ?? 0;
+    if (dropped > 0) onDropped?.(dropped);
+    this.#untoldDrops += dropped;
+    if (this.#untoldDrops === 0 || settings.keepsFile === false || Date.now() < this.#nextNoteMs) return;
+    const line = `[tsswarm: ${this.#untoldDrops} lines were dropped, ${settings.target?.kind ?? 'the log driver'} does not take them]\n`;
+    this.#json.append(formatLine('stderr', line, lineClock.next()));
+    this.#save();
+    this.#untoldDrops = 0;
+    this.#nextNoteMs = Date.now() + NOTE_PERIOD_MS;
   }
 
   #skipBacklog(reader: SpoolReader): void {

@@ -1,9 +1,8 @@
 // `service create`.
 
-import { readFile } from 'node:fs/promises';
-import { invalidField, messageOf } from '../../../core/errors.ts';
 import { validateServiceSpec } from '../../../core/validate-spec.ts';
 import { defineCommand } from '../../command.ts';
+import { readEnvLines } from '../../flags/environment.ts';
 import { readSeccompProfiles } from '../../flags/seccomp-files.ts';
 import { createFlags } from '../../flags/service-flags.ts';
 import { newSpec } from '../../flags/service-spec.ts';
@@ -23,7 +22,7 @@ export const command = defineCommand({
       name: flags.name ?? randomServiceName(Math.random),
       image,
       args,
-      envFileLines: await readLines(flags['env-file']),
+      envFileLines: await readEnvLines(flags['env-file']),
       environment: io.environment,
       workdir: io.workdir,
       seccompProfiles: await readSeccompProfiles(flags['security-opt'], io),
@@ -38,14 +37,3 @@ export const command = defineCommand({
     return converge({ control, serviceId: service.id, io, isQuiet: flags.quiet ?? false });
   },
 });
-
-async function readLines(files: readonly string[]): Promise<string[]> {
-  const lines: string[] = [];
-  for (const file of files) {
-    const text = await readFile(file, 'utf8').catch((error: unknown) => {
-      throw invalidField('env-file', messageOf(error));
-    });
-    lines.push(...text.split(/\r?\n/));
-  }
-  return lines;
-}
