@@ -49,7 +49,16 @@ test("Swarm's flags are all known, supported or not, and those of run that servi
     'blkio-weight cgroup-parent cgroupns cpu-shares cpuset-cpus cpuset-mems ipc pid privileged runtime shm-size userns uts'.split(
       ' ',
     );
-  const own = ['affinity', 'weight-label', 'drain-time', 'health-http', 'health-tcp', 'pull', ...ofRun];
+  const own = [
+    'placement-strategy',
+    'affinity',
+    'weight-label',
+    'drain-time',
+    'health-http',
+    'health-tcp',
+    'pull',
+    ...ofRun,
+  ];
   const create = [...plain, 'env-file', ...lists, ...own];
   const update = [
     ...own,

@@ -18,6 +18,7 @@ import type {
 import { parseImageReference } from './image-reference.ts';
 import { parseLogDriver } from './log-driver.ts';
 import { parseNetworkProbe } from './network-probe.ts';
+import { parsePlacementPreference } from './placement-preference.ts';
 import { parseSignal } from './signals.ts';
 import { expandContainer, sampleFacts } from './task-template.ts';
 import { validateEndpoint, validateNetworks } from './validate-endpoint.ts';
@@ -154,6 +155,7 @@ function validateRestart(restart: RestartPolicy): void {
 
 function validatePlacement(placement: Placement): void {
   for (const constraint of placement.constraints) parseConstraint(constraint);
+  for (const preference of placement.preferences) parsePlacementPreference(preference);
   requireWhole('replicas-max-per-node', placement.maxReplicasPerNode);
 }
 

@@ -435,8 +435,8 @@ test('what is malformed is refused by name and never stored', async () => {
     [125, /"--mode" flag: mode "global" is not supported yet/, ['--mode', 'global', 'busybox']],
     [
       125,
-      /^--placement-pref is not supported yet\nSee 'tsswarm service create --help'\.\n$/,
-      ['--placement-pref', 'spread=node.labels.a', 'busybox'],
+      /^--generic-resource is not supported yet\nSee 'tsswarm service create --help'\.\n$/,
+      ['--generic-resource', 'gpu=1', 'busybox'],
     ],
     [125, /^unknown flag: --foo\nSee 'tsswarm service create --help'\.\n$/, ['--foo', 'busybox']],
     [125, /unknown shorthand flag: 'z' in -z/, ['-z', 'busybox']],

@@ -56,6 +56,11 @@ type Initial = (options: FlagOptions) => FlagOptions;
 function containerFlags(initial: Initial) {
   return {
     replicas: countFlag('Number of tasks', initial(shown(1))),
+    'placement-strategy': choiceFlag(
+      'How nodes are chosen that may have a task',
+      ['spread', 'binpack'],
+      initial(shown('spread')),
+    ),
     'replicas-max-per-node': countFlag('Maximum number of tasks per node (0 = unlimited)', initial(shown(0))),
     entrypoint: valueFlag('command', splitShellWords, 'Overwrite the default ENTRYPOINT of the image'),
     workdir: textFlag('Working directory inside the container', { shorthand: 'w' }),
@@ -202,7 +207,7 @@ function scalarFlags(initial: Initial) {
 
 const UNSUPPORTED_ON_BOTH = ['max-concurrent'] as const;
 
-const UNSUPPORTED_ON_CREATE = ['generic-resource', 'placement-pref'] as const;
+const UNSUPPORTED_ON_CREATE = ['generic-resource'] as const;
 
 const UNSUPPORTED_ON_UPDATE = UNSUPPORTED_ON_CREATE.flatMap((name) => [`${name}-add`, `${name}-rm`] as const);
 
@@ -225,6 +230,7 @@ export const createFlags = {
   label: valuesFlag('list', parseLabel, 'Service labels', { shorthand: 'l' }),
   'container-label': valuesFlag('list', parseLabel, 'Container labels'),
   constraint: listFlag('Placement constraints (KEY==VALUE or KEY!=VALUE)'),
+  'placement-pref': listFlag('Add a placement preference (spread=node.labels.LABEL)'),
   mount: valuesFlag('mount', parseMount, `Attach a filesystem mount to the service (${MOUNT})`),
   secret: valuesFlag('secret', parseFileReference, `Secret as a file of the service (${FILE_SYNTAX})`, {
     completes: 'secret',
@@ -257,6 +263,8 @@ export const updateFlags = {
   'container-label-rm': listFlag('Remove a container label by its key'),
   'constraint-add': listFlag('Add or update a placement constraint'),
   'constraint-rm': listFlag('Remove a constraint'),
+  'placement-pref-add': listFlag('Add a placement preference'),
+  'placement-pref-rm': listFlag('Remove a placement preference'),
   'mount-add': valuesFlag('mount', parseMount, 'Add or update a mount on a service'),
   'mount-rm': listFlag('Remove a mount by its target path'),
   'secret-add': valuesFlag('secret', parseFileReference, `Add or update a secret (${FILE_SYNTAX})`, {

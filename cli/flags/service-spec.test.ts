@@ -31,7 +31,8 @@ test('flags of create land in their fields', () => {
   const spec = created(
     '--replicas 3 --limit-memory 64m --reserve-cpu .25 --stop-grace-period 1m --restart-condition none ' +
       '--update-parallelism 0 --update-order start-first --rollback-monitor 1s --constraint node.role==worker ' +
-      '--mount type=bind,source=./data,target=/data -l a=1 -l b --read-only --log-opt max-size=1m --entrypoint sh --replicas-max-per-node 2',
+      '--mount type=bind,source=./data,target=/data -l a=1 -l b --read-only --log-opt max-size=1m --entrypoint sh --replicas-max-per-node 2 ' +
+      '--placement-pref spread=node.labels.rack --placement-strategy binpack',
   );
 
   assert.equal(spec.mode.replicated?.replicas, 3);
@@ -47,6 +48,8 @@ test('flags of create land in their fields', () => {
     constraints: ['node.role==worker'],
     maxReplicasPerNode: 2,
     platforms: [],
+    preferences: ['spread=node.labels.rack'],
+    strategy: 'binpack',
   });
   assert.equal(spec.task.container.mounts[0]?.source, '/home/op/data');
   assert.deepEqual(spec.labels, { a: '1', b: '' });

@@ -67,7 +67,11 @@ export function newSpec(flags: CreateFlags, input: CreateInput): ServiceSpec {
         secrets: flags.secret,
         configs: flags.config,
       },
-      placement: { ...task.placement, constraints: unique(flags.constraint) },
+      placement: {
+        ...task.placement,
+        constraints: unique(flags.constraint),
+        preferences: unique(flags['placement-pref']),
+      },
       networks: flags.network,
     },
     endpoint: { ...spec.endpoint, ports: flags.publish.flat() },
@@ -111,6 +115,11 @@ export function changedSpec(current: ServiceSpec, flags: UpdateFlags, source: Up
         ...task.placement,
         ...(flags.image !== undefined && { platforms: [] }),
         constraints: mergeList(task.placement.constraints, flags['constraint-rm'], flags['constraint-add']),
+        preferences: mergeList(
+          task.placement.preferences,
+          flags['placement-pref-rm'],
+          flags['placement-pref-add'],
+        ),
       },
       forceUpdate: task.forceUpdate + (flags.force ? 1 : 0),
       networks: mergeNetworks(task.networks, flags['network-rm'], flags['network-add'], source.networkIds),
@@ -187,6 +196,7 @@ function applyTaskScalars(task: TaskSpec, flags: ScalarFlags): TaskSpec {
     placement: {
       ...task.placement,
       maxReplicasPerNode: flags['replicas-max-per-node'] ?? task.placement.maxReplicasPerNode,
+      strategy: flags['placement-strategy'] ?? task.placement.strategy,
     },
     ...(logDriver && { logDriver }),
   };

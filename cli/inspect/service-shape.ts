@@ -13,6 +13,7 @@ import type {
   VirtualAddress,
 } from '../../core/generated/objects.ts';
 import { contains, parseAddress, parsePrefix } from '../../core/ip-address.ts';
+import { parsePlacementPreference } from '../../core/placement-preference.ts';
 import { portsOfService } from '../output/ports.ts';
 import { containerSpec } from './container-shape.ts';
 import { formatTime, toNanos } from './time.ts';
@@ -63,6 +64,12 @@ function taskTemplate(task: TaskSpec): object {
     },
     Placement: {
       ...(placement.constraints.length > 0 && { Constraints: placement.constraints }),
+      ...(placement.preferences.length > 0 && {
+        Preferences: placement.preferences.map((text) => ({
+          Spread: { SpreadDescriptor: parsePlacementPreference(text).key },
+        })),
+      }),
+      ...(placement.strategy !== 'spread' && { Strategy: placement.strategy }),
       ...(placement.maxReplicasPerNode > 0 && { MaxReplicas: placement.maxReplicasPerNode }),
       ...(placement.platforms.length > 0 && {
         Platforms: placement.platforms.map(({ os, architecture }) => ({

@@ -21,6 +21,9 @@ export const pullPolicyNumbers = { 'auto': 0, 'always': 1, 'missing': 2, 'never'
 export type RestartCondition = 'any' | 'on-failure' | 'none';
 export const restartConditionNumbers = { 'any': 0, 'on-failure': 1, 'none': 2 } as const satisfies Record<RestartCondition, number>;
 
+export type PlacementStrategy = 'spread' | 'binpack';
+export const placementStrategyNumbers = { 'spread': 0, 'binpack': 1 } as const satisfies Record<PlacementStrategy, number>;
+
 export type PortProtocol = 'tcp' | 'udp' | 'sctp';
 export const portProtocolNumbers = { 'tcp': 0, 'udp': 1, 'sctp': 2 } as const satisfies Record<PortProtocol, number>;
 
@@ -457,8 +460,11 @@ export interface Placement {
   readonly maxReplicasPerNode: number;
   /** Where the image runs; empty: anywhere. */
   readonly platforms: readonly Platform[];
+  /** "spread=node.labels.rack"; the first counts most. */
+  readonly preferences: readonly string[];
+  readonly strategy: PlacementStrategy;
 }
-export const emptyPlacement: Placement = Object.freeze({ constraints: [], maxReplicasPerNode: 0, platforms: [] });
+export const emptyPlacement: Placement = Object.freeze({ constraints: [], maxReplicasPerNode: 0, platforms: [], preferences: [], strategy: "spread" });
 
 export interface LogDriver {
   readonly name: string;

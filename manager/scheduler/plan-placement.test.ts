@@ -168,3 +168,87 @@ test('every task is placed or refused with a reason, no node is overbooked, and 
     ),
   );
 });
+
+const inRack = (id: string, rack: string | undefined, zone = '') => {
+  const node = aNode(id);
+  return { ...node, spec: { ...node.spec, labels: { ...(rack && { rack }), ...(zone && { zone }) } } };
+};
+const byRack = { preferences: ['spread=node.labels.rack'] };
+
+test('a preference spreads over the values of a label before it spreads over nodes', () => {
+  const nodes = [
+    inRack('a', 'r1'),
+    inRack('b', 'r1'),
+    inRack('c', 'r1'),
+    inRack('d', 'r2'),
+    inRack('e', undefined),
+  ];
+  const plan = place({ nodes, count: 9, change: place3(byRack) });
+  assert.deepEqual(perNode(plan), { a: 1, b: 1, c: 1, d: 3, e: 3 });
+});
+
+test('what a branch has already counts, also on nodes that take no more', () => {
+  const nodes = [inRack('a', 'r1'), aPaused('b', 'r1'), inRack('c', 'r2')];
+  const existing = [aTask('s', { nodeId: 'b' }), aTask('s', { nodeId: 'b' })];
+  const plan = place({ nodes, count: 3, change: place3(byRack), existing });
+  assert.deepEqual(perNode(plan), { a: 1, c: 2 });
+});
+
+test('a branch without room leaves the rest to the others', () => {
+  const nodes = [inRack('a', 'r1'), inRack('b', 'r2')];
+  const existing = [aTask('s', { nodeId: 'a' })];
+  const plan = place({ nodes, count: 3, change: place3({ ...byRack, maxReplicasPerNode: 2 }), existing });
+  assert.deepEqual(perNode(plan), { a: 1, b: 2 });
+});
+
+test('preferences come one below the other', () => {
+  const preferences = ['spread=node.labels.zone', 'spread=node.labels.rack'];
+  const nodes = [
+    inRack('a', 'r1', 'z1'),
+    inRack('b', 'r2', 'z1'),
+    inRack('c', 'r2', 'z1'),
+    inRack('d', 'r1', 'z2'),
+  ];
+  const plan = place({ nodes, count: 8, change: place3({ preferences }) });
+  assert.deepEqual(perNode(plan), { a: 2, b: 1, c: 1, d: 4 });
+});
+
+test('binpack fills a node before it takes the next one', () => {
+  const nodes = [aNode('a'), aNode('b'), aNode('c')];
+  const { memoryBytes } = aNode('a').description.resources;
+  const change = (spec: ServiceSpec) => place3({ strategy: 'binpack' })(reserve(memoryBytes / 4)(spec));
+  assert.deepEqual(perNode(place({ nodes, count: 6, change })), { a: 4, b: 2 });
+});
+
+test('binpack goes on where most is reserved', () => {
+  const nodes = [aNode('a'), aNode('b')];
+  const existing = [aTask('other', { nodeId: 'b' })];
+  assert.deepEqual(perNode(place({ nodes, count: 3, change: place3({ strategy: 'binpack' }), existing })), {
+    b: 3,
+  });
+});
+
+test('with room everywhere no two branches differ by more than one task', () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.nat({ max: 3 }), { minLength: 1, maxLength: 12 }),
+      fc.nat({ max: 40 }),
+      (racks, count) => {
+        const nodes = racks.map((rack, index) => inRack(`n${index}`, rack === 0 ? undefined : `r${rack}`));
+        const plan = place({ nodes, count, change: place3(byRack) });
+        const perRack = new Map(racks.map((rack) => [rack, 0]));
+        for (const { nodeId } of plan.assign) {
+          const rack = racks[Number(nodeId.slice(1))]!;
+          perRack.set(rack, perRack.get(rack)! + 1);
+        }
+        assert.equal(plan.assign.length, count);
+        assert.ok(Math.max(...perRack.values()) - Math.min(...perRack.values()) <= 1);
+      },
+    ),
+  );
+});
+
+function aPaused(id: string, rack: string): Node {
+  const node = aNode(id, { availability: 'pause' });
+  return { ...node, spec: { ...node.spec, labels: { rack } } };
+}

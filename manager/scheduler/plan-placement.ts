@@ -1,9 +1,12 @@
 // Tasks → nodes, as data. Pure. Tasks of one service and spec are decided as a group: eligibility is worked out once
-// per node, and each task goes to the node that has the fewest of them (spread), ties by total load.
+// per node, and each task goes to the branch (spread-tree.ts) and node that has the fewest of them, ties by total load; or,
+// with the strategy binpack, to the node with the least left.
 
 import type { ServiceSpec, Task } from '../../core/generated/objects.ts';
+import { parsePlacementPreference } from '../../core/placement-preference.ts';
 import { FILTERS } from './filters.ts';
 import { FAILURES_MAX, failureKey, type NodeInfo, placeTask } from './node-info.ts';
+import { type Candidates, candidatesOf } from './spread-tree.ts';
 
 export interface PlacementGroup {
   readonly serviceId: string;
@@ -26,19 +29,16 @@ export function planPlacement(groups: readonly PlacementGroup[], infos: readonly
   const refuse: { task: Task; reason: string }[] = [];
   for (const group of groups) {
     const checks = checksOf(group);
-    const heap = new NodeHeap(
-      infos.filter((info) => checks.every((check) => check(info))),
-      group,
-    );
+    const candidates = candidatesFor(group, infos, checks);
     for (const task of group.tasks) {
-      const info = takeBest(heap, checks);
+      const info = takeBest(candidates, checks);
       if (info === undefined) {
         refuse.push({ task, reason: explainRefusal(group, infos) });
         continue;
       }
       assign.push({ task, nodeId: info.node.id });
       placeTask(info, group.serviceId, group.spec);
-      heap.push(info);
+      candidates.push(info);
     }
   }
   return { assign, refuse };
@@ -62,73 +62,55 @@ export function explainRefusal(group: PlacementGroup, infos: readonly NodeInfo[]
   return reasons.length === 0 ? 'no suitable node' : `no suitable node (${reasons.join('; ')})`;
 }
 
+function candidatesFor(
+  group: PlacementGroup,
+  infos: readonly NodeInfo[],
+  checks: readonly Check[],
+): Candidates {
+  const { strategy, preferences } = group.spec.task.placement;
+  const compare = strategy === 'binpack' ? compareForPacking : compareForSpreading;
+  const ofService = (info: NodeInfo) => info.taskCountByService.get(group.serviceId) ?? 0;
+  return candidatesOf(
+    infos,
+    new Set(infos.filter((info) => checks.every((check) => check(info)))),
+    preferences.map(parsePlacementPreference),
+    (a, b) => compareFailures(a, b, group) || compare(a, b, ofService) || (a.node.id < b.node.id ? -1 : 1),
+    ofService,
+  );
+}
+
 function checksOf({ spec, serviceId }: PlacementGroup): Check[] {
   return FILTERS.map((filter) => filter.prepare(spec, serviceId)).filter((check) => check !== undefined);
 }
 
 /** The best node that still has room; those without are dropped for the rest of the group. */
-function takeBest(heap: NodeHeap, checks: readonly Check[]): NodeInfo | undefined {
-  for (let info = heap.pop(); info !== undefined; info = heap.pop())
+function takeBest(candidates: Candidates, checks: readonly Check[]): NodeInfo | undefined {
+  for (let info = candidates.pop(); info !== undefined; info = candidates.pop())
     if (checks.every((check) => check(info))) return info;
   return undefined;
 }
 
-/** A binary heap, best node first. A node is taken out, changed and put back. */
-class NodeHeap {
-  readonly #items: NodeInfo[] = [];
-  readonly #group: PlacementGroup;
-
-  constructor(infos: readonly NodeInfo[], group: PlacementGroup) {
-    this.#group = group;
-    for (const info of infos) this.push(info);
-  }
-
-  push(info: NodeInfo): void {
-    const items = this.#items;
-    items.push(info);
-    for (let child = items.length - 1; child > 0; ) {
-      const parent = (child - 1) >> 1;
-      if (!this.#isBefore(child, parent)) break;
-      this.#swap(child, parent);
-      child = parent;
-    }
-  }
-
-  pop(): NodeInfo | undefined {
-    const items = this.#items;
-    if (items.length === 0) return undefined;
-    this.#swap(0, items.length - 1);
-    const best = items.pop();
-    for (let parent = 0; ; ) {
-      const [left, right] = [2 * parent + 1, 2 * parent + 2];
-      let smallest = parent;
-      if (left < items.length && this.#isBefore(left, smallest)) smallest = left;
-      if (right < items.length && this.#isBefore(right, smallest)) smallest = right;
-      if (smallest === parent) return best;
-      this.#swap(parent, smallest);
-      parent = smallest;
-    }
-  }
-
-  #isBefore(a: number, b: number): boolean {
-    return compareNodes(this.#items[a] as NodeInfo, this.#items[b] as NodeInfo, this.#group) < 0;
-  }
-
-  #swap(a: number, b: number): void {
-    const items = this.#items;
-    [items[a], items[b]] = [items[b] as NodeInfo, items[a] as NodeInfo];
-  }
+/** Nodes where the service keeps failing come last, whatever the strategy. */
+function compareFailures(a: NodeInfo, b: NodeInfo, { serviceId, specVersion }: PlacementGroup): number {
+  const key = failureKey(serviceId, specVersion);
+  const isTainted = (info: NodeInfo) => Number((info.failures.get(key) ?? 0) >= FAILURES_MAX);
+  return isTainted(a) - isTainted(b);
 }
 
-/** Nodes where the service keeps failing come last; then fewer tasks of the service, fewer tasks at all, the id. */
-function compareNodes(a: NodeInfo, b: NodeInfo, group: PlacementGroup): number {
-  const key = failureKey(group.serviceId, group.specVersion);
-  const isTainted = (info: NodeInfo) => Number((info.failures.get(key) ?? 0) >= FAILURES_MAX);
-  const ofService = (info: NodeInfo) => info.taskCountByService.get(group.serviceId) ?? 0;
-  return (
-    isTainted(a) - isTainted(b) ||
-    ofService(a) - ofService(b) ||
-    a.taskCount - b.taskCount ||
-    (a.node.id < b.node.id ? -1 : 1)
-  );
+type CountOf = (info: NodeInfo) => number;
+
+/** Fewer tasks of the service, then fewer tasks at all. */
+function compareForSpreading(a: NodeInfo, b: NodeInfo, ofService: CountOf): number {
+  return ofService(a) - ofService(b) || a.taskCount - b.taskCount;
+}
+
+/** Less that is not reserved, then more tasks. */
+function compareForPacking(a: NodeInfo, b: NodeInfo): number {
+  return freeShare(a) - freeShare(b) || b.taskCount - a.taskCount;
+}
+
+/** Of what is scarcer, CPU or memory: from 1, all of it, down. */
+function freeShare({ node, cpuNanosFree, memoryBytesFree }: NodeInfo): number {
+  const { cpuNanos, memoryBytes } = node.description.resources;
+  return Math.min(cpuNanosFree / Math.max(cpuNanos, 1), memoryBytesFree / Math.max(memoryBytes, 1));
 }
