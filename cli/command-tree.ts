@@ -166,6 +166,21 @@ const service: CommandGroup = {
       summary: 'Scale one or multiple replicated services',
       load: () => import('./commands/service/scale.ts'),
     },
+    {
+      name: 'restart',
+      summary: 'Replace all tasks of one or more services',
+      load: () => import('./commands/service/restart.ts'),
+    },
+    {
+      name: 'start',
+      summary: 'Run one or more stopped services again',
+      load: () => import('./commands/service/start.ts'),
+    },
+    {
+      name: 'stop',
+      summary: 'Stop one or more services and keep what they are',
+      load: () => import('./commands/service/stop.ts'),
+    },
     { name: 'update', summary: 'Update a service', load: () => import('./commands/service/update.ts') },
   ],
 };

@@ -83,5 +83,6 @@ export function newServiceSpec(name: string, container: Partial<ContainerSpec>):
     update: defaultUpdateConfig,
     rollback: defaultUpdateConfig,
     endpoint: emptyEndpointSpec,
+    stopped: false,
   };
 }

@@ -2,6 +2,7 @@
 
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import { nodeStateNumbers } from '../core/generated/objects.ts';
+import { wantedReplicas } from '../core/replicas.ts';
 import { isWanted, TASK_STATES } from '../core/task-state.ts';
 import type { NetworkUse } from '../proto/generated/control.ts';
 import { tallyNetworks } from './control/network-use.ts';
@@ -167,11 +168,10 @@ function addServiceGauges({ view }: MetricSources, registry: Registry): void {
       for (const { id, spec } of view().service.values())
         g.set({ service_id: id, service_name: spec.name }, read(id));
     });
-  perService(
-    'tsswarm_service_replicas_desired',
-    'Tasks that the service should have running.',
-    (id) => view().service.get(id)?.spec.mode.replicated?.replicas ?? 0,
-  );
+  perService('tsswarm_service_replicas_desired', 'Tasks that the service should have running.', (id) => {
+    const service = view().service.get(id);
+    return service === undefined ? 0 : wantedReplicas(service.spec);
+  });
   perService(
     'tsswarm_service_replicas_running',
     'Tasks of the service that run.',

@@ -186,6 +186,35 @@ test("inspect prints Docker's JSON, templates and text, and [] for what is missi
   assert.equal(node.stdout, 'testnode manager\n');
 });
 
+test('a service is stopped, started and restarted with all that it is', async () => {
+  await using cli = await CliCluster.start();
+  await createWeb(cli);
+  const states = async () => {
+    const { services } = await cli.cluster.control.listServices({});
+    return services.map(({ runningTasks, desiredTasks }) => `${runningTasks}/${desiredTasks}`);
+  };
+  const before = (await cli.cluster.control.getService({ service: 'web' })).service.spec;
+
+  const stopped = await cli.run(['service', 'stop', 'web']);
+  assert.deepEqual([stopped.code, await states()], [0, ['0/0']]);
+  assert.match((await cli.run(['why', 'web'])).stdout, /web is stopped: "tsswarm service start web"/);
+  assert.match(
+    (await cli.run(['service', 'inspect', '--pretty', 'web'])).stdout,
+    /Replicas:\s+\d+ \(stopped\)/,
+  );
+
+  const started = await cli.run(['service', 'start', 'web']);
+  const { replicas = 0 } = before.mode.replicated ?? {};
+  assert.deepEqual([started.code, await states()], [0, [`${replicas}/${replicas}`]]);
+  assert.deepEqual((await cli.cluster.control.getService({ service: 'web' })).service.spec, before);
+
+  const restarted = await cli.run(['service', 'restart', 'web', 'nosuch']);
+  assert.equal(restarted.code, 1);
+  assert.match(restarted.stderr, /service nosuch not found/);
+  assert.equal((await cli.cluster.control.getService({ service: 'web' })).service.spec.task.forceUpdate, 1);
+  assert.deepEqual(await states(), [`${replicas}/${replicas}`]);
+});
+
 test('scale, update and rollback change what runs and wait for it', async () => {
   await using cli = await CliCluster.start();
   await createWeb(cli);

@@ -20,7 +20,7 @@ export function prettyService(service: Service, networks: readonly Network[], no
     `Name:\t\t${spec.name}`,
     ...labelLines('Labels', spec.labels),
     'Service Mode:\tReplicated',
-    ` Replicas:\t${spec.mode.replicated?.replicas ?? 0}`,
+    ` Replicas:\t${spec.mode.replicated?.replicas ?? 0}${spec.stopped ? ' (stopped)' : ''}`,
     ...updateStatusLines(service, nowMs),
     ...placementLines(spec.task),
     ...updateConfigLines('UpdateConfig', 'Update', spec.update),

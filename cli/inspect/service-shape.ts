@@ -44,6 +44,7 @@ function toDockerSpec(spec: ServiceSpec): object {
     Name: spec.name,
     Labels: spec.labels,
     TaskTemplate: taskTemplate(spec.task),
+    ...(spec.stopped && { Stopped: true }),
     Mode: { Replicated: { Replicas: spec.mode.replicated?.replicas ?? 0 } },
     UpdateConfig: updateConfig(spec.update),
     RollbackConfig: updateConfig(spec.rollback),

@@ -2,6 +2,7 @@
 // the lines that show it.
 
 import type { Service, ServiceSpec, Task, TaskState } from '../../core/generated/objects.ts';
+import { wantedReplicas } from '../../core/replicas.ts';
 import { isTerminal, isWanted } from '../../core/task-state.ts';
 
 export interface SlotProgress {
@@ -37,7 +38,7 @@ export interface ProgressInput {
 }
 
 export function measureProgress({ service, tasks, specOf, isRollback }: ProgressInput): Progress {
-  const total = service.spec.mode.replicated?.replicas ?? 0;
+  const total = wantedReplicas(service.spec);
   const bySlot = groupCurrent(service, tasks, specOf);
   const slots = slotNumbers(bySlot, total).map((slot) => describeSlot(slot, bySlot.get(slot) ?? []));
   const running = slots.filter((slot) => slot.isRunning).length;

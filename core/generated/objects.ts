@@ -551,8 +551,10 @@ export interface ServiceSpec {
   readonly update: UpdateConfig;
   readonly rollback: UpdateConfig;
   readonly endpoint: EndpointSpec;
+  /** Has no tasks, and keeps everything else. */
+  readonly stopped: boolean;
 }
-export const emptyServiceSpec: ServiceSpec = Object.freeze({ name: '', labels: {}, task: emptyTaskSpec, mode: emptyServiceMode, update: emptyUpdateConfig, rollback: emptyUpdateConfig, endpoint: emptyEndpointSpec });
+export const emptyServiceSpec: ServiceSpec = Object.freeze({ name: '', labels: {}, task: emptyTaskSpec, mode: emptyServiceMode, update: emptyUpdateConfig, rollback: emptyUpdateConfig, endpoint: emptyEndpointSpec, stopped: false });
 
 export interface UpdateStatus {
   /** The monotonic story of one update; a new spec starts a new one. */

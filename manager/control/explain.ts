@@ -3,6 +3,7 @@
 
 import { SwarmError } from '../../core/errors.ts';
 import type { Service, Task } from '../../core/generated/objects.ts';
+import { wantedReplicas } from '../../core/replicas.ts';
 import { isTerminal, isWanted } from '../../core/task-state.ts';
 import { type ExplainResponse, type ExplainStep, emptyExplainStep } from '../../proto/generated/control.ts';
 import type { TablesView } from '../store/tables.ts';
@@ -39,13 +40,15 @@ function explainService(view: TablesView, service: Service, nowMs: number): Draf
   const tasks = view.tasksOfService(service.id);
   const wanted = tasks.filter(isWanted);
   const running = wanted.filter((task) => task.status.state === 'running');
-  const replicas = service.spec.mode.replicated?.replicas ?? 0;
+  const replicas = wantedReplicas(service.spec);
   const isComplete = running.length >= replicas;
   const steps: Draft[] = [
     {
       ok: isComplete,
       subject: 'service',
-      text: `${service.spec.name}: ${running.length} of ${replicas} tasks are running`,
+      text: service.spec.stopped
+        ? `${service.spec.name} is stopped: "tsswarm service start ${service.spec.name}" runs it again`
+        : `${service.spec.name}: ${running.length} of ${replicas} tasks are running`,
     },
   ];
   if (service.updateStatus !== undefined) steps.push(explainUpdate(service, nowMs));

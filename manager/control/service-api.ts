@@ -3,6 +3,7 @@
 import { invalidField, SwarmError } from '../../core/errors.ts';
 import { emptyService, type Service, type ServiceSpec, type Task } from '../../core/generated/objects.ts';
 import { newId } from '../../core/ids.ts';
+import { wantedReplicas } from '../../core/replicas.ts';
 import { isWanted } from '../../core/task-state.ts';
 import { validateRegistryAuth } from '../../core/validate-registry-auth.ts';
 import { validateServiceSpec } from '../../core/validate-spec.ts';
@@ -102,7 +103,7 @@ export function listServices(view: TablesView): ListServicesResponse {
     runningTasks: view
       .tasksOfService(service.id)
       .filter((task) => isWanted(task) && task.status.state === 'running').length,
-    desiredTasks: service.spec.mode.replicated?.replicas ?? 0,
+    desiredTasks: wantedReplicas(service.spec),
   }));
   return { services };
 }

@@ -70,6 +70,17 @@ describe('replicas', () => {
     assert.equal(plan(aServiceObject('s', 0), tasks).change.length, 2);
   });
 
+  test('a stopped service has none, whatever its replicas, and gets them back', () => {
+    const stopped = aServiceObject('s', 2, (spec) => ({ ...spec, stopped: true }));
+    const tasks = [aTask('s', { slot: 1 }), aTask('s', { slot: 2 })];
+    assert.deepEqual(
+      changes(plan(stopped, tasks)).map(([, state]) => state),
+      ['remove', 'remove'],
+    );
+    assert.deepEqual(plan(stopped, []).create, []);
+    assert.equal(plan(aServiceObject('s', 2), []).create.length, 2);
+  });
+
   test('all tasks of a removed service go, once', () => {
     const tasks = [
       aTask('s'),

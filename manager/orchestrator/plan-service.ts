@@ -7,6 +7,7 @@
 
 import { DEFAULT_STOP_GRACE_PERIOD_MS } from '../../core/defaults.ts';
 import type { Task, TaskState, UpdateStatus } from '../../core/generated/objects.ts';
+import { wantedReplicas } from '../../core/replicas.ts';
 import { isTerminal, isWanted } from '../../core/task-state.ts';
 import { earliest } from '../loop.ts';
 import { planUpdate } from './plan-update.ts';
@@ -105,7 +106,7 @@ export function limitPlan(plan: ServicePlan, changesMax: number): ServicePlan {
 }
 
 function replicasOf(context: ServiceContext): number {
-  return context.service.spec.mode.replicated?.replicas ?? 0;
+  return wantedReplicas(context.service.spec);
 }
 
 /** Marks surplus slots for removal; returns those that stay. */

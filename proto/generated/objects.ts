@@ -1326,6 +1326,7 @@ export const ServiceSpecCodec: Codec<ServiceSpec> = {
     UpdateConfigCodec.write(m.update, w.uint32(42).fork()).ldelim();
     UpdateConfigCodec.write(m.rollback, w.uint32(50).fork()).ldelim();
     EndpointSpecCodec.write(m.endpoint, w.uint32(58).fork()).ldelim();
+    if (m.stopped !== false) w.uint32(64).bool(m.stopped);
     return w;
   },
   read(r, end) {
@@ -1336,6 +1337,7 @@ export const ServiceSpecCodec: Codec<ServiceSpec> = {
     let update: UpdateConfig = emptyUpdateConfig;
     let rollback: UpdateConfig = emptyUpdateConfig;
     let endpoint: EndpointSpec = emptyEndpointSpec;
+    let stopped: boolean = false;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -1348,10 +1350,11 @@ export const ServiceSpecCodec: Codec<ServiceSpec> = {
         case 5: update = UpdateConfigCodec.read(r, r.uint32() + r.pos); break;
         case 6: rollback = UpdateConfigCodec.read(r, r.uint32() + r.pos); break;
         case 7: endpoint = EndpointSpecCodec.read(r, r.uint32() + r.pos); break;
+        case 8: stopped = r.bool(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { name, labels: Object.fromEntries(labels), task, mode, update, rollback, endpoint };
+    return { name, labels: Object.fromEntries(labels), task, mode, update, rollback, endpoint, stopped };
   },
 };
 
