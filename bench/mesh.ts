@@ -25,6 +25,8 @@ const SEND_ROUNDS_QUICK = 1;
 const IMAGE = 'bench:1';
 const SERVE_PORT = 90;
 const SINK_PORT = 91;
+/** Of their own: to the container, connections by its address and by the virtual one would else be the same ones again. */
+const VIP_PORTS = [94, 95] as const;
 /** Published ports, by what is behind them. */
 const PORTS = { local: 8090, remote: 8091, localSink: 8092, remoteSink: 8093 } as const;
 const SERVICE_RATIO_MAX = 1.15;
@@ -81,6 +83,8 @@ async function openPaths(lab: OverlayLab, docker: Docker): Promise<Path[]> {
   }
   const from = await load(lab, client.endpoint.namespacePath);
   const ports = [SERVE_PORT, SINK_PORT] as const;
+  const nearVipPid = await servers(lab, near.endpoint.namespacePath, VIP_PORTS);
+  const remoteVipPid = await servers(lab, remote.endpoint.namespacePath, VIP_PORTS);
   const meshed = { client: far, host: here.address };
   const [local, elsewhere] = [
     [PORTS.local, PORTS.localSink],
@@ -90,13 +94,13 @@ async function openPaths(lab: OverlayLab, docker: Docker): Promise<Path[]> {
     { what: 'container, same node', client: from, host: own(near), ports, serverPid: nearPid },
     {
       what: 'virtual address, same node',
-      ...{ client: from, host: '10.0.1.2', ports, serverPid: nearPid },
+      ...{ client: from, host: '10.0.1.2', ports: VIP_PORTS, serverPid: nearVipPid },
       ...{ peer: 'container, same node', ratioMax: SERVICE_RATIO_MAX },
     },
     { what: 'container, other node', client: from, host: own(remote), ports, serverPid: remotePid },
     {
       what: 'virtual address, other node',
-      ...{ client: from, host: '10.0.1.3', ports, serverPid: remotePid },
+      ...{ client: from, host: '10.0.1.3', ports: VIP_PORTS, serverPid: remoteVipPid },
       ...{ peer: 'container, other node', ratioMax: SERVICE_RATIO_MAX },
     },
     { what: 'process of the node, from outside', ...meshed, ports, serverPid: hostPid },
@@ -165,10 +169,14 @@ async function load(lab: OverlayLab, namespacePath: string): Promise<CallablePro
 }
 
 /** The process id of the one that serves connections. */
-async function servers(lab: OverlayLab, namespacePath: string): Promise<number> {
+async function servers(
+  lab: OverlayLab,
+  namespacePath: string,
+  [servePort, sinkPort]: Path['ports'] = [SERVE_PORT, SINK_PORT],
+): Promise<number> {
   const [serve, sink] = [
-    lab.program(namespacePath, 'connection-load.ts', ['serve', String(SERVE_PORT)]),
-    lab.program(namespacePath, 'connection-load.ts', ['sink', String(SINK_PORT)]),
+    lab.program(namespacePath, 'connection-load.ts', ['serve', String(servePort)]),
+    lab.program(namespacePath, 'connection-load.ts', ['sink', String(sinkPort)]),
   ];
   for (const program of [serve, sink]) {
     const first = await program.line();

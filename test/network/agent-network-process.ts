@@ -109,6 +109,8 @@ function endpoint(index: number, tasks: number): NetworkEndpoint {
     addresses: [`10.${2 + (index >> 16)}.${(index >> 8) & 255}.${index & 255}`],
     serving: true,
     weight: 1,
+    // Otherwise a change would be heard only when flows have been given their time to end.
+    drainMs: 60_000,
   };
 }
 
