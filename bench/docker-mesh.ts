@@ -13,6 +13,10 @@ const SANDBOX_ADDRESS = '172.18.0.2';
 const VNI = 4096;
 /** What VXLAN leaves of 1500. */
 const MTU = 1450;
+const PUBLISH_TABLE = [
+  'add table ip mesh',
+  'add chain ip mesh publish { type nat hook prerouting priority dstnat ; }',
+];
 
 export interface DockerMeshPort {
   readonly published: number;
@@ -35,7 +39,7 @@ export function layDockerMesh(
   const rules = (chain: string, line: (port: DockerMeshPort) => string) =>
     ports.map((port) => `add rule ip mesh ${chain} ${line(port)}`);
   nft(entry.path, [
-    ...natTable('prerouting', 'dstnat'),
+    ...PUBLISH_TABLE,
     'add chain ip mesh out { type nat hook postrouting priority srcnat ; }',
     'add chain ip mesh forward { type filter hook forward priority filter ; }',
     'add rule ip mesh forward ct state established,related accept',
@@ -48,7 +52,7 @@ export function layDockerMesh(
     'add rule ip mesh out oifname gw fib saddr type local masquerade',
   ]);
   nft(sandbox, [
-    ...natTable('prerouting', 'dstnat'),
+    ...PUBLISH_TABLE,
     'add chain ip mesh marked { type filter hook prerouting priority mangle ; }',
     'add chain ip mesh out { type nat hook postrouting priority srcnat ; }',
     ...rules('marked', ({ published }) => `tcp dport ${published} meta mark set 0x100`),
@@ -57,7 +61,7 @@ export function layDockerMesh(
   ]);
   for (const [host, path] of containers)
     nft(path, [
-      ...natTable('prerouting', 'dstnat'),
+      ...PUBLISH_TABLE,
       ...ports
         .filter((port) => port.host === host)
         .map(
@@ -65,10 +69,6 @@ export function layDockerMesh(
         ),
     ]);
   return containers;
-}
-
-function natTable(hook: string, priority: string): string[] {
-  return ['add table ip mesh', `add chain ip mesh publish { type nat hook ${hook} priority ${priority} ; }`];
 }
 
 /** Returns the namespace of its container. */

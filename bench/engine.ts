@@ -3,7 +3,7 @@
 
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -111,10 +111,9 @@ async function measureContainers(
   // The first one brings shims, and shows what the runtime is given.
   const [first = ''] = await engine.call<string[]>('start', { count: 1 });
   const { state } = containerdPlaces(engine.options.dataRoot, engine.options.runDir);
-  const [namespace = ''] = execFileSync('ls', [path.join(state, 'io.containerd.runtime.v2.task')], {
-    encoding: 'utf8',
-  }).split('\n');
-  const bundle = path.join(state, 'io.containerd.runtime.v2.task', namespace, first);
+  const bundles = path.join(state, 'io.containerd.runtime.v2.task');
+  const [namespace = ''] = readdirSync(bundles);
+  const bundle = path.join(bundles, namespace, first);
   const directory = mkdtempSync(path.join(os.tmpdir(), 'tsw-bare-'));
   try {
     const before = engine.meter.micros;

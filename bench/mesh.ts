@@ -28,7 +28,8 @@ const SINK_PORT = 91;
 /** Of their own: to the container, connections by its address and by the virtual one would else be the same ones again. */
 const VIP_PORTS = [94, 95] as const;
 /** Published ports, by what is behind them. */
-const PORTS = { local: 8090, remote: 8091, localSink: 8092, remoteSink: 8093 } as const;
+const LOCAL_PORTS = [8090, 8092] as const;
+const REMOTE_PORTS = [8091, 8093] as const;
 const SERVICE_RATIO_MAX = 1.15;
 /** What repeated measurements of one path differ by. */
 const NOISE = 1.05;
@@ -86,10 +87,6 @@ async function openPaths(lab: OverlayLab, docker: Docker): Promise<Path[]> {
   const nearVipPid = await servers(lab, near.endpoint.namespacePath, VIP_PORTS);
   const remoteVipPid = await servers(lab, remote.endpoint.namespacePath, VIP_PORTS);
   const meshed = { client: far, host: here.address };
-  const [local, elsewhere] = [
-    [PORTS.local, PORTS.localSink],
-    [PORTS.remote, PORTS.remoteSink],
-  ] as const;
   return [
     { what: 'container, same node', client: from, host: own(near), ports, serverPid: nearPid },
     {
@@ -106,8 +103,8 @@ async function openPaths(lab: OverlayLab, docker: Docker): Promise<Path[]> {
     { what: 'process of the node, from outside', ...meshed, ports, serverPid: hostPid },
     ...(await dockerPaths(lab, docker, far)),
     ...[
-      { where: 'same node', ports: local, serverPid: nearPid },
-      { where: 'other node', ports: elsewhere, serverPid: remotePid },
+      { where: 'same node', ports: LOCAL_PORTS, serverPid: nearPid },
+      { where: 'other node', ports: REMOTE_PORTS, serverPid: remotePid },
     ].map(({ where, ...path }) => ({
       what: `published port, ${where}`,
       ...{ ...meshed, ...path },
@@ -120,15 +117,15 @@ async function openPaths(lab: OverlayLab, docker: Docker): Promise<Path[]> {
 async function dockerPaths(lab: OverlayLab, docker: Docker, client: CallableProgram): Promise<Path[]> {
   const [bridge, here, there] = lab.hosts.slice(2) as [OverlayHost, OverlayHost, OverlayHost];
   await docker.import(await buildDemoImage({ name: IMAGE }), IMAGE);
-  const published = [`${PORTS.local}:${SERVE_PORT}`, `${PORTS.localSink}:${SINK_PORT}`];
+  const published = [`${LOCAL_PORTS[0]}:${SERVE_PORT}`, `${LOCAL_PORTS[1]}:${SINK_PORT}`];
   const pid = await docker.runSleeping(IMAGE, published);
   const containers = layDockerMesh(
     [here, there],
     [
-      { published: PORTS.local, target: SERVE_PORT, host: here },
-      { published: PORTS.localSink, target: SINK_PORT, host: here },
-      { published: PORTS.remote, target: SERVE_PORT, host: there },
-      { published: PORTS.remoteSink, target: SINK_PORT, host: there },
+      { published: LOCAL_PORTS[0], target: SERVE_PORT, host: here },
+      { published: LOCAL_PORTS[1], target: SINK_PORT, host: here },
+      { published: REMOTE_PORTS[0], target: SERVE_PORT, host: there },
+      { published: REMOTE_PORTS[1], target: SINK_PORT, host: there },
     ],
   );
   const path = async (what: string, namespacePath: string, host: OverlayHost, ports: Path['ports']) => ({
@@ -138,14 +135,10 @@ async function dockerPaths(lab: OverlayLab, docker: Docker, client: CallableProg
     ports,
     serverPid: await servers(lab, namespacePath),
   });
-  const [local, remote] = [
-    [PORTS.local, PORTS.localSink],
-    [PORTS.remote, PORTS.remoteSink],
-  ] as const;
   return [
-    await path("Docker's bridge, published port", `/proc/${pid}/ns/net`, bridge, local),
-    await path("Docker's mesh, same node", containers.get(here)!, here, local),
-    await path("Docker's mesh, other node", containers.get(there)!, here, remote),
+    await path("Docker's bridge, published port", `/proc/${pid}/ns/net`, bridge, LOCAL_PORTS),
+    await path("Docker's mesh, same node", containers.get(here)!, here, LOCAL_PORTS),
+    await path("Docker's mesh, other node", containers.get(there)!, here, REMOTE_PORTS),
   ];
 }
 
@@ -187,10 +180,10 @@ async function servers(
 
 async function publishAll(lab: OverlayLab, near: Container, remote: Container): Promise<void> {
   const ports = [
-    [PORTS.local, near, SERVE_PORT],
-    [PORTS.remote, remote, SERVE_PORT],
-    [PORTS.localSink, near, SINK_PORT],
-    [PORTS.remoteSink, remote, SINK_PORT],
+    [LOCAL_PORTS[0], near, SERVE_PORT],
+    [REMOTE_PORTS[0], remote, SERVE_PORT],
+    [LOCAL_PORTS[1], near, SINK_PORT],
+    [REMOTE_PORTS[1], remote, SINK_PORT],
   ] as const;
   const published = ports.map(([port, { address }, target]) => ({
     protocol: 'tcp' as const,

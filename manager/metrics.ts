@@ -1,7 +1,7 @@
 // What the manager tells Prometheus. Names that Swarm has are Swarm's; ours begin with tsswarm_.
 
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
-import { nodeStateNumbers } from '../core/generated/objects.ts';
+import { nodeStateNumbers, type Service } from '../core/generated/objects.ts';
 import { wantedReplicas } from '../core/replicas.ts';
 import { isWanted, TASK_STATES } from '../core/task-state.ts';
 import type { NetworkUse } from '../proto/generated/control.ts';
@@ -163,19 +163,18 @@ function addLogGauges({ leadership, appliedIndex, raft }: MetricSources, registr
 
 function addServiceGauges({ view }: MetricSources, registry: Registry): void {
   const labels = ['service_id', 'service_name'];
-  const perService = (name: string, help: string, read: (serviceId: string) => number) =>
+  const perService = (name: string, help: string, read: (service: Service) => number) =>
     gauge(registry, name, help, labels, (g) => {
-      for (const { id, spec } of view().service.values())
-        g.set({ service_id: id, service_name: spec.name }, read(id));
+      for (const service of view().service.values())
+        g.set({ service_id: service.id, service_name: service.spec.name }, read(service));
     });
-  perService('tsswarm_service_replicas_desired', 'Tasks that the service should have running.', (id) => {
-    const service = view().service.get(id);
-    return service === undefined ? 0 : wantedReplicas(service.spec);
-  });
+  perService('tsswarm_service_replicas_desired', 'Tasks that the service should have running.', ({ spec }) =>
+    wantedReplicas(spec),
+  );
   perService(
     'tsswarm_service_replicas_running',
     'Tasks of the service that run.',
-    (id) =>
+    ({ id }) =>
       view()
         .tasksOfService(id)
         .filter((task) => isWanted(task) && task.status.state === 'running').length,

@@ -26,7 +26,7 @@ export function candidatesOf(
       all.filter((info) => eligible.has(info)),
       order,
     );
-  const branches = new Map<string, Branch>();
+  const branches = new Set<Branch>();
   const branchOf = new Map<NodeInfo, Branch>();
   for (const [value, infos] of Map.groupBy(all, ({ node }) => preference.valueOf(node))) {
     const branch: Branch = {
@@ -34,10 +34,10 @@ export function candidatesOf(
       tasks: infos.reduce((sum, info) => sum + countOf(info), 0),
       candidates: candidatesOf(infos, eligible, deeper, order, countOf),
     };
-    branches.set(value, branch);
+    branches.add(branch);
     for (const info of infos) branchOf.set(info, branch);
   }
-  return new SpreadLevel(new Set(branches.values()), branchOf, countOf);
+  return new SpreadLevel(branches, branchOf, countOf);
 }
 
 interface Branch {

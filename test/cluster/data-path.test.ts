@@ -11,12 +11,6 @@ import { whyNoRealNode } from '../support/real-node.ts';
 const PORT = 7789;
 const dataAddress = (position: number) => `10.98.0.${position + 1}`;
 
-async function run(node: RealNode, ...args: string[]): Promise<string> {
-  const { code, stdout, stderr } = await node.cli(...args);
-  assert.equal(code, 0, stderr);
-  return stdout;
-}
-
 /** Each host has a second address, and counts what it sends by VXLAN from and to the one and the other. */
 async function form({ lan, nodes }: RealCluster): Promise<void> {
   for (const [position, host] of lan.hosts.entries()) {
@@ -29,10 +23,10 @@ async function form({ lan, nodes }: RealCluster): Promise<void> {
   }
   const [first, second] = nodes as [RealNode, RealNode];
   const own = ['--advertise-addr', lan.addressOf(0), '--data-path-addr', dataAddress(0)];
-  await run(first, 'init', ...own, '--data-path-port', String(PORT));
-  const token = (await run(first, 'join-token', '--quiet', 'worker')).trim();
+  await first.succeed('init', ...own, '--data-path-port', String(PORT));
+  const token = (await first.succeed('join-token', '--quiet', 'worker')).stdout.trim();
   const flags = ['--token', token, '--data-path-addr', dataAddress(1)];
-  await run(second, 'join', ...flags, `${lan.addressOf(0)}:2377`);
+  await second.succeed('join', ...flags, `${lan.addressOf(0)}:2377`);
 }
 
 test('containers talk by the data path addresses and the port that the cluster was given', {

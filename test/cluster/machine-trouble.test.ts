@@ -18,12 +18,6 @@ const IMAGE = 'localhost/bb:1';
 const CONVERGED_LIMIT_MS = 60_000;
 const MEGABYTE = 2 ** 20;
 
-async function cli(node: RealNode, ...words: string[]): Promise<string> {
-  const { code, stdout, stderr } = await node.cli(...words);
-  assert.equal(code, 0, stderr);
-  return stdout;
-}
-
 /** No process of the node is left, and nothing of what it kept in memory: as after a loss of power. */
 async function loseMemory(node: RealNode, lan: NetnsLan, containers: readonly number[]): Promise<void> {
   await node.killDaemon();
@@ -54,9 +48,9 @@ describe('a machine', { skip: whyNoRealNode() ?? false }, () => {
   test('that was switched off runs its services again, with volumes and without traces of before', async () => {
     using lan = new NetnsLan('tsp', 1);
     await using node = await RealNode.start({ netns: lan.hosts[0] ?? '' });
-    await cli(node, 'init', '--advertise-addr', lan.addressOf(0));
+    await node.succeed('init', '--advertise-addr', lan.addressOf(0));
     await node.importImage((await buildDemoImage({ name: IMAGE })).archive);
-    await cli(node, 'network', 'create', 'front');
+    await node.succeed('network', 'create', 'front');
     const script = 'date +%s%N >> /data/starts; trap "exit 0" TERM; while :; do sleep 1000 & wait $!; done';
     const flags = [
       '--network',
@@ -67,7 +61,7 @@ describe('a machine', { skip: whyNoRealNode() ?? false }, () => {
       'type=volume,source=kept,target=/data',
     ];
     const words = ['--detach', '--no-resolve-image', '--name', 'web', ...flags, IMAGE, 'sh', '-c', script];
-    await cli(node, 'service', 'create', ...words);
+    await node.succeed('service', 'create', ...words);
     const { service } = await node.control.getService({ service: 'web' });
     const [before] = await untilRunning(node, service.id, 1);
 
@@ -84,7 +78,7 @@ describe('a machine', { skip: whyNoRealNode() ?? false }, () => {
     assert.equal(starts.length, 2, 'the volume has what both containers wrote');
     const old = (await tasksOf(node, service.id)).find(({ id }) => id === before?.id);
     assert.match(old?.status.state ?? '', /failed|shutdown|complete/);
-    await cli(node, 'service', 'rm', 'web');
+    await node.succeed('service', 'rm', 'web');
     await node.untilEmpty();
     await eventually(async () => (await node.overlayPins()).length === 0);
   });
@@ -113,7 +107,7 @@ describe('a machine', { skip: whyNoRealNode() ?? false }, () => {
       );
       execFileSync('mount', ['-o', 'remount,size=1g', dataRoot]);
       await eventually(() => untilRunning(node, service.id, 1), CONVERGED_LIMIT_MS);
-      await cli(node, 'service', 'rm', 'large');
+      await node.succeed('service', 'rm', 'large');
       await node.untilEmpty();
     } finally {
       execFileSync('umount', ['-l', dataRoot]);

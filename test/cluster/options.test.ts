@@ -11,7 +11,7 @@ import { after, before, describe, test } from 'node:test';
 import { buildDemoImage } from '../../deploy/demo-image.ts';
 import { eventually } from '../support/eventually.ts';
 import { RealCluster } from '../support/real-cluster.ts';
-import { type CliResult, RealNode, whyNoRealNode } from '../support/real-node.ts';
+import { RealNode, whyNoRealNode } from '../support/real-node.ts';
 import { IDLE } from '../support/services.ts';
 
 const image = 'localhost/opt:1';
@@ -37,11 +37,7 @@ const REPORT = [
 describe('options of a service', { skip: whyNoRealNode() ?? false }, () => {
   let node: RealNode;
   let directory: string;
-  const succeed = async (...args: readonly string[]): Promise<string> => {
-    const result: CliResult = await node.cli(...args);
-    assert.equal(result.code, 0, `${args.join(' ')}: ${result.stdout}${result.stderr}`);
-    return result.stdout;
-  };
+  const succeed = async (...args: readonly string[]) => (await node.succeed(...args)).stdout;
   /** What the newest task of a service has reported. */
   const reported = async (service: string, wanted: RegExp): Promise<string> =>
     eventually(async () => {
@@ -199,8 +195,7 @@ describe('name servers of a service', { skip: whyNoRealNode() ?? false }, () => 
       const create = async (name: string, flags: readonly string[]) => {
         const script = 'while :; do nslookup far.example; nslookup named; sleep 1; done';
         const own = ['--name', name, '--network', 'net', '--no-resolve-image', '--stop-grace-period', '1s'];
-        const result = await node.cli('service', 'create', ...own, ...flags, image, 'sh', '-c', script);
-        assert.equal(result.code, 0, result.stderr);
+        await node.succeed('service', 'create', ...own, ...flags, image, 'sh', '-c', script);
       };
       await node.cli('network', 'create', '--driver', 'overlay', 'net');
       await create('named', ['--dns', '127.0.0.1']);

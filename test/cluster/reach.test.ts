@@ -230,11 +230,8 @@ describe('reach into tasks', { skip: whyNoRealNode() ?? false }, () => {
       const sent = randomBytes(3_000_001);
       await mkdir(path.join(directory, 'a, b'));
       await writeFile(path.join(directory, 'a, b', 'data'), sent);
-      const succeed = async (...args: readonly string[]) => {
-        const { code, stderr } = await cluster.node(1).cli('cp', ...args);
-        assert.equal(code, 0, `${args.join(' ')}: ${stderr}`);
-        return stderr;
-      };
+      const succeed = async (...args: readonly string[]) =>
+        (await cluster.node(1).succeed('cp', ...args)).stderr;
 
       const told = await succeed(path.join(directory, 'a, b'), 'web.1:/tmp/copied');
       await succeed(path.join(directory, 'a, b', 'data'), 'web.1:/tmp');

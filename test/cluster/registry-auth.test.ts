@@ -12,7 +12,7 @@ import { buildDemoImage } from '../../deploy/demo-image.ts';
 import { eventually } from '../support/eventually.ts';
 import { findPlanted, searchFiles } from '../support/find-bytes.ts';
 import { RealCluster } from '../support/real-cluster.ts';
-import { type RealNode, whyNoRealNode } from '../support/real-node.ts';
+import { whyNoRealNode } from '../support/real-node.ts';
 import { missingForRegistry, type RealRegistry, startRegistry } from '../support/real-registry.ts';
 import { IDLE, tasksOf, untilRunning } from '../support/services.ts';
 import { PASSWORD, USERNAME } from '../support/token-server.ts';
@@ -51,23 +51,29 @@ describe('a private registry', { skip }, () => {
   });
 
   const manager = () => cluster.node(0);
-  const cli = async (node: RealNode, ...args: readonly string[]) => {
-    const { code, stdout, stderr } = await node.cli(...args);
-    assert.equal(code, 0, `${args.join(' ')}: ${stderr}`);
-    return { stdout, stderr };
-  };
   const nameOf = (tag: string) => `${registry.host}/team/app:${tag}`;
+  const updateTo = (tag: string) =>
+    manager().succeed(
+      'service',
+      'update',
+      '-d',
+      '--update-parallelism',
+      '0',
+      '--image',
+      nameOf(tag),
+      'private',
+    );
   /** In the registry, and on no node. */
   const publish = async (tag: string) => {
     await manager().importImage((await buildDemoImage({ name: nameOf(tag), layers: [{ tag }] })).archive);
-    const { stdout } = await cli(manager(), 'image', 'push', nameOf(tag));
-    await cli(manager(), 'image', 'rm', nameOf(tag));
+    const { stdout } = await manager().succeed('image', 'push', nameOf(tag));
+    await manager().succeed('image', 'rm', nameOf(tag));
     digests.set(tag, /digest: (sha256:[a-f0-9]{64})/.exec(stdout)?.[1] ?? '');
     return stdout;
   };
   const service = async (name: string) => (await manager().control.getService({ service: name })).service;
   const create = (name: string, ...more: readonly string[]) =>
-    cli(manager(), 'service', 'create', '-d', '--name', name, ...more, nameOf('1'), 'sh', '-c', IDLE);
+    manager().succeed('service', 'create', '-d', '--name', name, ...more, nameOf('1'), 'sh', '-c', IDLE);
 
   test('login is refused with a wrong password, and keeps the right one where Docker does', async () => {
     await eventually(async () => {
@@ -76,7 +82,14 @@ describe('a private registry', { skip }, () => {
       assert.equal(wrong.code, 1);
       return true;
     });
-    const { stdout, stderr } = await cli(manager(), 'login', '-u', USERNAME, '-p', PASSWORD, registry.host);
+    const { stdout, stderr } = await manager().succeed(
+      'login',
+      '-u',
+      USERNAME,
+      '-p',
+      PASSWORD,
+      registry.host,
+    );
 
     assert.equal(stdout, 'Login Succeeded\n');
     assert.match(stderr, /Using --password via the CLI is insecure/);
@@ -93,7 +106,7 @@ describe('a private registry', { skip }, () => {
       const tasks = await tasksOf(manager(), id);
       return tasks.some(({ status }) => /pull access denied .*no credentials given/.test(status.error));
     });
-    await cli(manager(), 'service', 'rm', 'public');
+    await manager().succeed('service', 'rm', 'public');
   });
 
   test('with it every node pulls, also after an update without it and after a restart of a node', async () => {
@@ -102,17 +115,7 @@ describe('a private registry', { skip }, () => {
     await untilRunning(manager(), id, 2);
 
     await publish('2');
-    await cli(
-      manager(),
-      'service',
-      'update',
-      '-d',
-      '--update-parallelism',
-      '0',
-      '--image',
-      nameOf('2'),
-      'private',
-    );
+    await updateTo('2');
     await eventually(async () => {
       const running = await untilRunning(manager(), id, 2);
       return running.every(({ specVersion }) => specVersion === 2);
@@ -121,17 +124,7 @@ describe('a private registry', { skip }, () => {
     await cluster.node(1).killDaemon();
     await cluster.node(1).startDaemon();
     await publish('3');
-    await cli(
-      manager(),
-      'service',
-      'update',
-      '-d',
-      '--update-parallelism',
-      '0',
-      '--image',
-      nameOf('3'),
-      'private',
-    );
+    await updateTo('3');
     await eventually(async () => {
       const running = await untilRunning(manager(), id, 2);
       return running.every(({ specVersion }) => specVersion === 3);
@@ -143,17 +136,17 @@ describe('a private registry', { skip }, () => {
 
   test('prune leaves what services need now and may go back to, and counts the rest', async () => {
     const worker = cluster.node(1);
-    await cli(worker, 'image', 'pull', '-q', nameOf('1'));
+    await worker.succeed('image', 'pull', '-q', nameOf('1'));
     const idOf = async (tag: string) =>
       JSON.parse(
-        (await cli(worker, 'image', 'inspect', `${registry.host}/team/app@${digests.get(tag)}`)).stdout,
+        (await worker.succeed('image', 'inspect', `${registry.host}/team/app@${digests.get(tag)}`)).stdout,
       )[0].Id;
     const kept = [await idOf('2'), await idOf('3')];
 
-    const { stdout } = await cli(worker, 'image', 'prune', '-a', '-f');
+    const { stdout } = await worker.succeed('image', 'prune', '-a', '-f');
 
     assert.match(stdout, new RegExp(`untagged: ${nameOf('1')}\n`));
-    const left = (await cli(worker, 'image', 'ls', '-q', '--no-trunc')).stdout.trim().split('\n');
+    const left = (await worker.succeed('image', 'ls', '-q', '--no-trunc')).stdout.trim().split('\n');
     assert.deepEqual(left.sort(), kept.sort());
     const { metricsAddress } = await worker.node.info({});
     const scrape = [
@@ -170,7 +163,7 @@ describe('a private registry', { skip }, () => {
   });
 
   test('the password is in no answer and on no disk', async () => {
-    const { stdout } = await cli(manager(), 'service', 'inspect', 'private');
+    const { stdout } = await manager().succeed('service', 'inspect', 'private');
     const answer = JSON.stringify([
       await service('private'),
       await tasksOf(manager(), (await service('private')).id),
@@ -187,11 +180,11 @@ describe('a private registry', { skip }, () => {
 
   test('logout forgets it', async () => {
     assert.equal(
-      (await cli(manager(), 'logout', registry.host)).stdout,
+      (await manager().succeed('logout', registry.host)).stdout,
       `Removing login credentials for ${registry.host}\n`,
     );
     assert.equal(
-      (await cli(manager(), 'logout', registry.host)).stdout,
+      (await manager().succeed('logout', registry.host)).stdout,
       `Not logged in to ${registry.host}\n`,
     );
     assert.match((await manager().cli('image', 'pull', nameOf('1'))).stderr, /no credentials given/);

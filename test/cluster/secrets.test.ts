@@ -38,11 +38,7 @@ describe('secrets and configs', { skip: whyNoRealNode() ?? false }, () => {
     await node?.[Symbol.asyncDispose]();
   });
 
-  const cli = async (...args: readonly string[]): Promise<string> => {
-    const { code, stdout, stderr } = await node.cli(...args);
-    assert.equal(code, 0, stderr);
-    return stdout.trim();
-  };
+  const cli = async (...args: readonly string[]) => (await node.succeed(...args)).stdout.trim();
   /** A file with this content, for the command line. */
   const fileWith = async (content: string | Uint8Array): Promise<string> => {
     const file = path.join(node.directory, `content-${++files}`);

@@ -162,6 +162,14 @@ export class RealNode {
     });
   }
 
+  /** The same for a command that has to succeed: throws with what it said when it does not. */
+  async succeed(...args: readonly string[]): Promise<CliResult> {
+    const result = await this.cli(...args);
+    if (result.code !== 0)
+      throw new Error(`${args.join(' ')}: exit code ${result.code}: ${result.stdout}${result.stderr}`);
+    return result;
+  }
+
   /** Makes a cluster of this node, on a port of its own: other tests run beside. */
   async init(): Promise<void> {
     await this.node.init({

@@ -1,8 +1,8 @@
 // `service restart SERVICE…`: every task is replaced, in the way of the service's updates.
 
-import { changeRunning } from './change-running.ts';
+import { changeCommand } from './change-services.ts';
 
-export const command = changeRunning((spec) => ({
+export const command = changeCommand((spec) => ({
   ...spec,
   stopped: false,
   task: { ...spec.task, forceUpdate: spec.task.forceUpdate + 1 },

@@ -1,14 +1,13 @@
 // `service scale SERVICE=REPLICAS…`.
 
+import type { ServiceSpec } from '../../../core/generated/objects.ts';
 import { validateServiceSpec } from '../../../core/validate-spec.ts';
 import { defineCommand } from '../../command.ts';
-import type { Control } from '../../connection.ts';
 import { detachFlag } from '../../flags/common-flags.ts';
 import { parseCount } from '../../flags/units.ts';
 import { splitKeyValue } from '../../flags/words.ts';
-import { forEachName, reportFailures } from '../../names.ts';
-import { converge } from '../../progress/converge.ts';
 import { UsageError } from '../../usage-error.ts';
+import { changeServices } from './change-services.ts';
 
 export const command = defineCommand({
   usage: 'SERVICE=REPLICAS [SERVICE=REPLICAS...]',
@@ -17,17 +16,12 @@ export const command = defineCommand({
   completes: 'service',
   async run({ flags, args, io, connection }) {
     const wanted = new Map(args.map(parseScale));
-    const control = await connection.control();
-    const scaled: string[] = [];
-    const failures = await forEachName([...wanted.keys()], async (name) => {
-      const replicas = wanted.get(name) as number;
-      scaled.push(await scale(control, name, replicas));
-      await io.out(`${name} scaled to ${replicas}\n`);
+    return changeServices(await connection.control(), io, {
+      names: [...wanted.keys()],
+      change: (spec, name) => scaled(spec, wanted.get(name) as number),
+      describe: (name) => `${name} scaled to ${wanted.get(name)}`,
+      isDetached: flags.detach ?? false,
     });
-    let status = reportFailures(failures, io);
-    if (!flags.detach)
-      for (const serviceId of scaled) status = Math.max(status, await converge({ control, serviceId, io }));
-    return status;
   },
 });
 
@@ -42,10 +36,8 @@ function parseScale(text: string): [string, number] {
   }
 }
 
-async function scale(control: Control, name: string, replicas: number): Promise<string> {
-  const { service } = await control.getService({ service: name });
-  const spec = { ...service.spec, mode: { replicated: { replicas } } };
+function scaled(before: ServiceSpec, replicas: number): ServiceSpec {
+  const spec = { ...before, mode: { replicated: { replicas } } };
   validateServiceSpec(spec);
-  await control.updateService({ serviceId: service.id, version: service.specVersion, spec, rollback: false });
-  return service.id;
+  return spec;
 }

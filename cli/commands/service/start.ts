@@ -1,5 +1,5 @@
 // `service start SERVICE…`: the tasks that its spec says, after `service stop`.
 
-import { changeRunning } from './change-running.ts';
+import { changeCommand } from './change-services.ts';
 
-export const command = changeRunning((spec) => ({ ...spec, stopped: false }));
+export const command = changeCommand((spec) => ({ ...spec, stopped: false }));

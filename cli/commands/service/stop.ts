@@ -1,5 +1,5 @@
 // `service stop SERVICE…`: no tasks, and everything else as it was.
 
-import { changeRunning } from './change-running.ts';
+import { changeCommand } from './change-services.ts';
 
-export const command = changeRunning((spec) => ({ ...spec, stopped: true }));
+export const command = changeCommand((spec) => ({ ...spec, stopped: true }));
