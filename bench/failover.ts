@@ -76,7 +76,7 @@ class Load {
 
 /** Bars: kill p50 <= 150 ms, p99 <= 500 ms; silent partition p99 <= 2.5 s; transfer <= 20 ms and no failed call. */
 export async function failoverBench({ isQuick }: BenchOptions): Promise<Row[]> {
-  using lan = new NetnsLan(`bf${process.pid}`, 3);
+  using lan = new NetnsLan('bf', 3);
   await using cluster = await RaftCluster.start({
     addresses: lan.hosts.map((_, position) => `${lan.addressOf(position)}:${PORT}`),
     namespaces: lan.hosts,

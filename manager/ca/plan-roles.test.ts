@@ -250,6 +250,8 @@ class Model {
       this.nowMs += event.hours * HOUR_MS;
       return;
     }
+    // A cluster without a quorum decides nothing: machines come and go, but nobody can ask for anything.
+    if (event.kind !== 'turn' && !this.hasQuorum) return;
     const node = this.nodes[event.which % this.nodes.length] as RoleNode;
     const member = this.members.find(({ nodeId }) => nodeId === node.id);
     if (event.kind === 'wish') this.setNode(node.id, { desiredRole: event.role });

@@ -197,7 +197,10 @@ describe('a cluster of five nodes', { skip: whyNoRealNode() ?? false }, () => {
   test('a worker that leaves is down, its tasks run elsewhere, and it can be removed', async () => {
     await cluster.node(4).node.leave({ force: false });
     const gone = await cluster.until(4, ({ status }) => status.state === 'down', 0);
-    await assert.rejects(cluster.node(0).control.removeNode({ node: 'tsm-1', force: true }), /is a manager/);
+    await assert.rejects(
+      cluster.node(0).control.removeNode({ node: cluster.lan.hosts[0] ?? '', force: true }),
+      /is a manager/,
+    );
     await cluster.node(0).control.removeNode({ node: gone.id, force: false });
     const tasks = await untilRunning(cluster.node(0), serviceId, 10);
     assert.ok(tasks.every(({ nodeId }) => nodeId !== gone.id));

@@ -35,7 +35,7 @@ async function lab(
     'snapshotInterval' | 'directory' | 'state'
   >,
 ): Promise<Lab> {
-  const lan = stack.use(new NetnsLan(`tr${process.pid}${++lans}`, founders + spares));
+  const lan = stack.use(new NetnsLan(`tr${++lans}x`, founders + spares));
   const addresses = lan.hosts.map((_, position) => `${lan.addressOf(position)}:${PORT}`);
   const cluster = stack.use(
     await RaftCluster.start({

@@ -37,7 +37,7 @@ describe('a private registry', { skip }, () => {
     cluster = await RealCluster.start(NAME, 2, { otherHosts: 1, flags: ['--config', configFile] });
     registry = await startRegistry({
       auth: 'basic',
-      place: { netns: `${NAME}-3`, host: REGISTRY },
+      place: { netns: cluster.lan.hosts[2] ?? '', host: REGISTRY },
     });
     await cluster.init();
     await cluster.join(1, 'worker');
@@ -151,7 +151,7 @@ describe('a private registry', { skip }, () => {
     const { metricsAddress } = await worker.node.info({});
     const scrape = [
       'nsenter',
-      `--net=/run/netns/${NAME}-2`,
+      `--net=/run/netns/${cluster.lan.hosts[1]}`,
       'busybox',
       'wget',
       '-qO-',

@@ -63,7 +63,7 @@ export class FaultHunt {
     this.#chance = chance;
   }
 
-  /** Throws when a service does not come up or something is left. `name` must be unique on the machine and short. */
+  /** Throws when a service does not come up or something is left. `name` as of a `NetnsLan`. */
   static async run(name: string, { seed, goesOn, say }: HuntOptions): Promise<HuntReport> {
     using lan = new NetnsLan(name, 1);
     const [host = ''] = lan.hosts;

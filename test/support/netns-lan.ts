@@ -20,14 +20,15 @@ export class NetnsLan implements Disposable {
   /** Names for `ip netns exec`. */
   readonly hosts: readonly string[];
   readonly #bridge: string;
-  /** Namespaces that are ours to delete: another run may have others of these names. */
+  /** Namespaces that are ours to delete. */
   readonly #made: string[] = [];
   #outsider: string | undefined;
 
-  /** Needs root. `name` must be unique on the machine and short. */
+  /** Needs root. `name` must be unique in this process and short; a run that was cut off may have left others. */
   constructor(name: string, count: number) {
-    this.#bridge = `${name}-lan`;
-    this.hosts = Array.from({ length: count }, (_, position) => `${name}-${position + 1}`);
+    const prefix = `${name}${process.pid}`;
+    this.#bridge = `${prefix}-lan`;
+    this.hosts = Array.from({ length: count }, (_, position) => `${prefix}-${position + 1}`);
     try {
       this.#make(this.#bridge);
       ip('-n', this.#bridge, 'link', 'add', 'br0', 'type', 'bridge');

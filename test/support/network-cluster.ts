@@ -39,7 +39,7 @@ export class NetworkCluster implements AsyncDisposable {
     this.cluster = cluster;
   }
 
-  /** One manager and workers. `name` must be unique on the machine and short. */
+  /** One manager and workers. `name` as of a `NetnsLan`. */
   static async start(name: string, count: number, spec: Partial<ClusterSpec> = {}): Promise<NetworkCluster> {
     return NetworkCluster.begin(name, count, async (cluster) => {
       await cluster.init(spec);

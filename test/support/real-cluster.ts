@@ -22,7 +22,7 @@ export class RealCluster {
     this.lan = lan;
   }
 
-  /** Daemons on so many hosts; no cluster yet. `name` must be unique on the machine and short. */
+  /** Daemons on so many hosts; no cluster yet. `name` as of a `NetnsLan`. */
   static async start(name: string, count: number, options: ClusterOptions = {}): Promise<RealCluster> {
     const { otherHosts = 0, flags = [] } = options;
     const cluster = new RealCluster(new NetnsLan(name, count + otherHosts));
