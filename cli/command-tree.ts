@@ -162,6 +162,11 @@ const service: CommandGroup = {
       load: () => import('./commands/service/rollback.ts'),
     },
     {
+      name: 'history',
+      summary: 'List the specs that are kept of a service',
+      load: () => import('./commands/service/history.ts'),
+    },
+    {
       name: 'scale',
       summary: 'Scale one or multiple replicated services',
       load: () => import('./commands/service/scale.ts'),

@@ -57,6 +57,8 @@ test("Swarm's flags are all known, supported or not, and those of run that servi
     'health-http',
     'health-tcp',
     'pull',
+    'update-deadline',
+    'rollback-deadline',
     ...ofRun,
   ];
   const create = [...plain, 'env-file', ...lists, ...own];

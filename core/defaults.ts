@@ -43,7 +43,12 @@ export const defaultUpdateConfig: UpdateConfig = Object.freeze({
   monitorMs: 5_000,
   maxFailureRatio: 0,
   order: 'stop-first',
+  // What Kubernetes gives a deployment.
+  deadlineMs: 600_000,
 });
+
+/** Specs that are kept of each service, when the cluster does not say. */
+export const DEFAULT_SPEC_HISTORY_LIMIT = 10;
 
 export const defaultClusterSpec: ClusterSpec = Object.freeze({
   name: 'default',
@@ -58,6 +63,7 @@ export const defaultClusterSpec: ClusterSpec = Object.freeze({
   departedNodeAfterMs: 0,
   acceptExpiredUntilMs: 0,
   maxSnapshots: 0,
+  specHistoryLimit: DEFAULT_SPEC_HISTORY_LIMIT,
 });
 
 export const defaultClusterNetwork: ClusterNetwork = Object.freeze({

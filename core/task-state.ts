@@ -21,9 +21,9 @@ export function isTerminal(state: TaskState): boolean {
   return compareTaskStates(state, 'running') > 0;
 }
 
-/** A manager still wants this task to be there (READY or RUNNING). */
+/** A manager still wants this task to be there: READY, RUNNING, or COMPLETE, which a task of a job keeps when it has ended. */
 export function isWanted(task: Task): boolean {
-  return compareTaskStates(task.desiredState, 'running') <= 0;
+  return compareTaskStates(task.desiredState, 'complete') <= 0;
 }
 
 /** It ended without having been told to, and not well. */

@@ -3,6 +3,7 @@
 
 import { invalidField, messageOf } from './errors.ts';
 import type { ContainerSpec, Mount, Platform, ServiceSpec } from './generated/objects.ts';
+import { taskName } from './task-name.ts';
 import { compileTemplate } from './template.ts';
 import type { TemplateFunction } from './template-functions.ts';
 
@@ -119,6 +120,10 @@ function templateData({ service, node, task }: TaskFacts): object {
       Hostname: node.hostname,
       Platform: { Architecture: node.platform.architecture, OS: node.platform.os },
     },
-    Task: { ID: task.id, Name: `${service.name}.${task.slot}.${task.id}`, Slot: task.slot },
+    Task: {
+      ID: task.id,
+      Name: `${taskName(service.name, { slot: task.slot, nodeId: node.id })}.${task.id}`,
+      Slot: task.slot,
+    },
   };
 }

@@ -6,6 +6,8 @@ import type { ClusterNetwork, ClusterSpec, ExternalCa } from './generated/object
 /** Swarm's floor: below it nodes would do little else than renew. */
 const CERTIFICATE_LIFE_MIN_MS = 3_600_000;
 const HEARTBEAT_MIN_MS = 100;
+// A spec may take half a megabyte of every manager's memory.
+const SPEC_HISTORY_MAX = 100;
 // Swarm's range: below are ports of the system, above those that Linux gives out by itself.
 const DATA_PATH_PORT_MIN = 1024;
 const DATA_PATH_PORT_MAX = 49_151;
@@ -20,6 +22,8 @@ export function validateClusterSpec(spec: ClusterSpec): void {
   if (spec.heartbeatPeriodMs < HEARTBEAT_MIN_MS)
     throw invalidField('dispatcher-heartbeat', `must be ${HEARTBEAT_MIN_MS} ms or more`);
   if (spec.snapshotInterval < 1) throw invalidField('snapshot-interval', 'must be 1 or more');
+  if (spec.specHistoryLimit < 0 || spec.specHistoryLimit > SPEC_HISTORY_MAX)
+    throw invalidField('service-history-limit', `must be 0 to ${SPEC_HISTORY_MAX}`);
   if (spec.maxSnapshots < 0) throw invalidField('max-snapshots', 'must be 0 or more');
   if (spec.deadManagerAfterMs < 0) throw invalidField('dead-manager-after', 'must be 0 or more');
   if (spec.departedNodeAfterMs < 0) throw invalidField('departed-node-after', 'must be 0 or more');

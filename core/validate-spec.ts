@@ -23,6 +23,7 @@ import { parseSignal } from './signals.ts';
 import { expandContainer, sampleFacts } from './task-template.ts';
 import { validateEndpoint, validateNetworks } from './validate-endpoint.ts';
 import { requireLabels, requireName, requireWhole } from './validate-fields.ts';
+import { validateMode } from './validate-mode.ts';
 import { validateMounts } from './validate-mounts.ts';
 import { validateContainerOptions, validateWeights } from './validate-options.ts';
 import { validateFileReferences } from './validate-payload.ts';
@@ -32,7 +33,6 @@ const HOSTNAME_PATTERN =
 // Swarm's floors: less CPU than this cannot be expressed as a quota, less memory than this starts nothing.
 const CPU_NANOS_MIN = 1_000_000;
 const MEMORY_BYTES_MIN = 4 * 2 ** 20;
-const REPLICAS_MAX = 1_000_000;
 /** A log entry carries a spec twice (service and revision) and is itself bounded. */
 export const SPEC_BYTES_MAX = 512 * 1024;
 
@@ -40,10 +40,7 @@ export const SPEC_BYTES_MAX = 512 * 1024;
 export function validateServiceSpec(spec: ServiceSpec): void {
   requireName('name', spec.name);
   requireLabels('label', spec.labels);
-  if (spec.mode.replicated === undefined) throw invalidField('mode', 'must be "replicated"');
-  const { replicas } = spec.mode.replicated;
-  requireWhole('replicas', replicas);
-  if (replicas > REPLICAS_MAX) throw invalidField('replicas', `${replicas} is more than ${REPLICAS_MAX}`);
+  validateMode(spec);
   validateTaskSpec(spec.task, expandContainer(spec.task.container, sampleFacts(spec)));
   validateUpdateConfig('update', spec.update);
   validateUpdateConfig('rollback', spec.rollback);
@@ -163,6 +160,7 @@ function validateUpdateConfig(kind: 'update' | 'rollback', config: UpdateConfig)
   requireWhole(`${kind}-parallelism`, config.parallelism);
   requireWhole(`${kind}-delay`, config.delayMs);
   requireWhole(`${kind}-monitor`, config.monitorMs);
+  requireWhole(`${kind}-deadline`, config.deadlineMs);
   if (!(config.maxFailureRatio >= 0 && config.maxFailureRatio <= 1))
     throw invalidField(`${kind}-max-failure-ratio`, `${config.maxFailureRatio} must be from 0 to 1`);
 }

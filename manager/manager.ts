@@ -33,8 +33,9 @@ import { LeaderChannel } from './leader-link.ts';
 import { managerLog } from './log.ts';
 import { LogBroker } from './log-broker.ts';
 import { ManagerMetrics } from './metrics.ts';
+import { runEvictionLoop } from './orchestrator/eviction-loop.ts';
 import { runReaperLoop } from './orchestrator/reaper-loop.ts';
-import { runReplicatedLoop } from './orchestrator/replicated-loop.ts';
+import { runServiceLoop } from './orchestrator/service-loop.ts';
 import { type GrpcPeers, PEER_CHANNEL_OPTIONS } from './raft-host/grpc-peers.ts';
 import { RaftHost } from './raft-host/raft-host.ts';
 import { runSchedulerLoop } from './scheduler/scheduler-loop.ts';
@@ -241,7 +242,8 @@ function leadership(
       dispatcher.run(leading),
       runAllocatorLoop(counted('allocator'), leading),
       runSchedulerLoop({ ...counted('scheduler'), onScheduled }, leading),
-      runReplicatedLoop({ ...counted('replicated'), randomBytes }, leading),
+      runServiceLoop({ ...counted('services'), randomBytes }, leading),
+      runEvictionLoop(counted('eviction'), leading),
       runReaperLoop(counted('reaper'), leading),
       runRoleLoop({ ...counted('role'), consensus, selfId: nodeId, hasSession }, leading),
       runRotationLoop({ ...counted('rotation'), randomBytes }, leading),

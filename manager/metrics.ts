@@ -2,10 +2,10 @@
 
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import { nodeStateNumbers, type Service } from '../core/generated/objects.ts';
-import { wantedReplicas } from '../core/replicas.ts';
-import { isWanted, TASK_STATES } from '../core/task-state.ts';
+import { TASK_STATES } from '../core/task-state.ts';
 import type { NetworkUse } from '../proto/generated/control.ts';
 import { tallyNetworks } from './control/network-use.ts';
+import { countTasks } from './control/task-counts.ts';
 import type { RaftStatus } from './raft-host/host-options.ts';
 import type { Leadership } from './store/replicated-log.ts';
 import type { TablesView } from './store/tables.ts';
@@ -168,16 +168,16 @@ function addServiceGauges({ view }: MetricSources, registry: Registry): void {
       for (const service of view().service.values())
         g.set({ service_id: service.id, service_name: service.spec.name }, read(service));
     });
-  perService('tsswarm_service_replicas_desired', 'Tasks that the service should have running.', ({ spec }) =>
-    wantedReplicas(spec),
-  );
-  perService(
-    'tsswarm_service_replicas_running',
-    'Tasks of the service that run.',
-    ({ id }) =>
-      view()
-        .tasksOfService(id)
-        .filter((task) => isWanted(task) && task.status.state === 'running').length,
+  const count = (service: Service) => countTasks(view(), service);
+  const desiredHelp = 'Tasks that the service should have running; of a job, that may run at once.';
+  perService('tsswarm_service_replicas_desired', desiredHelp, (service) => count(service).desired);
+  const runningHelp = 'Tasks of the service that run.';
+  perService('tsswarm_service_replicas_running', runningHelp, (service) => count(service).running);
+  const completedHelp = 'Completed tasks of the current iteration of a job; 0 of other services.';
+  perService('tsswarm_service_job_completed', completedHelp, (service) => count(service).completed);
+  const stalledHelp = 'Whether an update of the service has made no progress for as long as its deadline.';
+  perService('tsswarm_service_update_stalled', stalledHelp, ({ updateStatus }) =>
+    Number(updateStatus?.noProgressSinceMs !== undefined),
   );
   gauge(registry, 'tsswarm_service_tasks', 'Tasks of a service by state.', [...labels, 'state'], (g) => {
     for (const { id, spec } of view().service.values())

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
+import { DEFAULT_SPEC_HISTORY_LIMIT } from '../core/defaults.ts';
 import { hasCode } from '../core/errors.ts';
 import { emptyMeta, emptyNode, type RegistryAuth, type ServiceSpec } from '../core/generated/objects.ts';
 import { systemClock } from '../node/system-clock.ts';
@@ -15,7 +16,7 @@ import { createService, removeService, updateService } from './control/service-a
 import { newTurns } from './control/turns.ts';
 import { SessionPayloads } from './dispatcher/session-payloads.ts';
 import { runReaperLoop } from './orchestrator/reaper-loop.ts';
-import { runReplicatedLoop } from './orchestrator/replicated-loop.ts';
+import { runServiceLoop } from './orchestrator/service-loop.ts';
 import { registryAuthOf } from './store/service-revision.ts';
 import { Store } from './store/store.ts';
 
@@ -121,10 +122,11 @@ test('credentials are deleted with the last use of their revision', async () => 
   const stopping = new AbortController();
   const reaper = runReaperLoop({ store, clock: systemClock }, stopping.signal);
   await create(auth);
-  for (const tag of [2, 3, 4, 5, 6, 7, 8]) await update({ spec: specOf(`registry.example/app:${tag}`) });
+  for (let tag = 2; tag < 2 * DEFAULT_SPEC_HISTORY_LIMIT; tag++)
+    await update({ spec: specOf(`registry.example/app:${tag}`) });
 
-  // The current spec and the previous one.
-  await eventually(() => store.view.payload.size === 2);
+  // Those that an operator can go back to.
+  await eventually(() => store.view.payload.size === DEFAULT_SPEC_HISTORY_LIMIT);
   await removeService(options.store, 'web');
   await eventually(() => store.view.payload.size === 0);
   stopping.abort();
@@ -134,7 +136,7 @@ test('credentials are deleted with the last use of their revision', async () => 
 test('an update that fails goes back to the previous spec with its credentials', async () => {
   const { store, create, update, passwords } = await aWorld();
   const stopping = new AbortController();
-  const loop = runReplicatedLoop({ store, clock: systemClock, randomBytes }, stopping.signal);
+  const loop = runServiceLoop({ store, clock: systemClock, randomBytes }, stopping.signal);
   await create(auth);
   const spec = specOf('registry.example/app:2');
   await update({

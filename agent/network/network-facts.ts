@@ -2,6 +2,7 @@
 // with a thousand of them, a change of one costs as much as one.
 
 import type { Network, NetworkPolicy as SpecPolicy } from '../../core/generated/objects.ts';
+import { taskName } from '../../core/task-name.ts';
 import {
   emptyNetworkUpdate,
   type NetworkEndpoint,
@@ -209,7 +210,7 @@ export class NetworkFacts {
       services: service.virtualAddresses.map((vip) => virtualService(service, vip, serving)),
       names: [
         ...serviceNames(service, backends),
-        ...endpoints.map((endpoint) => taskName(service, endpoint)),
+        ...endpoints.map((endpoint) => nameRecord(service, endpoint)),
       ],
       published: this.#network.spec.ingress ? this.#publishedPorts(service, serving, endpoints) : [],
     };
@@ -320,8 +321,8 @@ function serviceNames(service: NetworkService, backends: readonly string[]): Nam
 }
 
 /** "web.1.<task id>", as Swarm calls the container. */
-function taskName({ name }: NetworkService, endpoint: NetworkEndpoint): NameRecord {
-  return { name: `${name}.${endpoint.slot}.${endpoint.taskId}`, addresses: endpoint.addresses };
+function nameRecord({ name }: NetworkService, endpoint: NetworkEndpoint): NameRecord {
+  return { name: `${taskName(name, endpoint)}.${endpoint.taskId}`, addresses: endpoint.addresses };
 }
 
 function affinityOf({ affinity }: NetworkService): { readonly affinity?: 'client-address' } {

@@ -10,6 +10,7 @@ import type {
 } from '../../core/generated/objects.ts';
 import { isIngressPort } from '../../core/ingress-port.ts';
 import { formatTag, logDetails, parseLogDriver } from '../../core/log-driver.ts';
+import { taskName } from '../../core/task-name.ts';
 import type { ContainerConfig, ContainerFile, LogSettings } from '../engine/engine.ts';
 import type { Endpoint, TaskNetworkRequest } from '../network/network.ts';
 
@@ -60,7 +61,7 @@ function logSettings(
 ): LogSettings {
   if (driver === undefined) return { maxSizeBytes: DEFAULT_LOG_MAX_BYTES, maxFiles: DEFAULT_LOG_MAX_FILES };
   const config = parseLogDriver(driver.name, driver.options);
-  const name = `${serviceName}.${task.slot}.${task.id}`;
+  const name = `${taskName(serviceName, task)}.${task.id}`;
   const tag = formatTag(config.tag, {
     ID: task.id.slice(0, 12),
     FullID: task.id,
@@ -129,6 +130,6 @@ function taskLabels(task: Task, serviceName: string): Record<string, string> {
     'com.docker.swarm.service.name': serviceName,
     'com.docker.swarm.task': '',
     'com.docker.swarm.task.id': task.id,
-    'com.docker.swarm.task.name': `${serviceName}.${task.slot}.${task.id}`,
+    'com.docker.swarm.task.name': `${taskName(serviceName, task)}.${task.id}`,
   };
 }

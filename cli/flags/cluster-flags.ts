@@ -40,6 +40,10 @@ const specFlags = (initial: Initial) => ({
     'Task history retention limit; negative keeps all',
     initial(String(defaultClusterSpec.taskHistoryLimit)),
   ),
+  'service-history-limit': countFlag(
+    'Number of specs kept of each service, the current one included (0 = the default)',
+    initial(String(defaultClusterSpec.specHistoryLimit)),
+  ),
   'dispatcher-heartbeat': durationFlag(
     'Dispatcher heartbeat period',
     initial(formatGoDuration(defaultClusterSpec.heartbeatPeriodMs)),
@@ -82,6 +86,7 @@ export function clusterChanges(
   const acceptExpiredMs = flags['accept-expired'];
   const said: { readonly [K in keyof ClusterSpec]?: ClusterSpec[K] | undefined } = {
     taskHistoryLimit: flags['task-history-limit'],
+    specHistoryLimit: flags['service-history-limit'],
     heartbeatPeriodMs: flags['dispatcher-heartbeat'],
     snapshotInterval: flags['snapshot-interval'],
     maxSnapshots: flags['max-snapshots'],

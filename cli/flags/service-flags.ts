@@ -5,6 +5,7 @@ import {
   defaultRestartPolicy,
   defaultUpdateConfig,
 } from '../../core/defaults.ts';
+import { MODE_NAMES } from '../../core/service-mode.ts';
 import { containerScalarFlags, createContainerFlags, updateContainerFlags } from './container-flags.ts';
 import { FILE_SYNTAX, parseFileReference } from './files.ts';
 import {
@@ -37,13 +38,6 @@ function choiceFlag<const T extends string>(help: string, choices: readonly T[],
   });
 }
 
-/** Refuses the modes that Swarm has and this version does not. */
-function parseMode(text: string): 'replicated' {
-  if (['global', 'replicated-job', 'global-job'].includes(text))
-    throw new Error(`mode "${text}" is not supported yet, use "replicated"`);
-  return oneOf('replicated')(text);
-}
-
 function parseLogOption(text: string): readonly [string, string] {
   const { key, value } = splitKeyValue(text);
   if (key === '' || value === undefined) throw new Error('must be NAME=VALUE');
@@ -55,7 +49,11 @@ type Initial = (options: FlagOptions) => FlagOptions;
 
 function containerFlags(initial: Initial) {
   return {
-    replicas: countFlag('Number of tasks', initial(shown(1))),
+    replicas: countFlag('Number of tasks; of a job, that have to complete', initial(shown(1))),
+    'max-concurrent': countFlag(
+      'Number of job tasks to run concurrently (0 = all)',
+      initial({ defaultText: 'equal to --replicas' }),
+    ),
     'placement-strategy': choiceFlag(
       'How nodes are chosen that may have a task',
       ['spread', 'binpack'],
@@ -134,6 +132,14 @@ function updateConfigFlags(initial: Initial) {
       'Failure rate to tolerate during an update',
       initial(shown(update.maxFailureRatio)),
     ),
+    'update-deadline': durationFlag(
+      'Time without progress after which an update says why, and fails for the action rollback (0 = never)',
+      initial(seconds(update.deadlineMs)),
+    ),
+    'rollback-deadline': durationFlag(
+      'Time without progress after which a rollback says why (0 = never)',
+      initial(seconds(update.deadlineMs)),
+    ),
     'rollback-parallelism': countFlag(
       'Maximum number of tasks rolled back simultaneously (0 to roll back all at once)',
       initial(shown(update.parallelism)),
@@ -205,8 +211,6 @@ function scalarFlags(initial: Initial) {
   };
 }
 
-const UNSUPPORTED_ON_BOTH = ['max-concurrent'] as const;
-
 const UNSUPPORTED_ON_CREATE = ['generic-resource'] as const;
 
 const UNSUPPORTED_ON_UPDATE = UNSUPPORTED_ON_CREATE.flatMap((name) => [`${name}-add`, `${name}-rm`] as const);
@@ -218,10 +222,7 @@ const PORT =
 
 export const createFlags = {
   name: textFlag('Service name', { defaultText: 'random' }),
-  mode: valueFlag('string', parseMode, 'Service mode ("replicated")', {
-    defaultText: 'replicated',
-    choices: ['replicated'],
-  }),
+  mode: choiceFlag('Service mode', MODE_NAMES, shown('replicated')),
   ...scalarFlags((options) => options),
   ...createContainerFlags,
   group: listFlag('Set one or more supplementary user groups for the container'),
@@ -242,7 +243,6 @@ export const createFlags = {
     completes: 'network',
   }),
   publish: valuesFlag('port', parsePublish, `Publish a port (${PORT})`, { shorthand: 'p' }),
-  ...unsupportedFlags(UNSUPPORTED_ON_BOTH),
   ...unsupportedFlags(UNSUPPORTED_ON_CREATE),
 };
 
@@ -281,6 +281,5 @@ export const updateFlags = {
   'network-rm': listFlag('Remove a network', { completes: 'network' }),
   'publish-add': valuesFlag('port', parsePublish, `Add or update a published port (${PORT})`),
   'publish-rm': valuesFlag('port', parseTargetPort, 'Remove a published port by its target port'),
-  ...unsupportedFlags(UNSUPPORTED_ON_BOTH),
   ...unsupportedFlags(UNSUPPORTED_ON_UPDATE),
 };

@@ -11,11 +11,13 @@ import type {
   Mount,
   NetworkAttachment,
   PortConfig,
+  ServiceMode,
   ServiceSpec,
   TaskSpec,
   UpdateConfig,
 } from '../../core/generated/objects.ts';
 import { parseImageReference } from '../../core/image-reference.ts';
+import { isJob } from '../../core/service-mode.ts';
 import {
   applyContainerOptions,
   applyLimits,
@@ -29,6 +31,7 @@ import type { FlagValues } from './flag.ts';
 import { mergeHealthCheck } from './health-check.ts';
 import { mergeLabels } from './labels.ts';
 import type { createFlags, updateFlags } from './service-flags.ts';
+import { changedMode, newMode } from './service-mode.ts';
 import { splitKeyValue } from './words.ts';
 
 export type CreateFlags = FlagValues<typeof createFlags>;
@@ -50,7 +53,8 @@ export interface CreateInput extends SpecSource {
 }
 
 export function newSpec(flags: CreateFlags, input: CreateInput): ServiceSpec {
-  const spec = newServiceSpec(input.name, { image: familiarImage(input.image), args: [...input.args] });
+  const base = newServiceSpec(input.name, { image: familiarImage(input.image), args: [...input.args] });
+  const spec = withMode(base, newMode(flags.mode ?? 'replicated', flags));
   const { task } = spec;
   const withLists: ServiceSpec = {
     ...spec,
@@ -77,6 +81,16 @@ export function newSpec(flags: CreateFlags, input: CreateInput): ServiceSpec {
     endpoint: { ...spec.endpoint, ports: flags.publish.flat() },
   };
   return applyScalars(withLists, flags);
+}
+
+/** A job that says nothing of restarts tries again until it has completed. */
+function withMode(spec: ServiceSpec, mode: ServiceMode): ServiceSpec {
+  if (!isJob(mode)) return { ...spec, mode };
+  return {
+    ...spec,
+    mode,
+    task: { ...spec.task, restart: { ...spec.task.restart, condition: 'on-failure' } },
+  };
 }
 
 export interface UpdateInput extends SpecSource {
@@ -146,7 +160,7 @@ type ScalarFlags = { readonly [K in keyof CreateFlags & keyof UpdateFlags]: Crea
 function applyScalars(spec: ServiceSpec, flags: ScalarFlags): ServiceSpec {
   return {
     ...spec,
-    mode: flags.replicas === undefined ? spec.mode : { replicated: { replicas: flags.replicas } },
+    mode: changedMode(spec.mode, flags),
     task: applyTaskScalars(spec.task, flags),
     endpoint: applyEndpointScalars(spec.endpoint, flags),
     update: applyUpdateConfig(spec.update, {
@@ -156,6 +170,7 @@ function applyScalars(spec: ServiceSpec, flags: ScalarFlags): ServiceSpec {
       monitorMs: flags['update-monitor'],
       failureAction: flags['update-failure-action'],
       maxFailureRatio: flags['update-max-failure-ratio'],
+      deadlineMs: flags['update-deadline'],
     }),
     rollback: applyUpdateConfig(spec.rollback, {
       parallelism: flags['rollback-parallelism'],
@@ -164,6 +179,7 @@ function applyScalars(spec: ServiceSpec, flags: ScalarFlags): ServiceSpec {
       monitorMs: flags['rollback-monitor'],
       failureAction: flags['rollback-failure-action'],
       maxFailureRatio: flags['rollback-max-failure-ratio'],
+      deadlineMs: flags['rollback-deadline'],
     }),
   };
 }

@@ -1,6 +1,7 @@
 // A network in Docker's field names, as JSON. Pure.
 
 import type { Network, NetworkSpec, Node, Service, Subnet, Task } from '../../core/generated/objects.ts';
+import { taskName } from '../../core/task-name.ts';
 import type { GetNetworkResponse } from '../../proto/generated/control.ts';
 import { formatRule } from '../flags/policy.ts';
 import { formatTime } from './time.ts';
@@ -97,7 +98,7 @@ function taskEntry(task: Task, serviceName: string, networkId: string, nodes: re
   const node = nodes.find(({ id }) => id === task.nodeId);
   const [address = ''] = task.attachments.find((given) => given.networkId === networkId)?.addresses ?? [];
   return {
-    Name: `${serviceName}.${task.slot}.${task.id}`,
+    Name: `${taskName(serviceName, task)}.${task.id}`,
     EndpointID: task.id,
     EndpointIP: address,
     Info: { 'Host IP': node === undefined ? '' : addressOf(node) },

@@ -4,9 +4,11 @@ import type {
   Network,
   ResourceLimits,
   Service,
+  ServiceSpec,
   TaskSpec,
   UpdateConfig,
 } from '../../core/generated/objects.ts';
+import { isJob, type ModeName, modeName } from '../../core/service-mode.ts';
 import { formatBinarySize, formatElapsed, formatGoDuration } from '../output/human.ts';
 import { portsOfService } from '../output/ports.ts';
 import { containerLines } from './container-pretty.ts';
@@ -19,18 +21,39 @@ export function prettyService(service: Service, networks: readonly Network[], no
     `ID:\t\t${service.id}`,
     `Name:\t\t${spec.name}`,
     ...labelLines('Labels', spec.labels),
-    'Service Mode:\tReplicated',
-    ` Replicas:\t${spec.mode.replicated?.replicas ?? 0}${spec.stopped ? ' (stopped)' : ''}`,
+    ...modeLines(spec),
     ...updateStatusLines(service, nowMs),
     ...placementLines(spec.task),
-    ...updateConfigLines('UpdateConfig', 'Update', spec.update),
-    ...updateConfigLines('RollbackConfig', 'Rollback', spec.rollback),
+    ...(isJob(spec.mode) ? [] : updateConfigLines('UpdateConfig', 'Update', spec.update)),
+    ...(isJob(spec.mode) ? [] : updateConfigLines('RollbackConfig', 'Rollback', spec.rollback)),
     ...containerLines(spec.task),
     ...resourceLines(spec.task),
     ...networkLines(service, networks),
     ...portLines(service),
   ];
   return `${lines.join('\n')}\n`;
+}
+
+const MODE_TITLES: Record<ModeName, string> = {
+  replicated: 'Replicated',
+  global: 'Global',
+  'replicated-job': 'ReplicatedJob',
+  'global-job': 'GlobalJob',
+};
+
+function modeLines({ mode, stopped }: ServiceSpec): string[] {
+  const { replicated, replicatedJob } = mode;
+  const suffix = stopped ? ' (stopped)' : '';
+  const title = MODE_TITLES[modeName(mode)];
+  if (replicated !== undefined)
+    return [`Service Mode:\t${title}`, ` Replicas:\t${replicated.replicas}${suffix}`];
+  if (replicatedJob === undefined) return [`Service Mode:\t${title}${suffix}`];
+  const { totalCompletions, maxConcurrent } = replicatedJob;
+  return [
+    `Service Mode:\t${title}${suffix}`,
+    ` Max Concurrent:\t${maxConcurrent || totalCompletions}`,
+    ` Total Completions:\t${totalCompletions}`,
+  ];
 }
 
 function updateStatusLines({ updateStatus }: Service, nowMs: number): string[] {
@@ -63,6 +86,7 @@ function updateConfigLines(title: string, verb: string, config: UpdateConfig): s
     ` On failure:\t${config.failureAction}`,
     ` Monitoring Period: ${formatGoDuration(config.monitorMs)}`,
     ` Max failure ratio: ${config.maxFailureRatio}`,
+    ...(config.deadlineMs > 0 ? [` Deadline:\t${formatGoDuration(config.deadlineMs)}`] : []),
     ` ${verb} order:      ${config.order}`,
   ];
 }

@@ -1,11 +1,13 @@
 // A service in Docker's field names, as JSON. Pure.
 
+import { defaultUpdateConfig } from '../../core/defaults.ts';
 import type {
   Network,
   NetworkAttachment,
   PortConfig,
   ResourceRequirements,
   Service,
+  ServiceMode,
   ServiceSpec,
   TaskSpec,
   UpdateConfig,
@@ -14,6 +16,7 @@ import type {
 } from '../../core/generated/objects.ts';
 import { contains, parseAddress, parsePrefix } from '../../core/ip-address.ts';
 import { parsePlacementPreference } from '../../core/placement-preference.ts';
+import { isJob } from '../../core/service-mode.ts';
 import { portsOfService } from '../output/ports.ts';
 import { containerSpec } from './container-shape.ts';
 import { formatTime, toNanos } from './time.ts';
@@ -35,6 +38,7 @@ export function toDockerService(service: Service, networks: readonly Network[] =
         VirtualIPs: service.virtualAddresses.map((given) => virtualIp(given, networks)),
       }),
     },
+    ...(isJob(service.spec.mode) && { JobStatus: { JobIteration: { Index: service.specVersion } } }),
     ...(service.updateStatus && { UpdateStatus: updateStatus(service.updateStatus) }),
   };
 }
@@ -45,11 +49,24 @@ function toDockerSpec(spec: ServiceSpec): object {
     Labels: spec.labels,
     TaskTemplate: taskTemplate(spec.task),
     ...(spec.stopped && { Stopped: true }),
-    Mode: { Replicated: { Replicas: spec.mode.replicated?.replicas ?? 0 } },
-    UpdateConfig: updateConfig(spec.update),
-    RollbackConfig: updateConfig(spec.rollback),
+    Mode: mode(spec.mode),
+    ...(!isJob(spec.mode) && {
+      UpdateConfig: updateConfig(spec.update),
+      RollbackConfig: updateConfig(spec.rollback),
+    }),
     EndpointSpec: endpointSpec(spec),
   };
+}
+
+function mode({ replicated, replicatedJob, global }: ServiceMode): object {
+  if (replicated !== undefined) return { Replicated: { Replicas: replicated.replicas } };
+  if (replicatedJob !== undefined) {
+    const { totalCompletions, maxConcurrent } = replicatedJob;
+    return {
+      ReplicatedJob: { MaxConcurrent: maxConcurrent || totalCompletions, TotalCompletions: totalCompletions },
+    };
+  }
+  return global !== undefined ? { Global: {} } : { GlobalJob: {} };
 }
 
 function taskTemplate(task: TaskSpec): object {
@@ -116,6 +133,7 @@ function updateConfig(config: UpdateConfig): object {
     FailureAction: config.failureAction,
     Monitor: toNanos(config.monitorMs),
     MaxFailureRatio: config.maxFailureRatio,
+    ...(config.deadlineMs !== defaultUpdateConfig.deadlineMs && { Deadline: toNanos(config.deadlineMs) }),
     Order: config.order,
   };
 }
@@ -168,5 +186,6 @@ function updateStatus(status: UpdateStatus): object {
     StartedAt: formatTime(status.startedAtMs),
     ...(status.completedAtMs > 0 && { CompletedAt: formatTime(status.completedAtMs) }),
     Message: status.message,
+    ...(status.noProgressSinceMs !== undefined && { NoProgressSince: formatTime(status.noProgressSinceMs) }),
   };
 }

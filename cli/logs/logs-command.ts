@@ -2,6 +2,7 @@
 
 import { hasCode, SwarmError } from '../../core/errors.ts';
 import type { Service, Task } from '../../core/generated/objects.ts';
+import { taskName } from '../../core/task-name.ts';
 import type { LogLine } from '../../proto/generated/dispatcher.ts';
 import { defineCommand } from '../command.ts';
 import type { Control } from '../connection.ts';
@@ -168,12 +169,12 @@ async function findTarget(control: Control, name: string, kind: 'service' | 'tas
 }
 
 async function findTask(control: Control, name: string): Promise<Task | undefined> {
-  const named = /^(.+)\.(\d+)$/.exec(name);
+  const named = /^(.+)\.([0-9a-z]+)$/.exec(name);
   const { services } = named === null ? { services: [] } : await control.listServices({});
   const owner = services.find(({ service }) => service.spec.name === named?.[1])?.service;
   const { tasks } = await readTasks(control, owner === undefined ? {} : { serviceIds: [owner.id] });
   const matches = tasks.filter((task) =>
-    owner === undefined ? task.id.startsWith(name) : task.slot === Number(named?.[2]),
+    owner === undefined ? task.id.startsWith(name) : taskName('', task) === `.${named?.[2]}`,
   );
   if (owner === undefined && matches.length > 1 && !matches.some(({ id }) => id === name))
     throw new SwarmError('invalid-argument', `task ${name} is ambiguous: ${matches.length} match`);

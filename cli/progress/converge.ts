@@ -2,11 +2,13 @@
 
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Service, ServiceSpec, Task } from '../../core/generated/objects.ts';
+import { isJob } from '../../core/service-mode.ts';
 import type { WatchServiceResponse } from '../../proto/generated/control.ts';
 import type { Control } from '../connection.ts';
 import type { Io } from '../io.ts';
 import { readTasks, specOf } from '../tasks/task-list.ts';
-import { formatProgress, measureProgress, type Progress } from './progress.ts';
+import { formatJob, measureJob } from './job-progress.ts';
+import { formatProgress, measureProgress } from './progress.ts';
 import { Screen, silentScreen } from './screen.ts';
 
 export interface ConvergeRequest {
@@ -50,6 +52,7 @@ async function follow(
 ): Promise<number> {
   const tasks = new Map<string, Task>();
   let service: Service | undefined;
+  let desiredTasks = 0;
   let stableSinceMs: number | undefined;
   const iterator = messages[Symbol.asyncIterator]();
   let next = iterator.next();
@@ -70,18 +73,31 @@ async function follow(
         return 1;
       }
       service = message.value.service;
+      desiredTasks = message.value.desiredTasks;
       for (const task of message.value.tasks) tasks.set(task.id, task);
       for (const id of message.value.removedTaskIds) tasks.delete(id);
     }
     if (service === undefined) continue;
+    if (isJob(service.spec.mode)) {
+      const progress = measureJob({ service, tasks: tasks.values(), total: desiredTasks });
+      await screen.draw(formatJob(progress));
+      if (progress.verdict.kind === 'failed') return fail(progress.verdict.message, screen, io);
+      if (progress.verdict.kind === 'waiting') continue;
+      await screen.end('job complete');
+      return 0;
+    }
     const progress = measureProgress({
       service,
       tasks: tasks.values(),
       specOf: (task) => specOf(task, specs),
       isRollback,
+      desiredTasks,
     });
     const { verdict } = progress;
-    if (verdict.kind === 'failed') return fail(progress, verdict.message, screen, io);
+    if (verdict.kind === 'failed') {
+      await screen.draw(formatProgress(progress));
+      return fail(verdict.message, screen, io);
+    }
     if (verdict.kind === 'waiting') stableSinceMs = undefined;
     else stableSinceMs ??= io.nowMs();
     const monitorMs = verdict.kind === 'settled' ? 0 : service.spec.update.monitorMs;
@@ -99,14 +115,14 @@ async function follow(
   }
 }
 
-async function fail(progress: Progress, message: string, screen: Screen, io: Io): Promise<number> {
-  await screen.draw(formatProgress(progress));
+async function fail(message: string, screen: Screen, io: Io): Promise<number> {
   await screen.end('');
   io.err(`${message}\n`);
   return 1;
 }
 
 function headLines({ updateStatus }: Service, isRollback: boolean): string[] {
+  if (updateStatus?.noProgressSinceMs !== undefined) return [updateStatus.message];
   if (updateStatus?.state !== 'rollback-started' && !isRollback) return [];
   return updateStatus === undefined ? [] : [`rollback: ${updateStatus.message}`];
 }

@@ -3,10 +3,14 @@
 
 import type { Service, ServiceSpec, Task, TaskState } from '../../core/generated/objects.ts';
 import { wantedReplicas } from '../../core/replicas.ts';
+import { isGlobal } from '../../core/service-mode.ts';
+import { taskName } from '../../core/task-name.ts';
 import { isTerminal, isWanted } from '../../core/task-state.ts';
 
+/** A number, or the id of the node that is the slot. */
+type SlotKey = number | string;
+
 export interface SlotProgress {
-  readonly slot: number;
   /** The newest task of the current spec; absent until there is one. */
   readonly state?: TaskState;
   readonly isRunning: boolean;
@@ -35,12 +39,17 @@ export interface ProgressInput {
   readonly specOf: (task: Task) => ServiceSpec | undefined;
   /** The operator asked for the rollback, so that it is the goal and not a failure. */
   readonly isRollback: boolean;
+  /** How many tasks should run where nodes say that and not the spec. */
+  readonly desiredTasks?: number;
 }
 
-export function measureProgress({ service, tasks, specOf, isRollback }: ProgressInput): Progress {
-  const total = wantedReplicas(service.spec);
+export function measureProgress(input: ProgressInput): Progress {
+  const { service, tasks, specOf, isRollback, desiredTasks = 0 } = input;
+  const inNodes = isGlobal(service.spec.mode);
+  const total = inNodes ? desiredTasks : wantedReplicas(service.spec);
   const bySlot = groupCurrent(service, tasks, specOf);
-  const slots = slotNumbers(bySlot, total).map((slot) => describeSlot(slot, bySlot.get(slot) ?? []));
+  const keys = inNodes ? slotNodes(bySlot, total) : slotNumbers(bySlot, total);
+  const slots = keys.map((key) => describeSlot(bySlot.get(key) ?? []));
   const running = slots.filter((slot) => slot.isRunning).length;
   const failure = updateFailure(service, isRollback) ?? finishedFailure(service, bySlot);
   return { total, running, slots, verdict: judge(service, running >= total, failure) };
@@ -58,11 +67,12 @@ function groupCurrent(
   service: Service,
   tasks: Iterable<Task>,
   specOf: ProgressInput['specOf'],
-): Map<number, Task[]> {
-  const bySlot = new Map<number, Task[]>();
+): Map<SlotKey, Task[]> {
+  const bySlot = new Map<SlotKey, Task[]>();
   for (const task of tasks) {
     if (task.desiredState === 'remove' || !isCurrent(service, task, specOf)) continue;
-    bySlot.set(task.slot, [...(bySlot.get(task.slot) ?? []), task]);
+    const key = task.slot || task.nodeId;
+    bySlot.set(key, [...(bySlot.get(key) ?? []), task]);
   }
   for (const group of bySlot.values())
     group.sort((a, b) => b.meta.createdAtMs - a.meta.createdAtMs || b.meta.version - a.meta.version);
@@ -82,21 +92,27 @@ function taskShape({ task, endpoint }: ServiceSpec): string {
 }
 
 /** Those in use, and the lowest free ones up to the number wanted. */
-function slotNumbers(bySlot: ReadonlyMap<number, readonly Task[]>, total: number): number[] {
-  const used = [...bySlot].filter(([, tasks]) => tasks.some(isWanted)).map(([slot]) => slot);
+function slotNumbers(bySlot: ReadonlyMap<SlotKey, readonly Task[]>, total: number): number[] {
+  const used = [...bySlot].filter(([, tasks]) => tasks.some(isWanted)).map(([slot]) => Number(slot));
   const numbers = new Set(used.sort((a, b) => a - b).slice(0, Math.max(total, 0)));
   for (let slot = 1; numbers.size < total; slot++) numbers.add(slot);
   return [...numbers].sort((a, b) => a - b);
 }
 
-function describeSlot(slot: number, tasks: readonly Task[]): SlotProgress {
+/** Nodes with a task, and a place for each that is still missing. */
+function slotNodes(bySlot: ReadonlyMap<SlotKey, readonly Task[]>, total: number): SlotKey[] {
+  const used = [...bySlot].filter(([, tasks]) => tasks.some(isWanted)).map(([node]) => String(node));
+  const missing = Array.from({ length: Math.max(0, total - used.length) }, (_, index) => `missing ${index}`);
+  return [...used.sort(), ...missing];
+}
+
+function describeSlot(tasks: readonly Task[]): SlotProgress {
   const wanted = tasks.find((task) => isWanted(task) && !isTerminal(task.status.state));
   const shown = wanted ?? tasks[0];
   // While a replacement starts, the reason why it is needed is what the operator wants to read.
   const error =
     shown?.status.error || (shown?.status.state === 'running' ? '' : (tasks[1]?.status.error ?? ''));
   return {
-    slot,
     ...(shown && { state: shown.status.state }),
     isRunning: wanted?.status.state === 'running' && wanted.desiredState === 'running',
     error,
@@ -119,12 +135,12 @@ function updateFailure({ updateStatus }: Service, isRollback: boolean): string |
 /** With restart condition "none" an ended task is the end of its slot. */
 function finishedFailure(
   { spec }: Service,
-  bySlot: ReadonlyMap<number, readonly Task[]>,
+  bySlot: ReadonlyMap<SlotKey, readonly Task[]>,
 ): string | undefined {
   if (spec.task.restart.condition !== 'none') return undefined;
   for (const [newest] of bySlot.values())
     if (newest !== undefined && isTerminal(newest.status.state) && !isWanted(newest))
-      return `task ${spec.name}.${newest.slot} ended (${newest.status.error || newest.status.state}) and is not restarted: restart condition is none`;
+      return `task ${taskName(spec.name, newest)} ended (${newest.status.error || newest.status.state}) and is not restarted: restart condition is none`;
   return undefined;
 }
 

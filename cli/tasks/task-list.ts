@@ -2,6 +2,7 @@
 // branches below it.
 
 import type { Node, Service, ServiceSpec, Task } from '../../core/generated/objects.ts';
+import { taskName } from '../../core/task-name.ts';
 import type { Control } from '../connection.ts';
 import { formatList, type Row } from '../format/list-format.ts';
 import { compareNames } from '../names.ts';
@@ -76,7 +77,8 @@ export function formatTasks(list: TaskList, filters: Filters, options: TaskListO
     const isHistory = name === previous;
     previous = name;
     const image = specOf(task, list.specs)?.task.container.image ?? '';
-    const error = isFull ? task.status.error : truncate(task.status.error, ERROR_LENGTH_MAX);
+    const said = task.status.error || task.eviction || '';
+    const error = isFull ? said : truncate(said, ERROR_LENGTH_MAX);
     return {
       ID: isFull ? task.id : shortId(task.id),
       Name: isTable && isHistory ? ` \\_ ${name}` : name,
@@ -109,7 +111,7 @@ export class TaskNames {
   }
 
   ofTask(task: Task): string {
-    return `${this.ofService(task.serviceId)}.${task.slot}`;
+    return taskName(this.ofService(task.serviceId), task);
   }
 
   ofNode(nodeId: string): string {
@@ -119,6 +121,7 @@ export class TaskNames {
   readonly compare = (a: Task, b: Task): number =>
     compareNames(this.ofService(a.serviceId), this.ofService(b.serviceId)) ||
     a.slot - b.slot ||
+    (a.slot === 0 ? compareNames(a.nodeId, b.nodeId) : 0) ||
     b.meta.createdAtMs - a.meta.createdAtMs ||
     b.meta.version - a.meta.version;
 }

@@ -86,8 +86,10 @@ export interface ClusterSpec {
   readonly acceptExpiredUntilMs: number;
   /** Old snapshots of the store that are kept beside the newest. */
   readonly maxSnapshots: number;
+  /** Specs that are kept of each service, the current one included; 0: ten. */
+  readonly specHistoryLimit: number;
 }
-export const emptyClusterSpec: ClusterSpec = Object.freeze({ name: '', labels: {}, taskHistoryLimit: 0, heartbeatPeriodMs: 0, snapshotInterval: 0, certificateLifeMs: 0, externalCas: [], autolock: false, deadManagerAfterMs: 0, departedNodeAfterMs: 0, acceptExpiredUntilMs: 0, maxSnapshots: 0 });
+export const emptyClusterSpec: ClusterSpec = Object.freeze({ name: '', labels: {}, taskHistoryLimit: 0, heartbeatPeriodMs: 0, snapshotInterval: 0, certificateLifeMs: 0, externalCas: [], autolock: false, deadManagerAfterMs: 0, departedNodeAfterMs: 0, acceptExpiredUntilMs: 0, maxSnapshots: 0, specHistoryLimit: 0 });
 
 export interface ExternalCa {
   /** "cfssl" is the one there is. */
@@ -529,17 +531,42 @@ export interface UpdateConfig {
   readonly monitorMs: number;
   readonly maxFailureRatio: number;
   readonly order: UpdateOrder;
+  /** An update in which no task has come to run for this long says so, and is a failure for the action "rollback"; 0: never. */
+  readonly deadlineMs: number;
 }
-export const emptyUpdateConfig: UpdateConfig = Object.freeze({ parallelism: 0, delayMs: 0, failureAction: "pause", monitorMs: 0, maxFailureRatio: 0, order: "stop-first" });
+export const emptyUpdateConfig: UpdateConfig = Object.freeze({ parallelism: 0, delayMs: 0, failureAction: "pause", monitorMs: 0, maxFailureRatio: 0, order: "stop-first", deadlineMs: 0 });
 
 export interface ReplicatedMode {
   readonly replicas: number;
 }
 export const emptyReplicatedMode: ReplicatedMode = Object.freeze({ replicas: 0 });
 
+/** One task on each node that may have it. */
+export interface GlobalMode {
+
+}
+export const emptyGlobalMode: GlobalMode = Object.freeze({  });
+
+/** Tasks that end: one for each completion. Each new spec of the service is another iteration of the job. */
+export interface ReplicatedJob {
+  readonly totalCompletions: number;
+  /** Tasks at once; 0: all. */
+  readonly maxConcurrent: number;
+}
+export const emptyReplicatedJob: ReplicatedJob = Object.freeze({ totalCompletions: 0, maxConcurrent: 0 });
+
+/** One task that ends on each node that may have it, also on those that come later. */
+export interface GlobalJob {
+
+}
+export const emptyGlobalJob: GlobalJob = Object.freeze({  });
+
 export interface ServiceMode {
   /** Exactly one is set. */
   readonly replicated?: ReplicatedMode;
+  readonly global?: GlobalMode;
+  readonly replicatedJob?: ReplicatedJob;
+  readonly globalJob?: GlobalJob;
 }
 export const emptyServiceMode: ServiceMode = Object.freeze({  });
 
@@ -565,6 +592,8 @@ export interface UpdateStatus {
   readonly message: string;
   /** Slots that had to be replaced when it started: the base of the failure ratio. */
   readonly slotsTotal: number;
+  /** Since when no task has come to run. Absent: the deadline is not over. */
+  readonly noProgressSinceMs?: number;
 }
 export const emptyUpdateStatus: UpdateStatus = Object.freeze({ state: "updating", startedAtMs: 0, completedAtMs: 0, message: '', slotsTotal: 0 });
 
@@ -629,8 +658,11 @@ export interface Task {
   readonly id: string;
   readonly meta: Meta;
   readonly serviceId: string;
+  /** Of a running task it changes when only limits and reservations do. */
   readonly specVersion: number;
+  /** 0 in the global modes: the node is what there is one of. */
   readonly slot: number;
+  /** In the global modes from its beginning. */
   readonly nodeId: string;
   readonly status: TaskStatus;
   readonly desiredState: TaskState;
@@ -638,6 +670,8 @@ export interface Task {
   readonly notBeforeMs: number;
   /** The networks that it has addresses in, in the order of its interfaces. */
   readonly attachments: readonly TaskAttachment[];
+  /** Why its node may not keep it. Absent: it may. */
+  readonly eviction?: string;
 }
 export const emptyTask: Task = Object.freeze({ id: '', meta: emptyMeta, serviceId: '', specVersion: 0, slot: 0, nodeId: '', status: emptyTaskStatus, desiredState: "new", notBeforeMs: 0, attachments: [] });
 

@@ -28,6 +28,7 @@ import {
   updateService,
   watchService,
 } from './service-api.ts';
+import { serviceHistory } from './service-history.ts';
 import { newTurns } from './turns.ts';
 
 export interface ControlOptions {
@@ -62,6 +63,7 @@ export function controlHandlers(options: ControlOptions): Handlers<typeof Contro
     updateService: (request) => updateService(withTurns, request),
     removeService: async ({ service }) => ({ serviceId: await removeService(store, service) }),
     getService: ({ service }) => ({ service: findService(store.view, service) }),
+    getServiceHistory: ({ service }) => serviceHistory(store.view, service),
     listServices: () => listServices(store.view),
     createNetwork: ({ spec }, { signal }) => createNetwork(withTurns, spec, signal),
     updateNetwork: (request) => updateNetwork(withTurns, request),

@@ -3,13 +3,15 @@
 
 import { SwarmError } from '../../core/errors.ts';
 import type { Service, Task } from '../../core/generated/objects.ts';
-import { wantedReplicas } from '../../core/replicas.ts';
+import { isJob } from '../../core/service-mode.ts';
+import { taskName } from '../../core/task-name.ts';
 import { isTerminal, isWanted } from '../../core/task-state.ts';
 import { type ExplainResponse, type ExplainStep, emptyExplainStep } from '../../proto/generated/control.ts';
 import type { TablesView } from '../store/tables.ts';
 import { explainEndpoint, moreAddresses } from './explain-endpoint.ts';
 import { findService, findTask } from './find.ts';
 import { fullNetworkOf } from './network-use.ts';
+import { countTasks } from './task-counts.ts';
 
 /** A step of which only what matters is said. */
 export type Draft = Partial<ExplainStep> & Pick<ExplainStep, 'subject' | 'text'>;
@@ -39,25 +41,29 @@ function findAny(view: TablesView, target: string): Service {
 function explainService(view: TablesView, service: Service, nowMs: number): Draft[] {
   const tasks = view.tasksOfService(service.id);
   const wanted = tasks.filter(isWanted);
-  const running = wanted.filter((task) => task.status.state === 'running');
-  const replicas = wantedReplicas(service.spec);
-  const isComplete = running.length >= replicas;
+  const counts = countTasks(view, service);
+  const isOfJob = isJob(service.spec.mode);
+  const isComplete = isOfJob ? counts.completed >= counts.completions : counts.running >= counts.desired;
   const steps: Draft[] = [
     {
       ok: isComplete,
       subject: 'service',
       text: service.spec.stopped
         ? `${service.spec.name} is stopped: "tsswarm service start ${service.spec.name}" runs it again`
-        : `${service.spec.name}: ${running.length} of ${replicas} tasks are running`,
+        : isOfJob
+          ? `${service.spec.name}: ${counts.completed} of ${counts.completions} tasks have completed, ${counts.running} are running`
+          : `${service.spec.name}: ${counts.running} of ${counts.desired} tasks are running`,
     },
   ];
   if (service.updateStatus !== undefined) steps.push(explainUpdate(service, nowMs));
   steps.push(...explainEndpoint(view, service));
-  const stuck = wanted.filter(({ status }) => status.state !== 'running' || status.error !== '');
+  const stuck = wanted.filter(
+    ({ status }) => (status.state !== 'running' && status.state !== 'complete') || status.error !== '',
+  );
   for (const group of groupByCause(stuck)) {
     const [first] = group as [Task, ...Task[]];
     const more = group.length > 1 ? ` (and ${group.length - 1} more for the same reason)` : '';
-    steps.push({ ok: false, subject: 'task', depth: 1, text: `${taskName(service, first)}${more}` });
+    steps.push({ ok: false, subject: 'task', depth: 1, text: `${titleOf(service, first)}${more}` });
     steps.push(...explainTask(view, first, nowMs, 2));
   }
   if (!isComplete && stuck.length === 0) steps.push(...explainFinished(service, tasks));
@@ -65,8 +71,10 @@ function explainService(view: TablesView, service: Service, nowMs: number): Draf
 }
 
 function explainUpdate({ spec, updateStatus }: Service, nowMs: number): Draft {
-  const { state, message, startedAtMs } = updateStatus as NonNullable<Service['updateStatus']>;
-  const isPaused = state === 'paused' || state === 'rollback-paused';
+  const { state, message, startedAtMs, noProgressSinceMs } = updateStatus as NonNullable<
+    Service['updateStatus']
+  >;
+  const isPaused = state === 'paused' || state === 'rollback-paused' || noProgressSinceMs !== undefined;
   return {
     ok: !isPaused,
     subject: 'update',
@@ -92,7 +100,7 @@ function explainFinished(service: Service, tasks: readonly Task[]): Draft[] {
       ok: false,
       subject: 'restart policy',
       depth: 1,
-      text: `${taskName(service, last)} ended (${last.status.state}${errorOf(last)}) and is not restarted: ${policy}`,
+      text: `${titleOf(service, last)} ended (${last.status.state}${errorOf(last)}) and is not restarted: ${policy}`,
       remedy: `tsswarm service update --force ${service.spec.name}`,
     },
   ];
@@ -130,8 +138,25 @@ function explainTask(view: TablesView, task: Task, nowMs: number, depth: number)
   });
   steps.push(...explainHistory(view, task, nowMs, depth));
   if (task.desiredState === 'ready' && task.notBeforeMs > nowMs)
-    steps.push({ subject: 'restart policy', depth, text: `starts in ${seconds(task.notBeforeMs - nowMs)}` });
+    steps.push(explainDelay(view, task, nowMs, depth));
+  if (task.eviction !== undefined)
+    steps.push({ ok: false, subject: 'eviction', depth, text: `it is to go: ${task.eviction}` });
   return steps;
+}
+
+/** How long it waits, and why for longer than the policy's delay. */
+function explainDelay(view: TablesView, task: Task, nowMs: number, depth: number): Draft {
+  const policyMs = view.revisionOf(task)?.spec.task.restart.delayMs ?? 0;
+  const delayMs = task.notBeforeMs - task.meta.createdAtMs;
+  const backOff =
+    delayMs > policyMs
+      ? `: it backs off to ${seconds(delayMs)} because the tasks before it kept failing`
+      : '';
+  return {
+    subject: 'restart policy',
+    depth,
+    text: `starts in ${seconds(task.notBeforeMs - nowMs)}${backOff}`,
+  };
 }
 
 /** The end of the task before it in the slot: why this one had to be made. */
@@ -140,7 +165,7 @@ function explainHistory(view: TablesView, task: Task, nowMs: number, depth: numb
     .tasksOfService(task.serviceId)
     .filter(
       (other) =>
-        other.slot === task.slot &&
+        taskName('', other) === taskName('', task) &&
         other !== task &&
         isTerminal(other.status.state) &&
         other.status.error !== '',
@@ -208,8 +233,8 @@ function remedyFor(view: TablesView, task: Task): string {
   return '';
 }
 
-function taskName(service: Service, task: Task): string {
-  return `${service.spec.name}.${task.slot} (${task.id.slice(0, 12)})`;
+function titleOf(service: Service, task: Task): string {
+  return `${taskName(service.spec.name, task)} (${task.id.slice(0, 12)})`;
 }
 
 function errorOf({ status }: Task): string {

@@ -2,6 +2,7 @@
 
 import { SwarmError } from '../../core/errors.ts';
 import type { Config, Network, Node, Secret, Service, Task } from '../../core/generated/objects.ts';
+import { taskName } from '../../core/task-name.ts';
 import type { TablesView } from '../store/tables.ts';
 
 /** Throws `not-found`, or `invalid-argument` when several services match. */
@@ -34,14 +35,14 @@ export function findNode(view: TablesView, reference: string): Node {
   return onlyMatch('node', reference, named.length > 0 ? named : byPrefix(view.node.values(), reference));
 }
 
-/** By id, prefix, SERVICE.SLOT or SERVICE.SLOT.ID; undefined when nothing matches. */
+/** By id, prefix, SERVICE.SLOT or SERVICE.SLOT.ID, with the node's id for the slot where that is it; undefined when nothing matches. */
 export function findTask(view: TablesView, reference: string): Task | undefined {
   const exact = view.task.get(reference);
   if (exact !== undefined) return exact;
-  const named = /^(.+?)\.(\d+)(?:\.([0-9a-z]+))?$/.exec(reference);
+  const named = /^(.+?)\.([0-9a-z]+)(?:\.([0-9a-z]+))?$/.exec(reference);
   const service = named && view.byName('service', named[1] ?? '');
   if (named && service) {
-    const ofSlot = view.tasksOfService(service.id).filter((task) => task.slot === Number(named[2]));
+    const ofSlot = view.tasksOfService(service.id).filter((task) => isOfSlot(task, named[2]));
     const matching = ofSlot.filter((task) => task.id.startsWith(named[3] ?? ''));
     return matching.sort((a, b) => b.meta.createdAtMs - a.meta.createdAtMs)[0];
   }
@@ -55,12 +56,12 @@ export function findTask(view: TablesView, reference: string): Task | undefined 
  */
 export function findRunningTask(view: TablesView, reference: string): Task {
   const isRunning = ({ status }: Task) => status.state === 'running';
-  const slot = /^(.+)\.(\d+)$/.exec(reference);
+  const slot = /^(.+)\.([0-9a-z]+)$/.exec(reference);
   const service = view.byName('service', slot?.[1] ?? reference) ?? view.service.get(reference);
   if (service !== undefined && view.task.get(reference) === undefined) {
     const running = view
       .tasksOfService(service.id)
-      .filter((task) => isRunning(task) && (slot === null || task.slot === Number(slot[2])))
+      .filter((task) => isRunning(task) && (slot === null || isOfSlot(task, slot[2])))
       .sort((a, b) => b.meta.createdAtMs - a.meta.createdAtMs);
     const [task] = running;
     if (task === undefined)
@@ -69,7 +70,7 @@ export function findRunningTask(view: TablesView, reference: string): Task {
       });
     if (slot === null && running.length > 1)
       throw new SwarmError('invalid-argument', `service ${reference} has ${running.length} running tasks`, {
-        hint: `Name one of them, such as ${service.spec.name}.${task.slot}.`,
+        hint: `Name one of them, such as ${taskName(service.spec.name, task)}.`,
       });
     return task;
   }
@@ -81,6 +82,11 @@ export function findRunningTask(view: TablesView, reference: string): Task {
       `task ${reference} is not running: it is ${task.status.state}`,
     );
   return task;
+}
+
+/** By the slot's number, or the id of the node that is the slot. */
+function isOfSlot(task: Task, text: string | undefined): boolean {
+  return taskName('', task) === `.${text}`;
 }
 
 function byPrefix<T extends { readonly id: string }>(objects: Iterable<T>, prefix: string): T[] {

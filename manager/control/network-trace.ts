@@ -2,6 +2,7 @@
 
 import { messageOf, SwarmError } from '../../core/errors.ts';
 import type { Network, Service, Task } from '../../core/generated/objects.ts';
+import { taskName } from '../../core/task-name.ts';
 import {
   type AuditNetworksRequest,
   type AuditNetworksResponse,
@@ -37,7 +38,7 @@ export async function traceNetwork(
   const [network] = shared;
   const start: Draft = {
     subject: 'from',
-    text: `${from}.${source.slot} on ${nodeName(view, source.nodeId)}`,
+    text: `${taskName(from, source)} on ${nodeName(view, source.nodeId)}`,
   };
   if (network === undefined)
     return explained([
@@ -138,7 +139,7 @@ function describe(
 ): Draft {
   const task = taskId === '' ? undefined : view.task.get(taskId);
   if (task === undefined) return { ok, subject, text, remedy };
-  const name = `${target.spec.name}.${task.slot} on ${nodeName(view, task.nodeId)}`;
+  const name = `${taskName(target.spec.name, task)} on ${nodeName(view, task.nodeId)}`;
   return { ok, subject, text: `${name}, ${text}`, remedy, depth: 1 };
 }
 

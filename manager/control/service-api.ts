@@ -3,8 +3,7 @@
 import { invalidField, SwarmError } from '../../core/errors.ts';
 import { emptyService, type Service, type ServiceSpec, type Task } from '../../core/generated/objects.ts';
 import { newId } from '../../core/ids.ts';
-import { wantedReplicas } from '../../core/replicas.ts';
-import { isWanted } from '../../core/task-state.ts';
+import { isJob, modeName } from '../../core/service-mode.ts';
 import { validateRegistryAuth } from '../../core/validate-registry-auth.ts';
 import { validateServiceSpec } from '../../core/validate-spec.ts';
 import type {
@@ -24,7 +23,9 @@ import type { TablesView } from '../store/tables.ts';
 import type { ControlOptions } from './control-api.ts';
 import { findService } from './find.ts';
 import { hasOthersToMind, placedSpec } from './plan-endpoint.ts';
+import { revisionToReturnTo } from './service-history.ts';
 import { requireSpecSize } from './spec-size.ts';
+import { countTasks } from './task-counts.ts';
 import type { TakeTurn } from './turns.ts';
 
 const TASKS_PER_PAGE = 500;
@@ -74,10 +75,12 @@ export async function updateService(
           `service ${service.spec.name}: update out of sequence, its spec is number ${service.specVersion}, not ${request.version}`,
           { hint: 'It was changed meanwhile: look at it again and repeat the change.' },
         );
-      const next = request.rollback ? rolledBack(service, clock.nowMs()) : respecified(service, spec);
+      const target = request.rollback ? rollbackTarget(tx.view, service, request.rollbackTo) : undefined;
+      const next =
+        target === undefined ? respecified(service, spec) : rolledBack(service, target.spec, clock.nowMs());
       const placed = { ...next, spec: placedSpec(tx.view, serviceId, next.spec) };
       tx.update('service', placed);
-      const before = request.rollback ? service.previousSpecVersion : service.specVersion;
+      const before = target?.version ?? service.specVersion;
       createRevision(tx, placed, registryAuth ?? registryAuthOf(tx.view, serviceId, before));
     }),
   );
@@ -98,13 +101,16 @@ export async function removeService(store: Store, reference: string): Promise<st
 }
 
 export function listServices(view: TablesView): ListServicesResponse {
-  const services = [...view.service.values()].map((service) => ({
-    service,
-    runningTasks: view
-      .tasksOfService(service.id)
-      .filter((task) => isWanted(task) && task.status.state === 'running').length,
-    desiredTasks: wantedReplicas(service.spec),
-  }));
+  const services = [...view.service.values()].map((service) => {
+    const { running, desired, completed, completions } = countTasks(view, service);
+    return {
+      service,
+      runningTasks: running,
+      desiredTasks: desired,
+      completedTasks: completed,
+      wantedCompletions: completions,
+    };
+  });
   return { services };
 }
 
@@ -146,6 +152,7 @@ export async function* watchService(
       ...(initial && { service: initial }),
       tasks: store.view.tasksOfService(serviceId),
       removedTaskIds: [],
+      desiredTasks: goalOf(store.view, initial),
     };
     if (isGone(store.view, serviceId)) return;
     for await (const { events } of commits) {
@@ -160,12 +167,20 @@ export async function* watchService(
       }
       if (!isChanged && tasks.length + removedTaskIds.length === 0) continue;
       const service = store.view.service.get(serviceId);
-      yield { ...(service && { service }), tasks, removedTaskIds };
+      const desiredTasks = goalOf(store.view, service);
+      yield { ...(service && { service }), tasks, removedTaskIds, desiredTasks };
       if (isGone(store.view, serviceId)) return;
     }
   } finally {
     ended.abort();
   }
+}
+
+/** How many tasks should run, or of a job complete. */
+function goalOf(view: TablesView, service: Service | undefined): number {
+  if (service === undefined) return 0;
+  const { desired, completions } = countTasks(view, service);
+  return isJob(service.spec.mode) ? completions : desired;
 }
 
 function isGone(view: TablesView, serviceId: string): boolean {
@@ -181,6 +196,11 @@ function respecified(service: Service, spec: ServiceSpec | undefined): Service {
   if (spec === undefined) throw invalidField('spec', 'must be there unless rollback is asked for');
   if (spec.name !== service.spec.name)
     throw invalidField('name', `service ${service.spec.name} cannot be renamed to ${spec.name}`);
+  if (modeName(spec.mode) !== modeName(service.spec.mode))
+    throw invalidField(
+      'mode',
+      `service ${spec.name} is ${modeName(service.spec.mode)} and cannot become ${modeName(spec.mode)}`,
+    );
   const { updateStatus: _ended, ...rest } = service;
   return {
     ...rest,
@@ -191,15 +211,28 @@ function respecified(service: Service, spec: ServiceSpec | undefined): Service {
   };
 }
 
-function rolledBack(service: Service, nowMs: number): Service {
-  const { previousSpec, ...rest } = service;
-  if (previousSpec === undefined)
+interface RollbackTarget {
+  readonly spec: ServiceSpec;
+  readonly version: number;
+}
+
+function rollbackTarget(view: TablesView, service: Service, to: number | undefined): RollbackTarget {
+  if (to !== undefined) {
+    const { spec, specVersion } = revisionToReturnTo(view, service, to);
+    return { spec, version: specVersion };
+  }
+  if (service.previousSpec === undefined)
     throw new SwarmError('failed-precondition', `service ${service.spec.name} does not have a previous spec`);
+  return { spec: service.previousSpec, version: service.previousSpecVersion };
+}
+
+function rolledBack(service: Service, spec: ServiceSpec, nowMs: number): Service {
+  const { previousSpec: _given, updateStatus: _ended, ...rest } = service;
+  const next = { ...rest, spec, specVersion: service.specVersion + 1, previousSpecVersion: 0 };
+  // A job begins another iteration, all of it at once.
+  if (isJob(spec.mode)) return next;
   return {
-    ...rest,
-    spec: previousSpec,
-    specVersion: service.specVersion + 1,
-    previousSpecVersion: 0,
+    ...next,
     updateStatus: {
       state: 'rollback-started',
       startedAtMs: nowMs,

@@ -207,7 +207,10 @@ export class NetworkDirectory {
       slot: task.slot,
       addresses: attachment.addresses,
       // One with an error is being stopped because it is unhealthy.
-      serving: task.status.state === 'running' && task.status.error === '' && task.desiredState === 'running',
+      serving:
+        task.status.state === 'running' &&
+        task.status.error === '' &&
+        (task.desiredState === 'running' || task.desiredState === 'complete'),
       weight: this.#weightOf(task, node),
       drainMs: this.#view.revisionOf(task)?.spec.endpoint.drainMs ?? 0,
     };

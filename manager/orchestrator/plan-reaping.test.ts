@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { emptyFileReference, emptyMeta } from '../../core/generated/objects.ts';
+import { emptyFileReference, emptyMeta, type Task } from '../../core/generated/objects.ts';
 import { aServiceObject, aTask, NOW_MS, tablesOf } from '../../test/support/builders.ts';
 import { planPayloadReaping, planReaping, planRevisionReaping } from './plan-reaping.ts';
+
+const reap = (tasks: readonly Task[], historyLimit: number, maxAttempts: number) =>
+  planReaping(tasks, { historyLimit, maxAttempts, isKnownNode: () => true });
 
 const dead = (age: number) => aTask('s', { state: 'failed', desired: 'shutdown', createdAtMs: NOW_MS - age });
 
@@ -10,17 +13,17 @@ test('a removed task is deleted when nothing of it can run any more, not before'
   const running = aTask('s', { desired: 'remove' });
   const ended = aTask('s', { desired: 'remove', state: 'shutdown' });
   const neverPlaced = aTask('s', { desired: 'remove', state: 'pending', nodeId: '' });
-  assert.deepEqual(planReaping([running, ended, neverPlaced], 5, 0), [ended, neverPlaced]);
+  assert.deepEqual(reap([running, ended, neverPlaced], 5, 0), [ended, neverPlaced]);
 });
 
 test('history is kept per slot up to the limit, the newest of it', () => {
   const tasks = [dead(400), dead(300), dead(200), dead(100), aTask('s')];
-  assert.deepEqual(planReaping(tasks, 2, 0), [tasks[1], tasks[0]]);
-  assert.deepEqual(planReaping(tasks, -1, 0), [], 'a negative limit keeps everything');
+  assert.deepEqual(reap(tasks, 2, 0), [tasks[1], tasks[0]]);
+  assert.deepEqual(reap(tasks, -1, 0), [], 'a negative limit keeps everything');
 });
 
 test('as many ended tasks are kept as counting restart attempts needs', () => {
-  assert.equal(planReaping([dead(3), dead(2), dead(1)], 0, 5).length, 0);
+  assert.equal(reap([dead(3), dead(2), dead(1)], 0, 5).length, 0);
 });
 
 test('a revision goes when no task and neither the current nor the previous spec refers to it', () => {
@@ -37,14 +40,14 @@ test('a revision goes when no task and neither the current nor the previous spec
   });
   const [task] = tables.task.values();
 
-  assert.deepEqual(planRevisionReaping(tables, 's', new Set()), []);
+  assert.deepEqual(planRevisionReaping(tables, 's', new Set(), 1), []);
   assert.deepEqual(
-    planRevisionReaping(tables, 's', new Set([task?.id ?? ''])).map(({ id }) => id),
+    planRevisionReaping(tables, 's', new Set([task?.id ?? '']), 1).map(({ id }) => id),
     ['s.1'],
   );
   tables.delete('service', 's');
   tables.delete('task', task?.id ?? '');
-  assert.equal(planRevisionReaping(tables, 's', new Set()).length, 3);
+  assert.equal(planRevisionReaping(tables, 's', new Set(), 1).length, 3);
 });
 
 test('of a secret the newest five versions are kept, and those that a revision asks for', () => {

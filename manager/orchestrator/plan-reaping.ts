@@ -8,22 +8,34 @@ import { groupBySlot } from './slots.ts';
 /** Versions that are there to go back to, the newest included. */
 const PAYLOADS_KEPT = 5;
 
+export interface ReapingLimits {
+  /** Of a slot; negative: none. */
+  readonly historyLimit: number;
+  /** Of the restart policy. */
+  readonly maxAttempts: number;
+  readonly isKnownNode: (nodeId: string) => boolean;
+}
+
 /** Tasks of one service to delete: removed ones that have ended, and history beyond `historyLimit` per slot. */
-export function planReaping(tasks: readonly Task[], historyLimit: number, maxAttempts: number): Task[] {
+export function planReaping(
+  tasks: readonly Task[],
+  { historyLimit, maxAttempts, isKnownNode }: ReapingLimits,
+): Task[] {
+  const hasLeftNode = (task: Task) => hasEnded(task) || !isKnownNode(task.nodeId);
   const removed = tasks.filter((task) => task.desiredState === 'remove' && hasLeftNode(task));
   if (historyLimit < 0) return removed;
   // Counting restart attempts needs that many ended tasks.
   const keep = Math.max(historyLimit, maxAttempts + 1);
   const surplus = groupBySlot(tasks.filter((task) => task.desiredState !== 'remove')).flatMap((slot) =>
     slot.tasks
-      .filter((task) => compareTaskStates(task.desiredState, 'running') > 0 && isTerminal(task.status.state))
+      .filter((task) => compareTaskStates(task.desiredState, 'running') > 0 && hasLeftNode(task))
       .slice(keep),
   );
   return [...removed, ...surplus];
 }
 
 /** Never assigned, or ended: no agent has anything of it. */
-function hasLeftNode(task: Task): boolean {
+function hasEnded(task: Task): boolean {
   return (
     task.nodeId === '' ||
     compareTaskStates(task.status.state, 'assigned') < 0 ||
@@ -31,11 +43,12 @@ function hasLeftNode(task: Task): boolean {
   );
 }
 
-/** Revisions of a service that neither it nor any of its tasks refers to. */
+/** Revisions of a service that neither it nor any of its tasks refers to, beyond the newest `limit` that it keeps. */
 export function planRevisionReaping(
   view: TablesView,
   serviceId: string,
   reaped: ReadonlySet<string>,
+  limit: number,
 ): Revision[] {
   const service = view.service.get(serviceId);
   const used = new Set(
@@ -48,7 +61,11 @@ export function planRevisionReaping(
     used.add(revisionId(serviceId, service.specVersion));
     used.add(revisionId(serviceId, service.previousSpecVersion));
   }
-  return view.revisionsOfService(serviceId).filter((revision) => !used.has(revision.id));
+  const revisions = [...view.revisionsOfService(serviceId)].sort((a, b) => b.specVersion - a.specVersion);
+  // What a service had is of no use when the service is gone.
+  const history = service === undefined ? [] : revisions.slice(0, limit);
+  for (const { id } of history) used.add(id);
+  return revisions.filter(({ id }) => !used.has(id));
 }
 
 /** References to one version, which keep it. */

@@ -5,10 +5,12 @@
 import type { Task, UpdateConfig, UpdateStatus } from '../../core/generated/objects.ts';
 import { hasFailed, isTerminal, isWanted } from '../../core/task-state.ts';
 import { earliest } from '../loop.ts';
+import { placeOf } from './plan-restarts.ts';
 import type { PlanDraft, ServicePlan } from './plan-service.ts';
-import { isDirty, type ServiceContext, type Slot } from './slots.ts';
+import { isDirty, type ServiceContext, type Slot, slotKey } from './slots.ts';
+import { moving, noProgress, tellProgress } from './update-progress.ts';
 
-type UpdateOutcome = Pick<ServicePlan, 'updateStatus' | 'rollback'>;
+export type UpdateOutcome = Pick<ServicePlan, 'updateStatus' | 'rollback'>;
 
 export function planUpdate(slots: readonly Slot[], context: ServiceContext, draft: PlanDraft): UpdateOutcome {
   const dirty = slots.filter((slot) => slot.tasks.some((task) => isWanted(task) && isDirty(task, context)));
@@ -17,6 +19,9 @@ export function planUpdate(slots: readonly Slot[], context: ServiceContext, draf
     if (dirty.length === 0 || context.service.previousSpec === undefined) return {};
     return advance(newUpdate(dirty.length, context.nowMs), true, slots, dirty, context, draft);
   }
+  // A node that was away or held has come back with what the others have given up since.
+  if (dirty.length > 0 && (status.state === 'completed' || status.state === 'rollback-completed'))
+    return advance(newUpdate(dirty.length, context.nowMs), true, slots, dirty, context, draft);
   if (status.state === 'updating' || status.state === 'rollback-started') {
     const counted =
       status.slotsTotal === 0 && dirty.length > 0 ? { ...status, slotsTotal: dirty.length } : status;
@@ -53,7 +58,12 @@ function advance(
   const failed = fresh.filter((task) => isUpdateFailure(task, config));
   const ratio = failed.length / Math.max(1, status.slotsTotal);
   if (failed.length > 0 && ratio > config.maxFailureRatio && config.failureAction !== 'continue')
-    return failUpdate(status, config, failed[0] as Task, context.nowMs);
+    return failUpdate(
+      status,
+      config,
+      `due to failure or early termination of task ${failed[0]?.id}`,
+      context.nowMs,
+    );
 
   const settling = slots.filter((slot) => isSettling(slot, config, context, draft));
   const parallelism = config.parallelism === 0 ? dirty.length : config.parallelism;
@@ -63,7 +73,17 @@ function advance(
   for (const slot of waiting.slice(0, free)) replaceSlot(slot, config, context, draft);
   for (const slot of dirty) retireOld(slot, context, draft);
 
-  if (dirty.length > 0 || settling.length > 0) return isNew ? { updateStatus: status } : {};
+  if (dirty.length > 0 || settling.length > 0) {
+    const told = tellProgress(status, config, fresh, context, draft);
+    if (told === 'failed')
+      return failUpdate(
+        status,
+        config,
+        `because of ${noProgress(status, config, fresh, context)}`,
+        context.nowMs,
+      );
+    return isNew || told !== status ? { updateStatus: told } : {};
+  }
   const calmAtMs = lastStartMs(fresh) + config.monitorMs;
   if (context.nowMs < calmAtMs) {
     draft.wakeAtMs = earliest(draft.wakeAtMs, calmAtMs);
@@ -71,7 +91,7 @@ function advance(
   }
   return {
     updateStatus: {
-      ...status,
+      ...moving(status),
       state: isRollback(status) ? 'rollback-completed' : 'completed',
       completedAtMs: context.nowMs,
       message: isRollback(status) ? 'rollback completed' : 'update completed',
@@ -89,8 +109,7 @@ function isUpdateFailure(task: Task, config: UpdateConfig): boolean {
   );
 }
 
-function failUpdate(status: UpdateStatus, config: UpdateConfig, culprit: Task, nowMs: number): UpdateOutcome {
-  const cause = `due to failure or early termination of task ${culprit.id}`;
+function failUpdate(status: UpdateStatus, config: UpdateConfig, cause: string, nowMs: number): UpdateOutcome {
   if (config.failureAction === 'rollback' && !isRollback(status))
     return {
       rollback: true,
@@ -137,14 +156,15 @@ function isSettling(slot: Slot, config: UpdateConfig, context: ServiceContext, d
 }
 
 function replaceSlot(slot: Slot, config: UpdateConfig, context: ServiceContext, draft: PlanDraft): void {
-  if (draft.create.some((task) => task.slot === slot.number)) return;
+  const place = placeOf(slot);
+  if (draft.create.some((task) => slotKey(task) === slotKey(place))) return;
   const old = slot.tasks.filter((task) => isWanted(task) && isDirty(task, context));
   // Start-first keeps what serves: the newest that runs. What an earlier update had begun is given up.
   const kept =
     config.order === 'start-first' ? old.find((task) => task.status.state === 'running') : undefined;
   for (const task of old) if (task !== kept) shutDown(task, draft);
   const desiredState = config.order === 'start-first' ? 'running' : 'ready';
-  draft.create.push({ slot: slot.number, desiredState, notBeforeMs: 0 });
+  draft.create.push({ ...place, desiredState, notBeforeMs: 0 });
 }
 
 /** Start-first: the old task goes when a current one of its slot runs. */

@@ -1,7 +1,7 @@
 // Deletes tasks, revisions, and versions of secrets and configs that nobody needs, so that nothing grows without bound.
 
 import type { Clock } from '../../core/clock.ts';
-import { defaultClusterSpec } from '../../core/defaults.ts';
+import { DEFAULT_SPEC_HISTORY_LIMIT, defaultClusterSpec } from '../../core/defaults.ts';
 import type { Payload, Revision, Task } from '../../core/generated/objects.ts';
 import { runLoop } from '../loop.ts';
 import type { Commit, Store } from '../store/store.ts';
@@ -46,6 +46,8 @@ export function runReaperLoop(options: ReaperOptions, signal: AbortSignal): Prom
     for (const { kind, action, object } of commit.events) {
       if (kind === 'task' && action !== 'created') dirty.add((object as Task).serviceId);
       if (kind === 'service' && action !== 'created') dirty.add(object.id);
+      if (kind === 'node' && action === 'removed')
+        for (const task of store.view.tasksOnNode(object.id)) dirty.add(task.serviceId);
       if (kind === 'revision' && action === 'created') dirty.add((object as Revision).serviceId);
       if (kind === 'revision' && action === 'removed')
         for (const { sourceId } of pinsOf(object as Revision)) sources.add(sourceId);
@@ -58,12 +60,18 @@ export function runReaperLoop(options: ReaperOptions, signal: AbortSignal): Prom
 
 function reap(tx: Transaction, serviceId: string): void {
   const [cluster] = tx.view.cluster.values();
-  const historyLimit = (cluster?.spec ?? defaultClusterSpec).taskHistoryLimit;
+  const { taskHistoryLimit: historyLimit, specHistoryLimit } = cluster?.spec ?? defaultClusterSpec;
   const maxAttempts = tx.view.service.get(serviceId)?.spec.task.restart.maxAttempts ?? 0;
-  const tasks = planReaping(tx.view.tasksOfService(serviceId), historyLimit, maxAttempts);
+  const isKnownNode = (nodeId: string) => tx.view.node.get(nodeId) !== undefined;
+  const tasks = planReaping(tx.view.tasksOfService(serviceId), { historyLimit, maxAttempts, isKnownNode });
   for (const task of tasks) tx.delete('task', task.id);
   const reaped = new Set(tasks.map((task) => task.id));
-  for (const { id } of planRevisionReaping(tx.view, serviceId, reaped)) {
+  for (const { id } of planRevisionReaping(
+    tx.view,
+    serviceId,
+    reaped,
+    specHistoryLimit || DEFAULT_SPEC_HISTORY_LIMIT,
+  )) {
     tx.delete('revision', id);
     // What its image was pulled with.
     if (tx.view.payload.get(id) !== undefined) tx.delete('payload', id);

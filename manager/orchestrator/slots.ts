@@ -1,22 +1,30 @@
-// A replicated service as its planner sees it: numbered slots, each with the tasks that filled it, newest first.
+// A service as its planners see it: slots, numbered or one for each node, each with the tasks that filled it.
 
 import { matchesConstraint, parseConstraint } from '../../core/constraint.ts';
 import type {
   EndpointSpec,
   Node,
+  ResourceRequirements,
   RestartPolicy,
   Service,
   Task,
   TaskSpec,
 } from '../../core/generated/objects.ts';
 import { isIngressPort } from '../../core/ingress-port.ts';
-import { isTerminal, isWanted } from '../../core/task-state.ts';
+import { isJob } from '../../core/service-mode.ts';
+import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
 import type { TablesView } from '../store/tables.ts';
+import { roomOnNodes } from './room.ts';
 
 export interface Slot {
+  /** 0: it is that of a node. */
   readonly number: number;
+  /** Empty: it is a numbered one. */
+  readonly nodeId: string;
   /** Newest first. */
   readonly tasks: readonly Task[];
+  /** To be removed; they may not have ended yet. */
+  readonly leaving: readonly Task[];
 }
 
 /** What the planner may look at besides its service. */
@@ -26,7 +34,10 @@ export interface ServiceContext {
   /** The task spec that a task was made from; undefined when its revision is gone. */
   readonly specOf: (task: Task) => TaskSpec | undefined;
   readonly endpointChanged: (task: Task) => boolean;
-  readonly nodeOf: (task: Task) => Node | undefined;
+  readonly nodeOf: (task: Pick<Task, 'nodeId'>) => Node | undefined;
+  readonly nodes: () => Iterable<Node>;
+  /** The task's node can give the task what the service reserves now. */
+  readonly hasRoom: (task: Task) => boolean;
   readonly nowMs: number;
 }
 
@@ -41,6 +52,8 @@ export function serviceContext(view: TablesView, service: Service, nowMs: number
       return revision === undefined || feltEndpoint(revision.spec.endpoint) !== endpoint;
     },
     nodeOf: (task) => view.node.get(task.nodeId),
+    nodes: () => view.node.values(),
+    hasRoom: roomOnNodes(view, service),
     nowMs,
   };
 }
@@ -51,16 +64,22 @@ function feltEndpoint({ ports, drainMs }: EndpointSpec): string {
   return JSON.stringify({ own, drainMs, isInMesh: own.length < ports.length });
 }
 
+/** What tells the slots of a service apart. */
+export function slotKey({ slot, nodeId = '' }: { slot: number; nodeId?: string }): number | string {
+  return slot > 0 ? slot : nodeId;
+}
+
+/** By number; those of nodes by node. */
 export function groupBySlot(tasks: readonly Task[]): Slot[] {
-  const bySlot = new Map<number, Task[]>();
-  for (const task of tasks) {
-    const group = bySlot.get(task.slot);
-    if (group === undefined) bySlot.set(task.slot, [task]);
-    else group.push(task);
-  }
-  return [...bySlot]
-    .map(([number, group]) => ({ number, tasks: group.sort(newestFirst) }))
-    .sort((a, b) => a.number - b.number);
+  const groups = Map.groupBy(tasks, slotKey);
+  return [...groups.values()]
+    .map((group) => ({
+      number: group[0]?.slot ?? 0,
+      nodeId: group[0]?.slot === 0 ? group[0].nodeId : '',
+      tasks: group.filter((task) => task.desiredState !== 'remove').sort(newestFirst),
+      leaving: group.filter((task) => task.desiredState === 'remove'),
+    }))
+    .sort((a, b) => a.number - b.number || (a.nodeId < b.nodeId ? -1 : 1));
 }
 
 function newestFirst(a: Task, b: Task): number {
@@ -79,9 +98,15 @@ export function isNodeLost(task: Task, context: ServiceContext): boolean {
   return node === undefined || node.status.state === 'down' || node.spec.availability === 'drain';
 }
 
+/** The task has to be replaced although it has not ended. */
+export function mustMove(task: Task, context: ServiceContext): boolean {
+  return task.eviction !== undefined || isNodeLost(task, context);
+}
+
 /** Nothing of the task runs, as far as anyone can know. */
 export function isStopped(task: Task, context: ServiceContext): boolean {
-  if (isTerminal(task.status.state) || task.nodeId === '') return true;
+  const { state } = task.status;
+  if (isTerminal(state) || compareTaskStates(state, 'assigned') < 0) return true;
   const node = context.nodeOf(task);
   return node === undefined || node.status.state === 'down';
 }
@@ -92,7 +117,8 @@ export function isStopped(task: Task, context: ServiceContext): boolean {
  */
 export function isRestartDue(task: Task, slot: Slot, context: ServiceContext): boolean {
   const policy = context.service.spec.task.restart;
-  if (isNodeLost(task, context) && !isTerminal(task.status.state)) return true;
+  if (mustMove(task, context) && !isTerminal(task.status.state)) return true;
+  if (isJob(context.service.spec.mode) && task.status.state === 'complete') return false;
   if (policy.condition === 'none') return false;
   if (policy.condition === 'on-failure' && task.status.state === 'complete') return false;
   return policy.maxAttempts === 0 || countAttempts(task, slot, policy) < policy.maxAttempts;
@@ -116,7 +142,9 @@ function countAttempts(task: Task, slot: Slot, policy: RestartPolicy): number {
 export function isFinished(slot: Slot, context: ServiceContext): boolean {
   const newest = slot.tasks[0];
   if (newest === undefined || isActive(slot) || newest.desiredState === 'remove') return false;
-  return isTerminal(newest.status.state) && !isDirty(newest, context) && !isRestartDue(newest, slot, context);
+  // A task that was told to stop has not come to an end of its own.
+  if (!isTerminal(newest.status.state) || newest.status.state === 'shutdown') return false;
+  return !isDirty(newest, context) && !isRestartDue(newest, slot, context);
 }
 
 /** The task was made from another spec than the one wanted now, in a way that only a new task can make good. */
@@ -125,13 +153,31 @@ export function isDirty(task: Task, context: ServiceContext): boolean {
   const spec = context.specOf(task);
   if (spec === undefined || context.endpointChanged(task)) return true;
   const wanted = context.service.spec.task;
-  return comparable(spec) !== comparable(wanted) || !isPlacementKept(task, spec, context);
+  if (comparable(spec) !== comparable(wanted) || !isPlacementKept(task, spec, context)) return true;
+  return !isSame(spec.resources.reservations, wanted.resources.reservations) && !context.hasRoom(task);
 }
 
-/** A task spec without what a running task does not feel, and without its placement. */
-function comparable(spec: TaskSpec): string {
-  const { restart: _restart, placement: _placement, ...rest } = spec;
-  return JSON.stringify(rest);
+/** The task can stay and has to be told of other limits or reservations. */
+export function isToAdopt(task: Task, context: ServiceContext): boolean {
+  if (task.specVersion === context.service.specVersion || !isWanted(task) || isTerminal(task.status.state))
+    return false;
+  const resources = context.specOf(task)?.resources;
+  return !isSame(resources, context.service.spec.task.resources) && !isDirty(task, context);
+}
+
+function isSame(a: unknown, b: unknown): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
+}
+
+/** A task spec without its placement and without what a running task does not feel or can be given. */
+function comparable({ restart: _restart, placement: _placement, resources, ...rest }: TaskSpec): string {
+  return JSON.stringify([rest, settledResources(resources)]);
+}
+
+/** Without what a runtime changes in a container that runs. */
+function settledResources({ limits }: ResourceRequirements): object {
+  const { cpuNanos: _cpu, memoryBytes: _memory, pids: _pids, cpuShares: _shares, ...rest } = limits;
+  return rest;
 }
 
 /** A changed placement moves no task whose node still fits. */

@@ -1,7 +1,8 @@
 // What a node must satisfy to get a task. Filters run in this order; the first that refuses a node gives the reason,
 // in the sentence that Swarm's operators know.
 
-import { matchesConstraint, normalArchitecture, parseConstraint } from '../../core/constraint.ts';
+import { matchesConstraint, parseConstraint } from '../../core/constraint.ts';
+import { isOfPlatform, takesTasks } from '../../core/eligible-node.ts';
 import type { ServiceSpec } from '../../core/generated/objects.ts';
 import { type NodeInfo, portKey, takesPortOfNode } from './node-info.ts';
 
@@ -18,7 +19,10 @@ const nodes = (count: number) => (count === 1 ? '1 node' : `${count} nodes`);
 export const FILTERS: readonly Filter[] = [
   {
     name: 'ready',
-    prepare: () => (info) => info.node.status.state === 'ready' && info.node.spec.availability === 'active',
+    prepare:
+      () =>
+      ({ node }) =>
+        takesTasks(node),
     explain: (count) => `${nodes(count)} not available for new tasks`,
   },
   {
@@ -44,14 +48,7 @@ export const FILTERS: readonly Filter[] = [
     prepare: ({ task }) => {
       const { platforms } = task.placement;
       if (platforms.length === 0) return undefined;
-      return ({ node }) =>
-        platforms.some(
-          ({ os, architecture }) =>
-            (os === '' || os === node.description.platform.os) &&
-            (architecture === '' ||
-              normalArchitecture(architecture) ===
-                normalArchitecture(node.description.platform.architecture)),
-        );
+      return ({ node }) => platforms.some((platform) => isOfPlatform(node, platform));
     },
     explain: (count) => `unsupported platform on ${nodes(count)}`,
   },

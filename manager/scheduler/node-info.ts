@@ -2,7 +2,7 @@
 
 import type { Node, PortConfig, Resources, ServiceSpec, Task } from '../../core/generated/objects.ts';
 import { isIngressPort } from '../../core/ingress-port.ts';
-import { isTerminal, isWanted } from '../../core/task-state.ts';
+import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
 import type { TablesView } from '../store/tables.ts';
 
 // A service that failed this often on a node within this time is placed elsewhere if it can be (Swarm's values).
@@ -46,6 +46,8 @@ function countTask(info: NodeInfo, task: Task, spec: ServiceSpec | undefined, no
     info.failures.set(key, (info.failures.get(key) ?? 0) + 1);
     return;
   }
+  // Bound to the node, and not placed yet.
+  if (compareTaskStates(task.status.state, 'assigned') < 0) return;
   // A task that is told to stop holds its resources until it has.
   if (spec !== undefined) takeResources(info, spec.task.resources.reservations, spec.endpoint.ports);
   if (isWanted(task)) addTask(info, task.serviceId);

@@ -13,6 +13,8 @@ export interface PlacementGroup {
   readonly specVersion: number;
   readonly spec: ServiceSpec;
   readonly tasks: readonly Task[];
+  /** The only node that may have them; empty or absent: any. */
+  readonly nodeId?: string;
 }
 
 export interface PlacementPlan {
@@ -27,13 +29,18 @@ type Check = (info: NodeInfo) => boolean;
 export function planPlacement(groups: readonly PlacementGroup[], infos: readonly NodeInfo[]): PlacementPlan {
   const assign: { task: Task; nodeId: string }[] = [];
   const refuse: { task: Task; reason: string }[] = [];
-  for (const group of groups) {
+  const byNode = new Map(infos.map((info) => [info.node.id, info]));
+  // What is bound to a node comes first: others have a choice.
+  const ordered = [...groups].sort((a, b) => Number(Boolean(b.nodeId)) - Number(Boolean(a.nodeId)));
+  for (const group of ordered) {
     const checks = checksOf(group);
-    const candidates = candidatesFor(group, infos, checks);
+    const bound = group.nodeId ? byNode.get(group.nodeId) : undefined;
+    const among = group.nodeId ? (bound ? [bound] : []) : infos;
+    const candidates = candidatesFor(group, among, checks);
     for (const task of group.tasks) {
       const info = takeBest(candidates, checks);
       if (info === undefined) {
-        refuse.push({ task, reason: explainRefusal(group, infos) });
+        refuse.push({ task, reason: explainRefusal(group, among) });
         continue;
       }
       assign.push({ task, nodeId: info.node.id });

@@ -49,7 +49,7 @@ export function runSchedulerLoop(options: SchedulerOptions, signal: AbortSignal)
 }
 
 function isPending(task: Task | undefined): boolean {
-  return task !== undefined && task.status.state === 'pending' && task.nodeId === '' && isWanted(task);
+  return task !== undefined && task.status.state === 'pending' && isWanted(task);
 }
 
 /** Collects new pending tasks; true when there are some, or when waiting ones may find room now. */
@@ -74,12 +74,13 @@ function groupPending(pending: ReadonlySet<string>, store: Store): PlacementGrou
     const task = store.view.task.get(id);
     const spec = task && store.view.revisionOf(task)?.spec;
     if (task === undefined || spec === undefined) continue;
-    const key = `${task.serviceId}.${task.specVersion}`;
+    // One that is bound to a node is checked against that node alone.
+    const key = `${task.serviceId}.${task.specVersion}.${task.nodeId}`;
     const entry = groups.get(key);
     if (entry !== undefined) entry.tasks.push(task);
     else
       groups.set(key, {
-        group: { serviceId: task.serviceId, specVersion: task.specVersion, spec },
+        group: { serviceId: task.serviceId, specVersion: task.specVersion, spec, nodeId: task.nodeId },
         tasks: [task],
       });
   }

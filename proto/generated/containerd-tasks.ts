@@ -127,6 +127,13 @@ export interface CloseIORequest {
   readonly stdin: boolean;
 }
 export const emptyCloseIORequest: CloseIORequest = Object.freeze({ containerId: '', execId: '', stdin: false });
+
+export interface UpdateProcessRequest {
+  readonly containerId: string;
+  /** The resources of a specification, as JSON. */
+  readonly resources?: AnyValue;
+}
+export const emptyUpdateProcessRequest: UpdateProcessRequest = Object.freeze({ containerId: '' });
 const processStateNames = new Map<number, ProcessState>(Object.entries(processStateNumbers).map(([key, value]) => [value, key as ProcessState]));
 
 export const ContainerProcessCodec: Codec<ContainerProcess> = {
@@ -552,6 +559,27 @@ export const CloseIORequestCodec: Codec<CloseIORequest> = {
   },
 };
 
+export const UpdateProcessRequestCodec: Codec<UpdateProcessRequest> = {
+  write(m, w) {
+    if (m.containerId !== '') w.uint32(10).string(m.containerId);
+    if (m.resources !== undefined) AnyValueCodec.write(m.resources, w.uint32(18).fork()).ldelim();
+    return w;
+  },
+  read(r, end) {
+    let containerId: string = '';
+    let resources: AnyValue | undefined;
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: containerId = r.string(); break;
+        case 2: resources = AnyValueCodec.read(r, r.uint32() + r.pos); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { containerId, ...(resources === undefined ? undefined : { resources }) };
+  },
+};
+
 export const TasksService = {
   create: { path: '/containerd.services.tasks.v1.Tasks/Create', shape: 'unary', callers: [], isReadOnly: false, request: CreateProcessRequestCodec, response: CreateProcessResponseCodec },
   start: { path: '/containerd.services.tasks.v1.Tasks/Start', shape: 'unary', callers: [], isReadOnly: false, request: StartProcessRequestCodec, response: StartProcessResponseCodec },
@@ -564,4 +592,5 @@ export const TasksService = {
   resizePty: { path: '/containerd.services.tasks.v1.Tasks/ResizePty', shape: 'unary', callers: [], isReadOnly: false, request: ResizePtyRequestCodec, response: NothingCodec },
   closeIO: { path: '/containerd.services.tasks.v1.Tasks/CloseIO', shape: 'unary', callers: [], isReadOnly: false, request: CloseIORequestCodec, response: NothingCodec },
   deleteProcess: { path: '/containerd.services.tasks.v1.Tasks/DeleteProcess', shape: 'unary', callers: [], isReadOnly: false, request: DeleteExecRequestCodec, response: DeleteProcessResponseCodec },
+  update: { path: '/containerd.services.tasks.v1.Tasks/Update', shape: 'unary', callers: [], isReadOnly: false, request: UpdateProcessRequestCodec, response: NothingCodec },
 } as const;

@@ -191,6 +191,8 @@ export interface UpdateServiceRequest {
   readonly rollback: boolean;
   /** Absent: that of the spec before stays, or with rollback that of the previous spec, as long as the registry does. */
   readonly registryAuth?: RegistryAuth;
+  /** With rollback: the version of the spec to go back to. Absent: the previous one. */
+  readonly rollbackTo?: number;
 }
 export const emptyUpdateServiceRequest: UpdateServiceRequest = Object.freeze({ serviceId: '', version: 0, rollback: false });
 
@@ -224,9 +226,13 @@ export const emptyGetServiceResponse: GetServiceResponse = Object.freeze({ servi
 export interface ServiceSummary {
   readonly service: Service;
   readonly runningTasks: number;
+  /** Of a job: at once. */
   readonly desiredTasks: number;
+  /** Of a job's iteration. */
+  readonly completedTasks: number;
+  readonly wantedCompletions: number;
 }
-export const emptyServiceSummary: ServiceSummary = Object.freeze({ service: emptyService, runningTasks: 0, desiredTasks: 0 });
+export const emptyServiceSummary: ServiceSummary = Object.freeze({ service: emptyService, runningTasks: 0, desiredTasks: 0, completedTasks: 0, wantedCompletions: 0 });
 
 export interface ListServicesRequest {
 
@@ -264,8 +270,30 @@ export interface WatchServiceResponse {
   /** All its tasks in the first message; later only those that changed. */
   readonly tasks: readonly Task[];
   readonly removedTaskIds: readonly string[];
+  /** How many should run, or of a job complete. */
+  readonly desiredTasks: number;
 }
-export const emptyWatchServiceResponse: WatchServiceResponse = Object.freeze({ tasks: [], removedTaskIds: [] });
+export const emptyWatchServiceResponse: WatchServiceResponse = Object.freeze({ tasks: [], removedTaskIds: [], desiredTasks: 0 });
+
+export interface ServiceHistoryRequest {
+  readonly service: string;
+}
+export const emptyServiceHistoryRequest: ServiceHistoryRequest = Object.freeze({ service: '' });
+
+export interface ServiceHistoryResponse {
+  readonly serviceId: string;
+  /** The newest, which is the current one, first. */
+  readonly versions: readonly SpecVersion[];
+}
+export const emptyServiceHistoryResponse: ServiceHistoryResponse = Object.freeze({ serviceId: '', versions: [] });
+
+export interface SpecVersion {
+  readonly version: number;
+  readonly createdAtMs: number;
+  /** Against the version before it that is kept: "image: nginx:1.26 → nginx:1.27". None for the oldest. */
+  readonly changes: readonly string[];
+}
+export const emptySpecVersion: SpecVersion = Object.freeze({ version: 0, createdAtMs: 0, changes: [] });
 
 export interface ServiceLogsRequest {
   readonly serviceIds: readonly string[];
@@ -1068,6 +1096,7 @@ export const UpdateServiceRequestCodec: Codec<UpdateServiceRequest> = {
     if (m.spec !== undefined) ServiceSpecCodec.write(m.spec, w.uint32(26).fork()).ldelim();
     if (m.rollback !== false) w.uint32(32).bool(m.rollback);
     if (m.registryAuth !== undefined) RegistryAuthCodec.write(m.registryAuth, w.uint32(42).fork()).ldelim();
+    if (m.rollbackTo !== undefined) w.uint32(48).int64(safeInteger(m.rollbackTo));
     return w;
   },
   read(r, end) {
@@ -1076,6 +1105,7 @@ export const UpdateServiceRequestCodec: Codec<UpdateServiceRequest> = {
     let spec: ServiceSpec | undefined;
     let rollback: boolean = false;
     let registryAuth: RegistryAuth | undefined;
+    let rollbackTo: number | undefined;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -1084,10 +1114,11 @@ export const UpdateServiceRequestCodec: Codec<UpdateServiceRequest> = {
         case 3: spec = ServiceSpecCodec.read(r, r.uint32() + r.pos); break;
         case 4: rollback = r.bool(); break;
         case 5: registryAuth = RegistryAuthCodec.read(r, r.uint32() + r.pos); break;
+        case 6: rollbackTo = safeInteger(r.int64()); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { serviceId, version, ...(spec === undefined ? undefined : { spec }), rollback, ...(registryAuth === undefined ? undefined : { registryAuth }) };
+    return { serviceId, version, ...(spec === undefined ? undefined : { spec }), rollback, ...(registryAuth === undefined ? undefined : { registryAuth }), ...(rollbackTo === undefined ? undefined : { rollbackTo }) };
   },
 };
 
@@ -1186,22 +1217,28 @@ export const ServiceSummaryCodec: Codec<ServiceSummary> = {
     ServiceCodec.write(m.service, w.uint32(10).fork()).ldelim();
     if (m.runningTasks !== 0) w.uint32(16).int64(safeInteger(m.runningTasks));
     if (m.desiredTasks !== 0) w.uint32(24).int64(safeInteger(m.desiredTasks));
+    if (m.completedTasks !== 0) w.uint32(32).int64(safeInteger(m.completedTasks));
+    if (m.wantedCompletions !== 0) w.uint32(40).int64(safeInteger(m.wantedCompletions));
     return w;
   },
   read(r, end) {
     let service: Service = emptyService;
     let runningTasks: number = 0;
     let desiredTasks: number = 0;
+    let completedTasks: number = 0;
+    let wantedCompletions: number = 0;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: service = ServiceCodec.read(r, r.uint32() + r.pos); break;
         case 2: runningTasks = safeInteger(r.int64()); break;
         case 3: desiredTasks = safeInteger(r.int64()); break;
+        case 4: completedTasks = safeInteger(r.int64()); break;
+        case 5: wantedCompletions = safeInteger(r.int64()); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { service, runningTasks, desiredTasks };
+    return { service, runningTasks, desiredTasks, completedTasks, wantedCompletions };
   },
 };
 
@@ -1306,22 +1343,88 @@ export const WatchServiceResponseCodec: Codec<WatchServiceResponse> = {
     if (m.service !== undefined) ServiceCodec.write(m.service, w.uint32(10).fork()).ldelim();
     for (const value of m.tasks) TaskCodec.write(value, w.uint32(18).fork()).ldelim();
     for (const value of m.removedTaskIds) w.uint32(26).string(value);
+    if (m.desiredTasks !== 0) w.uint32(32).int64(safeInteger(m.desiredTasks));
     return w;
   },
   read(r, end) {
     let service: Service | undefined;
     const tasks: Task[] = [];
     const removedTaskIds: string[] = [];
+    let desiredTasks: number = 0;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: service = ServiceCodec.read(r, r.uint32() + r.pos); break;
         case 2: tasks.push(TaskCodec.read(r, r.uint32() + r.pos)); break;
         case 3: removedTaskIds.push(r.string()); break;
+        case 4: desiredTasks = safeInteger(r.int64()); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { ...(service === undefined ? undefined : { service }), tasks, removedTaskIds };
+    return { ...(service === undefined ? undefined : { service }), tasks, removedTaskIds, desiredTasks };
+  },
+};
+
+export const ServiceHistoryRequestCodec: Codec<ServiceHistoryRequest> = {
+  write(m, w) {
+    if (m.service !== '') w.uint32(10).string(m.service);
+    return w;
+  },
+  read(r, end) {
+    let service: string = '';
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: service = r.string(); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { service };
+  },
+};
+
+export const ServiceHistoryResponseCodec: Codec<ServiceHistoryResponse> = {
+  write(m, w) {
+    if (m.serviceId !== '') w.uint32(10).string(m.serviceId);
+    for (const value of m.versions) SpecVersionCodec.write(value, w.uint32(18).fork()).ldelim();
+    return w;
+  },
+  read(r, end) {
+    let serviceId: string = '';
+    const versions: SpecVersion[] = [];
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: serviceId = r.string(); break;
+        case 2: versions.push(SpecVersionCodec.read(r, r.uint32() + r.pos)); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { serviceId, versions };
+  },
+};
+
+export const SpecVersionCodec: Codec<SpecVersion> = {
+  write(m, w) {
+    if (m.version !== 0) w.uint32(8).int64(safeInteger(m.version));
+    if (m.createdAtMs !== 0) w.uint32(16).int64(safeInteger(m.createdAtMs));
+    for (const value of m.changes) w.uint32(26).string(value);
+    return w;
+  },
+  read(r, end) {
+    let version: number = 0;
+    let createdAtMs: number = 0;
+    const changes: string[] = [];
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: version = safeInteger(r.int64()); break;
+        case 2: createdAtMs = safeInteger(r.int64()); break;
+        case 3: changes.push(r.string()); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { version, createdAtMs, changes };
   },
 };
 
@@ -2092,6 +2195,7 @@ export const ControlService = {
   updateService: { path: '/tsswarm.v1.Control/UpdateService', shape: 'unary', callers: ['local', 'manager'], isReadOnly: false, request: UpdateServiceRequestCodec, response: UpdateServiceResponseCodec },
   removeService: { path: '/tsswarm.v1.Control/RemoveService', shape: 'unary', callers: ['local', 'manager'], isReadOnly: false, request: RemoveServiceRequestCodec, response: RemoveServiceResponseCodec },
   getService: { path: '/tsswarm.v1.Control/GetService', shape: 'unary', callers: ['local', 'manager'], isReadOnly: true, request: GetServiceRequestCodec, response: GetServiceResponseCodec },
+  getServiceHistory: { path: '/tsswarm.v1.Control/GetServiceHistory', shape: 'unary', callers: ['local', 'manager'], isReadOnly: true, request: ServiceHistoryRequestCodec, response: ServiceHistoryResponseCodec },
   listServices: { path: '/tsswarm.v1.Control/ListServices', shape: 'unary', callers: ['local', 'manager'], isReadOnly: true, request: ListServicesRequestCodec, response: ListServicesResponseCodec },
   createNetwork: { path: '/tsswarm.v1.Control/CreateNetwork', shape: 'unary', callers: ['local', 'manager'], isReadOnly: false, request: CreateNetworkRequestCodec, response: CreateNetworkResponseCodec },
   updateNetwork: { path: '/tsswarm.v1.Control/UpdateNetwork', shape: 'unary', callers: ['local', 'manager'], isReadOnly: false, request: UpdateNetworkRequestCodec, response: UpdateNetworkResponseCodec },

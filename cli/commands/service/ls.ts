@@ -1,5 +1,6 @@
 // `service ls`.
 
+import { isJob, modeName } from '../../../core/service-mode.ts';
 import type { ServiceSummary } from '../../../proto/generated/control.ts';
 import { defineCommand } from '../../command.ts';
 import { filterFlag, formatFlag, quietFlag } from '../../flags/common-flags.ts';
@@ -35,20 +36,30 @@ function matchesService(filters: Filters, { service }: ServiceSummary): boolean 
   return (
     matchesFilter(filters, 'id', (value) => service.id.startsWith(value)) &&
     matchesFilter(filters, 'name', (value) => service.spec.name.startsWith(value)) &&
-    matchesFilter(filters, 'mode', (value) => value === 'replicated') &&
+    matchesFilter(filters, 'mode', (value) => value === modeName(service.spec.mode)) &&
     matchesLabels(filters, 'label', service.spec.labels)
   );
 }
 
-function serviceRow({ service, runningTasks, desiredTasks }: ServiceSummary, isFull: boolean): Row {
+/** "2/3 (max 1 per node)"; of a job "1/2 (3/10 completed)". */
+function replicasOf({ service, runningTasks, desiredTasks, ...job }: ServiceSummary): string {
+  const { mode, task } = service.spec;
+  const most = task.placement.maxReplicasPerNode;
+  const completed = `${job.completedTasks}/${job.wantedCompletions} completed`;
+  const more = [...(isJob(mode) ? [completed] : []), ...(most > 0 ? [`max ${most} per node`] : [])];
+  return `${runningTasks}/${desiredTasks}${more.map((text) => ` (${text})`).join('')}`;
+}
+
+function serviceRow(summary: ServiceSummary, isFull: boolean): Row {
+  const { service } = summary;
   const { spec } = service;
-  const most = spec.task.placement.maxReplicasPerNode;
   const published = portsOfService(service).filter((port) => port.publishMode === 'ingress');
   return {
     ID: isFull ? service.id : shortId(service.id),
     Name: spec.name,
-    Mode: 'replicated',
-    Replicas: `${runningTasks}/${desiredTasks}${most > 0 ? ` (max ${most} per node)` : ''}`,
+    // Docker's spelling.
+    Mode: modeName(spec.mode).replace('-', ' '),
+    Replicas: replicasOf(summary),
     Image: withoutDigest(spec.task.container.image),
     Ports: formatPorts(published).join(', '),
   };

@@ -1,9 +1,10 @@
-// `service scale SERVICE=REPLICAS…`.
+// `service scale SERVICE=REPLICAS…`, also of jobs that have a number of completions.
 
 import type { ServiceSpec } from '../../../core/generated/objects.ts';
 import { validateServiceSpec } from '../../../core/validate-spec.ts';
 import { defineCommand } from '../../command.ts';
 import { detachFlag } from '../../flags/common-flags.ts';
+import { scaledSpec } from '../../flags/service-mode.ts';
 import { parseCount } from '../../flags/units.ts';
 import { splitKeyValue } from '../../flags/words.ts';
 import { UsageError } from '../../usage-error.ts';
@@ -37,7 +38,7 @@ function parseScale(text: string): [string, number] {
 }
 
 function scaled(before: ServiceSpec, replicas: number): ServiceSpec {
-  const spec = { ...before, mode: { replicated: { replicas } } };
+  const spec = scaledSpec(before, replicas);
   validateServiceSpec(spec);
   return spec;
 }

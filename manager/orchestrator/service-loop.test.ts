@@ -13,7 +13,7 @@ import { MemoryLog } from '../../test/support/memory-log.ts';
 import { Store } from '../store/store.ts';
 import { revisionId } from '../store/tables.ts';
 import { runReaperLoop } from './reaper-loop.ts';
-import { runReplicatedLoop } from './replicated-loop.ts';
+import { runServiceLoop } from './service-loop.ts';
 
 setLogLevel('silent');
 // More than fit into one entry of the log.
@@ -25,7 +25,7 @@ test('a service of very many replicas is created, scaled down and removed, and h
   await store.open();
   const stop = new AbortController();
   t.after(() => stop.abort());
-  void runReplicatedLoop({ store, clock, randomBytes }, stop.signal);
+  void runServiceLoop({ store, clock, randomBytes }, stop.signal);
   void runReaperLoop({ store, clock }, stop.signal);
   const [big, small] = [aServiceObject('big', MANY), aServiceObject('small', 2)];
   const wanted = (id: string) => store.view.tasksOfService(id).filter(isWanted).length;

@@ -1,8 +1,9 @@
-// Keeps every replicated service as its spec says. Waits and writes; what to write is planService's decision.
+// Keeps every service as its spec says. Waits and writes; what to write is planService's decision.
 
 import type { Clock } from '../../core/clock.ts';
-import { emptyMeta, type Service, type Task } from '../../core/generated/objects.ts';
+import { emptyMeta, type Node, type Service, type Task } from '../../core/generated/objects.ts';
 import { newId, type RandomBytes } from '../../core/ids.ts';
+import { isGlobal } from '../../core/service-mode.ts';
 import { earliest, runLoop } from '../loop.ts';
 import { createRevision, registryAuthOf } from '../store/service-revision.ts';
 import type { Commit, Store } from '../store/store.ts';
@@ -10,7 +11,7 @@ import type { Transaction } from '../store/transaction.ts';
 import { limitPlan, planRemoval, planService, type ServicePlan } from './plan-service.ts';
 import { serviceContext } from './slots.ts';
 
-export interface ReplicatedLoopOptions {
+export interface ServiceLoopOptions {
   readonly store: Store;
   readonly clock: Clock;
   readonly randomBytes: RandomBytes;
@@ -21,7 +22,7 @@ export interface ReplicatedLoopOptions {
 const CHANGES_PER_STEP_MAX = 1_000;
 
 /** Runs until the signal aborts. */
-export function runReplicatedLoop(options: ReplicatedLoopOptions, signal: AbortSignal): Promise<void> {
+export function runServiceLoop(options: ServiceLoopOptions, signal: AbortSignal): Promise<void> {
   const { store, clock } = options;
   const dirty = new Set<string>();
   const wakeTimes = new Map<string, number>();
@@ -43,25 +44,45 @@ export function runReplicatedLoop(options: ReplicatedLoopOptions, signal: AbortS
     return [...wakeTimes.values()].reduce<number | undefined>(earliest, undefined);
   };
   const isRelevant = (commit: Commit) => noteDirty(commit, dirty, store);
-  return runLoop({ name: 'replicated', isRelevant, pass, ...options }, signal);
+  return runLoop({ name: 'services', isRelevant, pass, ...options }, signal);
 }
 
 /** Adds the services that a commit concerns; true when there are any. */
 function noteDirty(commit: Commit, dirty: Set<string>, store: Store): boolean {
   const before = dirty.size;
-  for (const { kind, object } of commit.events) {
+  for (const { kind, object, previous } of commit.events) {
     if (kind === 'service') dirty.add(object.id);
     else if (kind === 'task') dirty.add((object as Task).serviceId);
-    else if (kind === 'node') for (const task of store.view.tasksOnNode(object.id)) dirty.add(task.serviceId);
+    else if (kind === 'node') {
+      for (const task of store.view.tasksOnNode(object.id)) dirty.add(task.serviceId);
+      if (isAnotherPlace(object as Node, previous as Node | undefined))
+        for (const service of store.view.service.values())
+          if (isGlobal(service.spec.mode)) dirty.add(service.id);
+    }
   }
   return dirty.size > before;
+}
+
+/** It may fit other services than before. */
+function isAnotherPlace(node: Node, previous: Node | undefined): boolean {
+  const place = ({ spec, description, status, role }: Node) =>
+    JSON.stringify([
+      spec,
+      role,
+      status.state,
+      status.address,
+      description.hostname,
+      description.platform,
+      description.engineLabels,
+    ]);
+  return previous === undefined || place(node) !== place(previous);
 }
 
 function step(
   tx: Transaction,
   serviceId: string,
   wakeTimes: Map<string, number>,
-  { clock, randomBytes }: ReplicatedLoopOptions,
+  { clock, randomBytes }: ServiceLoopOptions,
 ): void {
   const service = tx.view.service.get(serviceId);
   const whole =
@@ -73,6 +94,7 @@ function step(
   if (plan.wakeAtMs !== undefined) wakeTimes.set(serviceId, plan.wakeAtMs);
   for (const { task, desiredState } of plan.change) tx.update('task', { ...task, desiredState });
   if (service === undefined) return;
+  for (const task of plan.adopt) tx.update('task', { ...task, specVersion: service.specVersion });
   const current = applyServicePlan(tx, service, plan);
   for (const task of plan.create) {
     tx.create('task', {
@@ -81,7 +103,7 @@ function step(
       serviceId,
       specVersion: current.specVersion,
       slot: task.slot,
-      nodeId: '',
+      nodeId: task.nodeId ?? '',
       status: {
         state: 'new',
         timestampMs: clock.nowMs(),

@@ -1,0 +1,55 @@
+// How many tasks a service has and should have. Pure.
+
+import { fitsPlacement, takesTasks } from '../../core/eligible-node.ts';
+import type { Service, Task } from '../../core/generated/objects.ts';
+import { wantedReplicas } from '../../core/replicas.ts';
+import { isGlobal, isJob } from '../../core/service-mode.ts';
+import { isTerminal, isWanted } from '../../core/task-state.ts';
+import type { TablesView } from '../store/tables.ts';
+
+export interface TaskCounts {
+  readonly running: number;
+  /** That should run; of a job, that may run at once. */
+  readonly desired: number;
+  /** Of a job's iteration; 0 of other services. */
+  readonly completed: number;
+  readonly completions: number;
+}
+
+export function countTasks(view: TablesView, service: Service): TaskCounts {
+  const { mode } = service.spec;
+  const tasks = view.tasksOfService(service.id).filter(isWanted);
+  const running = tasks.filter((task) => task.status.state === 'running' && !isAway(view, task)).length;
+  const total = isGlobal(mode) ? countNodes(view, service, tasks) : wantedReplicas(service.spec);
+  if (!isJob(mode)) return { running, desired: total, completed: 0, completions: 0 };
+  const completed = tasks.filter((task) => isCompletion(task, service)).length;
+  const atOnce = mode.replicatedJob?.maxConcurrent || total;
+  return { running, desired: Math.min(atOnce, total), completed, completions: total };
+}
+
+/** The task is one of the completions that the job's current iteration is after. */
+export function isCompletion(task: Task, { specVersion }: Service): boolean {
+  return (
+    task.specVersion === specVersion && task.status.state === 'complete' && task.desiredState === 'complete'
+  );
+}
+
+/** Nodes that are to have a task, and those that keep one: paused ones. */
+function countNodes(view: TablesView, service: Service, tasks: readonly Task[]): number {
+  const { spec, specVersion } = service;
+  if (spec.stopped) return 0;
+  const wanted = [...view.node.values()].filter(
+    (node) => takesTasks(node) && fitsPlacement(node, spec.task.placement),
+  );
+  const keeping = tasks.filter(
+    (task) =>
+      !isAway(view, task) &&
+      (isJob(spec.mode) ? task.specVersion === specVersion : !isTerminal(task.status.state)),
+  );
+  return new Set([...wanted.map(({ id }) => id), ...keeping.map(({ nodeId }) => nodeId)]).size;
+}
+
+/** Nobody knows whether it runs, and nobody can reach it. */
+function isAway(view: TablesView, { nodeId }: Task): boolean {
+  return view.node.get(nodeId)?.status.state === 'down';
+}

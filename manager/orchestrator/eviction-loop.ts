@@ -1,0 +1,53 @@
+// Marks the tasks that their node may not keep. Waits and writes; planEvictions decides, and the service loop replaces.
+
+import type { Clock } from '../../core/clock.ts';
+import type { Node } from '../../core/generated/objects.ts';
+import { runLoop } from '../loop.ts';
+import type { Commit, Store } from '../store/store.ts';
+import type { Transaction } from '../store/transaction.ts';
+import { planEvictions } from './plan-evictions.ts';
+
+export interface EvictionOptions {
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly onFailure?: (error: unknown) => void;
+}
+
+/** Runs until the signal aborts. */
+export function runEvictionLoop(options: EvictionOptions, signal: AbortSignal): Promise<void> {
+  const { store } = options;
+  const dirty = new Set<string>([...store.view.node.values()].map(({ id }) => id));
+  const pass = async () => {
+    const ids = [...dirty];
+    dirty.clear();
+    try {
+      await store.batch(ids.map((id) => (tx: Transaction) => evict(tx, id)));
+    } catch (error) {
+      for (const id of ids) dirty.add(id);
+      throw error;
+    }
+    return undefined;
+  };
+  const isRelevant = ({ events }: Commit) => {
+    const before = dirty.size;
+    for (const { kind, action, object, previous } of events)
+      if (kind === 'node' && action !== 'removed' && hasChanged(object as Node, previous as Node | undefined))
+        dirty.add(object.id);
+    return dirty.size > before;
+  };
+  return runLoop({ name: 'eviction', isRelevant, pass, ...options }, signal);
+}
+
+/** Anything that constraints look at, its resources, or whether it takes tasks. */
+function hasChanged(node: Node, previous: Node | undefined): boolean {
+  const seen = ({ spec, description, status, role }: Node) =>
+    JSON.stringify([spec, role, status.state, status.address, description]);
+  return previous === undefined || seen(node) !== seen(previous);
+}
+
+function evict(tx: Transaction, nodeId: string): void {
+  const node = tx.view.node.get(nodeId);
+  if (node === undefined) return;
+  for (const { task, reason } of planEvictions(tx.view, node))
+    tx.update('task', { ...task, eviction: reason });
+}
