@@ -356,6 +356,11 @@ export interface Containers {
   /** Sends the stop signal, waits `graceMs`, kills. Resolves when the process is gone. */
   stop(id: string, graceMs: number): Promise<void>;
   kill(id: string, signal: string): Promise<void>;
+  /**
+   * Gives a container that runs other limits of CPU, memory and processes. `failed-precondition` when it does not run, or
+   * when the kernel refuses: a limit of memory below what is used.
+   */
+  update(id: string, limits: ResourceLimits, reservedMemoryBytes: number): Promise<void>;
   /** Kills if need be and removes every trace; the logs too unless `keepLogs`. */
   remove(id: string, options?: { readonly keepLogs?: boolean }): Promise<void>;
   /** Undefined when there is no such container. */

@@ -11,6 +11,8 @@ export interface JournalEntry {
   readonly task: Task;
   readonly revision: Revision;
   readonly status: TaskStatus;
+  /** Id of the revision whose limits the container has, where those of `revision` are still to be applied. */
+  readonly limitsOf?: string | undefined;
 }
 
 export class Journal {

@@ -15,7 +15,7 @@ import type { TaskNetworks } from '../network/network.ts';
 import { containerConfig, networkRequest } from './container-config.ts';
 import { followContainer, type Turn } from './health-watch.ts';
 import type { ImagePuller } from './image-puller.ts';
-import type { Journal } from './journal.ts';
+import type { Journal, JournalEntry } from './journal.ts';
 import { follows, type TaskSecrets } from './task-secrets.ts';
 import { type Action, nextAction } from './task-step.ts';
 
@@ -36,14 +36,17 @@ export interface RunnerContext {
 
 // While containerd is away (it is restarted at once) a step is tried again after this.
 const RETRY_MS = 500;
+const STARTED = 'started';
 const WAITING_FOR_HEALTH = 'waiting for the health check';
 // Each word to the managers is an entry in the cluster's log.
 const HEALTH_NEWS_MS = 5_000;
 
 export class TaskRunner {
   readonly #context: RunnerContext;
-  readonly #revision: Revision;
+  #revision: Revision;
   #task: Task;
+  /** Id of the revision whose limits the container has. */
+  #limitsOf: string;
   #status: TaskStatus;
   #isRemoved = false;
   #hasHealthCheck = false;
@@ -56,8 +59,9 @@ export class TaskRunner {
   #order = new AbortController();
   readonly #done: Promise<void>;
 
-  constructor(context: RunnerContext, task: Task, revision: Revision, status: TaskStatus) {
+  constructor(context: RunnerContext, { task, revision, status, limitsOf = revision.id }: JournalEntry) {
     this.#context = context;
+    this.#limitsOf = limitsOf;
     this.#task = task;
     this.#revision = revision;
     this.#status = status;
@@ -72,11 +76,53 @@ export class TaskRunner {
     return this.#revision.id;
   }
 
-  /** The manager has changed what it wants of this task. */
-  update(task: Task): void {
-    if (task.desiredState === this.#task.desiredState) return;
+  /** The manager has changed what it wants of this task, or the limits and reservations of its service. */
+  update(task: Task, revision: Revision = this.#revision): void {
+    const isOtherOrder = task.desiredState !== this.#task.desiredState;
+    const isOtherSpec = revision.id !== this.#revision.id;
+    if (!isOtherOrder && !isOtherSpec) return;
     this.#task = task;
-    this.#interrupt();
+    this.#revision = revision;
+    if (isOtherSpec)
+      this.#adopt().catch((error) =>
+        workerLog.error({ 'task.id': task.id, error: messageOf(error) }, 'limits are not looked after'),
+      );
+    if (isOtherOrder) this.#interrupt();
+  }
+
+  /** Written down first: after a crash nothing else tells that the container has other limits than its task. */
+  async #adopt(): Promise<void> {
+    await this.#record(this.#status);
+    await this.#applyLimits();
+  }
+
+  /** What cannot be applied is told; the task goes on with what it has. */
+  #applyLimits(): Promise<void> {
+    return this.#renewals.run(async () => {
+      const { id, spec } = this.#revision;
+      if (this.#isStopped || this.#limitsOf === id || this.#status.state !== 'running') return;
+      const { limits, reservations } = spec.task.resources;
+      let problem = '';
+      try {
+        await this.#context.engine.containers.update(this.#task.id, limits, reservations.memoryBytes);
+        this.#limitsOf = id;
+        await this.#record(this.#status);
+      } catch (error) {
+        problem = messageOf(error);
+        workerLog.warn({ 'task.id': this.#task.id, error: problem }, 'limits stay as they were');
+      }
+      const { state } = this.#status;
+      if (state !== 'running' || this.#isStopped) return;
+      await this.#set(state, problem === '' ? STARTED : `${STARTED}, with its former limits: ${problem}`, {
+        error: this.#status.error,
+        timestampMs: this.#status.timestampMs,
+      });
+    });
+  }
+
+  #record(status: TaskStatus): Promise<void> {
+    const limitsOf = this.#limitsOf === this.#revision.id ? undefined : this.#limitsOf;
+    return this.#context.journal.save({ task: this.#task, revision: this.#revision, status, limitsOf });
   }
 
   /** These secrets and configs have other versions than before. */
@@ -185,7 +231,9 @@ export class TaskRunner {
         endpoint,
         logDriver: this.#context.logDriver,
       });
+      const { id } = this.#revision;
       await engine.containers.create(config);
+      this.#limitsOf = id;
       await this.#set('ready', 'prepared', { ports: endpoint.ports });
     });
     await this.#renewFiles();
@@ -205,7 +253,7 @@ export class TaskRunner {
       const turn = await this.#follow('starting', signal);
       if (turn.kind !== 'healthy') return this.#endAfter(turn);
     }
-    await this.#set('running', 'started', { container, runningAtMs: this.#context.clock.nowMs() });
+    await this.#set('running', STARTED, { container, runningAtMs: this.#context.clock.nowMs() });
     await this.#renewFiles();
   }
 
@@ -252,6 +300,7 @@ export class TaskRunner {
   }
 
   async #wait(signal: AbortSignal): Promise<void> {
+    await this.#applyLimits();
     const turn = await this.#follow('healthy', signal);
     assert(turn.kind !== 'healthy', 'a healthy container became healthy');
     await this.#endAfter(turn);
@@ -388,12 +437,11 @@ export class TaskRunner {
 
   async #set(state: TaskState, message: string, detail: Partial<TaskStatus> = {}): Promise<void> {
     if (this.#isStopped) throw new SwarmError('cancelled', 'the agent is stopping');
-    const { clock, journal, report } = this.#context;
+    const { clock, report } = this.#context;
     const next = { ...this.#status, error: '', timestampMs: clock.nowMs(), ...detail, state, message };
     const before = this.#status;
     const isStep = state !== before.state;
-    if (isStep && this.#mustSurvive(state))
-      await journal.save({ task: this.#task, revision: this.#revision, status: next });
+    if (isStep && this.#mustSurvive(state)) await this.#record(next);
     this.#status = next;
     if (isStep || message !== before.message || next.error !== before.error) report(this.#task.id, next);
   }

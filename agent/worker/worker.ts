@@ -166,17 +166,17 @@ export class Worker {
 
   #assignTask(task: Task): void {
     const runner = this.#runners.get(task.id);
+    const revision = this.#revisions.get(`${task.serviceId}.${task.specVersion}`);
     if (runner !== undefined) {
-      runner.update(task);
+      runner.update(task, revision);
       return;
     }
-    const revision = this.#revisions.get(`${task.serviceId}.${task.specVersion}`);
     assert(revision !== undefined, `task ${task.id} came without its revision`);
     this.#start(task, revision, task.status);
   }
 
-  #start(task: Task, revision: Revision, status: TaskStatus): void {
-    this.#runners.set(task.id, new TaskRunner(this.#context, task, revision, status));
+  #start(task: Task, revision: Revision, status: TaskStatus, limitsOf?: string): void {
+    this.#runners.set(task.id, new TaskRunner(this.#context, { task, revision, status, limitsOf }));
   }
 
   #removeTask(id: string): void {
@@ -196,10 +196,10 @@ export class Worker {
     for (const id of containers.keys()) if (!known.has(id)) await this.#discard(id);
     for (const id of secrets.list()) if (!known.has(id)) secrets.remove(id);
     for (const id of await network.list()) if (!known.has(id)) await network.detach(id);
-    for (const { task, revision, status } of entries) {
+    for (const { task, revision, status, limitsOf } of entries) {
       this.#noteRevision(revision);
       const adopted = adoptStatus(status, containers.get(task.id), this.#context.clock.nowMs());
-      this.#start(task, revision, adopted);
+      this.#start(task, revision, adopted, limitsOf);
     }
     workerLog.info({ tasks: entries.length, containers: containers.size }, 'adopted what was here');
   }

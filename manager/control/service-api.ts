@@ -25,7 +25,7 @@ import { findService } from './find.ts';
 import { hasOthersToMind, placedSpec } from './plan-endpoint.ts';
 import { revisionToReturnTo } from './service-history.ts';
 import { requireSpecSize } from './spec-size.ts';
-import { countTasks } from './task-counts.ts';
+import { countGoal, countTasks } from './task-counts.ts';
 import type { TakeTurn } from './turns.ts';
 
 const TASKS_PER_PAGE = 500;
@@ -152,7 +152,7 @@ export async function* watchService(
       ...(initial && { service: initial }),
       tasks: store.view.tasksOfService(serviceId),
       removedTaskIds: [],
-      desiredTasks: goalOf(store.view, initial),
+      desiredTasks: initial === undefined ? 0 : countGoal(store.view, initial),
     };
     if (isGone(store.view, serviceId)) return;
     for await (const { events } of commits) {
@@ -167,20 +167,13 @@ export async function* watchService(
       }
       if (!isChanged && tasks.length + removedTaskIds.length === 0) continue;
       const service = store.view.service.get(serviceId);
-      const desiredTasks = goalOf(store.view, service);
+      const desiredTasks = service === undefined ? 0 : countGoal(store.view, service);
       yield { ...(service && { service }), tasks, removedTaskIds, desiredTasks };
       if (isGone(store.view, serviceId)) return;
     }
   } finally {
     ended.abort();
   }
-}
-
-/** How many tasks should run, or of a job complete. */
-function goalOf(view: TablesView, service: Service | undefined): number {
-  if (service === undefined) return 0;
-  const { desired, completions } = countTasks(view, service);
-  return isJob(service.spec.mode) ? completions : desired;
 }
 
 function isGone(view: TablesView, serviceId: string): boolean {

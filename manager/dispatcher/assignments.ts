@@ -1,18 +1,23 @@
 // What one agent knows of its tasks, and the differences it still has to hear. A task goes out when it is new to the
-// node or its desired state changed; a revision goes out once, with the first task that needs it.
+// node, or its desired state or its revision changed; a revision goes out once, with the first task that needs it.
 
 import type { Revision, Task } from '../../core/generated/objects.ts';
 import { compareTaskStates } from '../../core/task-state.ts';
 import { type Assignments, emptyAssignments } from '../../proto/generated/dispatcher.ts';
-import type { TablesView } from '../store/tables.ts';
+import { revisionId, type TablesView } from '../store/tables.ts';
 import type { DirectoryChanges, NetworkDirectory } from './network-directory.ts';
 import { isNoNews, noNetworkNews, SessionNetworks } from './session-networks.ts';
 import { SessionPayloads } from './session-payloads.ts';
 
+interface Sent {
+  readonly desiredState: string;
+  readonly revisionId: string;
+}
+
 export class AssignmentTracker {
   readonly #nodeId: string;
   /** What was sent: task id → its desired state and revision. */
-  readonly #sent = new Map<string, { readonly desiredState: string; readonly revisionId: string }>();
+  readonly #sent = new Map<string, Sent>();
   readonly #revisions = new Map<string, number>();
   readonly #dirty = new Set<string>();
   readonly #networks: SessionNetworks;
@@ -53,7 +58,7 @@ export class AssignmentTracker {
       const sent = this.#sent.get(id);
       if (task === undefined || task.nodeId !== this.#nodeId) {
         if (sent !== undefined) removed.push(id);
-      } else if (sent?.desiredState !== task.desiredState && isSendable(view, task)) changed.push(task);
+      } else if (isNews(task, sent) && isSendable(view, task)) changed.push(task);
     }
     this.#dirty.clear();
     if (changed.length + removed.length === 0 && isNoNews(news)) return undefined;
@@ -72,7 +77,10 @@ export class AssignmentTracker {
     for (const task of tasks) {
       const revision = view.revisionOf(task);
       if (revision === undefined) continue;
-      if (!this.#sent.has(task.id) && this.#count(revision.id, 1) === 1) revisions.push(revision);
+      const before = this.#sent.get(task.id)?.revisionId;
+      if (before !== revision.id && this.#count(revision.id, 1) === 1) revisions.push(revision);
+      if (before !== undefined && before !== revision.id && this.#count(before, -1) === 0)
+        removedRevisionIds.push(before);
       this.#sent.set(task.id, { desiredState: task.desiredState, revisionId: revision.id });
     }
     for (const id of removedTaskIds) {
@@ -97,6 +105,10 @@ export class AssignmentTracker {
     else this.#revisions.set(revisionId, count);
     return count;
   }
+}
+
+function isNews({ desiredState, serviceId, specVersion }: Task, sent: Sent | undefined): boolean {
+  return sent?.desiredState !== desiredState || sent.revisionId !== revisionId(serviceId, specVersion);
 }
 
 /** Assigned, and with the spec that an agent needs: one without would end its session again and again. */

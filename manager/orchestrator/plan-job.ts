@@ -69,8 +69,9 @@ function planCompletions(
   }
 }
 
+/** Also while a task that has failed waits to be replaced. */
 function isUnderWay(slot: Slot): boolean {
-  return slot.tasks.some((task) => isWanted(task) && !isTerminal(task.status.state));
+  return slot.tasks.some((task) => isWanted(task) && task.status.state !== 'complete');
 }
 
 /** It has completed, or has failed as often as it may; also when that is found out just now. */

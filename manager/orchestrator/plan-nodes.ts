@@ -45,10 +45,10 @@ function planAside(
     if (!isWanted(task)) continue;
     const hasEnded = isTerminal(task.status.state);
     if (hasEnded && isOfJob) continue;
-    // A node that comes back is not to go on with what is out of date.
+    // An older iteration of a job is over everywhere; a node that comes back is not to go on with what is out of date.
     const isStale = isOfJob ? task.specVersion !== context.service.specVersion : isDirty(task, context);
-    if (standing === 'refused' || (standing === 'held' && hasEnded) || (standing === 'away' && isStale))
-      draft.change.push({ task, desiredState: 'shutdown' });
+    const isOver = standing === 'held' ? hasEnded || (isOfJob && isStale) : isStale;
+    if (standing === 'refused' || isOver) draft.change.push({ task, desiredState: 'shutdown' });
   }
   if (standing === 'held' && draft.change.every(({ task }) => !slot.tasks.includes(task)))
     planStarts(slot, context, draft);

@@ -252,3 +252,35 @@ function aPaused(id: string, rack: string): Node {
   const node = aNode(id, { availability: 'pause' });
   return { ...node, spec: { ...node.spec, labels: { rack } } };
 }
+
+test('completed tasks of a job hold no reservations and no ports (B16: swarmkit#3237)', () => {
+  const done = aTask('s', { nodeId: 'a', state: 'complete', desired: 'complete' });
+  const scene = { nodes: [aNode('a', { memoryBytes: 500 })], count: 1, change: reserve(400) };
+  assert.equal(place({ ...scene, existing: [done] }).assign.length, 1);
+  const running = aTask('s', { nodeId: 'a', desired: 'complete' });
+  assert.equal(place({ ...scene, existing: [running] }).assign.length, 0);
+});
+
+test('a task that is bound to a node is checked against that node alone, and told what is wrong with it', () => {
+  const nodes = [aNode('a', { memoryBytes: 1_000 }), aNode('b', { memoryBytes: 100 })];
+  const service = aServiceObject('s', 1, reserve(400));
+  const bound = ['a', 'b', 'gone'].map((nodeId) => aTask('s', { slot: 0, nodeId, state: 'pending' }));
+  const plan = planPlacement(
+    bound.map((task) => ({
+      serviceId: 's',
+      specVersion: 1,
+      spec: service.spec,
+      tasks: [task],
+      nodeId: task.nodeId,
+    })),
+    collectNodeInfos(tablesOf([service], bound, nodes), NOW_MS),
+  );
+  assert.deepEqual(
+    plan.assign.map(({ nodeId }) => nodeId),
+    ['a'],
+  );
+  assert.deepEqual(
+    plan.refuse.map(({ reason }) => reason),
+    ['no suitable node (insufficient resources on 1 node)', 'no suitable node'],
+  );
+});

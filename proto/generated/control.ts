@@ -270,7 +270,7 @@ export interface WatchServiceResponse {
   /** All its tasks in the first message; later only those that changed. */
   readonly tasks: readonly Task[];
   readonly removedTaskIds: readonly string[];
-  /** How many should run, or of a job complete. */
+  /** How many are to run under the current spec, or of a job to complete. */
   readonly desiredTasks: number;
 }
 export const emptyWatchServiceResponse: WatchServiceResponse = Object.freeze({ tasks: [], removedTaskIds: [], desiredTasks: 0 });

@@ -16,6 +16,7 @@ import type {
 import type { Endpoint, EndpointRequest, TaskNetworks } from '../../agent/network/network.ts';
 import type { Clock } from '../../core/clock.ts';
 import { SwarmError } from '../../core/errors.ts';
+import type { ResourceLimits } from '../../core/generated/objects.ts';
 import { systemClock } from '../../node/system-clock.ts';
 import type { NetworkAnswer, NetworkQuestion } from '../../proto/generated/dispatcher.ts';
 
@@ -38,6 +39,8 @@ export class FakeEngine implements Engine {
   onExec: (id: string, request: ExecRequest) => Promise<ExecResult> = async () => SUCCESS;
   /** What is wrong with a port of a container; by default nothing. */
   onProbe: Containers['probe'] = async () => undefined;
+  /** Refuses limits by throwing. */
+  onUpdate: (id: string, limits: ResourceLimits) => void = () => {};
   readonly #pulled = new Set<string>();
   #pid = 1000;
 
@@ -112,6 +115,7 @@ export class FakeEngine implements Engine {
     },
     stop: async (id) => this.exit(id, 143),
     kill: async (id) => this.exit(id, 137),
+    update: async (id, limits) => this.onUpdate(id, limits),
     remove: async (id) => {
       if (this.running.get(id)?.status.state === 'running') this.exit(id, 137);
       this.running.delete(id);

@@ -4,6 +4,7 @@
 import { mkdirSync, readdirSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { hasCode, messageOf, SwarmError } from '../../../core/errors.ts';
+import type { ResourceLimits } from '../../../core/generated/objects.ts';
 import type { NetworkProbe } from '../../../core/network-probe.ts';
 import type { TaskExitEvent } from '../../../proto/generated/containerd-events.ts';
 import type { Logger } from '../../../rpc/logger.ts';
@@ -32,10 +33,12 @@ import { type ContainerMounts, imageViews } from '../volumes/container-mounts.ts
 import { type ContainerComposer, checkContainerId } from './compose.ts';
 import { ContainerEntry, runningPid } from './entry.ts';
 import type { ContainerExecs } from './exec.ts';
+import { limitFailure } from './failure.ts';
 import type { ContainerLifecycle } from './lifecycle.ts';
 import { probeContainer } from './network-probe.ts';
 import { describeProcess, processesOf } from './processes.ts';
 import { ContainerDirectory, type ContainerPlaces, type ContainerRecordFile } from './record.ts';
+import { changedResources } from './resources.ts';
 import { signalNumber } from './signals.ts';
 import { readStats } from './stats.ts';
 
@@ -57,6 +60,7 @@ export interface ContainersOptions {
 // More at once only lengthens the queue inside containerd.
 const PARALLEL_STARTS = 6;
 const PARALLEL_REMOVALS = 4;
+const RESOURCES_TYPE = 'types.containerd.io/opencontainers/runtime-spec/1/LinuxResources';
 const SIGKILL = 9;
 // A process that outlives SIGKILL this long hangs in the kernel.
 const KILL_TIMEOUT_MS = 30_000;
@@ -264,6 +268,20 @@ export class EngineContainers implements Containers {
 
   async kill(id: string, signal: string): Promise<void> {
     await this.#options.lifecycle.signal(this.#required(id), signalNumber(signal));
+  }
+
+  async update(id: string, limits: ResourceLimits, reservedMemoryBytes: number): Promise<void> {
+    const { containerd, machine } = this.#options;
+    if (this.#required(id).state.state !== 'running')
+      throw new SwarmError('failed-precondition', `container ${id} is not running`);
+    const resources = changedResources({ limits, reservedMemoryBytes, machine });
+    const value = Buffer.from(JSON.stringify(resources));
+    try {
+      await containerd.tasks.update({ containerId: id, resources: { typeUrl: RESOURCES_TYPE, value } });
+    } catch (error) {
+      if (hasCode(error, 'unavailable')) throw error;
+      throw new SwarmError('failed-precondition', limitFailure(error), { cause: error });
+    }
   }
 
   async remove(id: string, options: { readonly keepLogs?: boolean } = {}): Promise<void> {

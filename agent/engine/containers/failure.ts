@@ -35,3 +35,14 @@ function badCommand(problem: string, exitCode: number, reason: string): SwarmErr
     hint: `Exit code ${exitCode}. Check the command, and that it is in the image's PATH.`,
   });
 }
+
+/** Why a runtime did not give a container other limits: what matters of a long chain of programs. */
+export function limitFailure(error: unknown): string {
+  const reason = messageOf(error).replace(
+    /^.*?(?:OCI runtime update failed|runtime did not terminate successfully)[^:]*: /s,
+    '',
+  );
+  if (/EBUSY|device or resource busy|current usage|resource busy/i.test(reason))
+    return 'the limit of memory is below what the container uses';
+  return `the runtime does not change the limits: ${reason.trim()}`;
+}

@@ -8,6 +8,9 @@ import type { DeviceRule, HostDevice } from './devices.ts';
 const CPU_PERIOD_MICROS = 100_000;
 // The kernel refuses a quota below 1 ms.
 const CPU_QUOTA_MICROS_MIN = 1000;
+const CPU_SHARES_DEFAULT = 1024;
+// More than the kernel has numbers for. crun writes -1 as it is, which the kernel refuses.
+const PIDS_MAX = 4_194_304;
 
 interface ResourcesInput {
   readonly limits: ResourceLimits;
@@ -31,7 +34,45 @@ export function composeResources(input: ResourcesInput): Record<string, unknown>
   };
 }
 
-function memoryLimits({ limits, reservedMemoryBytes, machine }: ResourcesInput): object {
+/**
+ * For a container that runs: what is not limited any more has to be said. The rest of the limits is for new containers
+ * only.
+ */
+export function changedResources(
+  input: Pick<ResourcesInput, 'limits' | 'reservedMemoryBytes' | 'machine'>,
+): Record<string, unknown> {
+  const { cpuNanos, cpuShares, memoryBytes, pids } = input.limits;
+  const { limits, reservedMemoryBytes, machine } = input;
+  const hasSwap = machine.hasSwapAccounting;
+  const unlimited = { limit: -1, ...(hasSwap && { swap: -1 }) };
+  const memory = memoryLimits({
+    limits: { ...limits, memorySwappiness: undefined },
+    reservedMemoryBytes,
+    machine,
+  });
+  return {
+    memory: {
+      ...(memoryBytes > 0 ? memory : unlimited),
+      reservation: reservedMemoryBytes > 0 ? reservedMemoryBytes : -1,
+      // Where the kernel would end processes instead of refusing.
+      checkBeforeUpdate: true,
+    },
+    cpu: {
+      period: CPU_PERIOD_MICROS,
+      ...(cpuNanos > 0 ? cpuLimits({ ...limits, cpusetCpus: '', cpusetMems: '' }) : { quota: -1 }),
+      shares: cpuShares > 0 ? cpuShares : CPU_SHARES_DEFAULT,
+    },
+    pids: { limit: pids > 0 ? pids : PIDS_MAX },
+  };
+}
+
+type MemoryInput = Pick<ResourcesInput, 'reservedMemoryBytes' | 'machine'> & {
+  readonly limits: Omit<ResourceLimits, 'memorySwappiness'> & {
+    readonly memorySwappiness?: number | undefined;
+  };
+};
+
+function memoryLimits({ limits, reservedMemoryBytes, machine }: MemoryInput): object {
   // Docker gives as much swap as memory.
   const { memoryBytes, swapBytes = memoryBytes, memorySwappiness } = limits;
   const hasSwapLimit = memoryBytes > 0 && machine.hasSwapAccounting;
