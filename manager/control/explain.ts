@@ -2,6 +2,7 @@
 // what would unblock it.
 
 import { SwarmError } from '../../core/errors.ts';
+import { isRecentFailure, NODE_FAILURES_MAX } from '../../core/failing-node.ts';
 import type { Service, Task } from '../../core/generated/objects.ts';
 import { isJob } from '../../core/service-mode.ts';
 import { taskName } from '../../core/task-name.ts';
@@ -66,6 +67,7 @@ function explainService(view: TablesView, service: Service, nowMs: number): Draf
     steps.push({ ok: false, subject: 'task', depth: 1, text: `${titleOf(service, first)}${more}` });
     steps.push(...explainTask(view, first, nowMs, 2));
   }
+  steps.push(...explainFailingNodes(view, service, tasks, nowMs));
   if (!isComplete && stuck.length === 0) steps.push(...explainFinished(service, tasks));
   return steps;
 }
@@ -84,6 +86,23 @@ function explainUpdate({ spec, updateStatus }: Service, nowMs: number): Draft {
       ? `mend the cause and "tsswarm service update ${spec.name}", or "tsswarm service rollback ${spec.name}"`
       : '',
   };
+}
+
+/** Nodes that the scheduler takes last, because the service keeps failing there. */
+function explainFailingNodes(
+  view: TablesView,
+  { specVersion }: Service,
+  tasks: readonly Task[],
+  nowMs: number,
+): Draft[] {
+  const failures = tasks.filter((task) => task.specVersion === specVersion && isRecentFailure(task, nowMs));
+  return [...Map.groupBy(failures, ({ nodeId }) => nodeId)]
+    .filter(([, failed]) => failed.length >= NODE_FAILURES_MAX)
+    .map(([nodeId, failed]) => ({
+      subject: 'scheduler',
+      depth: 1,
+      text: `${view.node.get(nodeId)?.description.hostname ?? nodeId} is the last node to be chosen: ${failed.length} tasks failed there in the last minutes`,
+    }));
 }
 
 /** No task is wanted although replicas are: the restart policy has come to its end. */
