@@ -30,3 +30,6 @@ export function isWanted(task: Task): boolean {
 export function hasFailed(state: TaskState): boolean {
   return state === 'failed' || state === 'rejected' || state === 'orphaned';
 }
+
+/** How the message of a running task begins that could not be given other limits; why comes after it. */
+export const FORMER_LIMITS = 'started, with its former limits: ';

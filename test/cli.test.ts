@@ -461,7 +461,32 @@ test('what is malformed is refused by name and never stored', async () => {
     [1, /log-driver: "gelf" is not supported/, ['--log-driver', 'gelf', 'busybox']],
     [1, /log-opt: "max-sise" is unknown/, ['--log-opt', 'max-sise=1m', 'busybox']],
     [1, /env-file: ENOENT/, ['--env-file', '/nonexistent', 'busybox']],
-    [125, /"--mode" flag: mode "global" is not supported yet/, ['--mode', 'global', 'busybox']],
+    [
+      125,
+      /"--mode" flag: must be "replicated", "global", "replicated-job" or "global-job"/,
+      ['--mode', 'everywhere', 'busybox'],
+    ],
+    [
+      1,
+      /--replicas can only be used with replicated or replicated-job mode/,
+      ['--mode', 'global', '--replicas', '2', 'busybox'],
+    ],
+    [1, /--max-concurrent can only be used with replicated-job mode/, ['--max-concurrent', '2', 'busybox']],
+    [
+      1,
+      /restart-condition: "any" is not for mode global-job/,
+      ['--mode', 'global-job', '--restart-condition', 'any', 'busybox'],
+    ],
+    [
+      1,
+      /update-config: the flags --update-… are not for mode replicated-job/,
+      ['--mode', 'replicated-job', '--update-delay', '1s', 'busybox'],
+    ],
+    [
+      1,
+      /replicas-max-per-node: can only be used with replicated/,
+      ['--mode', 'global', '--replicas-max-per-node', '2', 'busybox'],
+    ],
     [
       125,
       /^--generic-resource is not supported yet\nSee 'tsswarm service create --help'\.\n$/,

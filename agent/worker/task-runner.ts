@@ -7,7 +7,7 @@ import { DEFAULT_STOP_GRACE_PERIOD_MS } from '../../core/defaults.ts';
 import { messageOf, SwarmError } from '../../core/errors.ts';
 import type { LogDriver, Revision, Task, TaskState, TaskStatus } from '../../core/generated/objects.ts';
 import { isIngressPort } from '../../core/ingress-port.ts';
-import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
+import { compareTaskStates, FORMER_LIMITS, isTerminal } from '../../core/task-state.ts';
 import type { ContainerExit, Engine } from '../engine/engine.ts';
 import { Limiter } from '../engine/limiter.ts';
 import { workerLog } from '../log.ts';
@@ -113,7 +113,7 @@ export class TaskRunner {
       }
       const { state } = this.#status;
       if (state !== 'running' || this.#isStopped) return;
-      await this.#set(state, problem === '' ? STARTED : `${STARTED}, with its former limits: ${problem}`, {
+      await this.#set(state, problem === '' ? STARTED : `${FORMER_LIMITS}${problem}`, {
         error: this.#status.error,
         timestampMs: this.#status.timestampMs,
       });

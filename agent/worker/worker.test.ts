@@ -225,3 +225,41 @@ test('every task of a node that leaves is erased, whatever it was doing', async 
   assert.deepEqual(await readdir(bench.journal), []);
   assert.equal(bench.network.endpoints.size, 0);
 });
+
+test('other limits are given to the container that runs, by the next worker when this one does not get to it', async () => {
+  await using bench = await Bench.start();
+  bench.order('running');
+  await bench.until('running');
+  const given: number[] = [];
+  bench.engine.onUpdate = (_, { memoryBytes }) => {
+    if (memoryBytes < 1_000) throw new SwarmError('failed-precondition', 'it uses more than that');
+    given.push(memoryBytes);
+  };
+  const limit = (specVersion: number, memoryBytes: number) => {
+    const { task } = revision.spec;
+    const resources = { ...task.resources, limits: { ...task.resources.limits, memoryBytes } };
+    const spec = { ...revision.spec, task: { ...task, resources } };
+    const next = { ...revision, id: `s.${specVersion}`, specVersion, spec };
+    void bench.worker.assign({
+      ...emptyAssignments,
+      revisions: [next],
+      tasks: [{ ...aTask(), specVersion }],
+    });
+  };
+  const message = () => bench.worker.statuses()[0]?.[1].message;
+
+  limit(2, 4_000);
+  await eventually(() => given.length === 1);
+  limit(3, 10);
+  await eventually(() => message() === 'started, with its former limits: it uses more than that');
+  bench.worker.stop();
+  bench.engine.onUpdate = (_, { memoryBytes }) => given.push(memoryBytes);
+  await bench.open();
+
+  await eventually(() => given.length === 2);
+  assert.deepEqual(given, [4_000, 10]);
+  bench.worker.stop();
+  await bench.open();
+  await eventually(() => bench.worker.statuses()[0]?.[1].state === 'running');
+  assert.equal(given.length, 2, 'what was applied is not applied again');
+});

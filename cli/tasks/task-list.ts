@@ -3,6 +3,7 @@
 
 import type { Node, Service, ServiceSpec, Task } from '../../core/generated/objects.ts';
 import { taskName } from '../../core/task-name.ts';
+import { FORMER_LIMITS } from '../../core/task-state.ts';
 import type { Control } from '../connection.ts';
 import { formatList, type Row } from '../format/list-format.ts';
 import { compareNames } from '../names.ts';
@@ -77,7 +78,7 @@ export function formatTasks(list: TaskList, filters: Filters, options: TaskListO
     const isHistory = name === previous;
     previous = name;
     const image = specOf(task, list.specs)?.task.container.image ?? '';
-    const said = task.status.error || task.eviction || '';
+    const said = problemOf(task);
     const error = isFull ? said : truncate(said, ERROR_LENGTH_MAX);
     return {
       ID: isFull ? task.id : shortId(task.id),
@@ -92,6 +93,11 @@ export function formatTasks(list: TaskList, filters: Filters, options: TaskListO
     };
   });
   return formatList(rows, { titles: TITLES, layout: LAYOUT, format, isQuiet });
+}
+
+/** What is or was wrong with it; empty: nothing that is known. */
+function problemOf({ status, eviction = '' }: Task): string {
+  return status.error || eviction || (status.message.startsWith(FORMER_LIMITS) ? status.message : '');
 }
 
 /** Names of tasks and nodes, or their ids. */

@@ -2,10 +2,11 @@
 // what would unblock it.
 
 import { SwarmError } from '../../core/errors.ts';
+import { isRecentFailure, NODE_FAILURES_MAX } from '../../core/failing-node.ts';
 import type { Service, Task } from '../../core/generated/objects.ts';
 import { isJob } from '../../core/service-mode.ts';
 import { taskName } from '../../core/task-name.ts';
-import { isTerminal, isWanted } from '../../core/task-state.ts';
+import { FORMER_LIMITS, isTerminal, isWanted } from '../../core/task-state.ts';
 import { type ExplainResponse, type ExplainStep, emptyExplainStep } from '../../proto/generated/control.ts';
 import type { TablesView } from '../store/tables.ts';
 import { explainEndpoint, moreAddresses } from './explain-endpoint.ts';
@@ -57,17 +58,22 @@ function explainService(view: TablesView, service: Service, nowMs: number): Draf
   ];
   if (service.updateStatus !== undefined) steps.push(explainUpdate(service, nowMs));
   steps.push(...explainEndpoint(view, service));
-  const stuck = wanted.filter(
-    ({ status }) => (status.state !== 'running' && status.state !== 'complete') || status.error !== '',
-  );
+  const stuck = wanted.filter(({ status }) => isTrouble(status));
   for (const group of groupByCause(stuck)) {
     const [first] = group as [Task, ...Task[]];
     const more = group.length > 1 ? ` (and ${group.length - 1} more for the same reason)` : '';
     steps.push({ ok: false, subject: 'task', depth: 1, text: `${titleOf(service, first)}${more}` });
     steps.push(...explainTask(view, first, nowMs, 2));
   }
+  steps.push(...explainFailingNodes(view, service, tasks, nowMs));
   if (!isComplete && stuck.length === 0) steps.push(...explainFinished(service, tasks));
   return steps;
+}
+
+/** It does not do what it is there for, or not as its spec says. */
+function isTrouble({ state, error, message }: Task['status']): boolean {
+  const isFine = state === 'running' || state === 'complete';
+  return !isFine || error !== '' || message.startsWith(FORMER_LIMITS);
 }
 
 function explainUpdate({ spec, updateStatus }: Service, nowMs: number): Draft {
@@ -84,6 +90,23 @@ function explainUpdate({ spec, updateStatus }: Service, nowMs: number): Draft {
       ? `mend the cause and "tsswarm service update ${spec.name}", or "tsswarm service rollback ${spec.name}"`
       : '',
   };
+}
+
+/** Nodes that the scheduler takes last, because the service keeps failing there. */
+function explainFailingNodes(
+  view: TablesView,
+  { specVersion }: Service,
+  tasks: readonly Task[],
+  nowMs: number,
+): Draft[] {
+  const failures = tasks.filter((task) => task.specVersion === specVersion && isRecentFailure(task, nowMs));
+  return [...Map.groupBy(failures, ({ nodeId }) => nodeId)]
+    .filter(([, failed]) => failed.length >= NODE_FAILURES_MAX)
+    .map(([nodeId, failed]) => ({
+      subject: 'scheduler',
+      depth: 1,
+      text: `${view.node.get(nodeId)?.description.hostname ?? nodeId} is the last node to be chosen: ${failed.length} tasks failed there in the last minutes`,
+    }));
 }
 
 /** No task is wanted although replicas are: the restart policy has come to its end. */
@@ -109,7 +132,7 @@ function explainFinished(service: Service, tasks: readonly Task[]): Draft[] {
 function groupByCause(tasks: readonly Task[]): Task[][] {
   const groups = new Map<string, Task[]>();
   for (const task of tasks) {
-    const key = `${task.status.state} ${task.status.error}`;
+    const key = `${task.status.state} ${task.status.error || task.status.message}`;
     groups.set(key, [...(groups.get(key) ?? []), task]);
   }
   return [...groups.values()];
@@ -129,7 +152,7 @@ function explainTask(view: TablesView, task: Task, nowMs: number, depth: number)
     });
   steps.push({
     ok:
-      (status.state === 'running' && status.error === '') ||
+      (status.state === 'running' && !isTrouble(status)) ||
       (isTerminal(status.state) && !isWanted(task) && status.error === ''),
     subject: ownerOf(task),
     depth,
@@ -205,11 +228,13 @@ function ownerOf({ status }: Task): string {
 
 /** What would unblock it, from what the refusing part said. */
 function remedyFor(view: TablesView, task: Task): string {
-  const { error } = task.status;
+  const error = task.status.error || task.status.message;
   const name = view.service.get(task.serviceId)?.spec.name ?? task.serviceId;
   const image = view.revisionOf(task)?.spec.task.container.image ?? '';
   const full = task.status.state === 'new' ? fullNetworkOf(view, task) : undefined;
   if (full !== undefined) return moreAddresses(full);
+  if (error.startsWith(FORMER_LIMITS))
+    return `raise the limit of ${name}, or let its tasks begin anew with it: tsswarm service update --force ${name}`;
   if (error.includes('insufficient resources'))
     return `lower --reserve-cpu or --reserve-memory of ${name}, or free or add a node`;
   if (error.includes('constraints not satisfied'))

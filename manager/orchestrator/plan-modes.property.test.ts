@@ -43,6 +43,7 @@ type Step = typeof step extends fc.Arbitrary<infer T> ? T : never;
 interface Story {
   readonly mode: ServiceMode;
   readonly order: 'stop-first' | 'start-first';
+  readonly parallelism?: number;
 }
 
 class World {
@@ -51,12 +52,12 @@ class World {
   nodes = new Map<string, Node>(NODE_IDS.map((id) => [id, aNode(id, { labels: { here: 'yes' } })]));
   nowMs = NOW_MS;
 
-  constructor({ mode, order }: Story) {
+  constructor({ mode, order, parallelism = 1 }: Story) {
     this.service = aServiceObject('s', 1, (spec) => ({
       ...spec,
       mode,
       // A job has no update of its own.
-      update: { ...spec.update, order: isJob(mode) ? 'stop-first' : order },
+      update: { ...spec.update, parallelism, order: isJob(mode) ? 'stop-first' : order },
       task: {
         ...spec.task,
         placement: { ...spec.task.placement, constraints: ['node.labels.here==yes'] },
@@ -151,6 +152,11 @@ class World {
     return this.tasks.filter(
       ({ nodeId: its, status: { state } }) => its === nodeId && (state === 'starting' || state === 'running'),
     );
+  }
+
+  /** Wanted ones. */
+  running(): Task[] {
+    return this.tasks.filter((task) => isWanted(task) && task.status.state === 'running');
   }
 
   get current(): Task[] {
@@ -280,5 +286,37 @@ test('a job has no more under way than it may, completes no number twice, and co
       assert.ok([...world.nodes.values()].every(takesTasks));
     }),
     { numRuns: 150 },
+  );
+});
+
+test('an update never has less running than its floor: all, or all but as many as it replaces at once', () => {
+  const updated = fc.record({
+    mode: fc.constantFrom<ServiceMode>({ global: {} }, { replicated: { replicas: 5 } }),
+    order: fc.constantFrom('stop-first' as const, 'start-first' as const),
+    parallelism: fc.integer({ min: 1, max: 3 }),
+  });
+  const calm = steps.map((actions) =>
+    actions.filter((action) => action.do === 'advance' || action.do === 'pass'),
+  );
+  fc.assert(
+    fc.property(updated, calm, (story, actions) => {
+      const world = new World(story);
+      while (world.settle());
+      world.heal();
+      const all = world.running().length;
+      assert.equal(all, story.mode.replicated?.replicas ?? NODE_IDS.length);
+      const floor = story.order === 'start-first' ? all : all - story.parallelism;
+      const check = () => {
+        const { length } = world.running();
+        assert.ok(length >= floor, `${length} run, the floor is ${floor}`);
+        assert.ok(length <= all + story.parallelism, `${length} run`);
+      };
+      for (const action of [{ do: 'update' as const }, ...actions]) {
+        world.act(action);
+        while (world.settle()) check();
+        check();
+      }
+    }),
+    { numRuns: 200 },
   );
 });

@@ -70,3 +70,35 @@ test('of a secret the newest five versions are kept, and those that a revision a
   for (const id of [...tables.revision.keys()]) tables.delete('revision', id);
   assert.deepEqual(versions(), [4, 3, 2, 1]);
 });
+
+test('the newest specs are kept to go back to, as many as the limit says, and none when the service is gone', () => {
+  const service = { ...aServiceObject('s', 1), specVersion: 15 };
+  const tables = tablesOf([service], []);
+  const { spec } = service;
+  for (let specVersion = 1; specVersion < 15; specVersion++)
+    tables.put('revision', {
+      id: `s.${specVersion}`,
+      meta: emptyMeta,
+      serviceId: 's',
+      specVersion,
+      spec,
+      registryAuth: false,
+    });
+  const gone = planRevisionReaping(tables, 's', new Set(), 10).map((revision) => revision.specVersion);
+  assert.deepEqual(
+    gone.sort((a, b) => a - b),
+    [1, 2, 3, 4, 5],
+  );
+  tables.delete('service', 's');
+  assert.equal(planRevisionReaping(tables, 's', new Set(), 10).length, 15);
+});
+
+test('of a task that never reached a node, or whose node is gone, nothing waits for an end', () => {
+  const neverPlaced = [3, 2, 1].map((age) =>
+    aTask('s', { state: 'pending', nodeId: '', desired: 'shutdown', createdAtMs: NOW_MS - age }),
+  );
+  assert.equal(reap(neverPlaced, 1, 0).length, 2, 'all but what the limit keeps');
+  const lost = aTask('s', { nodeId: 'gone', desired: 'remove' });
+  const limits = { historyLimit: 5, maxAttempts: 0, isKnownNode: (id: string) => id !== 'gone' };
+  assert.deepEqual(planReaping([lost], limits), [lost]);
+});

@@ -5,7 +5,7 @@ import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { FakeClock } from '../../core/clock.ts';
 import { emptyMeta } from '../../core/generated/objects.ts';
-import { isWanted } from '../../core/task-state.ts';
+import { isTerminal, isWanted } from '../../core/task-state.ts';
 import { setLogLevel } from '../../rpc/logger.ts';
 import { aServiceObject } from '../../test/support/builders.ts';
 import { eventually } from '../../test/support/eventually.ts';
@@ -57,4 +57,47 @@ test('a service of very many replicas is created, scaled down and removed, and h
   await eventually(() => store.view.tasksOfService('big').length === 0);
   assert.equal(store.view.revisionsOfService('big').length, 0);
   assert.equal(wanted('small'), 2);
+});
+
+test('another leader counts the attempts and the back-off of the one before it', async (t) => {
+  const clock = new FakeClock();
+  const store = new Store(new MemoryLog(), clock);
+  await store.open();
+  const restart = { condition: 'any', delayMs: 1_000, maxAttempts: 2, windowMs: 0 } as const;
+  const service = aServiceObject('s', 1, (spec) => ({ ...spec, task: { ...spec.task, restart } }));
+  await store.update((tx) => {
+    tx.create('service', service);
+    const { id, specVersion, spec } = service;
+    const revision = { id: revisionId(id, specVersion), meta: emptyMeta, serviceId: id, specVersion, spec };
+    tx.create('revision', { ...revision, registryAuth: false });
+  });
+  const live = () =>
+    store.view.tasksOfService('s').filter((task) => isWanted(task) && !isTerminal(task.status.state));
+  /** A leader of its own sees a task to its start and to its failure. */
+  const leadThroughAFailure = async () => {
+    const stop = new AbortController();
+    t.after(() => stop.abort());
+    const loop = runServiceLoop({ store, clock, randomBytes }, stop.signal);
+    await eventually(
+      () => live().some(({ desiredState }) => desiredState === 'running') || void clock.advance(500),
+    );
+    clock.advance(10);
+    await store.update((tx) => {
+      const [task] = live();
+      if (task === undefined) throw new Error('no task');
+      const status = { ...task.status, state: 'failed' as const, error: 'boom', timestampMs: clock.nowMs() };
+      tx.update('task', { ...task, status });
+    });
+    await eventually(() =>
+      store.view.tasksOfService('s').every((task) => !isWanted(task) || !isTerminal(task.status.state)),
+    );
+    stop.abort();
+    await loop;
+  };
+
+  // The start and two attempts.
+  for (let leader = 0; leader < 3; leader++) await leadThroughAFailure();
+
+  assert.equal(live().length, 0);
+  assert.equal(store.view.tasksOfService('s').length, 3);
 });

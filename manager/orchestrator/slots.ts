@@ -43,13 +43,18 @@ export interface ServiceContext {
 
 export function serviceContext(view: TablesView, service: Service, nowMs: number): ServiceContext {
   const endpoint = feltEndpoint(service.spec.endpoint);
+  const changed = new Map<number, boolean>();
   return {
     service,
     tasks: view.tasksOfService(service.id),
     specOf: (task) => view.revisionOf(task)?.spec.task,
     endpointChanged: (task) => {
+      const known = changed.get(task.specVersion);
+      if (known !== undefined) return known;
       const revision = view.revisionOf(task);
-      return revision === undefined || feltEndpoint(revision.spec.endpoint) !== endpoint;
+      const isChanged = revision === undefined || feltEndpoint(revision.spec.endpoint) !== endpoint;
+      changed.set(task.specVersion, isChanged);
+      return isChanged;
     },
     nodeOf: (task) => view.node.get(task.nodeId),
     nodes: () => view.node.values(),
@@ -71,15 +76,21 @@ export function slotKey({ slot, nodeId = '' }: { slot: number; nodeId?: string }
 
 /** By number; those of nodes by node. */
 export function groupBySlot(tasks: readonly Task[]): Slot[] {
-  const groups = Map.groupBy(tasks, slotKey);
-  return [...groups.values()]
-    .map((group) => ({
-      number: group[0]?.slot ?? 0,
-      nodeId: group[0]?.slot === 0 ? group[0].nodeId : '',
-      tasks: group.filter((task) => task.desiredState !== 'remove').sort(newestFirst),
-      leaving: group.filter((task) => task.desiredState === 'remove'),
-    }))
-    .sort((a, b) => a.number - b.number || (a.nodeId < b.nodeId ? -1 : 1));
+  const slots = new Map<
+    number | string,
+    { number: number; nodeId: string; tasks: Task[]; leaving: Task[] }
+  >();
+  for (const task of tasks) {
+    const key = slotKey(task);
+    let slot = slots.get(key);
+    if (slot === undefined) {
+      slot = { number: task.slot, nodeId: task.slot > 0 ? '' : task.nodeId, tasks: [], leaving: [] };
+      slots.set(key, slot);
+    }
+    (task.desiredState === 'remove' ? slot.leaving : slot.tasks).push(task);
+  }
+  for (const slot of slots.values()) if (slot.tasks.length > 1) slot.tasks.sort(newestFirst);
+  return [...slots.values()].sort((a, b) => a.number - b.number || (a.nodeId < b.nodeId ? -1 : 1));
 }
 
 function newestFirst(a: Task, b: Task): number {
@@ -169,9 +180,17 @@ function isSame(a: unknown, b: unknown): boolean {
   return JSON.stringify(a) === JSON.stringify(b);
 }
 
+// Many tasks share one spec.
+const comparables = new WeakMap<TaskSpec, string>();
+
 /** A task spec without its placement and without what a running task does not feel or can be given. */
-function comparable({ restart: _restart, placement: _placement, resources, ...rest }: TaskSpec): string {
-  return JSON.stringify([rest, settledResources(resources)]);
+function comparable(spec: TaskSpec): string {
+  const known = comparables.get(spec);
+  if (known !== undefined) return known;
+  const { restart: _restart, placement: _placement, resources, ...rest } = spec;
+  const text = JSON.stringify([rest, settledResources(resources)]);
+  comparables.set(spec, text);
+  return text;
 }
 
 /** Without what a runtime changes in a container that runs. */

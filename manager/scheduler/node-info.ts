@@ -1,13 +1,10 @@
 // A node as the scheduler counts it: what is left of its resources, what runs there, which ports are taken.
 
+import { isRecentFailure } from '../../core/failing-node.ts';
 import type { Node, PortConfig, Resources, ServiceSpec, Task } from '../../core/generated/objects.ts';
 import { isIngressPort } from '../../core/ingress-port.ts';
 import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
 import type { TablesView } from '../store/tables.ts';
-
-// A service that failed this often on a node within this time is placed elsewhere if it can be (Swarm's values).
-export const FAILURES_MAX = 5;
-const FAILURE_WINDOW_MS = 5 * 60_000;
 
 export interface NodeInfo {
   readonly node: Node;
@@ -40,8 +37,7 @@ export function collectNodeInfos(view: TablesView, nowMs: number): NodeInfo[] {
 
 function countTask(info: NodeInfo, task: Task, spec: ServiceSpec | undefined, nowMs: number): void {
   if (isTerminal(task.status.state)) {
-    const isFailure = task.status.state === 'failed' || task.status.state === 'rejected';
-    if (!isFailure || nowMs - task.status.timestampMs > FAILURE_WINDOW_MS) return;
+    if (!isRecentFailure(task, nowMs)) return;
     const key = failureKey(task.serviceId, task.specVersion);
     info.failures.set(key, (info.failures.get(key) ?? 0) + 1);
     return;

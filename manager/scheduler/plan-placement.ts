@@ -2,10 +2,11 @@
 // per node, and each task goes to the branch (spread-tree.ts) and node that has the fewest of them, ties by total load; or,
 // with the strategy binpack, to the node with the least left.
 
+import { NODE_FAILURES_MAX } from '../../core/failing-node.ts';
 import type { ServiceSpec, Task } from '../../core/generated/objects.ts';
 import { parsePlacementPreference } from '../../core/placement-preference.ts';
 import { FILTERS } from './filters.ts';
-import { FAILURES_MAX, failureKey, type NodeInfo, placeTask } from './node-info.ts';
+import { failureKey, type NodeInfo, placeTask } from './node-info.ts';
 import { type Candidates, candidatesOf } from './spread-tree.ts';
 
 export interface PlacementGroup {
@@ -100,7 +101,7 @@ function takeBest(candidates: Candidates, checks: readonly Check[]): NodeInfo | 
 /** Nodes where the service keeps failing come last, whatever the strategy. */
 function compareFailures(a: NodeInfo, b: NodeInfo, { serviceId, specVersion }: PlacementGroup): number {
   const key = failureKey(serviceId, specVersion);
-  const isTainted = (info: NodeInfo) => Number((info.failures.get(key) ?? 0) >= FAILURES_MAX);
+  const isTainted = (info: NodeInfo) => Number((info.failures.get(key) ?? 0) >= NODE_FAILURES_MAX);
   return isTainted(a) - isTainted(b);
 }
 
