@@ -338,6 +338,8 @@ export interface LogRecord {
 export interface LogQuery {
   /** Lines from the end; negative or absent: all. */
   readonly tail?: number;
+  /** Lines behind the one of this time, instead of those from the end. Of a log, no two lines have the same time. */
+  readonly after?: string;
   readonly sinceMs?: number;
   /** No line after this; who follows stops then. */
   readonly untilMs?: number;

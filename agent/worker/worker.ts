@@ -8,7 +8,6 @@ import type { LogDriver, NodeDescription, Revision, Task, TaskStatus } from '../
 import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
 import type {
   Assignments,
-  LogOptions,
   NetworkAnswer,
   NetworkQuestion,
   Payloads,
@@ -19,6 +18,7 @@ import { Limiter } from '../engine/limiter.ts';
 import { workerLog } from '../log.ts';
 import type { TaskNetworks } from '../network/network.ts';
 import type { TaskFiles } from '../secrets/task-files.ts';
+import type { LogSource } from '../session/log-publisher.ts';
 import type { ReachLine } from '../session/reach-lines.ts';
 import { runExec } from './exec-line.ts';
 import { ImagePuller } from './image-puller.ts';
@@ -123,10 +123,16 @@ export class Worker {
   }
 
   /** The log of a task that is or was here. */
-  logs(taskId: string, options: LogOptions, signal: AbortSignal): AsyncIterable<readonly LogRecord[]> {
-    const { tail, sinceMs, untilMs, follow } = options;
-    const until = untilMs > 0 ? { untilMs } : {};
-    return this.#context.engine.containers.logs(taskId, { tail, sinceMs, follow, signal, ...until });
+  logs(
+    taskId: string,
+    { tail, sinceMs, untilMs, follow, after }: Parameters<LogSource>[1],
+    signal: AbortSignal,
+  ): AsyncIterable<readonly LogRecord[]> {
+    return this.#context.engine.containers.logs(taskId, {
+      ...{ sinceMs, follow, signal },
+      ...(after === undefined ? { tail } : { after }),
+      ...(untilMs > 0 && { untilMs }),
+    });
   }
 
   /** What an operator wants inside a task of this node. Throws `not-found` when it is not here. */

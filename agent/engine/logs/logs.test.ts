@@ -35,9 +35,9 @@ class Bench implements Disposable {
     for (const file of Object.values(this.spool)) writeFileSync(file, '');
   }
 
-  tailer(): LogTailer {
+  tailer(nowMs: () => number = Date.now): LogTailer {
     const { directory, settings, spool } = this;
-    return new LogTailer({ directory, settings, spool, log: testLog });
+    return new LogTailer({ directory, settings, spool, log: testLog, nowMs });
   }
 
   write(stream: 'stdout' | 'stderr', text: string | Uint8Array): void {
@@ -139,6 +139,48 @@ test('a reader follows through rotations to the end', async () => {
     await reading,
     Array.from({ length: 200 }, (_, index) => `${index}\n`),
   );
+});
+
+test('a reader goes on behind a line that it knows, in whichever file that lies', async () => {
+  using bench = new Bench({ maxSizeBytes: 100_000, maxFiles: 50 });
+  const tailer = bench.tailer();
+  for (let index = 0; index < 4_000; index += 1) bench.write('stdout', `${index}\n`);
+  tailer.finish();
+  const times: string[] = [];
+  for await (const some of readLog(bench.directory, undefined, {}))
+    times.push(...some.map(({ time }) => time));
+
+  for (const index of [0, 1, 500, 1_333, 2_000, 3_998, 3_999]) {
+    const lines = await bench.read({ after: times[index] as string });
+    assert.equal(lines[0], index === 3_999 ? undefined : `${index + 1}\n`);
+    assert.equal(lines.length, 3_999 - index);
+  }
+  assert.equal((await bench.read({ after: '' })).length, 4_000);
+});
+
+test('times go on when the clock of the machine jumps back, in the next process too', async () => {
+  using bench = new Bench();
+  let nowMs = Date.parse('2026-01-01T10:00:00Z');
+  const tailer = bench.tailer(() => nowMs);
+  bench.write('stdout', 'one\n');
+  tailer.drain();
+  nowMs -= 3_600_000;
+  bench.write('stdout', 'two\n');
+  tailer.drain();
+  tailer.close();
+  nowMs -= 3_600_000;
+  const next = bench.tailer(() => nowMs);
+  bench.write('stdout', 'three\n');
+  next.drain();
+  nowMs += 3 * 3_600_000;
+  bench.write('stdout', 'four\n');
+  next.finish();
+
+  const times: string[] = [];
+  for await (const some of readLog(bench.directory, undefined, {}))
+    times.push(...some.map(({ time }) => time));
+  assert.deepEqual(times, [...new Set(times)].sort());
+  assert.match(times[3] ?? '', /^2026-01-01T11:/);
 });
 
 test('a reader that follows stops when it is told to', async () => {
