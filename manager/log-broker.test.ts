@@ -31,7 +31,13 @@ test('a node that has sent all lines may disconnect', async () => {
   reader.add('n1', ['t1']);
 
   async function* batches() {
-    yield { subscriptionId: announced[0]?.id ?? '', lines: [], finishedTaskIds: ['t1'], warnings: [], passed: {} };
+    yield {
+      subscriptionId: announced[0]?.id ?? '',
+      lines: [],
+      finishedTaskIds: ['t1'],
+      warnings: [],
+      passed: {},
+    };
   }
   await broker.publish('n1', batches());
   disconnect();
@@ -51,7 +57,13 @@ test('lines are taken only from the node that was asked for them', async () => {
   const lineOf = (taskId: string) =>
     (async function* () {
       const line = { taskId, stream: 'stdout' as const, time: '', data: new Uint8Array(0), details: {} };
-      yield { subscriptionId: announced[0]?.id ?? '', lines: [line], finishedTaskIds: [], warnings: [], passed: {} };
+      yield {
+        subscriptionId: announced[0]?.id ?? '',
+        lines: [line],
+        finishedTaskIds: [],
+        warnings: [],
+        passed: {},
+      };
     })();
   await broker.publish('n1', lineOf('t1'));
 

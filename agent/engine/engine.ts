@@ -152,6 +152,8 @@ export interface LogSettings {
   readonly maxSizeBytes: number;
   /** Files kept, the current one included. */
   readonly maxFiles: number;
+  /** Files that were rotated are compressed. */
+  readonly compress?: boolean;
   /** False: nothing is kept here, and nothing can be read back. */
   readonly keepsFile?: boolean;
   /** Name, for messages. */

@@ -1,6 +1,7 @@
 // One file of a container's log, as it is written or compressed: its lines from a place on, and where such places are.
 
-import { createReadStream, existsSync, fstatSync, openSync, readSync } from 'node:fs';
+import { existsSync, fstatSync, openSync, readSync } from 'node:fs';
+import { Readable } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 import { messageOf } from '../../../core/errors.ts';
 import type { LogRecord } from '../engine.ts';
@@ -100,13 +101,11 @@ function firstOf(batches: Iterable<readonly LogRecord[]>): readonly LogRecord[] 
 
 /** A file that is damaged ends there, and says so. */
 async function* linesOfCompressed({ fd, name }: LogFile): AsyncIterable<readonly string[]> {
-  const source = createReadStream('', { fd, autoClose: false, start: 0, highWaterMark: CHUNK_BYTES });
   const unpacked = createGunzip({ chunkSize: CHUNK_BYTES });
-  source.on('error', (error) => unpacked.destroy(error));
   let rest = Buffer.alloc(0);
   let time = new Date(fstatSync(fd).mtimeMs).toISOString();
   try {
-    for await (const bytes of source.pipe(unpacked)) {
+    for await (const bytes of Readable.from(chunksOf(fd, CHUNK_BYTES)).pipe(unpacked)) {
       const text = Buffer.concat([rest, bytes as Buffer]);
       const end = text.lastIndexOf(NEWLINE) + 1;
       rest = Buffer.from(text.subarray(end));
@@ -119,8 +118,18 @@ async function* linesOfCompressed({ fd, name }: LogFile): AsyncIterable<readonly
     const note = `[tsswarm: the rest of ${name} cannot be read: ${messageOf(error)}]\n`;
     yield [formatLine('stderr', note, time).trimEnd()];
   } finally {
-    source.destroy();
     unpacked.destroy();
+  }
+}
+
+/** A file's bytes, from its beginning. A stream would close the file when it is given up. */
+export function* chunksOf(fd: number, chunkBytes: number): Iterable<Uint8Array> {
+  for (let at = 0; ; ) {
+    const bytes = Buffer.allocUnsafe(chunkBytes);
+    const length = readSync(fd, bytes, 0, chunkBytes, at);
+    if (length === 0) return;
+    at += length;
+    yield bytes.subarray(0, length);
   }
 }
 

@@ -14,6 +14,7 @@ import path from 'node:path';
 import { messageOf } from '../../../core/errors.ts';
 import type { Logger } from '../../../rpc/logger.ts';
 import type { LogQuery, LogRecord, LogSettings } from '../engine.ts';
+import { LogCompressor } from './compressor.ts';
 import { openSink } from './line-sink.ts';
 import { readLog } from './reader.ts';
 import { LogTailer, type SpoolPaths, stateFile } from './tailer.ts';
@@ -28,6 +29,7 @@ export class LogService implements Disposable {
   readonly #log: Logger;
   readonly #onDropped: (lines: number) => void;
   readonly #tailers = new Map<string, LogTailer>();
+  readonly #compressor: LogCompressor;
   readonly #due = new Set<string>();
   readonly #watcher: FSWatcher;
   readonly #poll: NodeJS.Timeout;
@@ -38,6 +40,7 @@ export class LogService implements Disposable {
     this.#onDropped = onDropped;
     this.#spoolDirectory = spoolDirectory;
     this.#log = log;
+    this.#compressor = new LogCompressor(log);
     mkdirSync(spoolDirectory, { recursive: true, mode: 0o700 });
     this.#watcher = watch(spoolDirectory, { persistent: false }, (_event, file) => {
       if (file !== null) this.#schedule(path.parse(file).name);
@@ -51,6 +54,7 @@ export class LogService implements Disposable {
   [Symbol.dispose](): void {
     clearInterval(this.#poll);
     this.#watcher.close();
+    this.#compressor[Symbol.dispose]();
     for (const tailer of this.#tailers.values()) tailer.close();
     this.#tailers.clear();
   }
@@ -68,6 +72,9 @@ export class LogService implements Disposable {
     if (this.#tailers.has(id)) return;
     const spool = this.spoolPaths(id);
     for (const file of [spool.stdout, spool.stderr]) closeSync(openSync(file, 'a', 0o600));
+    const compress = () => this.#compressor.offer(directory);
+    // What another process has left.
+    if (settings.compress) compress();
     this.#tailers.set(
       id,
       new LogTailer({
@@ -77,6 +84,7 @@ export class LogService implements Disposable {
         log: this.#log,
         sink: openSink(id, settings),
         onDropped: this.#onDropped,
+        ...(settings.compress && { onRotated: compress }),
       }),
     );
     this.#schedule(id);

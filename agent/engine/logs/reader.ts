@@ -38,7 +38,10 @@ export async function* readLog(
     const start = await findStart(files, query);
     let current = files[start.firstFile];
     for (let index = start.firstFile; index < files.length - 1; index += 1) {
-      yield* within(recordsOf(files[index] as LogFile, index === start.firstFile ? start.place : FILE_START), query);
+      yield* within(
+        recordsOf(files[index] as LogFile, index === start.firstFile ? start.place : FILE_START),
+        query,
+      );
       current = files[index + 1];
     }
     let place = start.firstFile === files.length - 1 ? start.place : FILE_START;
@@ -123,7 +126,11 @@ interface LogStart {
 
 async function findStart(files: readonly LogFile[], { tail = -1, after }: LogQuery): Promise<LogStart> {
   let missing = tail;
-  for (let firstFile = files.length - 1; firstFile >= 0 && (after !== undefined || tail >= 0); firstFile -= 1) {
+  for (
+    let firstFile = files.length - 1;
+    firstFile >= 0 && (after !== undefined || tail >= 0);
+    firstFile -= 1
+  ) {
     const file = files[firstFile] as LogFile;
     if (after !== undefined) {
       const place = await placeBehind(file, after);

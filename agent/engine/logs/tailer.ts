@@ -34,6 +34,8 @@ export interface TailerOptions {
   readonly sink?: LineSink | undefined;
   /** Told of lines that the sink did not take. */
   readonly onDropped?: (lines: number) => void;
+  /** A file of the log has got another name. */
+  readonly onRotated?: () => void;
   /** The machine's clock. */
   readonly nowMs?: () => number;
 }
@@ -206,7 +208,7 @@ export class LogTailer {
     while (at < bytes.length) {
       if (pending.length >= this.#json.roomBytes) {
         flush();
-        if (this.#json.isFull) this.#json.rotate(() => this.#save());
+        if (this.#json.isFull) this.#rotate();
       }
       const newline = bytes.indexOf(NEWLINE, at);
       const next = newline < 0 ? bytes.length : newline + 1;
@@ -217,6 +219,11 @@ export class LogTailer {
       at = next;
     }
     flush();
+  }
+
+  #rotate(): void {
+    this.#json.rotate(() => this.#save());
+    this.#options.onRotated?.();
   }
 
   /** Counts what the sink did not take, and says so in the log, not with every line. */
@@ -256,7 +263,12 @@ export class LogTailer {
 
   #save(): void {
     const [stdout, stderr] = this.#readers.map(({ offset }) => offset);
-    const state = JSON.stringify({ stdout, stderr, sizeBytes: this.#json.sizeBytes, lastMs: this.#lineClock.lastMs });
+    const state = JSON.stringify({
+      stdout,
+      stderr,
+      sizeBytes: this.#json.sizeBytes,
+      lastMs: this.#lineClock.lastMs,
+    });
     this.#stateFd ??= openSync(stateFile(this.#options.directory), constants.O_RDWR | constants.O_CREAT);
     writeSync(this.#stateFd, state.padEnd(STATE_LENGTH), 0);
   }
