@@ -219,6 +219,8 @@ export interface ContainerConfig extends ContainerOptions {
   readonly files?: readonly ContainerFile[];
   readonly readOnly: boolean;
   readonly tty: boolean;
+  /** Standard input stays open, for who attaches. */
+  readonly openStdin: boolean;
   /** Empty: the image's, else SIGTERM. */
   readonly stopSignal: string;
   readonly limits: ResourceLimits;
@@ -327,6 +329,14 @@ export interface ExecSession {
   kill(): void;
 }
 
+/** Who talks to a container's own process. Leaving is not its end, nor is the end of what is typed that of its stdin. */
+export interface AttachSession extends Omit<ExecSession, 'kill' | 'endInput'> {
+  readonly tty: boolean;
+  /** What is written is read by somebody. */
+  readonly stdin: boolean;
+  leave(): void;
+}
+
 export interface LogRecord {
   readonly stream: 'stdout' | 'stderr';
   /** RFC 3339 with nanoseconds. */
@@ -376,6 +386,8 @@ export interface Containers {
   exec(id: string, request: ExecRequest): Promise<ExecResult>;
   /** Starts a command; errors as for `exec`. It is not ended by anything but `kill`, its container, or the next engine. */
   openExec(id: string, request: ExecSessionRequest): Promise<ExecSession>;
+  /** What the container's process writes from now on, as it comes, and its stdin. */
+  attach(id: string): Promise<AttachSession>;
   /** What it uses and has used; `failed-precondition` when it does not run. */
   stats(id: string): Promise<ContainerStats>;
   /** Its own and those of commands; `failed-precondition` when it does not run. */

@@ -1,11 +1,20 @@
 // One task on this node: does what task-step.ts says is next until the task has ended, and tidies up after it. An
 // order that changes interrupts whatever is going on.
 
+import { isDeepStrictEqual } from 'node:util';
 import { assert, assertNever } from '../../core/assert.ts';
 import { type Clock, sleep } from '../../core/clock.ts';
 import { DEFAULT_STOP_GRACE_PERIOD_MS } from '../../core/defaults.ts';
 import { messageOf, SwarmError } from '../../core/errors.ts';
-import type { LogDriver, Revision, Task, TaskState, TaskStatus } from '../../core/generated/objects.ts';
+import {
+  emptyFileVersion,
+  type FileVersion,
+  type LogDriver,
+  type Revision,
+  type Task,
+  type TaskState,
+  type TaskStatus,
+} from '../../core/generated/objects.ts';
 import { isIngressPort } from '../../core/ingress-port.ts';
 import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
 import type { ContainerExit, Engine } from '../engine/engine.ts';
@@ -172,12 +181,14 @@ export class TaskRunner {
   async #prepare(signal: AbortSignal): Promise<void> {
     const { engine, network, puller, secrets } = this.#context;
     const { spec } = this.#revision;
-    const pulling = puller.ensure(this.#revision, () => secrets.registryAuth(this.#revision));
+    const images = secrets.images(this.#task, this.#revision);
+    const pulling = puller.ensure(this.#revision, images, () => secrets.registryAuth(this.#revision));
     await Promise.race([pulling, abortion(signal)]);
     await this.#context.preparations.run(async () => {
       signal.throwIfAborted();
       const container = secrets.container(this.#task, this.#revision);
       const files = secrets.provide(this.#task, this.#revision, container);
+      const versions = secrets.versions(container);
       const endpoint = await network.attach(networkRequest(this.#task, spec));
       const config = containerConfig(this.#task, this.#revision, {
         container,
@@ -186,7 +197,7 @@ export class TaskRunner {
         logDriver: this.#context.logDriver,
       });
       await engine.containers.create(config);
-      await this.#set('ready', 'prepared', { ports: endpoint.ports });
+      await this.#set('ready', 'prepared', { ports: endpoint.ports, files: versions });
     });
     await this.#renewFiles();
   }
@@ -216,9 +227,11 @@ export class TaskRunner {
     return this.#renewals.run(async () => {
       const { state } = this.#status;
       if (this.#isStopped || isTerminal(state) || compareTaskStates(state, 'ready') < 0) return;
-      const { signals, problem } = this.#context.secrets.refresh(this.#task, this.#revision);
+      const { signals, problem, versions } = this.#context.secrets.refresh(this.#task, this.#revision);
       const failures = await this.#sendSignals(signals);
-      await this.#tellFileProblem([problem, ...failures].filter((text) => text !== '').join('; '));
+      const { files: known } = this.#status;
+      const files = versions.map((now, position) => now ?? known[position] ?? emptyFileVersion);
+      await this.#tellFiles(files, [problem, ...failures].filter((text) => text !== '').join('; '));
     });
   }
 
@@ -238,13 +251,14 @@ export class TaskRunner {
     return failures;
   }
 
-  async #tellFileProblem(problem: string): Promise<void> {
-    const { state, message, error } = this.#status;
+  async #tellFiles(files: readonly FileVersion[], problem: string): Promise<void> {
+    const { state, message, error, timestampMs } = this.#status;
     const isNews = problem !== '' || error === this.#fileProblem;
     this.#fileProblem = problem;
     if (problem !== '') workerLog.error({ 'task.id': this.#task.id, error: problem }, 'old version stays');
-    if (state === 'running' && isNews && !this.#isStopped)
-      await this.#set(state, message, { error: problem });
+    if (state !== 'running' || this.#isStopped) return;
+    // It is running since when it was.
+    await this.#set(state, message, { files, timestampMs, error: isNews ? problem : error });
   }
 
   #startProcess(state: 'created' | 'exited'): Promise<number> {
@@ -395,7 +409,8 @@ export class TaskRunner {
     if (isStep && this.#mustSurvive(state))
       await journal.save({ task: this.#task, revision: this.#revision, status: next });
     this.#status = next;
-    if (isStep || message !== before.message || next.error !== before.error) report(this.#task.id, next);
+    const isNews = message !== before.message || next.error !== before.error;
+    if (isStep || isNews || !isDeepStrictEqual(next.files, before.files)) report(this.#task.id, next);
   }
 }
 

@@ -52,7 +52,8 @@ function toDockerSpec(spec: ServiceSpec): object {
   };
 }
 
-function taskTemplate(task: TaskSpec): object {
+/** What the tasks of a service are made from. */
+export function taskTemplate(task: TaskSpec): object {
   const { placement, restart } = task;
   return {
     ContainerSpec: containerSpec(task.container),

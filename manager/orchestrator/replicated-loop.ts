@@ -89,6 +89,7 @@ function step(
         error: '',
         ports: [],
         runningAtMs: 0,
+        files: [],
       },
       desiredState: task.desiredState,
       attachments: [],

@@ -79,7 +79,15 @@ describe('logs that are followed', { skip: whyNoRealNode() ?? false }, () => {
   });
 
   test('go on through files that are rotated and compressed, and the whole log is read through them', async () => {
-    await create('dense', '--log-opt', 'max-size=4k', '--log-opt', 'max-file=200', '--log-opt', 'compress=true');
+    await create(
+      'dense',
+      '--log-opt',
+      'max-size=4k',
+      '--log-opt',
+      'max-file=200',
+      '--log-opt',
+      'compress=true',
+    );
     const lines = follow('dense');
     await eventually(() => lines().length > 300, 30_000);
 

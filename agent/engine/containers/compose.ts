@@ -105,6 +105,7 @@ export class ContainerComposer {
       labels: config.labels,
       command: processArguments({ command, args, image: image.configuration })[0] ?? '',
       tty: config.tty,
+      ...(config.openStdin && { openStdin: true }),
       stopSignal,
       logs: config.logs,
       ...(healthCheck && { healthCheck }),

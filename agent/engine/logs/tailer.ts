@@ -116,6 +116,11 @@ export class LogTailer {
     return this.#isOpen;
   }
 
+  /** What has been read up to here may be gone from the spool. */
+  punchedBytes(stream: LogStream): number {
+    return this.#readers.find((reader) => reader.stream === stream)?.punched ?? 0;
+  }
+
   get generation(): number {
     return this.#json.generation;
   }
