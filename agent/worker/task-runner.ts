@@ -403,8 +403,10 @@ export class TaskRunner {
   async #set(state: TaskState, message: string, detail: Partial<TaskStatus> = {}): Promise<void> {
     if (this.#isStopped) throw new SwarmError('cancelled', 'the agent is stopping');
     const { clock, journal, report } = this.#context;
-    const next = { ...this.#status, error: '', timestampMs: clock.nowMs(), ...detail, state, message };
     const before = this.#status;
+    // The machine's clock may have jumped back; what is older than what a manager has is dropped there.
+    const timestampMs = Math.max(clock.nowMs(), before.timestampMs);
+    const next = { ...before, error: '', timestampMs, ...detail, state, message };
     const isStep = state !== before.state;
     if (isStep && this.#mustSurvive(state))
       await journal.save({ task: this.#task, revision: this.#revision, status: next });

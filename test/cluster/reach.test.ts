@@ -194,6 +194,7 @@ describe('reach into tasks', { skip: whyNoRealNode() ?? false }, () => {
     assert.deepEqual(last.command, ['sh', '-c', 'exit 21']);
     assert.equal(last['service.name'], 'web');
     assert.equal(last['caller.node.id'], (await cluster.find(1)).id);
+    assert.equal(last['caller.uid'], process.getuid?.());
     assert.equal(last['node.id'], (await cluster.find(WORKER)).id);
   });
 

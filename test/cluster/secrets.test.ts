@@ -160,7 +160,7 @@ describe('secrets and configs', { skip: whyNoRealNode() ?? false }, () => {
       ['/pinned', 1],
     ]);
     assert.ok(Number(newest) > 1);
-    assert.equal(await cli('service', 'ps', '--format', '{{.Configs}}', 'reader'), `big@${newest}, big@1\n`);
+    assert.equal(await cli('service', 'ps', '--format', '{{.Configs}}', 'reader'), `big@${newest}, big@1`);
     const [big] = JSON.parse(await cli('config', 'inspect', 'big'));
     const holders = (big.Versions as { Version: number; Tasks?: string[] }[]).filter(({ Tasks }) => Tasks);
     assert.deepEqual(

@@ -78,11 +78,14 @@ onEachRuntime('sessions of commands', (own) => {
   test('a terminal has a size that changes, and hears what is typed', async () => {
     const box = await start();
     const size = { columns: 111, rows: 33 };
-    const session = await box.shell('stty size; read line; stty size; tty; echo "got $line"; exit 3', {
-      tty: true,
-      stdin: true,
-      size,
-    });
+    const session = await box.shell(
+      'until stty size 2>/dev/null; do sleep 0.02; done; read line; stty size; tty; echo "got $line"; exit 3',
+      {
+        tty: true,
+        stdin: true,
+        size,
+      },
+    );
     const reading = finish(session);
 
     await session.resize({ columns: 77, rows: 22 });

@@ -94,13 +94,14 @@ export async function* oneChunk(bytes: Uint8Array): AsyncIterable<Uint8Array> {
 export function onEachRuntime(
   title: string,
   define: (own: () => TestEngine, runtime: 'runc' | 'crun') => void,
+  overrides: Partial<OpenEngineOptions> = {},
 ): void {
   for (const runtime of ['runc', 'crun'] as const) {
     const skip = missingForEngine || (runtime === 'crun' && !hasCrun ? 'needs crun' : false);
     describe(`${title} on ${runtime}`, { skip }, () => {
       let own: TestEngine;
       before(async () => {
-        own = await openTestEngine({ runtime });
+        own = await openTestEngine({ ...overrides, runtime });
         await importDemoImage(own.engine);
       });
       after(async () => {
