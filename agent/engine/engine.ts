@@ -114,6 +114,17 @@ export interface ResolvedImage {
   readonly platforms: readonly { readonly os: string; readonly architecture: string }[];
 }
 
+/** "os/arch[/variant]": an image that is of another one is not meant. */
+export interface PlatformOption {
+  readonly platform?: string;
+}
+
+/** How an archive is read. */
+export interface ArchiveOptions extends PlatformOption {
+  /** Of the image, when the archive has none. */
+  readonly name?: string;
+}
+
 export interface Images {
   list(): Promise<LocalImage[]>;
   /** The image that a reference (tag, digest or id) names, or undefined when it is not here. */
@@ -125,23 +136,20 @@ export interface Images {
   /** The tags that a repository has in its registry. */
   tags(reference: string, options?: Pick<PullOptions, 'credentials' | 'signal'>): Promise<string[]>;
   /** Reads an OCI or Docker archive, plain or gzipped; returns the names it gave. */
-  import(archive: AsyncIterable<Uint8Array>, name?: string): Promise<string[]>;
+  import(archive: AsyncIterable<Uint8Array>, options?: ArchiveOptions): Promise<string[]>;
   /** Writes one archive that is both OCI layout and Docker archive. */
-  export(references: readonly string[]): AsyncIterable<Uint8Array>;
+  export(references: readonly string[], options?: PlatformOption): AsyncIterable<Uint8Array>;
   remove(
     reference: string,
-    options?: { readonly force?: boolean },
+    options?: PlatformOption & { readonly force?: boolean },
   ): Promise<{ untagged: string[]; deleted: string[] }>;
   /** Whether a registry takes the credentials: `permission-denied` when not. */
   check(registry: string, credentials: RegistryCredentials, signal?: AbortSignal): Promise<void>;
   /** Sends an image to the registry of its name; returns the manifest's digest and size. */
-  push(
-    reference: string,
-    options?: Omit<PullOptions, 'platform'>,
-  ): Promise<{ digest: string; sizeBytes: number }>;
+  push(reference: string, options?: PullOptions): Promise<{ digest: string; sizeBytes: number }>;
   /** Gives an image another name. */
   tag(source: string, target: string): Promise<void>;
-  inspect(reference: string): Promise<ImageDetails>;
+  inspect(reference: string, options?: PlatformOption): Promise<ImageDetails>;
   /** Makes an image of a root file system's archive; returns its id. */
   create(files: AsyncIterable<Uint8Array>, options: ImageFromFiles): Promise<string>;
   prune(selection: ImageSelection): Promise<PruneResult>;
