@@ -93,7 +93,13 @@ export class RpcServer {
   async listen(socketPath: string, mode: number): Promise<void> {
     rmSync(socketPath, { force: true });
     const injector = this.#server.createConnectionInjector(ServerCredentials.createInsecure());
-    this.#local.push(await LocalListener.listen(socketPath, (socket) => injector.injectConnection(socket)));
+    const listener = await LocalListener.listen(socketPath, (socket) => injector.injectConnection(socket));
+    this.#local.push(listener);
+    // It was stopped meanwhile.
+    if (this.#stopping.signal.aborted) {
+      listener.close();
+      return;
+    }
     chmodSync(socketPath, mode);
   }
 

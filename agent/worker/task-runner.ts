@@ -57,6 +57,8 @@ export class TaskRunner {
   #isRemoved = false;
   #hasHealthCheck = false;
   /** Why a file is of an old version; empty: none is. */
+  /** By the stopwatch: when the status was set; long ago when that was not by this process. */
+  #setAtMs = Number.NEGATIVE_INFINITY;
   #fileProblem = '';
   /** Replacing files takes turns. */
   readonly #renewals = new Limiter(1);
@@ -288,8 +290,8 @@ export class TaskRunner {
 
   /** Why it still starts: managers hear it when that takes long. */
   async #tellHealthFailure(reason: string): Promise<void> {
-    const { state, timestampMs } = this.#status;
-    if (state !== 'starting' || this.#context.clock.nowMs() - timestampMs < HEALTH_NEWS_MS) return;
+    if (this.#status.state !== 'starting') return;
+    if (this.#context.clock.elapsedMs() - this.#setAtMs < HEALTH_NEWS_MS) return;
     await this.#set('starting', WAITING_FOR_HEALTH, { error: `the health check failed: ${reason}` });
   }
 
@@ -405,12 +407,13 @@ export class TaskRunner {
     const { clock, journal, report } = this.#context;
     const before = this.#status;
     // The machine's clock may have jumped back; what is older than what a manager has is dropped there.
-    const timestampMs = Math.max(clock.nowMs(), before.timestampMs);
-    const next = { ...before, error: '', timestampMs, ...detail, state, message };
+    const timestampMs = Math.max(detail.timestampMs ?? clock.nowMs(), before.timestampMs);
+    const next = { ...before, error: '', ...detail, timestampMs, state, message };
     const isStep = state !== before.state;
     if (isStep && this.#mustSurvive(state))
       await journal.save({ task: this.#task, revision: this.#revision, status: next });
     this.#status = next;
+    this.#setAtMs = clock.elapsedMs();
     const isNews = message !== before.message || next.error !== before.error;
     if (isStep || isNews || !isDeepStrictEqual(next.files, before.files)) report(this.#task.id, next);
   }

@@ -85,6 +85,7 @@ class Bench {
     const { engine, network, journal: stateDirectory } = this;
     const clock: Clock = {
       nowMs: systemClock.nowMs,
+      elapsedMs: systemClock.elapsedMs,
       after: (delayMs, callback) => {
         this.onTimer();
         return systemClock.after(delayMs, callback);

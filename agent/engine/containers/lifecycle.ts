@@ -167,8 +167,8 @@ export class ContainerLifecycle {
   }
 
   async #untilStopped(id: string): Promise<void> {
-    const deadline = Date.now() + TASK_TIMEOUT_MS;
-    while (Date.now() < deadline) {
+    const deadline = performance.now() + TASK_TIMEOUT_MS;
+    while (performance.now() < deadline) {
       const { process: task } = await this.#options.containerd.tasks.get({ containerId: id });
       if (task === undefined || task.status === 'stopped') return;
       await delay(STOPPED_POLL_MS);

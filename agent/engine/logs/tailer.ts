@@ -237,12 +237,13 @@ export class LogTailer {
     const dropped = sink?.takeDropped() ?? 0;
     if (dropped > 0) onDropped?.(dropped);
     this.#untoldDrops += dropped;
-    if (this.#untoldDrops === 0 || settings.keepsFile === false || Date.now() < this.#nextNoteMs) return;
+    if (this.#untoldDrops === 0 || settings.keepsFile === false || performance.now() < this.#nextNoteMs)
+      return;
     const line = `[tsswarm: ${this.#untoldDrops} lines were dropped, ${settings.target?.kind ?? 'the log driver'} does not take them]\n`;
     this.#json.append(formatLine('stderr', line, this.#lineClock.next()));
     this.#save();
     this.#untoldDrops = 0;
-    this.#nextNoteMs = Date.now() + NOTE_PERIOD_MS;
+    this.#nextNoteMs = performance.now() + NOTE_PERIOD_MS;
   }
 
   #skipBacklog(reader: SpoolReader): void {
