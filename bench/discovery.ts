@@ -16,7 +16,7 @@ const ROUNDS_QUICK = 8;
 const LIMIT_MS = 100;
 /** Swarm's: with less, tasks beyond a cut of seconds would be replaced. */
 const HEARTBEAT_PERIOD_MS = 5_000;
-const CUTS_MS = [1_000, 9_000, 4_000, 9_000, 2_000, 6_000, 9_000];
+const CUTS_MS = [1_000, 9_000, 1_500, 4_000, 2_000, 6_000, 2_600];
 const HEALED_LIMIT_MS = 1_000;
 const NAME = 'tasks.web';
 
@@ -53,7 +53,7 @@ export async function discoveryBench({ isQuick }: BenchOptions): Promise<Row[]> 
   await program.kill();
   return [
     againstLimit('answers are right after a cut', 'ms', median(healedMs), HEALED_LIMIT_MS),
-    { what: 'the same, worst', value: Math.max(...healedMs), unit: 'ms' },
+    againstLimit('the same, worst', 'ms', Math.max(...healedMs), HEALED_LIMIT_MS),
     againstLimit('a killed task is in no answer on another node', 'ms', median(goneMs), LIMIT_MS),
     againstLimit('the same, p95', 'ms', percentile(goneMs, 0.95), LIMIT_MS),
     againstLimit('a task that runs is in the answers there', 'ms', median(thereMs), LIMIT_MS),

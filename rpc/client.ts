@@ -18,6 +18,7 @@ import {
 import { parseHostPort } from '../core/addresses.ts';
 import { SwarmError } from '../core/errors.ts';
 import { type Codec, decode, encode, type Method, type MethodShape, type Service } from '../proto/wire.ts';
+import { ConnectionWatch } from './connection-watch.ts';
 import { fromServiceError } from './status.ts';
 
 /** Keys that end in -bin have bytes. */
@@ -63,6 +64,8 @@ export interface Channel {
   readonly grpc: GrpcClient;
   /** Whether the other end's machine takes a new connection now; absent where there is no network between. */
   readonly reach?: (signal: AbortSignal) => Promise<boolean>;
+  /** The file descriptor of the TCP connection, while there is one. */
+  readonly descriptor?: () => number | undefined;
   close(): void;
 }
 
@@ -95,7 +98,17 @@ export function openTlsChannel(
   options: ChannelOptions = {},
 ): Channel {
   const target = { 'grpc.ssl_target_name_override': 'swarm-manager', ...options };
-  return { ...openChannel(address, target, security), reach: (signal) => takesConnections(address, signal) };
+  const watch = new ConnectionWatch(parseHostPort(address, 'manager'));
+  const channel = openChannel(address, target, security);
+  return {
+    ...channel,
+    reach: (signal) => takesConnections(address, signal),
+    descriptor: () => watch.descriptor,
+    close() {
+      watch[Symbol.dispose]();
+      channel.close();
+    },
+  };
 }
 
 /** One attempt: the kernel would repeat it after one, three and seven seconds. */

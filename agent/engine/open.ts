@@ -19,6 +19,7 @@ import { ContainerExecs } from './containers/exec.ts';
 import { ContainerLifecycle } from './containers/lifecycle.ts';
 import { engineCgroup } from './containers/spec.ts';
 import type { Engine, EngineDescription } from './engine.ts';
+import { BlobFiles } from './images/blob-files.ts';
 import { BlobStore } from './images/blob-store.ts';
 import { type ImagePolicy, type RemovalReason, usualImagePolicy } from './images/collector.ts';
 import { diskOf, type ImageDisk } from './images/image-disk.ts';
@@ -98,7 +99,7 @@ export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngin
   const reconciling = setInterval(() => {
     containers
       .reconcile()
-      .then(() => blobs.endForgottenLeases())
+      .then(() => blobs.endForgotten())
       .then(() => removeOrphanCgroups(machine, engineCgroup(engineId), (id) => containers.has(id)))
       .catch((error) => log.warn({ reason: messageOf(error) }, 'full look failed, will retry'));
   }, RECONCILE_PERIOD_MS);
@@ -188,7 +189,9 @@ function buildParts(options: OpenEngineOptions, { machine, runtime, log }: Surro
   );
   const measure = measureWith(options.observe);
   const logs = new LogService(path.join(dataRoot, 'spool'), log, options.onDroppedLines);
+  const blobs = new BlobStore(containerd, new BlobFiles(places.root));
   const images = new EngineImages({
+    blobs,
     containerd,
     registries: options.registries,
     measure,
@@ -201,7 +204,6 @@ function buildParts(options: OpenEngineOptions, { machine, runtime, log }: Surro
     ...(options.registryStallTimeoutMs && { stallTimeoutMs: options.registryStallTimeoutMs }),
   });
   const scratchDirectory = path.join(dataRoot, 'scratch');
-  const blobs = new BlobStore(containerd);
   const composer = new ContainerComposer({
     containerd,
     blobs,

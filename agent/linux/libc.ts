@@ -21,6 +21,9 @@ export const libcFunctions = {
   listen: libc.func('int listen(int fd, int backlog)'),
   shutdown: libc.func('int shutdown(int fd, int how)'),
   getsockname: libc.func('int getsockname(int fd, _Out_ void *address, _Inout_ uint32_t *length)'),
+  getsockopt: libc.func(
+    'int getsockopt(int fd, int level, int name, _Out_ void *value, _Inout_ uint32_t *length)',
+  ),
   setsockopt: libc.func('int setsockopt(int fd, int level, int name, const void *value, uint32_t length)'),
   send: libc.func('long send(int fd, const void *buffer, size_t length, int flags)'),
   recv: libc.func('long recv(int fd, void *buffer, size_t length, int flags)'),

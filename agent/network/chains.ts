@@ -10,10 +10,12 @@ import {
   type BaseChain,
   deleteTable,
   drop,
+  interfaceIs,
   isDestinationTranslated,
   isEstablishedOrRelated,
   isInvalid,
   type Rule,
+  sourceIsForeign,
   type TableFamily,
 } from '../linux/nftables.ts';
 
@@ -69,4 +71,21 @@ export function networkIsolation(fromUplink: Rule): Chain {
 
 function dropUnlessTranslated(where: Rule): Rule {
   return [...where, ...isEstablishedOrRelated(false), ...isDestinationTranslated(false), ...drop()];
+}
+
+/** What leaves for ::1 is not translated: the answer would not find back. */
+export const IPV6_LOOPBACK = Buffer.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+
+/**
+ * A container does not send with the address of another: what IPv4 has a setting for (rp_filter). `ownLinks` are those that
+ * lead to no container.
+ */
+export function ownAddressesOnly(ownLinks: readonly string[]): Chain {
+  return {
+    name: 'own_addresses_only',
+    base: { type: 'filter', hook: 'prerouting', priority: -300 },
+    rules: [
+      [...ownLinks.flatMap((name) => interfaceIs('inputName', name, false)), ...sourceIsForeign(), ...drop()],
+    ],
+  };
 }

@@ -1,5 +1,6 @@
 // What this node's own network looks like: read, never changed.
 
+import type { IpFamily } from '../linux/ip-family.ts';
 import type { NetlinkSocket } from '../linux/netlink-socket.ts';
 import {
   decodeAddress,
@@ -10,8 +11,9 @@ import {
   type Route,
 } from '../linux/rtnetlink.ts';
 import { ipv4Number, type Prefix, parseIpv4 } from './ipv4.ts';
+import { isIpv6InKernel } from './ipv6-link.ts';
 import { reachableNameServers, readResolvConfSources } from './resolv-conf.ts';
-import { linksOf } from './wiring.ts';
+import { LOOPBACK_INDEX, linksOf, UPLINK_PREFIX } from './wiring.ts';
 
 const ETHERNET_MTU = 1500;
 const HOST_PREFIX_LENGTH = 32;
@@ -45,4 +47,29 @@ function mainRoutes(routes: NetlinkSocket): Route[] {
     .dump(listRoutes('ipv4'))
     .map((reply) => decodeRoute(reply.body))
     .filter((route) => route.table === MAIN_TABLE);
+}
+
+/** Whether packets of IPv6 have anywhere to go from this host: not counting what networks of ours have. */
+export function hasIpv6(hostRoutes: NetlinkSocket): boolean {
+  // Without, the kernel would tell addresses of other families.
+  if (!isIpv6InKernel()) return false;
+  const ours = linksOf(hostRoutes).flatMap(({ name, index }) =>
+    index === LOOPBACK_INDEX || name.startsWith(UPLINK_PREFIX) ? [index] : [],
+  );
+  const hasAddress = hostRoutes
+    .dump(listAddresses('ipv6'))
+    .map(({ body }) => decodeAddress(body))
+    .some(({ isGlobal, linkIndex }) => isGlobal && !ours.includes(linkIndex));
+  return hasAddress || hasDefaultRoute(hostRoutes, 'ipv6');
+}
+
+/** Whether the namespace of this socket has a route to everywhere. */
+function hasDefaultRoute(routes: NetlinkSocket, family: IpFamily): boolean {
+  return routes
+    .dump(listRoutes(family))
+    .map(({ body }) => decodeRoute(body))
+    .some(
+      ({ table, prefixLength, isUnreachable }) =>
+        table === MAIN_TABLE && prefixLength === 0 && !isUnreachable,
+    );
 }

@@ -10,37 +10,33 @@ import { defined } from '../../core/assert.ts';
 import { invalidField, SwarmError } from '../../core/errors.ts';
 import type { PortConfig } from '../../core/generated/objects.ts';
 import type { Logger } from '../../rpc/logger.ts';
-import { deleteConnections } from '../linux/conntrack.ts';
-import { SystemCallError } from '../linux/libc.ts';
+import { type IpFamily, ipFamilies } from '../linux/ip-family.ts';
 import { isPinnedNamespace, removeNamespace, startThreadPool } from '../linux/namespace.ts';
-import type { NetlinkMessage } from '../linux/netlink.ts';
 import { NetlinkSocket, netlinkProtocols } from '../linux/netlink-socket.ts';
 import { deleteTable } from '../linux/nftables.ts';
-import {
-  addElements,
-  deleteElements,
-  portField,
-  protocolPortKey,
-  type SetElement,
-} from '../linux/nftables-maps.ts';
 import { readNetworkSetting, writeNetworkSetting } from '../linux/sysctl.ts';
 import { AddressPool } from './address-pool.ts';
-import { outgoingMtu, usedPrefixes } from './host-survey.ts';
-import { formatIpv4, formatPrefix, ipv4Bytes, parseIpv4, parsePrefix } from './ipv4.ts';
+import { enableForwarding, restoreForwarding } from './forwarding.ts';
+import { hasIpv6, outgoingMtu, usedPrefixes } from './host-survey.ts';
+import { addressText } from './ip-bytes.ts';
+import { formatIpv4, formatPrefix, parseIpv4, parsePrefix } from './ipv4.ts';
+import { type HostPortHold, holdAllPublished, holdPublished, isTaken } from './local-ports.ts';
 import type { Endpoint, EndpointRequest, Network } from './network.ts';
-import { type HeldPort, holdPort, portInUse, protocolNumbers, releasePort } from './port-holder.ts';
+import { portInUse } from './port-holder.ts';
+import { PortTables } from './port-tables.ts';
 import { type EndpointRecord, type NetworkRecord, Records } from './records.ts';
 import { planResolvConf, readResolvConfSources } from './resolv-conf.ts';
-import {
-  hostRuleset,
-  hostTableName,
-  isHostTableRight,
-  NETWORK_TABLE,
-  networkRuleset,
-  PUBLISHED_PORTS_MAP,
-} from './rulesets.ts';
+import { hostTableName } from './rulesets.ts';
 import { defaultSubnets, planLink, planSubnet } from './subnet-choice.ts';
-import { type EndpointLayout, endpointLinkName, linksOf, removeLink, Wiring } from './wiring.ts';
+import {
+  type EndpointLayout,
+  endpointLinkName,
+  ignoringErrno,
+  linksOf,
+  removeLink,
+  UPLINK_PREFIX,
+  Wiring,
+} from './wiring.ts';
 
 export interface LocalNetworkLocation {
   /** For what ends with the machine's uptime: namespaces are pinned below it. */
@@ -64,7 +60,6 @@ export interface LocalNetwork extends Network {
 }
 
 const NETWORK_PIN = 'n-local';
-const UPLINK_PREFIX = 'tsu-';
 /** An interface name has 15 characters. */
 const ENGINE_ID_PATTERN = /^[a-z0-9]{1,11}$/;
 const ENDPOINT_ID_PATTERN = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/;
@@ -75,7 +70,7 @@ const ENOENT = 2;
 
 interface EndpointState {
   record: EndpointRecord;
-  held: readonly HeldPort[];
+  held: readonly HostPortHold[];
 }
 
 interface Places {
@@ -114,6 +109,7 @@ export async function openLocalNetwork(options: LocalNetworkOptions): Promise<Lo
     subnet,
     link: parsePrefix(record.link),
     mtu,
+    hasIpv6,
   });
   try {
     wiring.configureNetwork();
@@ -134,15 +130,13 @@ export async function destroyLocalNetwork(location: LocalNetworkLocation): Promi
   using routes = new NetlinkSocket(netlinkProtocols.route);
   using tables = new NetlinkSocket(netlinkProtocols.netfilter);
   removeLink(routes, places.uplinkName);
-  try {
-    tables.executeBatch([deleteTable(places.hostTable)]);
-  } catch (error) {
-    if (!(error instanceof SystemCallError) || error.errno !== ENOENT) throw error;
-  }
+  for (const family of Object.keys(ipFamilies) as IpFamily[])
+    ignoringErrno(ENOENT, () => tables.executeBatch([deleteTable(places.hostTable, family)]));
   const isLast = !linksOf(routes).some((link) => link.name.startsWith(UPLINK_PREFIX));
   if (isLast && places.records.readNetwork()?.enabledForwarding === true) {
     writeNetworkSetting('ipv4/ip_forward', 0);
   }
+  if (isLast) restoreForwarding(location.runDir);
   places.records.removeAll();
 }
 
@@ -190,14 +184,18 @@ class KernelLocalNetwork implements LocalNetwork {
   readonly #places: Places;
   readonly #wiring: Wiring;
   readonly #addresses: AddressPool;
-  readonly #networkAddress: Buffer;
+  readonly #tables: PortTables;
   readonly #endpoints = new Map<string, EndpointState>();
 
   constructor(options: LocalNetworkOptions, places: Places, wiring: Wiring, record: NetworkRecord) {
     this.#options = options;
     this.#places = places;
     this.#wiring = wiring;
-    this.#networkAddress = ipv4Bytes(parsePrefix(record.link).base + 1);
+    const { hostTable, uplinkName } = places;
+    const { logger } = options;
+    const published = () =>
+      [...this.#endpoints.values()].flatMap(({ record }) => (record.drained ? [] : [record]));
+    this.#tables = new PortTables({ wiring, hostTable, uplinkName, published, logger });
     this.#addresses = new AddressPool({
       subnet: parsePrefix(record.subnet),
       reservedUntil: record.addressesReservedUntil,
@@ -241,19 +239,27 @@ class KernelLocalNetwork implements LocalNetwork {
       throw new SwarmError('not-found', `namespacePath: nothing is pinned at ${namespacePath}`);
     }
     for (const port of request.ports) this.#refuseUsedPort(port);
-    const held = holdAll(request.ports);
+    if (request.ports.length > 0) this.#adoptLateIpv6();
+    const held = holdAllPublished(request.ports, this.#isIpv6Published);
     try {
       const ports = request.ports.map((port, index) => ({ ...port, publishedPort: held[index]!.port }));
-      const address = formatIpv4(this.#wire(request));
-      const own = { id: request.id, address, ports, drained: false };
+      const address = this.#wire(request);
+      const ipv6Address = this.#wiring.ipv6AddressOf(address);
+      const own = {
+        id: request.id,
+        address: formatIpv4(address),
+        ...(ipv6Address && { ipv6Address: addressText(ipv6Address) }),
+        ports,
+        drained: false,
+      };
       const state = { record: namespacePath === undefined ? own : { ...own, namespacePath }, held };
       this.#places.records.writeEndpoint(state.record);
       this.#endpoints.set(request.id, state);
-      this.#publish(state.record);
+      this.#tables.publish(state.record);
       return this.#describe(state.record);
     } catch (error) {
       if (this.#endpoints.has(request.id)) this.#remove(request.id);
-      else held.forEach(releasePort);
+      else for (const hold of held) hold[Symbol.dispose]();
       throw error;
     }
   }
@@ -271,10 +277,8 @@ class KernelLocalNetwork implements LocalNetwork {
   }
 
   repair(): boolean {
-    const { hostTable, uplinkName } = this.#places;
-    const published = [...this.#endpoints.values()].filter(({ record }) => !record.drained);
-    const count = published.flatMap(({ record }) => this.#hostElements(record)).length;
-    if (isHostTableRight(this.#wiring.hostTables, hostTable, uplinkName, count)) return false;
+    if (this.#adoptLateIpv6()) return true;
+    if (this.#tables.areRight) return false;
     this.#options.logger.warn({}, 'repairing the firewall tables of the local network');
     this.#writeTables();
     return true;
@@ -287,7 +291,7 @@ class KernelLocalNetwork implements LocalNetwork {
 
   /** Lets go of the network, which goes on working without this process. */
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const { held } of this.#endpoints.values()) held.forEach(releasePort);
+    for (const { held } of this.#endpoints.values()) for (const hold of held) hold[Symbol.dispose]();
     this.#endpoints.clear();
     this.#wiring[Symbol.dispose]();
   }
@@ -301,7 +305,13 @@ class KernelLocalNetwork implements LocalNetwork {
   }
 
   #layoutOf(request: EndpointRequest, address: number): EndpointLayout {
-    const layout = { id: request.id, namespacePath: this.#namespaceOf(request), address };
+    const ipv6Address = this.#wiring.ipv6AddressOf(address);
+    const layout = {
+      id: request.id,
+      namespacePath: this.#namespaceOf(request),
+      address,
+      ...(ipv6Address && { ipv6Address }),
+    };
     if (request.namespacePath === undefined) return layout;
     const udpPorts = request.ports
       .filter(({ protocol }) => protocol === 'udp')
@@ -314,6 +324,7 @@ class KernelLocalNetwork implements LocalNetwork {
       id: record.id,
       namespacePath: this.#namespaceOf(record),
       address: record.address,
+      ...(record.ipv6Address !== undefined && { ipv6Address: record.ipv6Address }),
       ports: record.ports,
       resolvConf: planResolvConf(readResolvConfSources()),
     };
@@ -345,7 +356,7 @@ class KernelLocalNetwork implements LocalNetwork {
     if (state === undefined || state.record.drained) return;
     state.record = { ...state.record, drained: true };
     this.#places.records.writeEndpoint(state.record);
-    this.#unpublish(state.record);
+    this.#tables.unpublish(state.record);
   }
 
   /** Every step can be repeated; the endpoint is forgotten when all are done. */
@@ -356,91 +367,27 @@ class KernelLocalNetwork implements LocalNetwork {
     this.#places.records.removeEndpoint(id);
     const endpoint = this.#layoutOf(state.record, addressOf(state.record));
     this.#wiring.unwire(endpoint);
-    this.#forgetConnections(state.record);
+    this.#tables.forgetConnections(state.record);
     this.#addresses.release(endpoint.address);
     this.#endpoints.delete(id);
-    state.held.forEach(releasePort);
+    for (const hold of state.held) hold[Symbol.dispose]();
   }
 
-  /** Inside first, so that the host never sends to a port that the network does not know yet. */
-  #publish(record: EndpointRecord): void {
-    if (record.ports.length === 0) return;
-    this.#changeTables(
-      addElements(NETWORK_TABLE, PUBLISHED_PORTS_MAP, this.#networkElements(record)),
-      addElements(this.#places.hostTable, PUBLISHED_PORTS_MAP, this.#hostElements(record)),
-    );
-    // A UDP client that was already sending would go on to reach nothing: its flow is known as not translated.
-    this.#wiring.hostTables.execute(
-      record.ports.flatMap(({ protocol, publishedPort }) =>
-        protocol === 'udp' ? [forgetFlowsTo(protocol, publishedPort)] : [],
-      ),
-    );
+  /** IPv6 that came to the host after the network was opened, for endpoints from now on. False when there is none. */
+  #adoptLateIpv6(): boolean {
+    if (!this.#wiring.lacksIpv6) return false;
+    this.#wiring.configureNetwork();
+    this.#writeTables();
+    return true;
   }
 
-  #unpublish(record: EndpointRecord): void {
-    if (record.ports.length === 0) return;
-    const keys = record.ports.map(portKey);
-    this.#changeTables(
-      deleteElements(NETWORK_TABLE, PUBLISHED_PORTS_MAP, keys),
-      deleteElements(this.#places.hostTable, PUBLISHED_PORTS_MAP, keys),
-    );
-  }
-
-  /** When the tables are not what they should be (`nft flush ruleset`), they are written anew. */
-  #changeTables(network: readonly NetlinkMessage[], host: readonly NetlinkMessage[]): void {
-    try {
-      this.#wiring.networkTables.executeBatch(network);
-      this.#wiring.hostTables.executeBatch(host);
-    } catch (error) {
-      if (!(error instanceof SystemCallError)) throw error;
-      this.#options.logger.warn(
-        { error: error.message },
-        'repairing the firewall tables of the local network',
-      );
-      this.#writeTables();
-    }
-  }
-
-  /** Each table is replaced in one transaction: traffic sees the old one or the new one. */
   #writeTables(): void {
-    const published = [...this.#endpoints.values()].filter(({ record }) => !record.drained);
-    const networkElements = published.flatMap(({ record }) => this.#networkElements(record));
-    const hostElements = published.flatMap(({ record }) => this.#hostElements(record));
-    this.#wiring.networkTables.executeBatch(networkRuleset(networkElements));
-    const { hostTable, uplinkName } = this.#places;
-    this.#wiring.hostTables.executeBatch(hostRuleset(hostTable, uplinkName, hostElements));
+    this.#tables.write();
+    if (this.#isIpv6Published) enableForwarding('ipv6', this.#options.runDir, this.#options.logger);
   }
 
-  #forgetConnections(record: EndpointRecord): void {
-    const source = ipv4Bytes(addressOf(record));
-    this.#wiring.networkTables.execute([
-      deleteConnections('reply', { source }),
-      deleteConnections('original', { source }),
-    ]);
-    this.#wiring.hostTables.execute(
-      record.ports.map(({ protocol, publishedPort }) =>
-        deleteConnections('reply', {
-          source: this.#networkAddress,
-          protocolNumber: protocolNumbers[protocol],
-          sourcePort: publishedPort,
-        }),
-      ),
-    );
-  }
-
-  #hostElements(record: EndpointRecord): SetElement[] {
-    return record.ports.map((port) => ({
-      key: portKey(port),
-      value: Buffer.concat([this.#networkAddress, portField(port.publishedPort)]),
-    }));
-  }
-
-  #networkElements(record: EndpointRecord): SetElement[] {
-    const address = ipv4Bytes(addressOf(record));
-    return record.ports.map((port) => ({
-      key: portKey(port),
-      value: Buffer.concat([address, portField(port.targetPort)]),
-    }));
+  get #isIpv6Published(): boolean {
+    return this.#wiring.uplinkAddress('ipv6') !== undefined;
   }
 
   /** Another endpoint may have a port without holding it: see #holdAgain. */
@@ -454,38 +401,18 @@ class KernelLocalNetwork implements LocalNetwork {
   }
 
   /** A port that somebody took while no process held it does not take the endpoint down. */
-  #holdAgain(record: EndpointRecord): HeldPort[] {
-    return record.ports.flatMap(({ protocol, publishedPort }) => {
+  #holdAgain(record: EndpointRecord): HostPortHold[] {
+    return record.ports.flatMap((port) => {
       try {
-        return [holdPort(protocol, publishedPort)];
+        return [holdPublished(port, this.#isIpv6Published)];
       } catch (error) {
-        if (!(error instanceof SwarmError) || error.code !== 'failed-precondition') throw error;
-        const facts = { 'container.id': record.id, port: publishedPort, protocol };
+        if (!isTaken(error)) throw error;
+        const facts = { 'container.id': record.id, port: port.publishedPort, protocol: port.protocol };
         this.#options.logger.warn(facts, 'a published port is also used by a process of this node');
         return [];
       }
     });
   }
-}
-
-/** All or none. */
-function holdAll(ports: readonly PortConfig[]): HeldPort[] {
-  const held: HeldPort[] = [];
-  try {
-    for (const port of ports) held.push(holdPort(port.protocol, port.publishedPort));
-    return held;
-  } catch (error) {
-    held.forEach(releasePort);
-    throw error;
-  }
-}
-
-function forgetFlowsTo(protocol: PortConfig['protocol'], destinationPort: number): NetlinkMessage {
-  return deleteConnections('original', { protocolNumber: protocolNumbers[protocol], destinationPort });
-}
-
-function portKey({ protocol, publishedPort }: PortConfig): Buffer {
-  return protocolPortKey(protocolNumbers[protocol], publishedPort);
 }
 
 function addressOf(record: EndpointRecord): number {

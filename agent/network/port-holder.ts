@@ -74,6 +74,19 @@ export function listenOnPort(port: number, address: string): number {
   }
 }
 
+/** A socket that is bound to a UDP port of an address, with its file descriptor. Errors as of `holdPort`. */
+export function bindPort(port: number, address: string): number {
+  const fd = openSocket('udp', familyOf(address));
+  try {
+    const target = socketAddress(port, address);
+    check(libcFunctions.bind(fd, target, target.length), 'bind');
+    return fd;
+  } catch (error) {
+    libcFunctions.close(fd);
+    throw refusal('udp', port, address, error);
+  }
+}
+
 export function portInUse(protocol: PortProtocol, port: number, cause?: unknown): SwarmError {
   return new SwarmError('failed-precondition', `port ${port}/${protocol} is already in use on this node`, {
     hint: `Publish another port, or stop the process that uses port ${port} (ss -lnp shows it).`,

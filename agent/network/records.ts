@@ -20,6 +20,8 @@ export interface NetworkRecord {
 export interface EndpointRecord {
   readonly id: string;
   readonly address: string;
+  /** Where the network had IPv6 when the endpoint was made. */
+  readonly ipv6Address?: string;
   readonly ports: readonly PortConfig[];
   readonly drained: boolean;
   /** Of a further link: the caller's namespace. */
@@ -106,6 +108,7 @@ function isEndpointRecord(value: unknown): value is EndpointRecord {
     typeof record?.id === 'string' &&
     typeof record.address === 'string' &&
     typeof record.drained === 'boolean' &&
+    ['string', 'undefined'].includes(typeof record.ipv6Address) &&
     ['string', 'undefined'].includes(typeof record.namespacePath) &&
     Array.isArray(record.ports)
   );

@@ -8,7 +8,7 @@
 
 import { closeSync, openSync } from 'node:fs';
 import { defined } from '../../core/assert.ts';
-import { familyOfBytes } from '../linux/ip-family.ts';
+import { familyOfBytes, type IpFamily, ipFamilies } from '../linux/ip-family.ts';
 import { SystemCallError } from '../linux/libc.ts';
 import { createNamespace, isPinnedNamespace, removeNamespace, withinNamespace } from '../linux/namespace.ts';
 import { NetlinkSocket, netlinkProtocols } from '../linux/netlink-socket.ts';
@@ -29,6 +29,7 @@ import {
 import { writeNetworkSetting } from '../linux/sysctl.ts';
 import { gatewayOf } from './address-pool.ts';
 import { ipv4Bytes, type Prefix } from './ipv4.ts';
+import { ipv6End, ipv6IsOn, ipv6LinkMessages, ipv6Settings } from './ipv6-link.ts';
 import { UPLINK_IN_NETWORK } from './rulesets.ts';
 
 export interface NetworkLayout {
@@ -39,12 +40,16 @@ export interface NetworkLayout {
   /** A /31: the host has the first address, the network the second. */
   readonly link: Prefix;
   readonly mtu: number;
+  /** Whether the host of this socket's namespace has IPv6 at the moment. */
+  readonly hasIpv6: (hostRoutes: NetlinkSocket) => boolean;
 }
 
 export interface EndpointLayout {
   readonly id: string;
   readonly namespacePath: string;
   readonly address: number;
+  /** Where the network has IPv6. */
+  readonly ipv6Address?: Buffer;
   /** Of a link in a namespace that somebody else has made and has links in. */
   readonly further?: FurtherLink;
 }
@@ -55,7 +60,11 @@ export interface FurtherLink {
   readonly udpPorts: readonly number[];
 }
 
+/** A unique local one (RFC 4193): of an endpoint's IPv6 address, which ends with its IPv4 address. */
+const IPV6_PREFIX = Buffer.from('fd7473737761726e00000000', 'hex');
 export const LOOPBACK_INDEX = 1;
+/** Of the host's ends of links to networks, of all engines. */
+export const UPLINK_PREFIX = 'tsu-';
 const CONTAINER_LINK_PATTERN = /^eth(\d+)$/;
 /** A container's links follow lo: eth0 has index 2. */
 export const FIRST_CONTAINER_INDEX = 2;
@@ -81,6 +90,7 @@ export class Wiring implements Disposable {
   readonly networkRoutes: NetlinkSocket;
   readonly networkTables: NetlinkSocket;
   readonly #layout: NetworkLayout;
+  #hasIpv6 = false;
 
   /** Makes the network's namespace when it is not there. */
   constructor(layout: NetworkLayout) {
@@ -100,7 +110,11 @@ export class Wiring implements Disposable {
   /** Settings, uplink and routes of the network; repeating it repairs what is missing. */
   configureNetwork(): void {
     const layout = this.#layout;
-    withinNamespace(layout.namespacePath, writeNetworkSettings);
+    this.#hasIpv6 = layout.hasIpv6(this.hostRoutes);
+    withinNamespace(layout.namespacePath, () => {
+      writeNetworkSettings();
+      if (this.#hasIpv6) for (const [name, value] of ipv6Settings) writeNetworkSetting(name, value);
+    });
     const uplink = this.#ensureUplink();
     writeNetworkSetting(`ipv4/conf/${layout.uplinkName}/route_localnet`, 1);
     this.hostRoutes.execute([
@@ -131,10 +145,52 @@ export class Wiring implements Disposable {
       setLinkUp(UPLINK_IN_NETWORK_INDEX, true),
       addRoute({ destination: NO_ADDRESS, prefixLength: 0, gateway: ipv4Bytes(layout.link.base) }),
     ]);
+    if (this.#hasIpv6) this.#configureIpv6(uplink);
     // Strict source checks would drop what comes from beyond the uplink.
     withinNamespace(layout.namespacePath, () =>
       writeNetworkSetting(`ipv4/conf/${UPLINK_IN_NETWORK}/rp_filter`, 0),
     );
+  }
+
+  /** IPv6 came to the host since this was configured. */
+  get lacksIpv6(): boolean {
+    return !this.#hasIpv6 && this.#layout.hasIpv6(this.hostRoutes);
+  }
+
+  /** The network's end of the link to the host; absent: the network does not have the family. */
+  uplinkAddress(family: IpFamily): Buffer | undefined {
+    const address = ipv4Bytes(this.#layout.link.base + 1);
+    if (family === 'ipv4') return address;
+    return this.#hasIpv6 ? ipv6End(address) : undefined;
+  }
+
+  /** Of the endpoint with this IPv4 address, where the network has IPv6. */
+  ipv6AddressOf(address: number): Buffer | undefined {
+    return this.#hasIpv6 ? ipv6Twin(address) : undefined;
+  }
+
+  #configureIpv6(uplink: number): void {
+    const { uplinkName, subnet, link } = this.#layout;
+    writeNetworkSetting(`ipv6/conf/${uplinkName}/disable_ipv6`, 0);
+    const messages = ipv6LinkMessages(
+      { host: uplink, network: UPLINK_IN_NETWORK_INDEX },
+      { host: ipv4Bytes(link.base), network: ipv4Bytes(link.base + 1) },
+    );
+    this.hostRoutes.execute(messages.host);
+    this.networkRoutes.execute([
+      ...messages.network,
+      addAddress({
+        linkIndex: LOOPBACK_INDEX,
+        address: ipv6Twin(gatewayOf(subnet)),
+        prefixLength: ipFamilies.ipv6.hostPrefixLength,
+      }),
+      addRoute({
+        type: 'unreachable',
+        destination: ipv6Twin(subnet.base),
+        prefixLength: IPV6_PREFIX.length * 8 + subnet.length,
+        metric: UNREACHABLE_METRIC,
+      }),
+    ]);
   }
 
   /** To be called when the network's table is loaded: only then does the kernel surely track connections. */
@@ -199,8 +255,9 @@ export class Wiring implements Disposable {
     using containerRoutes = new NetlinkSocket(netlinkProtocols.route);
     const number = further === undefined ? 0 : freeLinkNumber(linksOf(containerRoutes));
     const index = linkIndexOf(endpoint, this.#layout);
-    const address = ipv4Bytes(endpoint.address);
-    const macAddress = containerMac(address);
+    const { ipv6Address } = endpoint;
+    if (ipv6Address !== undefined) writeNetworkSetting(...ipv6IsOn);
+    const macAddress = containerMac(ipv4Bytes(endpoint.address));
     const containerLink = { name: `eth${number}`, index: FIRST_CONTAINER_INDEX + number };
     this.networkRoutes.execute([
       createVeth({
@@ -213,12 +270,18 @@ export class Wiring implements Disposable {
       }),
     ]);
     try {
-      this.#routeInside(containerRoutes, number, address, further);
+      for (const address of addressesOf(endpoint))
+        this.#routeInside(containerRoutes, number, address, further);
       this.networkRoutes.execute([
         disableLinkLocalAddress(index),
         setLinkUp(index, true),
-        addPermanentNeighbour({ linkIndex: index, address, macAddress }),
-        addRoute({ destination: address, prefixLength: 32, linkIndex: index }),
+        ...addressesOf(endpoint).flatMap((address) => {
+          const prefixLength = ipFamilies[familyOfBytes(address)].hostPrefixLength;
+          return [
+            addPermanentNeighbour({ linkIndex: index, address, macAddress }),
+            addRoute({ destination: address, prefixLength, linkIndex: index }),
+          ];
+        }),
       ]);
     } catch (error) {
       // A namespace that is made here goes with its links.
@@ -230,18 +293,21 @@ export class Wiring implements Disposable {
   #routeInside(routes: NetlinkSocket, number: number, address: Buffer, further?: FurtherLink): void {
     const linkIndex = FIRST_CONTAINER_INDEX + number;
     const { subnet } = this.#layout;
-    const gateway = ipv4Bytes(gatewayOf(subnet));
+    const isIpv4 = familyOfBytes(address) === 'ipv4';
+    const bytesOf = isIpv4 ? ipv4Bytes : ipv6Twin;
+    const prefixLength = subnet.length + (isIpv4 ? 0 : IPV6_PREFIX.length * 8);
+    const gateway = bytesOf(gatewayOf(subnet));
     const over = { linkIndex, gateway, onlink: true };
     const leadsOut = further === undefined || further.isDefaultRoute;
     routes.execute([
       setLinkUp(LOOPBACK_INDEX, true),
       disableLinkLocalAddress(linkIndex),
-      addAddress({ linkIndex, address, prefixLength: subnet.length, withoutPrefixRoute: true }),
+      addAddress({ linkIndex, address, prefixLength, withoutPrefixRoute: true }),
       setLinkUp(linkIndex, true),
       addPermanentNeighbour({ linkIndex, address: gateway, macAddress: GATEWAY_MAC }),
       leadsOut
-        ? addRoute({ destination: NO_ADDRESS, prefixLength: 0, ...over })
-        : addRoute({ destination: ipv4Bytes(subnet.base), prefixLength: subnet.length, ...over }),
+        ? addRoute({ destination: Buffer.alloc(address.length), prefixLength: 0, ...over })
+        : addRoute({ destination: bytesOf(subnet.base), prefixLength, ...over }),
     ]);
     if (further === undefined) return;
     routeAnswers(routes, number, { address, gateway, inMainTable: false, udpPorts: further.udpPorts });
@@ -335,6 +401,14 @@ export function routeAnswers(routes: NetlinkSocket, number: number, answers: Ans
 
 export function linksOf(socket: NetlinkSocket): Link[] {
   return socket.dump(listLinks).map((reply) => decodeLink(reply.body));
+}
+
+function ipv6Twin(address: number): Buffer {
+  return Buffer.concat([IPV6_PREFIX, ipv4Bytes(address)]);
+}
+
+function addressesOf({ address, ipv6Address }: EndpointLayout): Buffer[] {
+  return [ipv4Bytes(address), ...(ipv6Address === undefined ? [] : [ipv6Address])];
 }
 
 function linkIndexOf(endpoint: EndpointLayout, layout: NetworkLayout): number {

@@ -6,10 +6,12 @@ import { type Clock, sleep } from '../../core/clock.ts';
 // Silence of the manager for this many heartbeat periods: it hangs or is cut off, another session may reach a better one.
 // The managers take a node for down after three, so there is time left to find one.
 const SILENCE_PERIODS_MAX = 2.5;
-/** A heartbeat that is not answered for so long is looked into. */
-const DOUBT_MS = 1_000;
-const LOOK_PERIOD_MS = 300;
-/** After a cut: what the old connection has to say may be on its way. */
+/** The kernel asks after a second without anything: by then, two answers are overdue. */
+const DOUBT_MS = 1_500;
+const LOOK_PERIOD_MS = 250;
+/** What falls into a cut is lost: attempts do not wait for each other. */
+const ATTEMPT_PERIOD_MS = 150;
+/** For the answer to a heartbeat. What was lost in the cut comes after up to as long as the cut was, and so does what follows. */
 const PATIENCE_MS = 300;
 
 export interface HeartOptions {
@@ -17,6 +19,8 @@ export interface HeartOptions {
   readonly pulse: () => void;
   /** The session is worth nothing any more. */
   readonly onLost: () => void;
+  /** For how long the machine of the manager has been silent; undefined where nobody knows. */
+  readonly silenceMs: () => number | undefined;
   /** Whether the machine of the manager takes a new connection; absent when there is no network between. */
   readonly reach?: ((signal: AbortSignal) => Promise<boolean>) | undefined;
 }
@@ -39,17 +43,12 @@ export class Heart {
   beat(periodMs: number): void {
     this.stop();
     const { clock, pulse, onLost } = this.#options;
-    const stopped = this.#stopped;
-    const cancels = [
-      clock.after(periodMs, () => {
-        pulse();
-        void this.#listen(stopped.signal);
-      }),
-      clock.after(periodMs * SILENCE_PERIODS_MAX, onLost),
-    ];
-    stopped.signal.addEventListener('abort', () => {
+    const { signal } = this.#stopped;
+    const cancels = [clock.after(periodMs, pulse), clock.after(periodMs * SILENCE_PERIODS_MAX, onLost)];
+    signal.addEventListener('abort', () => {
       for (const cancel of cancels) cancel();
     });
+    void this.#watch(signal);
   }
 
   stop(): void {
@@ -57,26 +56,39 @@ export class Heart {
     this.#stopped = new AbortController();
   }
 
-  /** A manager that is only busy is left alone: its machine takes connections all the while. */
-  async #listen(stopped: AbortSignal): Promise<void> {
-    const { clock, reach, onLost } = this.#options;
+  /** A manager that is only busy is left alone: its machine is heard of all the while. */
+  async #watch(stopped: AbortSignal): Promise<void> {
+    const { clock, silenceMs, reach } = this.#options;
     if (reach === undefined) return;
+    try {
+      for (;;) {
+        await sleep(clock, LOOK_PERIOD_MS, stopped);
+        if ((silenceMs() ?? 0) > DOUBT_MS) await this.#findOut(reach, stopped);
+      }
+    } catch (error) {
+      if (!stopped.aborted) throw error;
+    }
+  }
+
+  /** Returns when something comes from the manager. */
+  async #findOut(reach: NonNullable<HeartOptions['reach']>, stopped: AbortSignal): Promise<void> {
+    const { clock, pulse, onLost } = this.#options;
     this.#quiet = new AbortController();
     const signal = AbortSignal.any([this.#quiet.signal, stopped]);
-    const pause = (ms: number) => sleep(clock, ms, signal);
     try {
-      await pause(DOUBT_MS);
-      let wasCut = false;
-      for (;;) {
-        const isThere = await reach(signal);
-        if (isThere && wasCut) break;
-        wasCut = !isThere;
-        await pause(isThere ? DOUBT_MS : LOOK_PERIOD_MS);
+      let isThere = false;
+      while (!isThere) {
+        void reach(signal).then((isReached) => {
+          isThere ||= isReached;
+        });
+        await sleep(clock, ATTEMPT_PERIOD_MS, signal);
       }
-      await pause(PATIENCE_MS);
-      onLost();
+      pulse();
+      await sleep(clock, PATIENCE_MS, signal);
     } catch (error) {
-      if (!signal.aborted) throw error;
+      if (signal.aborted) return;
+      throw error;
     }
+    onLost();
   }
 }

@@ -13,6 +13,7 @@ import {
   type NetworkQuestion,
 } from '../../proto/generated/dispatcher.ts';
 import { type Channel, createClient } from '../../rpc/client.ts';
+import { silenceMs } from '../linux/tcp-info.ts';
 import { sessionLog } from '../log.ts';
 import type { Worker } from '../worker/worker.ts';
 import { Heart } from './heart.ts';
@@ -38,7 +39,7 @@ export interface SessionOptions {
 const BACKOFF_MIN_MS = 100;
 const BACKOFF_MAX_MS = 8_000;
 // While no manager can be reached nobody is spared by waiting longer.
-const REACH_RETRY_MS = 500;
+const REACH_RETRY_MS = 200;
 
 /** How the session that is open hears that the node's description has changed. A new session tells it anyway. */
 export class Redescription {
@@ -97,6 +98,10 @@ async function runSession(
     clock: options.clock,
     pulse: () => send({ heartbeat: {} }),
     onLost: () => ended.abort(),
+    silenceMs: () => {
+      const descriptor = channel.descriptor?.();
+      return descriptor && silenceMs(descriptor);
+    },
     reach: channel.reach,
   });
   const session = new SessionState(options, send);

@@ -66,10 +66,12 @@ describe('services published by the routing mesh', { skip: whyNoRealNode() ?? fa
       }
   });
 
-  test('a node reaches TCP ports by IPv6 as well, although the network has IPv4 only', async () => {
+  test('a node reaches the service by ::1 as well, although the network has IPv4 only', async () => {
     const place = { host: world.cluster.lan.hosts[1] as string };
-    const answers = await ask(place, { host: '::1', port: PORT, count: MANY });
-    assert.deepEqual(serversIn(answers), serverNames(web.tasks));
+    for (const how of ['tcp', 'udp'] as const) {
+      const answers = await ask(place, { how, host: '::1', port: PORT, count: MANY });
+      assert.deepEqual(serversIn(answers), serverNames(web.tasks), how);
+    }
   });
 
   test('a container of the service has a way out', async () => {
@@ -229,4 +231,23 @@ describe('services published by a routing mesh with IPv6', { skip: whyNoRealNode
         }
       });
     }
+
+  test('a port published in host mode is reached by both families, and the task sees its client', async () => {
+    const { lan } = world.cluster;
+    const { tasks } = await world.startEcho('host', { ports: publish(8083, { publishMode: 'host' }) });
+    const position = (await world.nodeId(0)) === tasks[0]?.nodeId ? 0 : 1;
+    for (const how of ['tcp', 'udp'] as const)
+      for (const [host, client] of [
+        [lan.addressOf(position), lan.outsiderAddress],
+        [lan.ipv6AddressOf(position), lan.outsiderIpv6Address],
+      ] as const) {
+        const [answer] = await ask(outside, { how, host, port: 8083 });
+        assert.equal(answer?.client, client, `${how} ${host} ${answer?.error}`);
+        for (const own of [host, '127.0.0.1', '::1']) {
+          const place = { host: lan.hosts[position] as string };
+          assert.equal((await ask(place, { how, host: own, port: 8083 }))[0]?.error, '', `${how} ${own}`);
+        }
+      }
+    await world.remove('host');
+  });
 });

@@ -267,7 +267,7 @@ check('two addresses of a machine have the same port for different services', as
   );
 });
 
-check('an ingress without IPv6 is reached by IPv6 over TCP all the same', async () => {
+check('an ingress without IPv6 is reached by IPv6 all the same', async () => {
   await serve(containers[1]);
   const address = hosts[0].addIpv6();
   hosts[1].addIpv6();
@@ -277,8 +277,10 @@ check('an ingress without IPv6 is reached by IPv6 over TCP all the same', async 
     [programs[0]!, '::1'],
     [programs[1]!, address],
   ] as const) {
-    const answer = await program.call<string>('ask', { protocol: 'tcp', host, port: PORT });
-    assert.match(answer, new RegExp(`^${containers[1].address} 169\\.254\\.`));
+    for (const protocol of ['tcp', 'udp'] as const) {
+      const answer = await program.call<string>('ask', { protocol, host, port: PORT });
+      assert.match(answer, new RegExp(`^${containers[1].address} 169\\.254\\.`));
+    }
   }
   await publish(lab, containers, []);
   assert.equal(

@@ -16,6 +16,12 @@ const ROUTER_ADDRESS = '198.51.100.1';
 /** Beyond the router: reached by the default route only. */
 export const FAR_ADDRESS = '203.0.113.1';
 
+/** Where `addIpv6` was called. */
+export const HOST_IPV6_ADDRESS = '2001:db8::2';
+export const OUTSIDE_IPV6_ADDRESS = '2001:db8::1';
+/** Beyond the router. */
+export const FAR_IPV6_ADDRESS = '2001:db8:1::1';
+
 const REPLY_TIMEOUT_MS = 5000;
 const CALL_TIMEOUT_MS = 30_000;
 
@@ -124,6 +130,14 @@ export class Lab implements AsyncDisposable {
     }
   }
 
+  /** To host and outside. */
+  addIpv6(): void {
+    this.host(`ip -6 address add ${HOST_IPV6_ADDRESS}/64 dev eth0 nodad`);
+    this.host(`ip -6 route add default via ${OUTSIDE_IPV6_ADDRESS}`);
+    this.outside(`ip -6 address add ${OUTSIDE_IPV6_ADDRESS}/64 dev wan nodad`);
+    this.outside(`ip -6 address add ${FAR_IPV6_ADDRESS}/128 dev lo nodad`);
+  }
+
   /** Output of a command in the host's namespace; words are separated by blanks. */
   host(...command: readonly string[]): string {
     return run(this.hostPath, command);
@@ -186,13 +200,15 @@ export class Lab implements AsyncDisposable {
   }
 
   /** What a network leaves on the machine when it is not taken down. */
-  traces(): { links: string; tables: string; mounts: string[]; forwarding: string } {
+  traces(): { links: string; tables: string; mounts: string[]; forwarding: string[] } {
     const mounts = readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
     return {
       links: this.host('ip -o link').replace(/NO-CARRIER,|LOWER_UP|state \S+|qlen \d+/g, ''),
       tables: this.host('nft list ruleset'),
       mounts: mounts.filter((line) => line.includes(this.runDir)),
-      forwarding: this.host('sysctl -n net.ipv4.ip_forward'),
+      forwarding: ['net.ipv4.ip_forward', 'net.ipv6.conf.all.forwarding'].map((name) =>
+        this.host(`sysctl -n ${name}`),
+      ),
     };
   }
 

@@ -30,6 +30,7 @@ await answerCalls({
   drain: network.drain.bind(network),
   detach: network.detach.bind(network),
   list: network.list.bind(network),
+  repair: async () => network.repair(),
   measure,
   destroy: network.destroy.bind(network),
   destroyElsewhere: ([id, run, state]: [string, string, string]) =>

@@ -3,7 +3,7 @@
 // the lines of its input and prints what comes back. Both print "ready" first.
 
 import { createSocket } from 'node:dgram';
-import { createConnection, createServer } from 'node:net';
+import { createConnection, createServer, isIPv6 } from 'node:net';
 import { createInterface } from 'node:readline';
 
 const [mode = '', ...rest] = process.argv.slice(2);
@@ -13,7 +13,7 @@ else if (rest[0] === 'tcp') connectTcp(rest[1] ?? '', Number(rest[2]));
 else connectUdp(rest[1] ?? '', Number(rest[2]));
 
 function serve(port: number, address: string): void {
-  const datagrams = createSocket('udp4');
+  const datagrams = createSocket(isIPv6(address) ? 'udp6' : 'udp4');
   datagrams.on('message', (message, from) => {
     datagrams.send(`${from.address} ${message}`, from.port, from.address);
   });
@@ -35,7 +35,7 @@ function connectTcp(host: string, port: number): void {
 }
 
 function connectUdp(host: string, port: number): void {
-  const socket = createSocket('udp4');
+  const socket = createSocket(isIPv6(host) ? 'udp6' : 'udp4');
   socket.on('message', (message) => console.log(message.toString()));
   socket.on('error', (error: NodeJS.ErrnoException) => fail(error.code ?? error.message));
   socket.connect(port, host, () => {

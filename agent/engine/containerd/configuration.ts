@@ -70,6 +70,9 @@ disabled_plugins = [${DISABLED_PLUGINS.map(quote).join(', ')}]
 [grpc]
   address = ${quote(places.socketPath)}
 
+[plugins."io.containerd.metadata.v1.bolt"]
+  content_sharing_policy = "shared"
+
 [debug]
   level = "warn"
 `;

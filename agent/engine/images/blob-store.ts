@@ -5,6 +5,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import { hasCode, SwarmError } from '../../../core/errors.ts';
 import { type Containerd, SNAPSHOTTER } from '../containerd/connection.ts';
 import { SingleFlight } from '../limiter.ts';
+import type { BlobFiles } from './blob-files.ts';
 import { DOCUMENT_BYTES_MAX, digestOf } from './manifest.ts';
 
 /** Id of a containerd lease. */
@@ -25,13 +26,17 @@ const liveLeases = new Set<Lease>();
 // Larger messages cost fewer round trips; containerd takes 16 MiB at most.
 const CHUNK_BYTES = 2 ** 20;
 const SETTLE_TIMEOUT_MS = 2000;
+/** For smaller ones the way through containerd costs as little. */
+const FILE_BYTES_MIN = 2 ** 20;
 
 export class BlobStore {
   readonly #containerd: Containerd;
+  readonly #files: BlobFiles;
   readonly #writes = new SingleFlight<void>();
 
-  constructor(containerd: Containerd) {
+  constructor(containerd: Containerd, files: BlobFiles) {
     this.#containerd = containerd;
+    this.#files = files;
   }
 
   /** Runs the action under a lease of its own, which ends with it. */
@@ -44,13 +49,14 @@ export class BlobStore {
       return await action(id);
     } finally {
       liveLeases.delete(id);
-      // One that cannot be deleted now is found by `endForgottenLeases`.
+      // One that cannot be deleted now is found by `endForgotten`.
       await this.#containerd.leases.delete({ id, sync: false }).catch(() => {});
     }
   }
 
-  /** Leases whose actions have ended, or whose process has. */
-  async endForgottenLeases(): Promise<void> {
+  /** Leases whose actions have ended, or whose process has, and what they have brought of blobs. */
+  async endForgotten(): Promise<void> {
+    await this.#files.removeForgotten();
     const { leases } = await this.#containerd.leases.list({ filters: [] });
     for (const { id } of leases)
       if (id.startsWith(LEASE_PREFIX) && !liveLeases.has(id))
@@ -99,8 +105,8 @@ export class BlobStore {
   }
 
   /**
-   * Writes a blob, from where an earlier attempt broke off. `open` gives the bytes from an offset. containerd checks
-   * the digest. A blob that is there already is kept.
+   * Writes a blob, from where an earlier attempt broke off. `open` gives the bytes from an offset. The digest is checked.
+   * A blob that is there already is kept.
    */
   async write(
     lease: Lease,
@@ -116,7 +122,9 @@ export class BlobStore {
     const present = await this.sizeOf(blob.digest);
     if (present !== undefined) return requireSize(blob, present);
     const ref = `tsswarm-${blob.digest}`;
-    const start = await this.#offsetOf(ref);
+    const isFile = blob.size >= FILE_BYTES_MIN && this.#files.accepts(blob);
+    if (isFile) await this.#files.receive(blob, open);
+    const start = isFile ? blob.size : await this.#offsetOf(ref);
     const source = start < blob.size ? open(start) : [];
     try {
       await this.#send(lease, { ref, start, ...blob }, source);

@@ -20,7 +20,7 @@ import type {
 } from '../engine.ts';
 import { SingleFlight } from '../limiter.ts';
 import type { Measure } from '../measure.ts';
-import { BlobStore, collect } from './blob-store.ts';
+import { type BlobStore, collect } from './blob-store.ts';
 import { ImageCatalog, type StoredImage } from './catalog.ts';
 import { ImageCollector, type ImagePolicy, type RemovalReason } from './collector.ts';
 import { createImage } from './create-image.ts';
@@ -46,6 +46,7 @@ import { Unpacker } from './unpack.ts';
 
 export interface ImagesOptions {
   readonly containerd: Containerd;
+  readonly blobs: BlobStore;
   readonly registries: RegistrySettings;
   readonly measure: Measure;
   readonly log: Logger;
@@ -74,7 +75,7 @@ export class EngineImages implements Images, Disposable {
 
   constructor(options: ImagesOptions) {
     this.#options = options;
-    this.#blobs = new BlobStore(options.containerd);
+    this.#blobs = options.blobs;
     this.#catalog = new ImageCatalog(options.containerd, this.#blobs);
     this.#unpacker = new Unpacker(options.containerd, this.#blobs, options.disk);
     this.#connections = new HttpConnections(options.registries, options.stallTimeoutMs ?? STALL_TIMEOUT_MS);

@@ -20,6 +20,7 @@ import { readNetworkSetting } from '../../linux/sysctl.ts';
 import { decodeForwardingEntry, listForwardingEntries } from '../../linux/vxlan.ts';
 import { addressText, bytesOf } from '../ip-bytes.ts';
 import { ipv4Bytes } from '../ipv4.ts';
+import { ipv6Settings } from '../ipv6-link.ts';
 import { UPLINK_IN_NETWORK } from '../rulesets.ts';
 import { containerMac, LOOPBACK_INDEX } from '../wiring.ts';
 import type { Balance } from './balancing.ts';
@@ -28,7 +29,7 @@ import { nodeHop, nodeMac, nodeOfHop, RETURN_HOP, VXLAN_INDEX } from './node-ent
 import type { Drift } from './overlay.ts';
 import { familiesOf, type OverlayLayout } from './overlay-layout.ts';
 import { OVERLAY_TABLE, VXLAN_LINK } from './overlay-rulesets.ts';
-import { ENDPOINT_LINK_PATTERN, ipv6Settings, type OverlayWiring, vxlanOf } from './overlay-wiring.ts';
+import { ENDPOINT_LINK_PATTERN, type OverlayWiring, vxlanOf } from './overlay-wiring.ts';
 import { readTables } from './service-table.ts';
 
 export interface Forwarding {

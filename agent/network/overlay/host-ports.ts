@@ -8,13 +8,13 @@ import type { IpFamily } from '../../linux/ip-family.ts';
 import type { NetlinkSocket } from '../../linux/netlink-socket.ts';
 import { decodeAddress, listAddresses } from '../../linux/rtnetlink.ts';
 import { addressText, familyOf } from '../ip-bytes.ts';
+import { isIpv6InKernel } from '../ipv6-link.ts';
 import { holdPort, releasePort } from '../port-holder.ts';
+import { relayPort } from '../port-relay.ts';
 import { linksOf } from '../wiring.ts';
 import type { InnerPort, InnerPorts } from './ingress-mesh.ts';
 import { checkWeight } from './network-layout.ts';
 import type { PortProblem, PublishedPort } from './overlay.ts';
-import { isIpv6InKernel } from './overlay-wiring.ts';
-import { PortRelay } from './port-relay.ts';
 
 /** A port of all IPv4 addresses of the host, or of one address; "::" is all of IPv6. */
 export interface HostPort {
@@ -218,16 +218,16 @@ export function parseHostPort(name: string): HostPort {
   return { protocol, port: Number(where.slice(portStart)), address };
 }
 
-/** The port of ::1 is relayed whatever the ingress has, so its holder listens. */
+/** Ports of ::1 are relayed whatever the ingress has, so their holders listen. */
 function hold({ protocol, port, address }: HostPort): Disposable {
-  if (protocol === 'tcp' && address === ANY_IPV6_ADDRESS) return new PortRelay(port);
+  if (address === ANY_IPV6_ADDRESS) return relayPort(protocol, port);
   const held = holdPort(protocol, port, address);
   return { [Symbol.dispose]: () => releasePort(held) };
 }
 
 /** What reaches an ingress without IPv6 by IPv6 all the same. */
 function relayedPortOf({ protocol, port, hostAddress, hostInterface }: PublishedPort): string[] {
-  if (protocol !== 'tcp' || hostAddress !== undefined || hostInterface !== undefined) return [];
+  if (hostAddress !== undefined || hostInterface !== undefined) return [];
   return [hostPortName({ protocol, port, address: ANY_IPV6_ADDRESS })];
 }
 

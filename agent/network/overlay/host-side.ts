@@ -4,16 +4,15 @@ import type { Logger } from '../../../rpc/logger.ts';
 import type { IpFamily } from '../../linux/ip-family.ts';
 import { NetlinkSocket, netlinkProtocols } from '../../linux/netlink-socket.ts';
 import { decodeAddress, listAddresses } from '../../linux/rtnetlink.ts';
-import { linksOf } from '../wiring.ts';
-import { enableForwarding, restoreForwarding } from './forwarding.ts';
+import { enableForwarding, restoreForwarding } from '../forwarding.ts';
+import { isIpv6InKernel } from '../ipv6-link.ts';
+import { linksOf, UPLINK_PREFIX } from '../wiring.ts';
 import { checkPublished, familyOfHostPort, HostPorts } from './host-ports.ts';
 import { HostTable } from './host-table.ts';
 import type { InnerPorts } from './ingress-mesh.ts';
 import type { KernelNetwork } from './kernel-network.ts';
 import type { Drift, PortProblem, PublishedPort } from './overlay.ts';
 import { familiesOf } from './overlay-layout.ts';
-import { isIpv6InKernel } from './overlay-wiring.ts';
-import { UPLINK_PREFIX } from './uplink.ts';
 
 export interface HostSideOptions {
   readonly runDir: string;

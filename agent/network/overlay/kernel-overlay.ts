@@ -19,7 +19,7 @@ import {
 import { NetlinkSocket, netlinkProtocols } from '../../linux/netlink-socket.ts';
 import { familyOf } from '../ip-bytes.ts';
 import { hostNameServers, planOverlayResolvConf, readResolvConfSources } from '../resolv-conf.ts';
-import { linksOf, removeLink } from '../wiring.ts';
+import { linksOf, removeLink, UPLINK_PREFIX } from '../wiring.ts';
 import { Forwarder } from './dns-forwarder.ts';
 import { DnsServer } from './dns-server.ts';
 import type { Client } from './dns-zone.ts';
@@ -41,7 +41,6 @@ import type {
 import { familiesOf, isWidened, type OverlayLayout } from './overlay-layout.ts';
 import { ANSWERED_MARK, RESOLVER_ADDRESS, UNANSWERED_MARK, VXLAN_LINK } from './overlay-rulesets.ts';
 import { ENDPOINT_LINK_PATTERN, vxlanOf } from './overlay-wiring.ts';
-import { UPLINK_PREFIX } from './uplink.ts';
 
 export interface OverlayOptions {
   /** Networks' namespaces are pinned below it; it ends with the machine's uptime. */

@@ -5,6 +5,7 @@ import { contains, lastAddress, overlaps, parseAddress, parsePrefix } from '../.
 import type { NetlinkSocket } from '../../linux/netlink-socket.ts';
 import { decodeAddress, listAddresses } from '../../linux/rtnetlink.ts';
 import { formatIpv4, ipv4Number, parseIpv4 } from '../ipv4.ts';
+import { isIpv6InKernel } from '../ipv6-link.ts';
 import { linksOf } from '../wiring.ts';
 import type { OverlayNetwork, OverlaySubnet } from './overlay.ts';
 import {
@@ -14,7 +15,6 @@ import {
   type OverlayLayout,
   subnetWith,
 } from './overlay-layout.ts';
-import { isIpv6InKernel } from './overlay-wiring.ts';
 
 export interface NodeSide {
   readonly pinOf: (networkId: string) => string;

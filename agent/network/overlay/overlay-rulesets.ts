@@ -19,7 +19,6 @@ import {
   loopbackIs,
   masquerade,
   type Rule,
-  sourceIsForeign,
 } from '../../linux/nftables.ts';
 import {
   addressesAreIn,
@@ -40,7 +39,15 @@ import {
   withoutTracking,
 } from '../../linux/nftables-maps.ts';
 import { connectionMarkIs, directionIs, markConnection } from '../../linux/nftables-marks.ts';
-import { type Chain, chainMessages, hostIsolation, networkIsolation, replaceTable } from '../chains.ts';
+import {
+  type Chain,
+  chainMessages,
+  hostIsolation,
+  IPV6_LOOPBACK,
+  networkIsolation,
+  ownAddressesOnly,
+  replaceTable,
+} from '../chains.ts';
 import { protocolNumbers } from '../port-holder.ts';
 import { UPLINK_IN_NETWORK } from '../rulesets.ts';
 import { balanceChains, REFUSE_CHAIN } from './balancing.ts';
@@ -84,7 +91,7 @@ function networkChains(family: IpFamily): Chain[] {
         reject('unreachable', family),
       ],
     },
-    ...(family === 'ipv6' ? [ownAddressesOnly, refuseUnknown] : []),
+    ...(family === 'ipv6' ? [ownAddressesOnly(['lo', VXLAN_LINK, UPLINK_IN_NETWORK]), refuseUnknown] : []),
     answered,
     {
       name: 'refuse_without_backends',
@@ -155,19 +162,6 @@ const answered: Chain = {
   ],
 };
 
-/** A container does not send with the address of another: what IPv4 has a setting for (rp_filter). */
-const ownAddressesOnly: Chain = {
-  name: 'own_addresses_only',
-  base: { type: 'filter', hook: 'prerouting', priority: -300 },
-  rules: [
-    [
-      ...['lo', VXLAN_LINK, UPLINK_IN_NETWORK].flatMap((name) => interfaceIs('inputName', name, false)),
-      ...sourceIsForeign(),
-      ...drop(),
-    ],
-  ],
-};
-
 /** A client that begins a connection misses ICMPv6's answer that there is no route, and waits for the next one. */
 const refuseUnknown: Chain = {
   name: 'refuse_unknown',
@@ -194,8 +188,6 @@ export const overlayRules = {
 export function overlayHostTable(engineId: string): string {
   return `tsswarm_overlay_${engineId}`;
 }
-
-const IPV6_LOOPBACK = Buffer.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
 
 export const hostSets = {
   uplinks: { name: 'uplinks', key: 'interfaceName' },
@@ -235,7 +227,6 @@ function hostChains(dataPathPort: number, family: IpFamily): Chain[] {
     {
       name: 'publish_local',
       base: { type: 'nat', hook: 'output', priority: -105 },
-      // An answer to ::1 would not find back.
       rules:
         family === 'ipv4' ? publish : publish.map((rule) => [...destinationIsNot(IPV6_LOOPBACK), ...rule]),
     },

@@ -6,7 +6,7 @@
 // Routed like the node-local network: a route for each address of a container, here over its link, elsewhere over the VXLAN
 // to its node. Neighbours and forwarding entries are set for each node; nothing is asked for, learned or flooded.
 
-import { closeSync, existsSync, openSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { assert } from '../../../core/assert.ts';
 import { ipFamilies } from '../../linux/ip-family.ts';
 import { SystemCallError } from '../../linux/libc.ts';
@@ -39,6 +39,7 @@ import { writeNetworkSetting } from '../../linux/sysctl.ts';
 import { createVxlan, decodeVxlan, deleteForwardingEntry, type Vxlan } from '../../linux/vxlan.ts';
 import { bytesOf, familyNamed, familyOf, valueBytes } from '../ip-bytes.ts';
 import { ipv4Bytes } from '../ipv4.ts';
+import { ipv6IsOn, ipv6Settings } from '../ipv6-link.ts';
 import {
   containerMac,
   containerSettings,
@@ -395,18 +396,6 @@ export function vxlanOf(routes: NetlinkSocket): Vxlan | undefined {
   const reply = routes.dump(listLinks).find(({ body }) => decodeLink(body).name === VXLAN_LINK);
   return reply === undefined ? undefined : decodeVxlan(reply.body);
 }
-
-/** False where the kernel was started without IPv6. */
-export function isIpv6InKernel(): boolean {
-  return existsSync('/proc/sys/net/ipv6');
-}
-
-const ipv6IsOn = ['ipv6/conf/all/disable_ipv6', '0'] as const;
-/** Of a network's namespace, where the network has IPv6. */
-export const ipv6Settings: readonly (readonly [name: string, value: string])[] = [
-  ipv6IsOn,
-  ['ipv6/conf/all/forwarding', '1'],
-];
 
 /** In the network's namespace. */
 function subnetMessages(subnet: LayoutSubnet): NetlinkMessage[] {

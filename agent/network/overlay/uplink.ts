@@ -1,5 +1,5 @@
-// The way out of an overlay network: a link between its namespace and the host. Of IPv4 it has a /31 out of 169.254.64.0/18;
-// of IPv6, as long as the host has IPv6, a /127 that ends with the same bits. Both are this machine's business alone.
+// The way out of an overlay network: a link between its namespace and the host. Of IPv4 it has a /31 out of 169.254.64.0/18,
+// this machine's business alone; it has IPv6 as long as the host has.
 
 import { closeSync, openSync } from 'node:fs';
 import type { IpFamily } from '../../linux/ip-family.ts';
@@ -10,36 +10,22 @@ import {
   addRoute,
   createVeth,
   decodeAddress,
-  decodeRoute,
   deleteRoute,
   disableLinkLocalAddress,
   listAddresses,
-  listRoutes,
-  MAIN_TABLE,
   routeLoopbackAddresses,
   setLinkUp,
 } from '../../linux/rtnetlink.ts';
 import { writeNetworkSetting } from '../../linux/sysctl.ts';
-import { usedPrefixes } from '../host-survey.ts';
+import { hasIpv6, usedPrefixes } from '../host-survey.ts';
 import { ipv4Bytes, ipv4Number, type Prefix } from '../ipv4.ts';
+import { ipv6End, ipv6LinkMessages, type LinkEnds, NO_IPV6_ADDRESS } from '../ipv6-link.ts';
 import { UPLINK_IN_NETWORK } from '../rulesets.ts';
 import { planLink } from '../subnet-choice.ts';
-import { ignoringErrno, LOOPBACK_INDEX, linksOf, NO_ADDRESS, removeLink } from '../wiring.ts';
+import { ignoringErrno, linksOf, NO_ADDRESS, removeLink } from '../wiring.ts';
 import { familiesOf, type OverlayLayout } from './overlay-layout.ts';
 
-/** Of the host's ends, of all engines. */
-export const UPLINK_PREFIX = 'tsu-';
 const IPV4_PREFIX_LENGTH = 31;
-const IPV6_PREFIX_LENGTH = 127;
-/** A unique local one (RFC 4193), and the IPv4 address behind it. */
-const IPV6_LINK_PREFIX = Buffer.from('fd7473737761726d00000000', 'hex');
-/** fe80::1 and fe80::2: who forwards asks for neighbours with such an address, and not at all without. */
-const linkLocal = {
-  host: Buffer.from('fe800000000000000000000000000001', 'hex'),
-  network: Buffer.from('fe800000000000000000000000000002', 'hex'),
-} as const;
-const LINK_LOCAL_PREFIX_LENGTH = 64;
-const NO_IPV6_ADDRESS = Buffer.alloc(16);
 const ESRCH = 3;
 
 export interface UplinkOptions {
@@ -50,32 +36,9 @@ export interface UplinkOptions {
   readonly routes: NetlinkSocket;
 }
 
-/** Whether packets of IPv6 have anywhere to go from this host: not counting what networks of ours have. */
-export function hasIpv6(hostRoutes: NetlinkSocket): boolean {
-  const ours = linksOf(hostRoutes).flatMap(({ name, index }) =>
-    index === LOOPBACK_INDEX || name.startsWith(UPLINK_PREFIX) ? [index] : [],
-  );
-  const hasAddress = hostRoutes
-    .dump(listAddresses('ipv6'))
-    .map(({ body }) => decodeAddress(body))
-    .some(({ isGlobal, linkIndex }) => isGlobal && !ours.includes(linkIndex));
-  return hasAddress || hasDefaultRoute(hostRoutes, 'ipv6');
-}
-
-/** Whether the namespace of this socket has a route to everywhere. */
-function hasDefaultRoute(routes: NetlinkSocket, family: IpFamily): boolean {
-  return routes
-    .dump(listRoutes(family))
-    .map(({ body }) => decodeRoute(body))
-    .some(
-      ({ table, prefixLength, isUnreachable }) =>
-        table === MAIN_TABLE && prefixLength === 0 && !isUnreachable,
-    );
-}
-
 export class Uplink {
   readonly #options: UplinkOptions;
-  #ends: { readonly host: Buffer; readonly network: Buffer } | undefined;
+  #ends: LinkEnds<Buffer> | undefined;
   #hasIpv6 = false;
 
   constructor(options: UplinkOptions) {
@@ -126,7 +89,7 @@ export class Uplink {
   }
 
   /** Without it what goes out is refused at once: the network has no route. */
-  #configureIpv6(uplink: number, inNetwork: number, ends: { host: Buffer; network: Buffer }): void {
+  #configureIpv6(uplink: number, inNetwork: number, ends: LinkEnds<Buffer>): void {
     const { name, hostRoutes, routes } = this.#options;
     const hadIpv6 = this.#hasIpv6;
     this.#hasIpv6 = this.#wantsIpv6();
@@ -135,21 +98,9 @@ export class Uplink {
       return;
     }
     writeNetworkSetting(`ipv6/conf/${name}/disable_ipv6`, 0);
-    const [host, network] = [ipv6End(ends.host), ipv6End(ends.network)];
-    const prefixLength = IPV6_PREFIX_LENGTH;
-    hostRoutes.execute([
-      addAddress({ linkIndex: uplink, address: linkLocal.host, prefixLength: LINK_LOCAL_PREFIX_LENGTH }),
-      addAddress({ linkIndex: uplink, address: host, prefixLength }),
-    ]);
-    routes.execute([
-      addAddress({
-        linkIndex: inNetwork,
-        address: linkLocal.network,
-        prefixLength: LINK_LOCAL_PREFIX_LENGTH,
-      }),
-      addAddress({ linkIndex: inNetwork, address: network, prefixLength }),
-      addRoute({ destination: NO_IPV6_ADDRESS, prefixLength: 0, gateway: host, linkIndex: inNetwork }),
-    ]);
+    const messages = ipv6LinkMessages({ host: uplink, network: inNetwork }, ends);
+    hostRoutes.execute(messages.host);
+    routes.execute(messages.network);
   }
 
   /** The indexes of the host's end and the network's. One end alone belongs to an earlier namespace of the network. */
@@ -180,8 +131,4 @@ export class Uplink {
     if (existing !== undefined) return { base: ipv4Number(existing.address), length: IPV4_PREFIX_LENGTH };
     return planLink(name, usedPrefixes(hostRoutes));
   }
-}
-
-function ipv6End(end: Buffer): Buffer {
-  return Buffer.concat([IPV6_LINK_PREFIX, end]);
 }

@@ -3,9 +3,9 @@
 
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Logger } from '../../../rpc/logger.ts';
-import type { IpFamily } from '../../linux/ip-family.ts';
-import { readNetworkSetting, writeNetworkSetting } from '../../linux/sysctl.ts';
+import type { Logger } from '../../rpc/logger.ts';
+import type { IpFamily } from '../linux/ip-family.ts';
+import { readNetworkSetting, writeNetworkSetting } from '../linux/sysctl.ts';
 
 interface Setting {
   readonly name: string;
