@@ -195,6 +195,11 @@ const task: CommandGroup = {
   summary: 'Look at single tasks',
   unsupported: [],
   children: [
+    {
+      name: 'inspect',
+      summary: 'Display detailed information on one or more tasks',
+      load: () => import('./commands/task/inspect.ts'),
+    },
     { name: 'logs', summary: 'Fetch the logs of a task', load: () => import('./commands/task/logs.ts') },
   ],
 };
