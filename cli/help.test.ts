@@ -4,10 +4,10 @@ import {
   type CommandEntry,
   type CommandGroup,
   type CommandLeaf,
-  commandTree,
   findChild,
   isGroup,
-} from './command-tree.ts';
+} from './command-entry.ts';
+import { commandTree } from './command-tree.ts';
 import { createFlags, updateFlags } from './flags/service-flags.ts';
 import { commandHelp } from './help.ts';
 
