@@ -1,25 +1,6 @@
 // All commands by name. Only names and one-line summaries: a command's own file is loaded when it is called.
 
-import type { Command } from './command.ts';
-
-export interface CommandLeaf {
-  readonly name: string;
-  readonly aliases?: readonly string[];
-  readonly summary: string;
-  readonly isHidden?: true;
-  readonly load: () => Promise<{ readonly command: Command }>;
-}
-
-export interface CommandGroup {
-  readonly name: string;
-  readonly summary: string;
-  readonly isHidden?: true;
-  readonly children: readonly CommandEntry[];
-  /** Words that Swarm has here and this version does not. */
-  readonly unsupported: readonly string[];
-}
-
-export type CommandEntry = CommandLeaf | CommandGroup;
+import type { CommandGroup, CommandLeaf } from './command-entry.ts';
 
 const init: CommandLeaf = {
   name: 'init',
@@ -195,6 +176,11 @@ const task: CommandGroup = {
   summary: 'Look at single tasks',
   unsupported: [],
   children: [
+    {
+      name: 'inspect',
+      summary: 'Display detailed information on one or more tasks',
+      load: () => import('./commands/task/inspect.ts'),
+    },
     { name: 'logs', summary: 'Fetch the logs of a task', load: () => import('./commands/task/logs.ts') },
   ],
 };
@@ -485,13 +471,3 @@ export const commandTree: CommandGroup = {
     },
   ],
 };
-
-export function isGroup(entry: CommandEntry): entry is CommandGroup {
-  return 'children' in entry;
-}
-
-export function findChild(group: CommandGroup, word: string): CommandEntry | undefined {
-  return group.children.find(
-    (entry) => entry.name === word || (!isGroup(entry) && entry.aliases?.includes(word)),
-  );
-}
