@@ -3,12 +3,14 @@
 
 import { execFileSync } from 'node:child_process';
 import { pathToFileURL } from 'node:url';
-import { newServiceSpec } from '../core/defaults.ts';
-import type { Node, ServiceSpec, Task } from '../core/generated/objects.ts';
+import type { Task } from '../core/generated/objects.ts';
 import { ClusterBook } from '../manager/scheduler/cluster-book.ts';
 import { planGroup } from '../manager/scheduler/plan-placement.ts';
 import { MANAGER_V8_FLAGS } from '../node/manager-process.ts';
-import { aNode, aTask, NOW_MS, tablesOf } from '../test/support/builders.ts';
+import { aTask, NOW_MS, tablesOf } from '../test/support/builders.ts';
+import { aDemandingSpec, rackedNodes, type SchedulingLoad } from '../test/support/demanding-services.ts';
+import { RaftCluster } from '../test/support/raft-cluster.ts';
+import { freePort } from '../test/support/real-registry.ts';
 import type { BenchOptions } from './main.ts';
 import { againstFloor, median, type Row } from './report.ts';
 
@@ -17,19 +19,34 @@ const TASKS = 1_000_000;
 const TASKS_QUICK = 200_000;
 /** Services; their replicas make up the tasks. */
 const SERVICES = [1, 1_000, 100_000];
-const RACKS = 50;
 const ROUNDS = 3;
 const PLACEMENTS_MIN = 1_000_000;
+/** Committed by managers: real processes with mutual TLS. */
+const MEMBERS = 3;
+const COMMITTED = { nodes: 1_000, services: 1_000, replicas: 200 };
+const COMMITTED_QUICK = { ...COMMITTED, services: 200 };
+const COMMITTED_MIN = 20_000;
 
-/** Bar: a million placements a second, whatever the shape. */
+/** Bars: a million placements a second, whatever the shape; 20,000 committed by three managers. */
 export async function scheduleBench({ isQuick }: BenchOptions): Promise<Row[]> {
   const tasks = isQuick ? TASKS_QUICK : TASKS;
-  return SERVICES.map((shape) => {
+  const planned = SERVICES.map((shape) => {
     const services = isQuick ? Math.min(shape, tasks / 10) : shape;
     const rates = Array.from({ length: isQuick ? 1 : ROUNDS }, () => inAnotherProcess(services, tasks));
     const what = `planner alone, ${services} × ${tasks / services}`;
     return againstFloor(what, '/s', median(rates), PLACEMENTS_MIN);
   });
+  const rate = await committedPerSecond(isQuick ? COMMITTED_QUICK : COMMITTED);
+  return [...planned, againstFloor('committed by three managers', '/s', rate, COMMITTED_MIN)];
+}
+
+async function committedPerSecond(load: SchedulingLoad): Promise<number> {
+  const ports = await Promise.all(Array.from({ length: MEMBERS }, () => freePort()));
+  const addresses = ports.map((port) => `127.0.0.1:${port}`);
+  await using cluster = await RaftCluster.start({ addresses, state: { hasStore: true } });
+  const leader = await cluster.leader();
+  const tookMs = await leader.request<number>({ op: 'schedule', load });
+  return ((load.services * load.replicas) / tookMs) * 1000;
 }
 
 /** With nothing left of another round, and with as little memory for new objects as a manager has. */
@@ -67,32 +84,6 @@ function checkSpread(book: ClusterBook, tasks: number): void {
   const [least, most] = [Math.min(...counts), Math.max(...counts)];
   if (counts.length !== Math.min(eligible, tasks) || most - least > 1)
     throw new Error(`${counts.length} nodes have from ${least} to ${most} tasks`);
-}
-
-/** Half of them have what services ask for. */
-function rackedNodes(count: number): Node[] {
-  return Array.from({ length: count }, (_, at) =>
-    aNode(`node-${String(at).padStart(5, '0')}`, {
-      cpus: 1_000,
-      memoryBytes: 2 ** 50,
-      labels: { disk: at % 2 === 0 ? 'ssd' : 'hdd', rack: `r${(at >> 1) % RACKS}`, zone: 'a' },
-    }),
-  );
-}
-
-/** With resources, two constraints and a preference. */
-function aDemandingSpec(name: string): ServiceSpec {
-  const spec = newServiceSpec(name, { image: 'busybox' });
-  const reservations = { cpuNanos: 1e8, memoryBytes: 2 ** 26 };
-  const constraints = ['node.labels.disk==ssd', 'node.role==worker'];
-  return {
-    ...spec,
-    task: {
-      ...spec.task,
-      resources: { ...spec.task.resources, reservations },
-      placement: { ...spec.task.placement, constraints, preferences: ['spread=node.labels.rack'] },
-    },
-  };
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
