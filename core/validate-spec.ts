@@ -1,6 +1,7 @@
 // What makes a spec acceptable. Every refusal names the field and says what would be right. The manager calls this
 // before anything is stored; whoever builds a spec may call it earlier.
 
+import { parseAffinity } from './affinity.ts';
 import { parseConstraint } from './constraint.ts';
 import { HEALTH_TIME_MS_MAX } from './defaults.ts';
 import { invalidField } from './errors.ts';
@@ -42,6 +43,7 @@ export function validateServiceSpec(spec: ServiceSpec): void {
   requireLabels('label', spec.labels);
   validateMode(spec);
   validateTaskSpec(spec.task, expandContainer(spec.task.container, sampleFacts(spec)));
+  validateAffinities(spec.task.placement, spec.name);
   validateUpdateConfig('update', spec.update);
   validateUpdateConfig('rollback', spec.rollback);
   if (spec.rollback.failureAction === 'rollback')
@@ -154,6 +156,15 @@ function validatePlacement(placement: Placement): void {
   for (const constraint of placement.constraints) parseConstraint(constraint);
   for (const preference of placement.preferences) parsePlacementPreference(preference);
   requireWhole('replicas-max-per-node', placement.maxReplicasPerNode);
+}
+
+function validateAffinities({ affinities }: Placement, name: string): void {
+  for (const { service, isTogether } of affinities.map(parseAffinity))
+    if (isTogether && service === name)
+      throw invalidField(
+        'placement-affinity',
+        `no node could get the first task of ${name}: it asks for others of its own`,
+      );
 }
 
 function validateUpdateConfig(kind: 'update' | 'rollback', config: UpdateConfig): void {

@@ -467,8 +467,10 @@ export interface Placement {
   /** "spread=node.labels.rack"; the first counts most. */
   readonly preferences: readonly string[];
   readonly strategy: PlacementStrategy;
+  /** "service==NAME" or "service!=NAME". */
+  readonly affinities: readonly string[];
 }
-export const emptyPlacement: Placement = Object.freeze({ constraints: [], maxReplicasPerNode: 0, platforms: [], preferences: [], strategy: "spread" });
+export const emptyPlacement: Placement = Object.freeze({ constraints: [], maxReplicasPerNode: 0, platforms: [], preferences: [], strategy: "spread", affinities: [] });
 
 export interface LogDriver {
   readonly name: string;

@@ -1077,6 +1077,7 @@ export const PlacementCodec: Codec<Placement> = {
     for (const value of m.platforms) PlatformCodec.write(value, w.uint32(26).fork()).ldelim();
     for (const value of m.preferences) w.uint32(34).string(value);
     if (m.strategy !== "spread") w.uint32(40).int32(placementStrategyNumbers[m.strategy]);
+    for (const value of m.affinities) w.uint32(50).string(value);
     return w;
   },
   read(r, end) {
@@ -1085,6 +1086,7 @@ export const PlacementCodec: Codec<Placement> = {
     const platforms: Platform[] = [];
     const preferences: string[] = [];
     let strategy: PlacementStrategy = "spread";
+    const affinities: string[] = [];
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -1093,10 +1095,11 @@ export const PlacementCodec: Codec<Placement> = {
         case 3: platforms.push(PlatformCodec.read(r, r.uint32() + r.pos)); break;
         case 4: preferences.push(r.string()); break;
         case 5: strategy = (placementStrategyNames.get(r.int32()) ?? "spread"); break;
+        case 6: affinities.push(r.string()); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { constraints, maxReplicasPerNode, platforms, preferences, strategy };
+    return { constraints, maxReplicasPerNode, platforms, preferences, strategy, affinities };
   },
 };
 
