@@ -61,12 +61,13 @@ test("Swarm's flags are all known, supported or not, and those of run that servi
     'rollback-deadline',
     ...ofRun,
   ];
-  const create = [...plain, 'env-file', 'gpus', ...lists, ...own];
+  const ownLists = ['placement-affinity'];
+  const create = [...plain, 'env-file', 'gpus', ...lists, ...ownLists, ...own];
   const update = [
     ...own,
     ...plain.filter((name) => name !== 'name' && name !== 'mode'),
     ...['image', 'args', 'force', 'rollback'],
-    ...lists.flatMap((name) => [`${name}-add`, `${name}-rm`]),
+    ...[...lists, ...ownLists].flatMap((name) => [`${name}-add`, `${name}-rm`]),
   ];
 
   assert.deepEqual(Object.keys(createFlags).sort(), create.sort());

@@ -136,6 +136,7 @@ test('each malformed field is refused by name', () => {
         resources: {
           limits: { ...emptyResourceLimits, memoryBytes: 8 * 2 ** 20 },
           reservations: { cpuNanos: 0, memoryBytes: 16 * 2 ** 20 },
+          generic: [],
         },
       }),
       /^reserve-memory: /,

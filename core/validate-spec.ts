@@ -16,6 +16,7 @@ import type {
   TaskSpec,
   UpdateConfig,
 } from './generated/objects.ts';
+import { formatGenericRequest, parseGenericRequest } from './generic-resource.ts';
 import { parseImageReference } from './image-reference.ts';
 import { parseLogDriver } from './log-driver.ts';
 import { parseNetworkProbe } from './network-probe.ts';
@@ -122,7 +123,7 @@ function requireHealthTime(field: string, timeMs: number): void {
   if (timeMs > HEALTH_TIME_MS_MAX) throw invalidField(field, `${timeMs} ms is more than 24 days`);
 }
 
-function validateResources({ limits, reservations }: ResourceRequirements): void {
+function validateResources({ limits, reservations, generic }: ResourceRequirements): void {
   validateCpu('limit-cpu', limits.cpuNanos);
   validateCpu('reserve-cpu', reservations.cpuNanos);
   validateMemory('limit-memory', limits.memoryBytes);
@@ -133,6 +134,11 @@ function validateResources({ limits, reservations }: ResourceRequirements): void
     throw invalidField('reserve-memory', 'must not be more than limit-memory');
   if (limits.cpuNanos > 0 && reservations.cpuNanos > limits.cpuNanos)
     throw invalidField('reserve-cpu', 'must not be more than limit-cpu');
+  for (const request of generic) parseGenericRequest(formatGenericRequest(request));
+  const twice = generic.find(({ kind }, at) =>
+    generic.some((other, place) => place < at && other.kind === kind),
+  );
+  if (twice !== undefined) throw invalidField('generic-resource', `${twice.kind} is asked for twice`);
 }
 
 function validateCpu(field: string, nanos: number): void {

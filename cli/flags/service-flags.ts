@@ -5,6 +5,7 @@ import {
   defaultRestartPolicy,
   defaultUpdateConfig,
 } from '../../core/defaults.ts';
+import { parseGenericRequest } from '../../core/generic-resource.ts';
 import { MODE_NAMES } from '../../core/service-mode.ts';
 import { containerScalarFlags, createContainerFlags, updateContainerFlags } from './container-flags.ts';
 import { FILE_SYNTAX, parseFileReference } from './files.ts';
@@ -18,7 +19,6 @@ import {
   ratioFlag,
   switchFlag,
   textFlag,
-  unsupportedFlags,
   valueFlag,
   valuesFlag,
 } from './flag.ts';
@@ -212,10 +212,6 @@ function scalarFlags(initial: Initial) {
   };
 }
 
-const UNSUPPORTED_ON_CREATE = ['generic-resource'] as const;
-
-const UNSUPPORTED_ON_UPDATE = UNSUPPORTED_ON_CREATE.flatMap((name) => [`${name}-add`, `${name}-rm`] as const);
-
 const MOUNT = 'type=volume|bind|tmpfs|image,source=,target=,readonly,…';
 const ATTACHMENT = 'NAME, or name=NAME[,alias=ALIAS][,vip=ADDRESS]';
 const PORT =
@@ -236,6 +232,11 @@ export const createFlags = {
   'placement-affinity': listFlag(
     'Share nodes with another service, or share none (service==NAME or service!=NAME)',
   ),
+  'generic-resource': valuesFlag(
+    'list',
+    parseGenericRequest,
+    'Reserve resources that nodes are told to have (KIND=COUNT)',
+  ),
   mount: valuesFlag('mount', parseMount, `Attach a filesystem mount to the service (${MOUNT})`),
   secret: valuesFlag('secret', parseFileReference, `Secret as a file of the service (${FILE_SYNTAX})`, {
     completes: 'secret',
@@ -247,7 +248,6 @@ export const createFlags = {
     completes: 'network',
   }),
   publish: valuesFlag('port', parsePublish, `Publish a port (${PORT})`, { shorthand: 'p' }),
-  ...unsupportedFlags(UNSUPPORTED_ON_CREATE),
 };
 
 export const updateFlags = {
@@ -271,6 +271,8 @@ export const updateFlags = {
   'placement-pref-rm': listFlag('Remove a placement preference'),
   'placement-affinity-add': listFlag('Add an affinity (service==NAME or service!=NAME)'),
   'placement-affinity-rm': listFlag('Remove an affinity'),
+  'generic-resource-add': valuesFlag('list', parseGenericRequest, 'Add or change a generic resource'),
+  'generic-resource-rm': listFlag('Remove a generic resource by its kind'),
   'mount-add': valuesFlag('mount', parseMount, 'Add or update a mount on a service'),
   'mount-rm': listFlag('Remove a mount by its target path'),
   'secret-add': valuesFlag('secret', parseFileReference, `Add or update a secret (${FILE_SYNTAX})`, {
@@ -287,5 +289,4 @@ export const updateFlags = {
   'network-rm': listFlag('Remove a network', { completes: 'network' }),
   'publish-add': valuesFlag('port', parsePublish, `Add or update a published port (${PORT})`),
   'publish-rm': valuesFlag('port', parseTargetPort, 'Remove a published port by its target port'),
-  ...unsupportedFlags(UNSUPPORTED_ON_UPDATE),
 };

@@ -2,6 +2,7 @@
 
 import { defaultUpdateConfig } from '../../core/defaults.ts';
 import type {
+  GenericResource,
   Network,
   NetworkAttachment,
   PortConfig,
@@ -105,7 +106,13 @@ export function taskTemplate(task: TaskSpec): object {
   };
 }
 
-function resources({ limits, reservations }: ResourceRequirements): object {
+/** Docker has a list in which each name is an entry of its own. */
+export function genericShape({ kind, count, names }: GenericResource): object[] {
+  if (names.length === 0) return [{ DiscreteResourceSpec: { Kind: kind, Value: count } }];
+  return names.map((name) => ({ NamedResourceSpec: { Kind: kind, Value: name } }));
+}
+
+function resources({ limits, reservations, generic }: ResourceRequirements): object {
   const limit = {
     ...(limits.cpuNanos > 0 && { NanoCPUs: limits.cpuNanos }),
     ...(limits.memoryBytes > 0 && { MemoryBytes: limits.memoryBytes }),
@@ -119,6 +126,7 @@ function resources({ limits, reservations }: ResourceRequirements): object {
   const reserved = {
     ...(reservations.cpuNanos > 0 && { NanoCPUs: reservations.cpuNanos }),
     ...(reservations.memoryBytes > 0 && { MemoryBytes: reservations.memoryBytes }),
+    ...(generic.length > 0 && { GenericResources: generic.flatMap(genericShape) }),
   };
   return {
     ...(Object.keys(limit).length > 0 && { Limits: limit }),

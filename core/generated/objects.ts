@@ -159,6 +159,14 @@ export interface Resources {
 }
 export const emptyResources: Resources = Object.freeze({ cpuNanos: 0, memoryBytes: 0 });
 
+/** So many of a kind, or each by its name. */
+export interface GenericResource {
+  readonly kind: string;
+  readonly count: number;
+  readonly names: readonly string[];
+}
+export const emptyGenericResource: GenericResource = Object.freeze({ kind: '', count: 0, names: [] });
+
 /** A node's certificate and whom it believes, as the node itself says. Roots are named by the SHA-256 of their
  * certificate, in hexadecimal. */
 export interface NodeTrust {
@@ -184,8 +192,10 @@ export interface NodeDescription {
   readonly dataPathMtu: number;
   /** WireGuard's, base64, once the node has an encrypted network; empty before. */
   readonly tunnelKey: string;
+  /** What the node is told to have. */
+  readonly genericResources: readonly GenericResource[];
 }
-export const emptyNodeDescription: NodeDescription = Object.freeze({ hostname: '', platform: emptyPlatform, resources: emptyResources, engineVersion: '', engineLabels: {}, runtime: '', kernel: '', operatingSystem: '', trust: emptyNodeTrust, dataPathMtu: 0, tunnelKey: '' });
+export const emptyNodeDescription: NodeDescription = Object.freeze({ hostname: '', platform: emptyPlatform, resources: emptyResources, engineVersion: '', engineLabels: {}, runtime: '', kernel: '', operatingSystem: '', trust: emptyNodeTrust, dataPathMtu: 0, tunnelKey: '', genericResources: [] });
 
 export interface NodeSpec {
   readonly name: string;
@@ -444,8 +454,10 @@ export const emptyResourceLimits: ResourceLimits = Object.freeze({ cpuNanos: 0, 
 export interface ResourceRequirements {
   readonly limits: ResourceLimits;
   readonly reservations: Resources;
+  /** By number. */
+  readonly generic: readonly GenericResource[];
 }
-export const emptyResourceRequirements: ResourceRequirements = Object.freeze({ limits: emptyResourceLimits, reservations: emptyResources });
+export const emptyResourceRequirements: ResourceRequirements = Object.freeze({ limits: emptyResourceLimits, reservations: emptyResources, generic: [] });
 
 export interface RestartPolicy {
   readonly condition: RestartCondition;
@@ -685,8 +697,10 @@ export interface Task {
   readonly attachments: readonly TaskAttachment[];
   /** Why its node may not keep it. Absent: it may. */
   readonly eviction?: string;
+  /** Of its node, for it alone; from when it is placed. */
+  readonly genericResources: readonly GenericResource[];
 }
-export const emptyTask: Task = Object.freeze({ id: '', meta: emptyMeta, serviceId: '', specVersion: 0, slot: 0, nodeId: '', status: emptyTaskStatus, desiredState: "new", notBeforeMs: 0, attachments: [] });
+export const emptyTask: Task = Object.freeze({ id: '', meta: emptyMeta, serviceId: '', specVersion: 0, slot: 0, nodeId: '', status: emptyTaskStatus, desiredState: "new", notBeforeMs: 0, attachments: [], genericResources: [] });
 
 export interface TaskAttachment {
   readonly networkId: string;

@@ -194,9 +194,9 @@ function comparable(spec: TaskSpec): string {
 }
 
 /** Without what a runtime changes in a container that runs. */
-function settledResources({ limits }: ResourceRequirements): object {
+function settledResources({ limits, generic }: ResourceRequirements): object {
   const { cpuNanos: _cpu, memoryBytes: _memory, pids: _pids, cpuShares: _shares, ...rest } = limits;
-  return rest;
+  return { ...rest, generic };
 }
 
 /** A changed placement moves no task whose node still fits. */

@@ -3,7 +3,14 @@
 
 import { isDeepStrictEqual } from 'node:util';
 import { isRecentFailure } from '../../core/failing-node.ts';
-import type { Node, Placement, Service, ServiceSpec, Task } from '../../core/generated/objects.ts';
+import type {
+  GenericResource,
+  Node,
+  Placement,
+  Service,
+  ServiceSpec,
+  Task,
+} from '../../core/generated/objects.ts';
 import { parsePlacementPreference } from '../../core/placement-preference.ts';
 import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
 import type { TablesView } from '../store/tables.ts';
@@ -12,6 +19,7 @@ import { Neighbourhood } from './neighbours.ts';
 import {
   type Demand,
   demandOf,
+  giveGeneric,
   type NodeInfo,
   newNodeInfo,
   noDemand,
@@ -19,6 +27,7 @@ import {
   release,
   revisionKey,
   take,
+  takeGenericBack,
 } from './node-info.ts';
 import { growTree, lighten, type NodeTree } from './node-tree.ts';
 import { TaskCounts } from './task-counts.ts';
@@ -43,6 +52,8 @@ interface ServiceEntry {
 export interface Booking {
   readonly info: NodeInfo;
   readonly version: Version;
+  /** Of its node's, by name where they have names. */
+  readonly generic: readonly GenericResource[];
   /** It counts among the tasks that are to be there; one that is told to stop only holds its resources. */
   readonly isWanted: boolean;
 }
@@ -187,12 +198,13 @@ export class ClusterBook {
     const info = this.#nodes.get(task.nodeId) ?? this.#gone.get(task.nodeId);
     if (info === undefined) return undefined;
     const version = this.versionOf(task.serviceId, task.specVersion, spec);
-    return { info, version, isWanted: isWanted(task) };
+    return { info, version, generic: task.genericResources, isWanted: isWanted(task) };
   }
 
-  #add({ info, version, isWanted: isCounted }: Booking): void {
+  #add({ info, version, generic, isWanted: isCounted }: Booking): void {
     const { demand, service } = version;
     take(info, demand);
+    giveGeneric(info, generic);
     info.bookings++;
     if (version.users++ === 0) {
       if (service.versions.length === 0) this.#services.set(service.id, service);
@@ -203,9 +215,10 @@ export class ClusterBook {
     service.counts.add(info);
   }
 
-  #remove({ info, version, isWanted: wasCounted }: Booking): void {
+  #remove({ info, version, generic, isWanted: wasCounted }: Booking): void {
     const { demand, service } = version;
     release(info, demand);
+    takeGenericBack(info, generic);
     if (--info.bookings === 0) this.#gone.delete(info.node.id);
     if (--version.users === 0) {
       service.versions = service.versions.filter((other) => other !== version);

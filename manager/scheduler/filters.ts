@@ -4,7 +4,7 @@
 import { matchesConstraint, parseConstraint } from '../../core/constraint.ts';
 import { isOfPlatform, takesTasks } from '../../core/eligible-node.ts';
 import type { ServiceSpec } from '../../core/generated/objects.ts';
-import { demandOf, type NodeInfo } from './node-info.ts';
+import { demandOf, hasGeneric, type NodeInfo } from './node-info.ts';
 import type { TaskCounts } from './task-counts.ts';
 
 export type Check = (info: NodeInfo) => boolean;
@@ -39,8 +39,12 @@ const ready: Filter = {
 const resource: Filter = {
   prepare: ({ task }) => {
     const { cpuNanos, memoryBytes } = task.resources.reservations;
-    if (cpuNanos === 0 && memoryBytes === 0) return undefined;
-    return (info) => info.cpuNanosFree >= cpuNanos && info.memoryBytesFree >= memoryBytes;
+    const { generic } = task.resources;
+    if (cpuNanos === 0 && memoryBytes === 0 && generic.length === 0) return undefined;
+    return (info) =>
+      info.cpuNanosFree >= cpuNanos &&
+      info.memoryBytesFree >= memoryBytes &&
+      (generic.length === 0 || hasGeneric(info, generic));
   },
   explain: (count) => `insufficient resources on ${nodes(count)}`,
 };

@@ -1,7 +1,7 @@
 // A node as the scheduler counts it: what is left of its resources, what runs there, which ports are taken.
 
 import { NODE_FAILURE_WINDOW_MS, NODE_FAILURES_MAX } from '../../core/failing-node.ts';
-import type { Node, PortConfig, ServiceSpec } from '../../core/generated/objects.ts';
+import type { GenericResource, Node, PortConfig, ServiceSpec } from '../../core/generated/objects.ts';
 import { isIngressPort } from '../../core/ingress-port.ts';
 
 export interface NodeInfo {
@@ -16,6 +16,8 @@ export interface NodeInfo {
   bookings: number;
   /** How many tasks take a port: "8080/tcp" */
   readonly hostPorts: Map<string, number>;
+  /** What tasks have been given of the node's generic resources. */
+  readonly genericUse: Map<string, { count: number; readonly names: Set<string> }>;
   /** When tasks failed, by "<service>.<spec version>". */
   readonly failures: Map<string, number[]>;
 }
@@ -25,9 +27,10 @@ export interface Demand {
   readonly cpuNanos: number;
   readonly memoryBytes: number;
   readonly ports: readonly string[];
+  readonly generic: readonly GenericResource[];
 }
 
-export const noDemand: Demand = { cpuNanos: 0, memoryBytes: 0, ports: [] };
+export const noDemand: Demand = { cpuNanos: 0, memoryBytes: 0, ports: [], generic: [] };
 
 export function newNodeInfo(node: Node, index: number): NodeInfo {
   const { cpuNanos, memoryBytes } = node.description.resources;
@@ -39,6 +42,7 @@ export function newNodeInfo(node: Node, index: number): NodeInfo {
     taskCount: 0,
     bookings: 0,
     hostPorts: new Map(),
+    genericUse: new Map(),
     failures: new Map(),
   };
 }
@@ -46,7 +50,7 @@ export function newNodeInfo(node: Node, index: number): NodeInfo {
 export function demandOf({ task, endpoint }: ServiceSpec): Demand {
   const { cpuNanos, memoryBytes } = task.resources.reservations;
   const ports = endpoint.ports.filter(takesPortOfNode).map(portKey);
-  return { cpuNanos, memoryBytes, ports };
+  return { cpuNanos, memoryBytes, ports, generic: task.resources.generic };
 }
 
 export function take(info: NodeInfo, { cpuNanos, memoryBytes, ports }: Demand): void {
@@ -62,6 +66,43 @@ export function release(info: NodeInfo, { cpuNanos, memoryBytes, ports }: Demand
     const count = (info.hostPorts.get(port) ?? 0) - 1;
     if (count > 0) info.hostPorts.set(port, count);
     else info.hostPorts.delete(port);
+  }
+}
+
+/** Whether the node has as much as that which nobody else was given. */
+export function hasGeneric(info: NodeInfo, requests: readonly GenericResource[]): boolean {
+  return requests.every(({ kind, count }) => {
+    const { count: total = 0 } =
+      info.node.description.genericResources.find((each) => each.kind === kind) ?? {};
+    return total - (info.genericUse.get(kind)?.count ?? 0) >= count;
+  });
+}
+
+/** What a task would be given: so many of a kind, or the first names that are free. */
+export function chooseGeneric(info: NodeInfo, requests: readonly GenericResource[]): GenericResource[] {
+  return requests.map(({ kind, count }) => {
+    const { names = [] } = info.node.description.genericResources.find((each) => each.kind === kind) ?? {};
+    const used = info.genericUse.get(kind)?.names;
+    return { kind, count, names: names.filter((name) => !used?.has(name)).slice(0, count) };
+  });
+}
+
+export function giveGeneric(info: NodeInfo, given: readonly GenericResource[]): void {
+  for (const { kind, count, names } of given) {
+    const use = info.genericUse.get(kind) ?? { count: 0, names: new Set() };
+    use.count += count;
+    for (const name of names) use.names.add(name);
+    info.genericUse.set(kind, use);
+  }
+}
+
+export function takeGenericBack(info: NodeInfo, given: readonly GenericResource[]): void {
+  for (const { kind, count, names } of given) {
+    const use = info.genericUse.get(kind);
+    if (use === undefined) continue;
+    use.count -= count;
+    for (const name of names) use.names.delete(name);
+    if (use.count === 0) info.genericUse.delete(kind);
   }
 }
 

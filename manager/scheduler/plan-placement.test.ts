@@ -314,3 +314,24 @@ test('who does not want to share nodes is not joined either', () => {
   );
   assert.deepEqual(perNode(plan), { b: 2 });
 });
+
+const withCards = (id: string, ...names: string[]): Node => {
+  const node = aNode(id);
+  const genericResources = [{ kind: 'GPU', count: names.length, names }];
+  return { ...node, description: { ...node.description, genericResources } };
+};
+const asking = (count: number) => (spec: ServiceSpec) => ({
+  ...spec,
+  task: { ...spec.task, resources: { ...spec.task.resources, generic: [{ kind: 'GPU', count, names: [] }] } },
+});
+
+test('each task gets generic resources of its own, by name, as many as it asks for (swarmkit#3162)', () => {
+  const nodes = [withCards('a', 'a0', 'a1', 'a2'), withCards('b', 'b0'), aNode('c')];
+  const held = [{ kind: 'GPU', count: 1, names: ['a1'] }];
+  const existing = [{ ...aTask('s', { nodeId: 'a' }), genericResources: held }];
+  const plan = place({ nodes, count: 4, existing, change: asking(1) });
+  const names = plan.assign.flatMap(({ booking }) => booking.generic.flatMap((given) => given.names));
+  assert.deepEqual(names.sort(), ['a0', 'a2', 'b0']);
+  assert.equal(plan.reason, 'no suitable node (insufficient resources on 3 nodes)');
+  assert.deepEqual(perNode(place({ nodes, count: 2, change: asking(2) })), { a: 1 });
+});

@@ -6,7 +6,7 @@ import type { ServiceSpec, Task } from '../../core/generated/objects.ts';
 import type { Booking, ClusterBook, Version } from './cluster-book.ts';
 import { type Check, FILTERS, type FilterContext, ROOM_FILTERS } from './filters.ts';
 import { GroupCandidates } from './group-candidates.ts';
-import { isFailing, type NodeInfo, revisionKey } from './node-info.ts';
+import { chooseGeneric, isFailing, type NodeInfo, revisionKey } from './node-info.ts';
 import type { Candidates } from './node-tree.ts';
 
 export interface PlacementGroup {
@@ -42,7 +42,7 @@ export function planGroup(group: PlacementGroup, book: ClusterBook, nowMs: numbe
   for (const task of tasks) {
     const info = candidates.take();
     if (info === undefined) break;
-    const booking = { info, version, isWanted: true };
+    const booking = { info, version, generic: chooseGeneric(info, version.demand.generic), isWanted: true };
     assign.push({ task, booking });
     book.plan(booking);
     candidates.putBack();

@@ -7,7 +7,7 @@ import { isTerminal } from '../../core/task-state.ts';
 import { runLoop } from '../loop.ts';
 import type { Commit, Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
-import { ClusterBook } from './cluster-book.ts';
+import { type Booking, ClusterBook } from './cluster-book.ts';
 import { type PlacementPlan, planGroup } from './plan-placement.ts';
 import { isWaiting, type WaitingGroup, WaitingTasks } from './waiting-tasks.ts';
 
@@ -154,7 +154,7 @@ function stepsOf({ assign, refuse, reason }: PlacementPlan, nowMs: number): ((tx
     ...assign.map(
       ({ task, booking }) =>
         (tx: Transaction) =>
-          place(tx, task, booking.info.node.id, nowMs),
+          place(tx, task, booking, nowMs),
     ),
     ...refuse
       .filter(({ status }) =>
@@ -170,8 +170,9 @@ function withoutCounts(reason: string): string {
   return reason.replaceAll(/\d+ nodes?/g, '');
 }
 
-function place(tx: Transaction, planned: Task, nodeId: string, nowMs: number): void {
+function place(tx: Transaction, planned: Task, { info, generic }: Booking, nowMs: number): void {
   const task = tx.view.task.get(planned.id);
+  const nodeId = info.node.id;
   const node = tx.view.node.get(nodeId);
   // Decided on an older state: what is no longer so is planned anew.
   if (task === undefined || !isWaiting(task) || node?.status.state !== 'ready') return;
@@ -182,7 +183,7 @@ function place(tx: Transaction, planned: Task, nodeId: string, nowMs: number): v
     message: 'scheduler assigned task to node',
     error: '',
   };
-  tx.update('task', { ...task, nodeId, status });
+  tx.update('task', { ...task, nodeId, genericResources: generic, status });
 }
 
 function tellRefused(tx: Transaction, planned: Task, reason: string): void {
