@@ -1,6 +1,18 @@
 // All commands by name. Only names and one-line summaries: a command's own file is loaded when it is called.
 
 import type { Command } from './command.ts';
+import {
+  ca,
+  cluster,
+  clusterUpdate,
+  init,
+  join,
+  joinToken,
+  leave,
+  node,
+  unlock,
+  unlockKey,
+} from './membership-commands.ts';
 
 export interface CommandLeaf {
   readonly name: string;
@@ -20,108 +32,6 @@ export interface CommandGroup {
 }
 
 export type CommandEntry = CommandLeaf | CommandGroup;
-
-const init: CommandLeaf = {
-  name: 'init',
-  summary: 'Initialize a swarm',
-  load: () => import('./commands/init.ts'),
-};
-const leave: CommandLeaf = {
-  name: 'leave',
-  summary: 'Leave the swarm',
-  load: () => import('./commands/leave.ts'),
-};
-
-const join: CommandLeaf = {
-  name: 'join',
-  summary: 'Join a swarm as a node and/or manager',
-  load: () => import('./commands/join.ts'),
-};
-const joinToken: CommandLeaf = {
-  name: 'join-token',
-  summary: 'Manage join tokens',
-  load: () => import('./commands/join-token.ts'),
-};
-const unlock: CommandLeaf = {
-  name: 'unlock',
-  summary: 'Unlock swarm',
-  load: () => import('./commands/unlock.ts'),
-};
-const unlockKey: CommandLeaf = {
-  name: 'unlock-key',
-  summary: 'Manage the unlock key',
-  load: () => import('./commands/unlock-key.ts'),
-};
-const ca: CommandLeaf = {
-  name: 'ca',
-  summary: 'Display and rotate the root CA',
-  load: () => import('./commands/ca.ts'),
-};
-const clusterUpdate: CommandLeaf = {
-  name: 'update',
-  summary: 'Update the swarm',
-  load: () => import('./commands/cluster/update.ts'),
-};
-
-const node: CommandGroup = {
-  name: 'node',
-  summary: 'Manage Swarm nodes',
-  unsupported: [],
-  children: [
-    {
-      name: 'demote',
-      summary: 'Demote one or more nodes from manager in the swarm',
-      load: () => import('./commands/node/demote.ts'),
-    },
-    {
-      name: 'inspect',
-      summary: 'Display detailed information on one or more nodes',
-      load: () => import('./commands/node/inspect.ts'),
-    },
-    {
-      name: 'ls',
-      aliases: ['list'],
-      summary: 'List nodes in the swarm',
-      load: () => import('./commands/node/ls.ts'),
-    },
-    {
-      name: 'promote',
-      summary: 'Promote one or more nodes to manager in the swarm',
-      load: () => import('./commands/node/promote.ts'),
-    },
-    {
-      name: 'ps',
-      summary: 'List tasks running on one or more nodes, defaults to current node',
-      load: () => import('./commands/node/ps.ts'),
-    },
-    {
-      name: 'rm',
-      aliases: ['remove'],
-      summary: 'Remove one or more nodes from the swarm',
-      load: () => import('./commands/node/rm.ts'),
-    },
-    { name: 'update', summary: 'Update a node', load: () => import('./commands/node/update.ts') },
-  ],
-};
-
-const cluster: CommandGroup = {
-  name: 'cluster',
-  summary: "Manage the swarm's settings, and back it up",
-  unsupported: [],
-  children: [
-    {
-      name: 'backup',
-      summary: 'Write everything the swarm knows to a file',
-      load: () => import('./commands/cluster/backup.ts'),
-    },
-    {
-      name: 'restore',
-      summary: 'Make this node the first of a swarm from a backup',
-      load: () => import('./commands/cluster/restore.ts'),
-    },
-    clusterUpdate,
-  ],
-};
 
 const service: CommandGroup = {
   name: 'service',
@@ -470,7 +380,7 @@ export const commandTree: CommandGroup = {
     },
     {
       name: 'why',
-      summary: 'Explain why a service or task does not run',
+      summary: 'Explain what a service, task, node or update waits for',
       load: () => import('./commands/why.ts'),
     },
     {

@@ -51,6 +51,8 @@ test("Swarm's flags are all known, supported or not, and those of run that servi
     );
   const own = [
     'placement-strategy',
+    'rebalance',
+    'dry-run',
     'affinity',
     'weight-label',
     'drain-time',

@@ -88,6 +88,7 @@ function taskTemplate(task: TaskSpec): object {
         })),
       }),
       ...(placement.strategy !== 'spread' && { Strategy: placement.strategy }),
+      ...(placement.rebalance && { Rebalance: true }),
       ...(placement.maxReplicasPerNode > 0 && { MaxReplicas: placement.maxReplicasPerNode }),
       ...(placement.platforms.length > 0 && {
         Platforms: placement.platforms.map(({ os, architecture }) => ({

@@ -173,13 +173,14 @@ describe('restarts', () => {
     assert.equal(plan(service, [dead(9_000), dead(8_000), dead(7_000), last]).create.length, 1);
   });
 
-  test('a task on a node that is down or drained is replaced at once, whatever the restart condition', () => {
-    for (const lost of [aNode('n1', { state: 'down' }), aNode('n1', { availability: 'drain' })]) {
-      const task = aTask('s', { nodeId: 'n1' });
+  test('a task that is to go, or whose node is down, is replaced at once, whatever the restart condition', () => {
+    for (const lost of [{ nodeId: 'n1' }, { nodeId: 'n2', eviction: 'its node is being drained' }]) {
+      const { eviction } = lost;
+      const task = { ...aTask('s', { nodeId: lost.nodeId }), ...(eviction !== undefined && { eviction }) };
       const result = plan(
         aServiceObject('s', 1, withRestart({ condition: 'none' })),
         [task],
-        [lost, aNode('n2')],
+        [aNode('n1', { state: 'down' }), aNode('n2')],
       );
       assert.deepEqual(changes(result), [[task.id, 'shutdown']]);
       assert.deepEqual(result.create, [{ slot: 1, desiredState: 'ready', notBeforeMs: NOW_MS }]);

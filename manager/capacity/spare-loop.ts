@@ -1,0 +1,49 @@
+// Counts, now and then, the services of which something would find no place if any one node died. For the metric: who
+// wants to know more asks for the capacity.
+
+import { type Clock, sleep } from '../../core/clock.ts';
+import type { Store } from '../store/store.ts';
+import { spareOf } from './spare.ts';
+
+export interface SpareOptions {
+  readonly store: Store;
+  readonly clock: Clock;
+  /** Undefined: this manager does not count any more. */
+  readonly onCount: (services: number | undefined) => void;
+}
+
+// As often as Prometheus asks by default.
+const PERIOD_MS = 60_000;
+// The loops go on in between.
+const NODES_AT_A_TIME = 10;
+
+/** Runs until the signal aborts. */
+export async function runSpareLoop(
+  { store, clock, onCount }: SpareOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  let countedIndex = -1;
+  try {
+    while (!signal.aborted) {
+      if (store.index !== countedIndex) {
+        countedIndex = store.index;
+        onCount(await countServices(store, clock, signal));
+      }
+      await sleep(clock, PERIOD_MS, signal);
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error;
+  } finally {
+    onCount(undefined);
+  }
+}
+
+async function countServices(store: Store, clock: Clock, signal: AbortSignal): Promise<number> {
+  const services = new Set<string>();
+  let nodes = 0;
+  for (const { misfits } of spareOf(store.view)) {
+    for (const { serviceId } of misfits) services.add(serviceId);
+    if (++nodes % NODES_AT_A_TIME === 0) await sleep(clock, 0, signal);
+  }
+  return services.size;
+}
