@@ -40,11 +40,14 @@ export function runLostNodesLoop(options: LostNodesOptions, signal: AbortSignal)
   };
   const isRelevant = ({ events }: Commit) =>
     events.some(({ kind, object, previous }) =>
-      kind === 'node'
-        ? (object as Node).status.state !== (previous as Node | undefined)?.status.state
-        : kind === 'cluster',
+      kind === 'node' ? isChanged(object as Node, previous as Node | undefined) : kind === 'cluster',
     );
   return runLoop({ name: 'lost-nodes', isRelevant, pass, ...options }, signal);
+}
+
+/** Its own giving up as well: from then on the time runs after which the tasks are orphaned. */
+function isChanged({ status }: Node, previous: Node | undefined): boolean {
+  return status.state !== previous?.status.state || status.held !== previous.status.held;
 }
 
 /** Of a node that is down still. */

@@ -90,13 +90,13 @@ describe('nodes', { skip: whyNoRealNode() ?? false, timeout: 120_000 }, () => {
       'web',
     );
     assert.equal(changed.code, 0, changed.stderr);
-    assert.match(changed.stdout, /env: \+A=b[^]*1 would be created; 2 replaced, 1 at a time, stop-first/);
+    assert.match(changed.stdout, /env: \+A=b[\s\S]*1 would be created; 2 replaced, 1 at a time, stop-first/);
     assert.equal((await running(id)).length, 2);
     assert.match(await cli('why', 'update', 'web'), /no update is under way/);
     await cli('service', 'update', '--quiet', '--env-add', 'A=b', 'web');
     assert.match(
       await cli('why', 'update', 'web'),
-      /completed: update completed[^]*2 of 2 tasks run with spec number 2/,
+      /completed: update completed[\s\S]*2 of 2 tasks run with spec number 2/,
     );
     await cli('service', 'rm', 'web');
   });
@@ -178,7 +178,7 @@ describe('nodes', { skip: whyNoRealNode() ?? false, timeout: 120_000 }, () => {
     assert.match(await cli('node', 'ls'), new RegExp(`${held?.description.hostname} +Down \\(held\\)`));
     const why = await run('why', held?.description.hostname ?? '');
     assert.equal(why.code, 1);
-    assert.match(why.stdout, /not replaced yet: too many nodes are down: 1 of 3[^]*--reschedule-max 100/);
+    assert.match(why.stdout, /not replaced yet: too many nodes are down: 1 of 3[\s\S]*--reschedule-max 100/);
     await eventually(async () => {
       const tasks = await tasksOf(cluster.node(0), id);
       assert.equal(tasks.filter(({ status }) => status.state === 'orphaned').length, 2);
