@@ -91,7 +91,7 @@ function explainAvailability(view: TablesView, node: Node, nowMs: number): Draft
   const began = drainStartedAtMs === 0 ? '' : ` since ${ago(drainStartedAtMs, nowMs)}`;
   return [
     {
-      ok: false,
+      ok: left.length === 0,
       subject: 'availability',
       text: `it is being drained${began}: ${left.length} tasks are left, ${moving.length} of them on their way (${left.length === 0 ? 'done' : until})`,
       remedy,

@@ -8,7 +8,7 @@ import { fitsPlacement, takesTasks } from '../../core/eligible-node.ts';
 import { isRecentFailure, NODE_FAILURES_MAX } from '../../core/failing-node.ts';
 import type { Node, Service, Task } from '../../core/generated/objects.ts';
 import { wantedReplicas } from '../../core/replicas.ts';
-import { isWanted } from '../../core/task-state.ts';
+import { isTerminal, isWanted } from '../../core/task-state.ts';
 import { placeDemands, type Seat, seatsOf } from '../capacity/fit.ts';
 import { earliest } from '../loop.ts';
 import type { TablesView } from '../store/tables.ts';
@@ -34,7 +34,11 @@ export function isRebalanced({ spec }: Service): boolean {
 }
 
 export function planRebalance(view: TablesView, service: Service, { nowMs, calmMs }: Moment): RebalancePlan {
-  const tasks = view.tasksOfService(service.id).filter(isWanted);
+  const all = view.tasksOfService(service.id);
+  const tasks = all.filter(isWanted);
+  // A move is over when what was moved has stopped.
+  if (all.some((task) => task.eviction === REBALANCE_REASON && !isTerminal(task.status.state)))
+    return NOTHING;
   if (!isRebalanced(service) || !isWhole(service, tasks)) return NOTHING;
   const healthyAtMs =
     Math.max(0, ...tasks.map(({ status }) => status.runningAtMs)) + service.spec.update.monitorMs;
