@@ -27,58 +27,81 @@ export interface Demand {
 
 export interface Placed {
   readonly demand: Demand;
-  /** Tasks by node. */
-  readonly countByNode: ReadonlyMap<string, number>;
+  /** Tasks by seat. */
+  readonly countBySeat: ReadonlyMap<Seat, number>;
   /** Tasks without a place, and why. */
   readonly missing: number;
   readonly reason: string;
 }
 
-/** Nodes as they are, without what the tasks take that `isLeaving` names. */
-export function seatsOf(view: TablesView, isLeaving: (taskId: string) => boolean = () => false): Seat[] {
-  return [...view.node.values()].map((node) => {
-    const { cpuNanos, memoryBytes } = node.description.resources;
-    const seat: Seat = {
-      node,
-      cpuNanosFree: cpuNanos,
-      memoryBytesFree: memoryBytes,
-      hostPorts: new Set(),
-      countByService: new Map(),
-    };
-    for (const task of view.tasksOnNode(node.id)) {
-      const { state } = task.status;
-      const spec = view.revisionOf(task)?.spec;
-      if (spec === undefined || isTerminal(state) || compareTaskStates(state, 'assigned') < 0) continue;
-      if (!isLeaving(task.id)) take(seat, { serviceId: task.serviceId, spec, isWanted: isWanted(task) });
-    }
-    return seat;
-  });
+export interface Choice {
+  /** Takes the first seat with room, for a mere yes or no. Absent: the one that has the fewest of the service. */
+  readonly isFirst?: boolean;
+  /** A node that is not to be had. */
+  readonly exceptNodeId?: string;
 }
 
-/** Books what fits on the seats. The node that has the fewest of the service comes first. */
-export function placeDemands(demands: readonly Demand[], seats: readonly Seat[]): Placed[] {
+/** Nodes as they are, without what the tasks take that `isLeaving` names. */
+export function seatsOf(view: TablesView, isLeaving?: (taskId: string) => boolean): Seat[] {
+  return [...view.node.values()].map((node) => seatOf(view, node, isLeaving));
+}
+
+export function seatOf(
+  view: TablesView,
+  node: Node,
+  isLeaving: (taskId: string) => boolean = () => false,
+): Seat {
+  const { cpuNanos, memoryBytes } = node.description.resources;
+  const seat: Seat = {
+    node,
+    cpuNanosFree: cpuNanos,
+    memoryBytesFree: memoryBytes,
+    hostPorts: new Set(),
+    countByService: new Map(),
+  };
+  for (const task of view.tasksOnNode(node.id)) {
+    const { state } = task.status;
+    const spec = view.revisionOf(task)?.spec;
+    if (spec === undefined || isTerminal(state) || compareTaskStates(state, 'assigned') < 0) continue;
+    if (!isLeaving(task.id)) take(seat, { serviceId: task.serviceId, spec, isWanted: isWanted(task) });
+  }
+  return seat;
+}
+
+/** Books what fits on the seats. */
+export function placeDemands(
+  demands: readonly Demand[],
+  seats: readonly Seat[],
+  { isFirst = false, exceptNodeId }: Choice = {},
+): Placed[] {
   return demands.map((demand) => {
     const { serviceId, spec, count } = demand;
-    const among = seats.filter((seat) => mayHave(seat.node, spec));
-    const countByNode = new Map<string, number>();
+    const isOpen = openTo(spec, exceptNodeId);
+    const countBySeat = new Map<Seat, number>();
+    const among = isFirst ? seats : seats.filter(isOpen);
     let left = count;
     while (left > 0) {
-      const best = leastLoaded(among, demand);
+      const best = isFirst
+        ? seats.find((seat) => isOpen(seat) && obstacle(seat, demand) === undefined)
+        : leastLoaded(among, demand);
       if (best === undefined) break;
       take(best, { serviceId, spec, isWanted: true });
-      countByNode.set(best.node.id, (countByNode.get(best.node.id) ?? 0) + 1);
+      countBySeat.set(best, (countBySeat.get(best) ?? 0) + 1);
       left--;
     }
-    return { demand, countByNode, missing: left, reason: left === 0 ? '' : whyNot(among, demand) };
+    return {
+      demand,
+      countBySeat,
+      missing: left,
+      reason: left === 0 ? '' : whyNot(seats.filter(isOpen), demand),
+    };
   });
 }
 
-/** Undoes what `placeDemands` has booked on these seats. */
-export function giveBack(placed: readonly Placed[], seats: ReadonlyMap<string, Seat>): void {
-  for (const { demand, countByNode } of placed)
-    for (const [nodeId, count] of countByNode) {
-      const seat = seats.get(nodeId);
-      if (seat === undefined) continue;
+/** Undoes what `placeDemands` has booked. */
+export function giveBack(placed: readonly Placed[]): void {
+  for (const { demand, countBySeat } of placed)
+    for (const [seat, count] of countBySeat) {
       const { serviceId, spec } = demand;
       seat.cpuNanosFree += count * spec.task.resources.reservations.cpuNanos;
       seat.memoryBytesFree += count * spec.task.resources.reservations.memoryBytes;
@@ -88,12 +111,14 @@ export function giveBack(placed: readonly Placed[], seats: ReadonlyMap<string, S
 }
 
 /** Whatever is free there: it takes tasks, and the placement wants it. */
-function mayHave(node: Node, { task: { placement } }: ServiceSpec): boolean {
-  return (
+function openTo({ task: { placement } }: ServiceSpec, exceptNodeId: string | undefined) {
+  const constraints = placement.constraints.map(parseConstraint);
+  const { platforms } = placement;
+  return ({ node }: Seat): boolean =>
+    node.id !== exceptNodeId &&
     takesTasks(node) &&
-    placement.constraints.every((text) => matchesConstraint(parseConstraint(text), node)) &&
-    (placement.platforms.length === 0 || placement.platforms.some((platform) => isOfPlatform(node, platform)))
-  );
+    constraints.every((constraint) => matchesConstraint(constraint, node)) &&
+    (platforms.length === 0 || platforms.some((platform) => isOfPlatform(node, platform)));
 }
 
 function leastLoaded(seats: readonly Seat[], demand: Demand): Seat | undefined {

@@ -3,7 +3,8 @@
 
 import { type Clock, sleep } from '../../core/clock.ts';
 import type { Store } from '../store/store.ts';
-import { spareOf } from './spare.ts';
+import { type Seat, seatOf } from './fit.ts';
+import { withoutNode } from './spare.ts';
 
 export interface SpareOptions {
   readonly store: Store;
@@ -40,10 +41,20 @@ export async function runSpareLoop(
 
 async function countServices(store: Store, clock: Clock, signal: AbortSignal): Promise<number> {
   const services = new Set<string>();
-  let nodes = 0;
-  for (const { misfits } of spareOf(store.view)) {
-    for (const { serviceId } of misfits) services.add(serviceId);
-    if (++nodes % NODES_AT_A_TIME === 0) await sleep(clock, 0, signal);
+  const { view } = store;
+  const nodes = [...view.node.values()].filter(({ status }) => status.state !== 'down');
+  const seats: Seat[] = [];
+  let turns = 0;
+  const pause = async () => {
+    if (++turns % NODES_AT_A_TIME === 0) await sleep(clock, 0, signal);
+  };
+  for (const node of nodes) {
+    seats.push(seatOf(view, node));
+    await pause();
+  }
+  for (const node of nodes) {
+    for (const { serviceId } of withoutNode(view, node, seats).misfits) services.add(serviceId);
+    await pause();
   }
   return services.size;
 }

@@ -16,9 +16,8 @@ export function* spareOf(view: TablesView): Iterable<NodeSpare> {
 /** Tasks of global services stay away with the node; all others have to go elsewhere. The seats are as before after it. */
 export function withoutNode(view: TablesView, node: Node, seats = seatsOf(view)): NodeSpare {
   const demands = demandsOf(view, node.id);
-  const others = seats.filter((seat) => seat.node.id !== node.id);
-  const placed = placeDemands(demands, others);
-  giveBack(placed, new Map(others.map((seat) => [seat.node.id, seat])));
+  const placed = placeDemands(demands, seats, { isFirst: true, exceptNodeId: node.id });
+  giveBack(placed);
   const misfits = placed
     .filter(({ missing }) => missing > 0)
     .map(({ demand, missing, reason }): Misfit => {

@@ -41,6 +41,11 @@ test('a node that the brake holds tells why, and what would let it go', () => {
   const message = 'heartbeat failure; its tasks are not replaced yet: too many nodes are down';
   const held = withStatus(aNode('n1'), { state: 'down', held: true, message });
   const [first] = lines(tablesOf([web], [aTask('web')], [held, aNode('n2')]), 'n1');
+  const ofService = lines(tablesOf([web], [aTask('web')], [held, aNode('n2')]), 'web');
+  assert.match(
+    ofService[1] ?? '',
+    /1 task is on n1, which is down: .*too many nodes are down → tsswarm why node n1/,
+  );
   assert.match(first ?? '', /too many nodes are down → .*more than 1 a minute: .*--reschedule-max 100/);
 });
 

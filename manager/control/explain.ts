@@ -99,8 +99,22 @@ function explainService(view: TablesView, service: Service, nowMs: number): Draf
   const stuck = wanted.filter(({ status }) => isTrouble(status));
   steps.push(...explainTroubles(view, stuck, nowMs));
   steps.push(...explainFailingNodes(view, service, tasks, nowMs));
-  if (!isComplete && stuck.length === 0) steps.push(...explainFinished(service, tasks));
+  const away = explainAway(view, wanted);
+  steps.push(...away);
+  if (!isComplete && stuck.length + away.length === 0) steps.push(...explainFinished(service, tasks));
   return steps;
+}
+
+/** Tasks of which nobody knows whether they run, and that are not replaced: the brake holds their nodes. */
+function explainAway(view: TablesView, wanted: readonly Task[]): Draft[] {
+  return [...Map.groupBy(wanted, ({ nodeId }) => nodeId)].flatMap(([nodeId, tasks]) => {
+    const node = view.node.get(nodeId);
+    if (node?.status.state !== 'down') return [];
+    const host = node.description.hostname || nodeId;
+    const count = tasks.length === 1 ? '1 task is' : `${tasks.length} tasks are`;
+    const text = `${count} on ${host}, which is down: ${node.status.message}`;
+    return [{ ok: false, subject: 'node', depth: 1, text, remedy: `tsswarm why node ${host}` }];
+  });
 }
 
 /** Nodes that the scheduler takes last, because the service keeps failing there. */

@@ -135,12 +135,13 @@ function explainPlaces(view: TablesView, serviceId: string, spec: ServiceSpec, w
   const seats = seatsOf(view, (taskId) => going.has(taskId));
   const demand = { serviceId, spec, count };
   if (isGlobal(spec.mode)) return placeOnEach(seats, demand.spec, serviceId);
-  return placeDemands([demand], seats).flatMap((placed) => explainPlaced(placed, seats));
+  return placeDemands([demand], seats).flatMap(explainPlaced);
 }
 
-function explainPlaced({ countByNode, missing, reason, demand }: Placed, seats: readonly Seat[]): Draft[] {
-  const names = new Map(seats.map(({ node }) => [node.id, node.description.hostname || node.id]));
-  const places = [...countByNode].map(([id, count]) => `${names.get(id)}: ${count}`).sort();
+function explainPlaced({ countBySeat, missing, reason, demand }: Placed): Draft[] {
+  const places = [...countBySeat]
+    .map(([{ node }, count]) => `${node.description.hostname || node.id}: ${count}`)
+    .sort();
   return [
     ...(places.length > 0 ? [{ subject: 'scheduler', text: `room for them on ${places.join(', ')}` }] : []),
     ...(missing > 0

@@ -55,13 +55,18 @@ export function drainable(view: TablesView, nodeId: string): Task[] {
 
 /** Tasks that have been told to go and are not gone, or whose successors do not run yet. */
 function countMoving(view: TablesView, nodeId: string): number {
-  return view.tasksOnNode(nodeId).filter((task) => {
-    if (task.eviction !== DRAIN_REASON) return false;
-    if (!isTerminal(task.status.state)) return true;
-    return view
-      .tasksOfService(task.serviceId)
-      .some((other) => other.slot === task.slot && isWanted(other) && isComing(other));
-  }).length;
+  const marked = view.tasksOnNode(nodeId).filter((task) => task.eviction === DRAIN_REASON);
+  const coming = new Map<string, ReadonlySet<number>>();
+  for (const { serviceId } of marked)
+    if (!coming.has(serviceId)) coming.set(serviceId, comingSlots(view, serviceId));
+  return marked.filter(
+    ({ status, serviceId, slot }) => !isTerminal(status.state) || coming.get(serviceId)?.has(slot),
+  ).length;
+}
+
+function comingSlots(view: TablesView, serviceId: string): ReadonlySet<number> {
+  const coming = view.tasksOfService(serviceId).filter((task) => isWanted(task) && isComing(task));
+  return new Set(coming.map(({ slot }) => slot));
 }
 
 function isComing({ status: { state } }: Task): boolean {
