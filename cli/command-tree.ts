@@ -1,37 +1,118 @@
 // All commands by name. Only names and one-line summaries: a command's own file is loaded when it is called.
 
-import type { Command } from './command.ts';
-import {
-  ca,
-  cluster,
-  clusterUpdate,
-  init,
-  join,
-  joinToken,
-  leave,
-  node,
-  unlock,
-  unlockKey,
-} from './membership-commands.ts';
+import type { CommandGroup, CommandLeaf } from './command-entry.ts';
 
-export interface CommandLeaf {
-  readonly name: string;
-  readonly aliases?: readonly string[];
-  readonly summary: string;
-  readonly isHidden?: true;
-  readonly load: () => Promise<{ readonly command: Command }>;
-}
+const init: CommandLeaf = {
+  name: 'init',
+  summary: 'Initialize a swarm',
+  load: () => import('./commands/init.ts'),
+};
+const leave: CommandLeaf = {
+  name: 'leave',
+  summary: 'Leave the swarm',
+  load: () => import('./commands/leave.ts'),
+};
 
-export interface CommandGroup {
-  readonly name: string;
-  readonly summary: string;
-  readonly isHidden?: true;
-  readonly children: readonly CommandEntry[];
-  /** Words that Swarm has here and this version does not. */
-  readonly unsupported: readonly string[];
-}
+const join: CommandLeaf = {
+  name: 'join',
+  summary: 'Join a swarm as a node and/or manager',
+  load: () => import('./commands/join.ts'),
+};
+const joinToken: CommandLeaf = {
+  name: 'join-token',
+  summary: 'Manage join tokens',
+  load: () => import('./commands/join-token.ts'),
+};
+const unlock: CommandLeaf = {
+  name: 'unlock',
+  summary: 'Unlock swarm',
+  load: () => import('./commands/unlock.ts'),
+};
+const unlockKey: CommandLeaf = {
+  name: 'unlock-key',
+  summary: 'Manage the unlock key',
+  load: () => import('./commands/unlock-key.ts'),
+};
+const ca: CommandLeaf = {
+  name: 'ca',
+  summary: 'Display and rotate the root CA',
+  load: () => import('./commands/ca.ts'),
+};
+const clusterUpdate: CommandLeaf = {
+  name: 'update',
+  summary: 'Update the swarm',
+  load: () => import('./commands/cluster/update.ts'),
+};
 
-export type CommandEntry = CommandLeaf | CommandGroup;
+const node: CommandGroup = {
+  name: 'node',
+  summary: 'Manage Swarm nodes',
+  unsupported: [],
+  children: [
+    {
+      name: 'demote',
+      summary: 'Demote one or more nodes from manager in the swarm',
+      load: () => import('./commands/node/demote.ts'),
+    },
+    {
+      name: 'drain',
+      summary: 'Move the tasks of one or more nodes elsewhere',
+      load: () => import('./commands/node/drain.ts'),
+    },
+    {
+      name: 'inspect',
+      summary: 'Display detailed information on one or more nodes',
+      load: () => import('./commands/node/inspect.ts'),
+    },
+    {
+      name: 'ls',
+      aliases: ['list'],
+      summary: 'List nodes in the swarm',
+      load: () => import('./commands/node/ls.ts'),
+    },
+    {
+      name: 'promote',
+      summary: 'Promote one or more nodes to manager in the swarm',
+      load: () => import('./commands/node/promote.ts'),
+    },
+    {
+      name: 'ps',
+      summary: 'List tasks running on one or more nodes, defaults to current node',
+      load: () => import('./commands/node/ps.ts'),
+    },
+    {
+      name: 'rm',
+      aliases: ['remove'],
+      summary: 'Remove one or more nodes from the swarm',
+      load: () => import('./commands/node/rm.ts'),
+    },
+    { name: 'update', summary: 'Update a node', load: () => import('./commands/node/update.ts') },
+  ],
+};
+
+const cluster: CommandGroup = {
+  name: 'cluster',
+  summary: "Manage the swarm's settings, and back it up",
+  unsupported: [],
+  children: [
+    {
+      name: 'backup',
+      summary: 'Write everything the swarm knows to a file',
+      load: () => import('./commands/cluster/backup.ts'),
+    },
+    {
+      name: 'capacity',
+      summary: 'Tell which services would not fit if any one node died',
+      load: () => import('./commands/cluster/capacity.ts'),
+    },
+    {
+      name: 'restore',
+      summary: 'Make this node the first of a swarm from a backup',
+      load: () => import('./commands/cluster/restore.ts'),
+    },
+    clusterUpdate,
+  ],
+};
 
 const service: CommandGroup = {
   name: 'service',
@@ -105,6 +186,11 @@ const task: CommandGroup = {
   summary: 'Look at single tasks',
   unsupported: [],
   children: [
+    {
+      name: 'inspect',
+      summary: 'Display detailed information on one or more tasks',
+      load: () => import('./commands/task/inspect.ts'),
+    },
     { name: 'logs', summary: 'Fetch the logs of a task', load: () => import('./commands/task/logs.ts') },
   ],
 };
@@ -395,13 +481,3 @@ export const commandTree: CommandGroup = {
     },
   ],
 };
-
-export function isGroup(entry: CommandEntry): entry is CommandGroup {
-  return 'children' in entry;
-}
-
-export function findChild(group: CommandGroup, word: string): CommandEntry | undefined {
-  return group.children.find(
-    (entry) => entry.name === word || (!isGroup(entry) && entry.aliases?.includes(word)),
-  );
-}

@@ -4,10 +4,10 @@ import {
   type CommandEntry,
   type CommandGroup,
   type CommandLeaf,
-  commandTree,
   findChild,
   isGroup,
-} from './command-tree.ts';
+} from './command-entry.ts';
+import { commandTree } from './command-tree.ts';
 import { createFlags, updateFlags } from './flags/service-flags.ts';
 import { commandHelp } from './help.ts';
 
@@ -46,7 +46,7 @@ test("Swarm's flags are all known, supported or not, and those of run that servi
       ' ',
     );
   const ofRun =
-    'blkio-weight cgroup-parent cgroupns cpu-shares cpuset-cpus cpuset-mems ipc pid privileged runtime shm-size userns uts'.split(
+    'blkio-weight cgroup-parent cgroupns cpu-shares cpuset-cpus cpuset-mems interactive ipc pid privileged runtime shm-size userns uts'.split(
       ' ',
     );
   const own = [
@@ -63,7 +63,7 @@ test("Swarm's flags are all known, supported or not, and those of run that servi
     'rollback-deadline',
     ...ofRun,
   ];
-  const create = [...plain, 'env-file', ...lists, ...own];
+  const create = [...plain, 'env-file', 'gpus', ...lists, ...own];
   const update = [
     ...own,
     ...plain.filter((name) => name !== 'name' && name !== 'mode'),

@@ -1,9 +1,12 @@
 // Time and chance as parameters. Everything in manager/ and in the agent's session and worker takes a Clock and
 // a Random instead of touching the globals, so that the simulator can own both.
 
-/** Wall-clock milliseconds, and timers. `sleep` rejects with the signal's reason when aborted. */
+/** Wall-clock milliseconds, a stopwatch, and timers. */
 export interface Clock {
+  /** What the machine takes for the time of day: it may jump, back as well. For what is shown or kept. */
   nowMs(): number;
+  /** Since some moment of this process, never back and never by a jump: for how long something took or is to take. */
+  elapsedMs(): number;
   /** Calls back once, `delayMs` from now; the returned function cancels. */
   after(delayMs: number, callback: () => void): () => void;
 }
@@ -32,19 +35,30 @@ export function sleep(clock: Clock, delayMs: number, signal?: AbortSignal): Prom
 
 /** A clock that only moves when told to. */
 export class FakeClock implements Clock {
-  #nowMs: number;
+  /** The wall's clock less the stopwatch. */
+  #offsetMs: number;
+  #elapsedMs = 0;
   #timers: { atMs: number; callback: () => void }[] = [];
 
   constructor(startMs = 1_700_000_000_000) {
-    this.#nowMs = startMs;
+    this.#offsetMs = startMs;
   }
 
   nowMs(): number {
-    return this.#nowMs;
+    return this.#offsetMs + this.#elapsedMs;
+  }
+
+  elapsedMs(): number {
+    return this.#elapsedMs;
+  }
+
+  /** Somebody sets the machine's clock: timers and the stopwatch do not notice. */
+  setBy(byMs: number): void {
+    this.#offsetMs += byMs;
   }
 
   after(delayMs: number, callback: () => void): () => void {
-    const timer = { atMs: this.#nowMs + Math.max(0, delayMs), callback };
+    const timer = { atMs: this.#elapsedMs + Math.max(0, delayMs), callback };
     this.#timers.push(timer);
     return () => {
       this.#timers = this.#timers.filter((other) => other !== timer);
@@ -53,12 +67,13 @@ export class FakeClock implements Clock {
 
   /** When the next timer is due; undefined when there is none. */
   get nextAtMs(): number | undefined {
-    return this.#timers.length === 0 ? undefined : Math.min(...this.#timers.map(({ atMs }) => atMs));
+    if (this.#timers.length === 0) return undefined;
+    return this.#offsetMs + Math.min(...this.#timers.map(({ atMs }) => atMs));
   }
 
   /** Moves time forward, firing timers in order of their due time. */
   advance(byMs: number): void {
-    const endMs = this.#nowMs + byMs;
+    const endMs = this.#elapsedMs + byMs;
     for (;;) {
       const next = this.#timers
         .filter((timer) => timer.atMs <= endMs)
@@ -68,9 +83,9 @@ export class FakeClock implements Clock {
         );
       if (next === undefined) break;
       this.#timers = this.#timers.filter((timer) => timer !== next);
-      this.#nowMs = next.atMs;
+      this.#elapsedMs = next.atMs;
       next.callback();
     }
-    this.#nowMs = endMs;
+    this.#elapsedMs = endMs;
   }
 }

@@ -34,7 +34,13 @@ test('what is wrong is named, with what would be right', () => {
   const cases: [string, Record<string, string>, RegExp][] = [
     ['gelf', {}, /^log-driver: "gelf" is not supported/],
     ['none', { 'max-size': '1m' }, /^log-opt: "max-size" is unknown; none has no options/],
-    ['json-file', { compress: 'true' }, /^log-opt: "compress" is unknown; json-file has max-size/],
+    ['json-file', { colour: 'true' }, /^log-opt: "colour" is unknown; json-file has max-size/],
+    [
+      'json-file',
+      { compress: 'true', 'max-size': '1m' },
+      /^log-opt: compress needs max-size, and a max-file/,
+    ],
+    ['json-file', { compress: 'gzip' }, /^log-opt: compress "gzip" must be true or false/],
     ['json-file', { 'max-file': '3' }, /^log-opt: max-file needs max-size/],
     ['syslog', { 'syslog-address': 'log.example:514' }, /^log-opt: syslog-address "log.example:514" must be/],
     ['syslog', { 'syslog-address': 'tcp://h:99999' }, /^log-opt: syslog-address/],

@@ -28,6 +28,8 @@ export interface LogConfig {
   /** A file is rotated at this size; 0: never. */
   readonly maxSizeBytes: number;
   readonly maxFiles: number;
+  /** Files are compressed when they were rotated. */
+  readonly compress: boolean;
   /** Lines are kept on the node, where they can be read back. */
   readonly keepsFile: boolean;
   /** Beside the file. */
@@ -64,8 +66,8 @@ const CACHE_FILES = 5;
 const TAG_LIMITS = { outputLengthMax: 1_024, stepsMax: 1_000 };
 
 const SHARED = ['tag', 'labels', 'labels-regex', 'env', 'env-regex'];
-const FILE = ['max-size', 'max-file'];
-const CACHE = ['cache-disabled', 'cache-max-size', 'cache-max-file'];
+const FILE = ['max-size', 'max-file', 'compress'];
+const CACHE = ['cache-disabled', 'cache-max-size', 'cache-max-file', 'cache-compress'];
 const SYSLOG = [
   ...['syslog-address', 'syslog-facility', 'syslog-format'],
   ...['syslog-tls-ca-cert', 'syslog-tls-cert', 'syslog-tls-key', 'syslog-tls-skip-verify'],
@@ -130,18 +132,27 @@ export function logDetails(
 function fileOf(
   driver: string,
   options: Readonly<Record<string, string>>,
-): Pick<LogConfig, 'maxSizeBytes' | 'maxFiles' | 'keepsFile'> {
+): Pick<LogConfig, 'maxSizeBytes' | 'maxFiles' | 'compress' | 'keepsFile'> {
   const size = (key: string, usual: number) => parseSize(key, options[key], usual);
   const count = (key: string, usual: number) => parseCount(key, options[key], usual);
-  if (driver === 'none') return { maxSizeBytes: 0, maxFiles: 1, keepsFile: false };
+  if (driver === 'none') return { maxSizeBytes: 0, maxFiles: 1, compress: false, keepsFile: false };
   if (driver !== 'json-file')
     return {
       maxSizeBytes: size('cache-max-size', CACHE_BYTES),
       maxFiles: count('cache-max-file', CACHE_FILES),
+      compress: parseSwitch('cache-compress', options['cache-compress'] ?? 'true'),
       keepsFile: !parseSwitch('cache-disabled', options['cache-disabled']),
     };
-  const file = { maxSizeBytes: size('max-size', 0), maxFiles: count('max-file', 1), keepsFile: true };
+  const compress = parseSwitch('compress', options['compress']);
+  const file = {
+    maxSizeBytes: size('max-size', 0),
+    maxFiles: count('max-file', 1),
+    compress,
+    keepsFile: true,
+  };
   if (file.maxFiles > 1 && file.maxSizeBytes === 0) throw invalidField('log-opt', 'max-file needs max-size');
+  if (compress && (file.maxFiles < 2 || file.maxSizeBytes === 0))
+    throw invalidField('log-opt', 'compress needs max-size, and a max-file of 2 or more');
   return file;
 }
 

@@ -51,6 +51,32 @@ test('environment values, host name and mounts know their task', () => {
   assert.deepEqual(expanded.mounts[0], { ...emptyMount, type: 'bind', source: '/data/3', target: '/n1' });
 });
 
+test('what a volume is made with and which image is mounted know their task', () => {
+  const { container } = newServiceSpec('web', {
+    image: 'busybox',
+    mounts: [
+      {
+        ...emptyMount,
+        type: 'volume',
+        source: 'data-{{.Task.Slot}}',
+        target: '/data',
+        volumeLabels: { owner: '{{.Service.Name}}' },
+        volumeDriver: {
+          name: 'local',
+          options: { type: 'nfs', o: 'addr=a', device: ':/{{.Node.Hostname}}' },
+        },
+      },
+      { ...emptyMount, type: 'image', source: 'models:{{.Service.Labels.tier}}', target: '/models' },
+    ],
+  }).task;
+
+  const [volume, image] = expandContainer(container, facts).mounts;
+
+  assert.deepEqual(volume?.volumeLabels, { owner: 'web' });
+  assert.equal(volume?.volumeDriver?.options['device'], ':/alpha');
+  assert.equal(image?.source, 'models:front');
+});
+
 for (const [value, reason] of [
   ['{{.Service.Nope}}', /env: A: template .*can't evaluate field Nope/],
   ['{{.Service.Labels.missing}}', /can't evaluate field missing/],

@@ -53,7 +53,25 @@ function expandMount(mount: Mount, fill: Fill): Mount {
     ...mount,
     source: fill('mount: source', mount.source),
     target: fill('mount: target', mount.target),
+    volumeLabels: fillValues('volume-label', mount.volumeLabels, fill),
+    ...(mount.volumeDriver && {
+      volumeDriver: {
+        ...mount.volumeDriver,
+        options: fillValues('volume-opt', mount.volumeDriver.options, fill),
+      },
+    }),
   };
+}
+
+function fillValues(
+  key: string,
+  values: Readonly<Record<string, string>>,
+  fill: Fill,
+): Readonly<Record<string, string>> {
+  const filled = Object.entries(values).map(
+    ([name, value]) => [name, fill(`mount: ${key} ${name}`, value)] as const,
+  );
+  return Object.fromEntries(filled);
 }
 
 /** Names stay as they are. */

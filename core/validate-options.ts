@@ -2,6 +2,7 @@
 // `invalid-argument`, names the flag and says what would be right.
 
 import { parseCapability } from './capabilities.ts';
+import { isCdiName } from './cdi-name.ts';
 import { invalidField, messageOf } from './errors.ts';
 import type {
   ContainerSpec,
@@ -149,8 +150,12 @@ function validateSysctls({ sysctls, ipcMode }: ContainerSpec, isHostNetwork: boo
 
 function validateDevices({ devices, deviceCgroupRules }: ContainerSpec): void {
   for (const { pathOnHost, pathInContainer, permissions } of devices) {
+    if (isCdiName(pathOnHost) && pathInContainer === pathOnHost && permissions === '') continue;
     if (!pathOnHost.startsWith('/') || !pathInContainer.startsWith('/') || pathInContainer.includes('/../'))
-      throw invalidField('device', `"${pathOnHost}:${pathInContainer}" must be absolute paths`);
+      throw invalidField(
+        'device',
+        `"${pathOnHost}:${pathInContainer}" must be absolute paths, or a name as vendor.com/class=name`,
+      );
     if (!/^[rwm]{1,3}$/.test(permissions) || new Set(permissions).size !== permissions.length)
       throw invalidField('device', `${pathOnHost}: permissions "${permissions}" must be of r, w and m`);
   }

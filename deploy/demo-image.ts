@@ -13,6 +13,8 @@ export interface DemoImageOptions {
   readonly busyboxPath?: string;
   /** What is added to or replaced in the configuration: Cmd, Env, User, Labels and so on. */
   readonly config?: Readonly<Record<string, unknown>>;
+  /** What it is said to be for; this machine's, unless given. */
+  readonly architecture?: string;
   /** Further layers: path → contents, without a leading slash. */
   readonly layers?: readonly Readonly<Record<string, string | Uint8Array>>[];
 }
@@ -44,7 +46,7 @@ export async function buildDemoImage(options: DemoImageOptions): Promise<DemoIma
   const compressed = tars.map((tar) => gzipSync(tar, { level: 6 }));
   const config = Buffer.from(
     JSON.stringify({
-      architecture: process.arch === 'arm64' ? 'arm64' : 'amd64',
+      architecture: options.architecture ?? (process.arch === 'arm64' ? 'arm64' : 'amd64'),
       os: 'linux',
       created: EPOCH.toISOString(),
       config: { Cmd: ['/bin/sh'], Env: ['PATH=/bin'], ...options.config },

@@ -1,5 +1,6 @@
 // Brings log lines from agents to whoever asked for them, in the order of their times. A subscription is announced to the nodes
-// that run its tasks; they publish on streams of their own, at the speed of the reader.
+// that run its tasks; they publish on streams of their own, at the speed of the reader. A node that is followed and begins
+// another session is told how far it was heard.
 
 import type { Clock } from '../core/clock.ts';
 import { SwarmError } from '../core/errors.ts';
@@ -11,22 +12,35 @@ import { TimeMerge } from '../rpc/time-merge.ts';
 type Announce = (subscription: LogSubscription) => void;
 
 interface Subscription {
-  readonly id: string;
   readonly options: LogOptions;
   readonly merge: TimeMerge<LogLine>;
-  /** What nodes have sent and nobody has read. */
-  readonly queues: Map<string, AsyncQueue<LogBatch>>;
   readonly warnings: string[];
-  /** Tasks asked for and not finished, by node. */
-  readonly asked: Map<string, Set<string>>;
-  /** All that were ever asked for, by node: of no others will lines be taken. */
-  readonly granted: Map<string, Set<string>>;
+  readonly feeds: Map<string, Feed>;
+}
+
+/** What one node sends to a subscription. */
+interface Feed {
+  readonly subscription: Subscription;
+  readonly nodeId: string;
+  /** Another one for each session: what an old stream still holds is not taken, since it is asked for again. */
+  id: string;
+  /** The session that was asked; undefined while there is none. */
+  session: Announce | undefined;
+  /** What the node has sent and nobody has read. */
+  readonly queue: AsyncQueue<LogBatch>;
+  /** Tasks asked for and not finished. */
+  readonly asked: Set<string>;
+  /** All that were ever asked for: of no others will lines be taken. */
+  readonly granted: Set<string>;
+  /** The time of the last line that was taken, by task. */
+  readonly after: Map<string, string>;
 }
 
 /** What a reader holds. */
 export interface LogReader extends AsyncIterable<readonly LogLine[]> {
-  /** Asks a node for more tasks' lines; false when the node has no session. */
-  add(nodeId: string, taskIds: readonly string[]): boolean;
+  /** Asks a node for more tasks' lines; false when the node has no session. Who follows gets them when it has one.
+   *  Of tasks that are new since the subscription began, all lines are wanted. */
+  add(nodeId: string, taskIds: readonly string[], options?: { readonly isNew: boolean }): boolean;
   /** No more tasks will be asked for: the lines end with those that were. */
   complete(): void;
   /** What agents could not read, since this was last asked. */
@@ -47,7 +61,9 @@ export class LogBroker {
   readonly #clock: Clock;
   readonly #randomBytes: RandomBytes;
   readonly #nodes = new Map<string, Announce>();
-  readonly #subscriptions = new Map<string, Subscription>();
+  readonly #subscriptions = new Set<Subscription>();
+  /** By the id that the node was told. */
+  readonly #feeds = new Map<string, Feed>();
 
   constructor(clock: Clock, randomBytes: RandomBytes) {
     this.#clock = clock;
@@ -57,15 +73,21 @@ export class LogBroker {
   /** A node's session begins; the returned function ends it. */
   addNode(nodeId: string, announce: Announce): () => void {
     this.#nodes.set(nodeId, announce);
+    for (const { feeds, options } of this.#subscriptions) {
+      const feed = feeds.get(nodeId);
+      if (feed !== undefined && options.follow) this.#resume(feed, announce);
+    }
     return () => {
       if (this.#nodes.get(nodeId) === announce) this.#nodes.delete(nodeId);
-      for (const subscription of this.#subscriptions.values()) failUnfinished(subscription, nodeId);
+      for (const { feeds } of this.#subscriptions) {
+        const feed = feeds.get(nodeId);
+        if (feed?.session === announce) this.#interrupt(feed);
+      }
     };
   }
 
   subscribe(options: LogOptions): LogReader {
     const subscription: Subscription = {
-      id: newId(this.#randomBytes),
       options,
       merge: new TimeMerge({
         clock: this.#clock,
@@ -75,14 +97,13 @@ export class LogBroker {
         bytesMax: BYTES_MAX,
         patienceMs: options.follow ? PATIENCE_MS : undefined,
       }),
-      queues: new Map(),
       warnings: [],
-      asked: new Map(),
-      granted: new Map(),
+      feeds: new Map(),
     };
-    this.#subscriptions.set(subscription.id, subscription);
+    this.#subscriptions.add(subscription);
     return {
-      add: (nodeId, taskIds) => this.#announce(subscription, nodeId, taskIds),
+      add: (nodeId, taskIds, { isNew = false } = { isNew: false }) =>
+        this.#ask(subscription, nodeId, taskIds, isNew),
       complete: () => subscription.merge.complete(),
       takeWarnings: () => subscription.warnings.splice(0),
       close: () => this.#close(subscription),
@@ -96,58 +117,95 @@ export class LogBroker {
    */
   async publish(nodeId: string, batches: AsyncIterable<LogBatch>): Promise<void> {
     for await (const batch of batches) {
-      const subscription = this.#subscriptions.get(batch.subscriptionId);
-      if (subscription === undefined) return;
-      const granted = subscription.granted.get(nodeId);
-      const foreign = batch.lines.find(({ taskId }) => !granted?.has(taskId));
-      if (granted === undefined || foreign !== undefined)
+      const feed = this.#feeds.get(batch.subscriptionId);
+      if (feed === undefined) return;
+      const foreign = batch.lines.find(({ taskId }) => !feed.granted.has(taskId));
+      if (feed.nodeId !== nodeId || foreign !== undefined)
         throw new SwarmError(
           'permission-denied',
-          `node ${nodeId} was not asked for lines of task ${foreign?.taskId ?? ''}`,
+          `node ${nodeId} was not asked for ${foreign === undefined ? 'these lines' : `lines of task ${foreign.taskId}`}`,
         );
-      const queue = subscription.queues.get(nodeId);
-      await queue?.offer(batch, BATCHES_MAX);
-      const asked = subscription.asked.get(nodeId);
-      for (const id of batch.finishedTaskIds) asked?.delete(id);
-      if (asked?.size === 0 && !subscription.options.follow) queue?.end();
+      for (const [taskId, time] of Object.entries(batch.passed))
+        if (!feed.after.has(taskId)) feed.after.set(taskId, time);
+      for (const { taskId, time } of batch.lines) feed.after.set(taskId, time);
+      for (const id of batch.finishedTaskIds) feed.asked.delete(id);
+      await feed.queue.offer(batch, BATCHES_MAX);
+      if (feed.asked.size === 0 && !feed.subscription.options.follow) feed.queue.end();
     }
   }
 
-  #announce(subscription: Subscription, nodeId: string, taskIds: readonly string[]): boolean {
-    const { id, options, asked, granted, queues, merge } = subscription;
+  #ask(subscription: Subscription, nodeId: string, taskIds: readonly string[], isNew: boolean): boolean {
     const announce = this.#nodes.get(nodeId);
-    if (announce === undefined) return false;
-    if (!queues.has(nodeId)) {
-      const queue = new AsyncQueue<LogBatch>();
-      queues.set(nodeId, queue);
-      merge.add(linesOf(queue, subscription));
+    if (announce === undefined && !subscription.options.follow) return false;
+    const feed = subscription.feeds.get(nodeId) ?? this.#openFeed(subscription, nodeId);
+    for (const id of taskIds) {
+      feed.asked.add(id);
+      feed.granted.add(id);
+      if (isNew) feed.after.set(id, '');
     }
-    for (const tasks of [asked, granted])
-      tasks.set(nodeId, new Set([...(tasks.get(nodeId) ?? []), ...taskIds]));
-    announce({ id, taskIds, options, closed: false });
-    return true;
+    feed.session = announce;
+    announce?.(order(feed, taskIds));
+    return announce !== undefined;
   }
 
-  #close({ id, options, queues, merge, asked }: Subscription): void {
-    this.#subscriptions.delete(id);
-    for (const queue of queues.values()) queue.end();
+  #openFeed(subscription: Subscription, nodeId: string): Feed {
+    const feed: Feed = {
+      subscription,
+      nodeId,
+      id: newId(this.#randomBytes),
+      session: undefined,
+      queue: new AsyncQueue(),
+      asked: new Set(),
+      granted: new Set(),
+      after: new Map(),
+    };
+    this.#feeds.set(feed.id, feed);
+    subscription.feeds.set(nodeId, feed);
+    subscription.merge.add(linesOf(feed.queue, subscription));
+    return feed;
+  }
+
+  /** The node has another session than the one that was asked. */
+  #resume(feed: Feed, announce: Announce): void {
+    this.#feeds.delete(feed.id);
+    feed.id = newId(this.#randomBytes);
+    this.#feeds.set(feed.id, feed);
+    feed.session = announce;
+    if (feed.asked.size > 0) announce(order(feed, [...feed.asked]));
+  }
+
+  /** Lines that were asked for can come no more in this session. Who does not follow is told instead of waiting. */
+  #interrupt(feed: Feed): void {
+    const { subscription, nodeId, asked, queue } = feed;
+    feed.session = undefined;
+    if (asked.size === 0 || subscription.options.follow) return;
+    queue.end(
+      new SwarmError(
+        'unavailable',
+        `node ${nodeId} has disconnected: the lines of ${asked.size} tasks are incomplete`,
+      ),
+    );
+  }
+
+  #close(subscription: Subscription): void {
+    const { options, merge, feeds } = subscription;
+    this.#subscriptions.delete(subscription);
+    for (const { id, nodeId, queue } of feeds.values()) {
+      this.#feeds.delete(id);
+      queue.end();
+      this.#nodes.get(nodeId)?.({ id, taskIds: [], options, after: {}, closed: true });
+    }
     merge.complete();
-    for (const nodeId of asked.keys()) this.#nodes.get(nodeId)?.({ id, taskIds: [], options, closed: true });
   }
 }
 
-/** Lines that were asked for can come no more. Who follows waits for other tasks as well; anyone else is told. */
-function failUnfinished({ asked, options, queues }: Subscription, nodeId: string): void {
-  const missing = asked.get(nodeId)?.size ?? 0;
-  if (missing === 0 || options.follow) return;
-  queues
-    .get(nodeId)
-    ?.end(
-      new SwarmError(
-        'unavailable',
-        `node ${nodeId} has disconnected: the lines of ${missing} tasks are incomplete`,
-      ),
-    );
+/** Asks for lines of tasks, from where each was heard last. */
+function order({ id, after, subscription }: Feed, taskIds: readonly string[]): LogSubscription {
+  const known = taskIds.flatMap((taskId) => {
+    const time = after.get(taskId);
+    return time === undefined ? [] : [[taskId, time] as const];
+  });
+  return { id, taskIds, options: subscription.options, after: Object.fromEntries(known), closed: false };
 }
 
 async function* linesOf(

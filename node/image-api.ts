@@ -1,6 +1,6 @@
 // What operators ask of the images of this machine.
 
-import type { Images, LocalImage, PullProgress } from '../agent/engine/engine.ts';
+import type { Images, LocalImage, PlatformOption, PullProgress } from '../agent/engine/engine.ts';
 import type {
   CreateImageRequest,
   ImageProgress,
@@ -33,13 +33,14 @@ export function imageHandlers(images: Images): Pick<Handlers<typeof NodeControlS
     pullImage: ({ reference, auth, platform }, { signal }) =>
       withProgress(async (onProgress) => {
         const options = { onProgress, signal, ...(auth && { credentials: auth }) };
-        return images.pull(reference, { ...options, ...(platform && { platform }) });
+        return images.pull(reference, { ...options, ...optional(platform) });
       }),
     importImages: async (requests) => ({ names: await importImages(images, requests) }),
-    async *exportImages({ references }) {
-      for await (const data of images.export(references)) yield { data };
+    async *exportImages({ references, platform }) {
+      for await (const data of images.export(references, optional(platform))) yield { data };
     },
-    removeImage: ({ reference, force }) => images.remove(reference, { force }),
+    removeImage: ({ reference, force, platform }) =>
+      images.remove(reference, { force, ...optional(platform) }),
     resolveImage: async ({ reference, auth }, { signal }) => {
       const { digest, platforms } = await images.resolve(reference, {
         signal,
@@ -54,9 +55,9 @@ export function imageHandlers(images: Images): Pick<Handlers<typeof NodeControlS
     listTags: async ({ reference, auth }, { signal }) => ({
       tags: await images.tags(reference, { signal, ...(auth && { credentials: auth }) }),
     }),
-    pushImage: ({ reference, auth }, { signal }) =>
+    pushImage: ({ reference, auth, platform }, { signal }) =>
       withProgress(async (onProgress) => {
-        const options = { onProgress, signal, ...(auth && { credentials: auth }) };
+        const options = { onProgress, signal, ...optional(platform), ...(auth && { credentials: auth }) };
         const { digest, sizeBytes } = await images.push(reference, options);
         onProgress({ id: '', status: 'pushed', currentBytes: sizeBytes, totalBytes: sizeBytes });
         return digest;
@@ -65,8 +66,8 @@ export function imageHandlers(images: Images): Pick<Handlers<typeof NodeControlS
       await images.tag(source, target);
       return {};
     },
-    inspectImage: async ({ reference }) => {
-      const { summary, configuration, layers } = await images.inspect(reference);
+    inspectImage: async ({ reference, platform }) => {
+      const { summary, configuration, layers } = await images.inspect(reference, optional(platform));
       return { summary: toSummary(summary), configuration, layers: [...layers] };
     },
     createImage: async (requests) => ({ id: await createImage(images, requests) }),
@@ -75,6 +76,11 @@ export function imageHandlers(images: Images): Pick<Handlers<typeof NodeControlS
       return { untagged: [...untagged], deleted: [...deleted], reclaimedBytes };
     },
   };
+}
+
+/** Empty: not asked for. */
+function optional(platform: string): PlatformOption {
+  return platform === '' ? {} : { platform };
 }
 
 function toSummary(image: LocalImage): ImageSummary {
@@ -98,7 +104,8 @@ async function* withProgress(
 
 async function importImages(images: Images, requests: AsyncIterable<ImportImagesRequest>): Promise<string[]> {
   const { first, rest } = await splitFirst(requests);
-  return images.import(rest, first.reference === '' ? undefined : first.reference);
+  const { reference, platform } = first;
+  return images.import(rest, { ...(reference !== '' && { name: reference }), ...optional(platform) });
 }
 
 async function createImage(images: Images, requests: AsyncIterable<CreateImageRequest>): Promise<string> {
@@ -108,6 +115,6 @@ async function createImage(images: Images, requests: AsyncIterable<CreateImageRe
     changes,
     ...(reference !== '' && { reference }),
     ...(message !== '' && { message }),
-    ...(platform !== '' && { platform }),
+    ...optional(platform),
   });
 }

@@ -8,6 +8,8 @@ export interface Caller {
   readonly role: CallerRole;
   /** Of its certificate, or of this machine; empty when it has shown none. */
   readonly nodeId: string;
+  /** Of the operating system, on the machine of the socket that was called. Asking for it takes time and memory. */
+  readonly userId?: number | undefined;
   /**
    * PEM of a certificate that is right in all but its time, and of what was shown with it: who shows it is `anyone`, and may
    * ask for a new one.
@@ -19,6 +21,8 @@ export interface Caller {
 export const FORWARDED_ROLE_KEY = 'tsswarm-caller-role';
 export const FORWARDED_NODE_KEY = 'tsswarm-caller-node';
 export const FORWARDED_CERTIFICATE_KEY = 'tsswarm-caller-expired-bin';
+
+const FORWARDED_USER_KEY = 'tsswarm-caller-user';
 
 const FORWARDED_ROLES: Readonly<Record<string, CallerRole>> = {
   anyone: 'anyone',
@@ -36,7 +40,22 @@ export function forwardedCaller(metadata: (key: string) => string | Buffer | und
   if (role === undefined) return NOBODY;
   const expired = metadata(FORWARDED_CERTIFICATE_KEY);
   const nodeId = String(metadata(FORWARDED_NODE_KEY) ?? '');
-  return { role, nodeId, ...(Buffer.isBuffer(expired) && { expiredCertificate: expired }) };
+  const user = metadata(FORWARDED_USER_KEY);
+  return {
+    role,
+    nodeId,
+    ...(user !== undefined && { userId: Number(user) }),
+    ...(Buffer.isBuffer(expired) && { expiredCertificate: expired }),
+  };
+}
+
+/** The same for a call that is written down, with the user. */
+export function auditedMetadata(caller: Caller): Record<string, string | Buffer> {
+  const { userId } = caller;
+  return {
+    ...forwardingMetadata(caller),
+    ...(userId !== undefined && { [FORWARDED_USER_KEY]: String(userId) }),
+  };
 }
 
 /** What a manager says to the leader of who has called it. Whoever is at its own sockets acts as that manager. */

@@ -4,7 +4,7 @@
 import { type Clock, sleep } from '../core/clock.ts';
 import { hasCode, SwarmError } from '../core/errors.ts';
 import type { Method, Service } from '../proto/wire.ts';
-import { forwardingMetadata } from './caller.ts';
+import { auditedMetadata, forwardingMetadata } from './caller.ts';
 import { type BidiCall, type Channel, type ClientStreamCall, createClient, type Outgoing } from './client.ts';
 import type { CallContext, Handlers } from './server.ts';
 
@@ -19,6 +19,9 @@ export interface LeaderLink {
 // manager a moment to hear who leads now.
 const AGAIN_MS = 25;
 const AGAIN_LIMIT_MS = 5_000;
+
+// Methods whose callers are written down.
+const AUDITED: readonly string[] = ['reach'];
 
 type AnyCall = (request: unknown, context: unknown) => unknown;
 
@@ -50,7 +53,8 @@ function forwarder(
       throw new SwarmError('unavailable', 'the manager that was asked does not lead any more', {
         isUndone: true,
       });
-    const client = createClient(service, channel, forwardingMetadata(caller));
+    const metadata = AUDITED.includes(name) ? auditedMetadata(caller) : forwardingMetadata(caller);
+    const client = createClient(service, channel, metadata);
     return (client as Record<string, AnyCall>)[name] as AnyCall;
   };
   switch (shape) {

@@ -70,9 +70,11 @@ test('a server stream brings all messages, large ones too, then its error', asyn
   });
   const sizes: number[] = [];
 
-  for await (const { data } of rpc.client.exportImages({ references: [] })) sizes.push(data.length);
+  for await (const { data } of rpc.client.exportImages({ references: [], platform: '' }))
+    sizes.push(data.length);
   const failing = async () => {
-    for await (const { data } of rpc.client.exportImages({ references: ['a'] })) sizes.push(data.length);
+    for await (const { data } of rpc.client.exportImages({ references: ['a'], platform: '' }))
+      sizes.push(data.length);
   };
 
   await assert.rejects(failing, (error) => hasCode(error, 'not-found'));
@@ -106,7 +108,8 @@ test('a client stream sends everything and brings the answer', async () => {
   });
 
   const call = rpc.client.importImages();
-  for (let count = 0; count < 20; count++) await call.send({ reference: '', data: Buffer.alloc(2 ** 20) });
+  for (let count = 0; count < 20; count++)
+    await call.send({ reference: '', platform: '', data: Buffer.alloc(2 ** 20) });
   call.end();
 
   assert.deepEqual(await call.response, { names: [String(20 * 2 ** 20)] });
@@ -121,7 +124,7 @@ test('a client stream that the server refuses ends the sending', async () => {
   const call = rpc.client.importImages();
 
   const sending = (async () => {
-    for (;;) await call.send({ reference: '', data: Buffer.alloc(2 ** 20) });
+    for (;;) await call.send({ reference: '', platform: '', data: Buffer.alloc(2 ** 20) });
   })();
 
   await Promise.all([

@@ -194,3 +194,17 @@ test('a sender is held back by a reader that does not read', async () => {
   await sending;
   await call.response;
 });
+
+test('a handler can ask by which user of this machine it is called', async () => {
+  const users: (number | undefined)[] = [];
+  await using world = await serve({
+    listNodes: (_request, { caller }) => {
+      users.push(caller.userId);
+      return { nodes: [] };
+    },
+  });
+
+  await world.control.listNodes({});
+
+  assert.deepEqual(users, [process.getuid?.()]);
+});

@@ -15,6 +15,7 @@ import {
 import { SwarmError, toSwarmError } from '../core/errors.ts';
 import { type Codec, decode, encode, type Method, type MethodShape, type Service } from '../proto/wire.ts';
 import { admit, type Caller } from './caller.ts';
+import { LocalListener } from './local-listener.ts';
 import { toServiceError } from './status.ts';
 import type { TlsIdentity } from './tls.ts';
 import { TlsListener } from './tls-listener.ts';
@@ -72,6 +73,7 @@ export class RpcServer {
   readonly #options: RpcServerOptions;
   readonly #stopping = new AbortController();
   #tls: TlsListener | undefined;
+  readonly #local: LocalListener[] = [];
 
   constructor(options: RpcServerOptions = {}) {
     this.#options = options;
@@ -90,17 +92,14 @@ export class RpcServer {
   /** Listens on a unix socket; a stale one is replaced. `mode` are its permission bits. */
   async listen(socketPath: string, mode: number): Promise<void> {
     rmSync(socketPath, { force: true });
-    await new Promise<void>((resolve, reject) =>
-      this.#server.bindAsync(`unix://${socketPath}`, ServerCredentials.createInsecure(), (error) => {
-        if (error === null) resolve();
-        else
-          reject(
-            new SwarmError('unavailable', `cannot listen on ${socketPath}: ${error.message}`, {
-              cause: error,
-            }),
-          );
-      }),
-    );
+    const injector = this.#server.createConnectionInjector(ServerCredentials.createInsecure());
+    const listener = await LocalListener.listen(socketPath, (socket) => injector.injectConnection(socket));
+    this.#local.push(listener);
+    // It was stopped meanwhile.
+    if (this.#stopping.signal.aborted) {
+      listener.close();
+      return;
+    }
     chmodSync(socketPath, mode);
   }
 
@@ -131,19 +130,32 @@ export class RpcServer {
   stop(): void {
     this.#stopping.abort(new SwarmError('unavailable', 'the server is stopping'));
     this.#tls?.close();
+    for (const listener of this.#local) listener.close();
     this.#server.forceShutdown();
   }
 
   /** Throws when the caller may not call this. */
   #contextOf(method: Service[string], call: AnyCall, signal: AbortSignal): CallContext {
     const { nodeId = '', identify = (caller: Caller) => caller, onRefused } = this.#options;
-    const shown: Caller = this.#tls?.callerOf(call.getPeer()) ?? { role: 'local', nodeId };
+    const peer = call.getPeer();
+    const shown: Caller = this.#tls?.callerOf(peer) ?? this.#localCaller(peer, nodeId);
     try {
       return { signal, ...admit(method, shown, identify, (key) => call.metadata.get(key)[0]) };
     } catch (error) {
       onRefused?.(method.path, shown, toSwarmError(error));
       throw error;
     }
+  }
+
+  #localCaller(peer: string, nodeId: string): Caller {
+    const listeners = this.#local;
+    return {
+      role: 'local',
+      nodeId,
+      get userId() {
+        return listeners.find((listener) => listener.has(peer))?.userOf(peer);
+      },
+    };
   }
 
   #implement(method: Service[string], handler: AnyHandler): UntypedHandleCall {

@@ -65,6 +65,19 @@ test('others wait for a silent source as long as their patience, and not at all 
   assert.deepEqual((await second).value, ['b', 'c']);
 });
 
+test('a clock that is set back while others wait for a silent source holds nothing up', async () => {
+  const { clock, merged } = merge({ patienceMs: 50 });
+  merged.add(new AsyncQueue<readonly string[]>());
+  merged.add(pieces([['b']]));
+  const next = merged[Symbol.asyncIterator]().next();
+  await settle();
+
+  clock.setBy(-3_600_000);
+  clock.advance(50);
+
+  assert.deepEqual((await next).value, ['b']);
+});
+
 test('of each source one piece is held while nobody reads', async () => {
   let asked = 0;
   async function* endless() {

@@ -72,7 +72,7 @@ export class TimeMerge<T> implements AsyncIterable<readonly T[]> {
     if (oldest === undefined) return 0;
     const { clock, patienceMs } = this.#options;
     if (patienceMs === undefined) return Number.POSITIVE_INFINITY;
-    return this.#ready.length === 0 ? 0 : Math.max(0, oldest + patienceMs - clock.nowMs());
+    return this.#ready.length === 0 ? 0 : Math.max(0, oldest + patienceMs - clock.elapsedMs());
   }
 
   /** When the one was asked that was asked last: those before it have had their time when it has. */
@@ -105,7 +105,7 @@ export class TimeMerge<T> implements AsyncIterable<readonly T[]> {
 
   #ask(source: Source<T>): void {
     this.#asked.delete(source);
-    this.#asked.set(source, this.#options.clock.nowMs());
+    this.#asked.set(source, this.#options.clock.elapsedMs());
     source.iterator.next().then(
       (next) => {
         if (!next.done && next.value.length === 0) return this.#ask(source);

@@ -114,6 +114,17 @@ export interface ResolvedImage {
   readonly platforms: readonly { readonly os: string; readonly architecture: string }[];
 }
 
+/** "os/arch[/variant]": an image that is of another one is not meant. */
+export interface PlatformOption {
+  readonly platform?: string;
+}
+
+/** How an archive is read. */
+export interface ArchiveOptions extends PlatformOption {
+  /** Of the image, when the archive has none. */
+  readonly name?: string;
+}
+
 export interface Images {
   list(): Promise<LocalImage[]>;
   /** The image that a reference (tag, digest or id) names, or undefined when it is not here. */
@@ -125,23 +136,20 @@ export interface Images {
   /** The tags that a repository has in its registry. */
   tags(reference: string, options?: Pick<PullOptions, 'credentials' | 'signal'>): Promise<string[]>;
   /** Reads an OCI or Docker archive, plain or gzipped; returns the names it gave. */
-  import(archive: AsyncIterable<Uint8Array>, name?: string): Promise<string[]>;
+  import(archive: AsyncIterable<Uint8Array>, options?: ArchiveOptions): Promise<string[]>;
   /** Writes one archive that is both OCI layout and Docker archive. */
-  export(references: readonly string[]): AsyncIterable<Uint8Array>;
+  export(references: readonly string[], options?: PlatformOption): AsyncIterable<Uint8Array>;
   remove(
     reference: string,
-    options?: { readonly force?: boolean },
+    options?: PlatformOption & { readonly force?: boolean },
   ): Promise<{ untagged: string[]; deleted: string[] }>;
   /** Whether a registry takes the credentials: `permission-denied` when not. */
   check(registry: string, credentials: RegistryCredentials, signal?: AbortSignal): Promise<void>;
   /** Sends an image to the registry of its name; returns the manifest's digest and size. */
-  push(
-    reference: string,
-    options?: Omit<PullOptions, 'platform'>,
-  ): Promise<{ digest: string; sizeBytes: number }>;
+  push(reference: string, options?: PullOptions): Promise<{ digest: string; sizeBytes: number }>;
   /** Gives an image another name. */
   tag(source: string, target: string): Promise<void>;
-  inspect(reference: string): Promise<ImageDetails>;
+  inspect(reference: string, options?: PlatformOption): Promise<ImageDetails>;
   /** Makes an image of a root file system's archive; returns its id. */
   create(files: AsyncIterable<Uint8Array>, options: ImageFromFiles): Promise<string>;
   prune(selection: ImageSelection): Promise<PruneResult>;
@@ -152,6 +160,8 @@ export interface LogSettings {
   readonly maxSizeBytes: number;
   /** Files kept, the current one included. */
   readonly maxFiles: number;
+  /** Files that were rotated are compressed. */
+  readonly compress?: boolean;
   /** False: nothing is kept here, and nothing can be read back. */
   readonly keepsFile?: boolean;
   /** Name, for messages. */
@@ -217,6 +227,8 @@ export interface ContainerConfig extends ContainerOptions {
   readonly files?: readonly ContainerFile[];
   readonly readOnly: boolean;
   readonly tty: boolean;
+  /** Standard input stays open, for who attaches. */
+  readonly openStdin: boolean;
   /** Empty: the image's, else SIGTERM. */
   readonly stopSignal: string;
   readonly limits: ResourceLimits;
@@ -325,6 +337,14 @@ export interface ExecSession {
   kill(): void;
 }
 
+/** Who talks to a container's own process. Leaving is not its end, nor is the end of what is typed that of its stdin. */
+export interface AttachSession extends Omit<ExecSession, 'kill' | 'endInput'> {
+  readonly tty: boolean;
+  /** What is written is read by somebody. */
+  readonly stdin: boolean;
+  leave(): void;
+}
+
 export interface LogRecord {
   readonly stream: 'stdout' | 'stderr';
   /** RFC 3339 with nanoseconds. */
@@ -338,6 +358,8 @@ export interface LogRecord {
 export interface LogQuery {
   /** Lines from the end; negative or absent: all. */
   readonly tail?: number;
+  /** Lines behind the one of this time, instead of those from the end. Of a log, no two lines have the same time. */
+  readonly after?: string;
   readonly sinceMs?: number;
   /** No line after this; who follows stops then. */
   readonly untilMs?: number;
@@ -377,6 +399,8 @@ export interface Containers {
   exec(id: string, request: ExecRequest): Promise<ExecResult>;
   /** Starts a command; errors as for `exec`. It is not ended by anything but `kill`, its container, or the next engine. */
   openExec(id: string, request: ExecSessionRequest): Promise<ExecSession>;
+  /** What the container's process writes from now on, as it comes, and its stdin. */
+  attach(id: string): Promise<AttachSession>;
   /** What it uses and has used; `failed-precondition` when it does not run. */
   stats(id: string): Promise<ContainerStats>;
   /** Its own and those of commands; `failed-precondition` when it does not run. */

@@ -12,6 +12,7 @@ import { endIdleShims } from './containerd/idle-shims.ts';
 import { followContainerd } from './containerd/link.ts';
 import { shareDirectory, unshareDirectory } from './containerd/mounts.ts';
 import { ContainerdSupervisor } from './containerd/supervisor.ts';
+import { CDI_DIRECTORIES } from './containers/cdi.ts';
 import { ContainerComposer } from './containers/compose.ts';
 import { EngineContainers } from './containers/containers.ts';
 import { ContainerExecs } from './containers/exec.ts';
@@ -59,6 +60,8 @@ export interface OpenEngineOptions {
   /** Names of images that services with tasks here need; undefined: nobody knows yet, and none is removed. */
   readonly wantedImages?: () => readonly string[] | undefined;
   readonly onImageRemoved?: (reason: RemovalReason, bytes: number) => void;
+  /** With descriptions of vendors' devices; the usual ones, unless given. */
+  readonly cdiDirectories?: readonly string[];
   /** The disk with the images, unless given. */
   readonly imageDisk?: ImageDisk;
 }
@@ -209,6 +212,7 @@ function buildParts(options: OpenEngineOptions, { machine, runtime, log }: Surro
     runtime,
     runtimeRoot: path.join(runDir, 'runtime'),
     scratchDirectory,
+    cdiDirectories: options.cdiDirectories ?? CDI_DIRECTORIES,
   });
   const volumes = new VolumeStore({
     root: path.join(dataRoot, 'volumes'),

@@ -37,6 +37,7 @@ test('a log that breaks while a full batch is being sent ends its task, and noth
     id: 'a',
     taskIds: ['broken', 'whole'],
     options: { follow: false, tail: -1, sinceMs: 0, untilMs: 0 },
+    after: {},
     closed: false,
   });
   await ended.promise;

@@ -16,10 +16,10 @@ import { TimeMerge } from '../../rpc/time-merge.ts';
 import type { LogRecord } from '../engine/engine.ts';
 import { sessionLog } from '../log.ts';
 
-/** Where lines come from: the worker. */
+/** Where lines come from: the worker. With `after`, those behind the one of that time. */
 export type LogSource = (
   taskId: string,
-  options: LogOptions,
+  options: LogOptions & { readonly after?: string | undefined },
   signal: AbortSignal,
 ) => AsyncIterable<readonly LogRecord[]>;
 
@@ -29,12 +29,14 @@ const BYTES_PER_BATCH_MAX = 32 * 1024;
 const PATIENCE_MS = 20;
 
 interface Publication {
+  readonly id: string;
   readonly call: ClientStreamCall<LogBatch, PublishLogsResponse>;
   readonly closed: AbortController;
   readonly merge: TimeMerge<LogLine>;
   /** To be told with the next batch. */
   finished: string[];
   warnings: string[];
+  passed: Record<string, string>;
 }
 
 export class LogPublisher {
@@ -49,13 +51,14 @@ export class LogPublisher {
     this.#clock = clock;
   }
 
-  handle({ id, taskIds, options, closed }: LogSubscription): void {
+  handle({ id, taskIds, options, after, closed }: LogSubscription): void {
     if (closed) {
       this.#end(id);
       return;
     }
     const publication = this.#publications.get(id) ?? this.#open(id, options);
-    for (const taskId of taskIds) publication.merge.add(this.#lines(taskId, options, publication));
+    for (const taskId of taskIds)
+      publication.merge.add(this.#lines(taskId, { ...options, after: after[taskId] }, publication));
     // Those who do not follow have named all tasks by now.
     if (!options.follow) publication.merge.complete();
   }
@@ -76,9 +79,9 @@ export class LogPublisher {
       patienceMs: follow ? PATIENCE_MS : undefined,
     });
     const call = this.#client.publishLogs({ signal: closed.signal });
-    const publication = { call, closed, merge, finished: [], warnings: [] };
+    const publication = { id, call, closed, merge, finished: [], warnings: [], passed: {} };
     this.#publications.set(id, publication);
-    this.#publish(id, publication).catch((error) =>
+    this.#publish(publication).catch((error) =>
       sessionLog.debug({ error: messageOf(error) }, 'log subscription has ended'),
     );
     return publication;
@@ -91,14 +94,14 @@ export class LogPublisher {
     this.#publications.delete(id);
   }
 
-  async #publish(id: string, publication: Publication): Promise<void> {
-    const { call, merge, closed } = publication;
+  async #publish(publication: Publication): Promise<void> {
+    const { id, call, merge, closed } = publication;
     try {
       for await (const lines of merge) {
         closed.signal.throwIfAborted();
-        await this.#send(id, publication, lines);
+        await this.#send(publication, lines);
       }
-      await this.#send(id, publication, []);
+      await this.#send(publication, []);
       call.end();
     } catch (error) {
       closed.abort();
@@ -108,22 +111,29 @@ export class LogPublisher {
     }
   }
 
-  #send(id: string, publication: Publication, lines: readonly LogLine[]): Promise<void> {
-    const { finished, warnings, call } = publication;
+  #send(publication: Publication, lines: readonly LogLine[]): Promise<void> {
+    const { id, finished, warnings, passed, call } = publication;
     publication.finished = [];
     publication.warnings = [];
-    return call.send({ subscriptionId: id, lines, finishedTaskIds: finished, warnings });
+    publication.passed = {};
+    return call.send({ subscriptionId: id, lines, finishedTaskIds: finished, warnings, passed });
   }
 
   /** A log that cannot be read ends its task, and nothing else. */
   async *#lines(
     taskId: string,
-    options: LogOptions,
+    options: LogOptions & { readonly after: string | undefined },
     publication: Publication,
   ): AsyncIterable<readonly LogLine[]> {
     const { signal } = publication.closed;
     try {
-      for await (const records of this.#source(taskId, options, signal)) {
+      const after = options.after ?? (await this.#passedBy(taskId, options, signal));
+      if (after !== undefined) {
+        publication.passed[taskId] = after;
+        // Should the session end before there is a line, this is where the next one begins.
+        await this.#send(publication, []);
+      }
+      for await (const records of this.#source(taskId, { ...options, after }, signal)) {
         if (signal.aborted) return;
         yield records.map((record) => toLine(taskId, record));
       }
@@ -134,6 +144,23 @@ export class LogPublisher {
     } finally {
       publication.finished.push(taskId);
     }
+  }
+
+  /** The time of the line before those at the end that are to be followed; empty: all are. */
+  async #passedBy(
+    taskId: string,
+    { follow, tail }: LogOptions,
+    signal: AbortSignal,
+  ): Promise<string | undefined> {
+    if (!follow || tail < 0) return undefined;
+    const query = { follow: false, tail: tail + 1, sinceMs: 0, untilMs: 0 };
+    let first = '';
+    let lines = 0;
+    for await (const records of this.#source(taskId, query, signal)) {
+      if (lines === 0) first = records[0]?.time ?? '';
+      lines += records.length;
+    }
+    return lines > tail ? first : '';
   }
 }
 

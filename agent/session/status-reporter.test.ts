@@ -45,6 +45,18 @@ test('soon after a batch the next one waits to be worth it', () => {
   assert.deepEqual(shown()[1], ['a preparing', 'b accepted']);
 });
 
+test('a clock that is set back or ahead holds no status up', () => {
+  for (const jumpMs of [-3_600_000, -10, 3_600_000]) {
+    const { clock, reporter, shown } = aReporter();
+    reporter.report('a', status('accepted'));
+    reporter.acknowledge(1);
+    clock.setBy(jumpMs);
+    reporter.report('a', status('preparing'));
+    clock.advance(25);
+    assert.deepEqual(shown()[1], ['a preparing'], `${jumpMs}`);
+  }
+});
+
 test('an acknowledgement of another batch changes nothing, and a closed reporter sends nothing', () => {
   const { clock, reporter, sent } = aReporter();
   reporter.report('a', status('accepted'));

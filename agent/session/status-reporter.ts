@@ -51,16 +51,15 @@ export class StatusReporter {
   #flush(): void {
     if (this.#isClosed || this.#inFlight || this.#pending.size === 0) return;
     if (this.#cancelTimer !== undefined) return;
-    const waitMs = this.#notBeforeMs - this.#clock.nowMs();
-    // A clock that was set back must not hold statuses up.
-    if (waitMs > 0 && waitMs <= INTERVAL_MS) {
+    const waitMs = this.#notBeforeMs - this.#clock.elapsedMs();
+    if (waitMs > 0) {
       this.#cancelTimer = this.#clock.after(waitMs, () => {
         this.#cancelTimer = undefined;
         this.#flush();
       });
       return;
     }
-    this.#notBeforeMs = this.#clock.nowMs() + INTERVAL_MS;
+    this.#notBeforeMs = this.#clock.elapsedMs() + INTERVAL_MS;
     this.#inFlight = true;
     const updates = [...this.#pending].map(([taskId, status]) => ({ taskId, status }));
     this.#pending.clear();

@@ -71,10 +71,11 @@ function logSettings(
   });
   const all = { labels: { ...labels, ...taskLabels(task, serviceName) }, env };
   const details = { ...logDetails(config, all), ...(config.tag !== '' && { tag }) };
-  const { maxSizeBytes, maxFiles, keepsFile, target } = config;
+  const { maxSizeBytes, maxFiles, compress, keepsFile, target } = config;
   return {
     maxSizeBytes,
     maxFiles,
+    compress,
     keepsFile,
     driver: config.driver,
     tag,

@@ -1,8 +1,13 @@
-// An operator's command in a task: joins the line to the operator with the command's streams.
+// An operator who talks to a command in a task, or to the task's own process: joins the line to the operator with its streams.
 
 import { messageOf, SwarmError } from '../../core/errors.ts';
 import { REACH_WINDOW_BYTES } from '../../core/reach.ts';
-import { type ExecCommand, emptyReachEnd, type ReachEnd } from '../../proto/generated/reach.ts';
+import {
+  type AttachCommand,
+  type ExecCommand,
+  emptyReachEnd,
+  type ReachEnd,
+} from '../../proto/generated/reach.ts';
 import { AsyncQueue } from '../../rpc/queue.ts';
 import type { Containers, ExecSession } from '../engine/engine.ts';
 import { workerLog } from '../log.ts';
@@ -20,12 +25,34 @@ export async function runExec(
     void discard(started);
     return emptyReachEnd;
   }
-  const operator = new Operator(started, line);
   await line.send({ started: true });
+  return talk(started, line);
+}
+
+/** Until the task ends or the operator leaves, which is not the end of the task. */
+export async function runAttach(
+  containers: Pick<Containers, 'attach'>,
+  { containerId, attach }: { readonly containerId: string; readonly attach: AttachCommand },
+  line: ReachLine,
+): Promise<ReachEnd> {
+  const session = await containers.attach(containerId);
+  try {
+    if (attach.size !== undefined) await session.resize(attach.size);
+    await line.send({ started: true, streams: { tty: session.tty, stdin: session.stdin } });
+    // Others may type after this one.
+    return await talk({ ...session, endInput: async () => {}, kill: session.leave }, line);
+  } finally {
+    session.leave();
+  }
+}
+
+async function talk(session: ExecSession, line: ReachLine): Promise<ReachEnd> {
+  const operator = new Operator(session, line);
   void operator.hear();
   const toEnd = async () => {
-    for await (const { stream, data } of started.output) await operator.tell({ [stream]: data });
-    return { ...emptyReachEnd, exitCode: await started.exited };
+    for await (const { stream, data } of session.output) await operator.tell({ [stream]: data });
+    if (operator.hasLeft) return emptyReachEnd;
+    return { ...emptyReachEnd, exitCode: await session.exited };
   };
   return Promise.race([toEnd(), operator.detached]);
 }
@@ -63,6 +90,10 @@ class Operator {
   constructor(session: ExecSession, line: ReachLine) {
     this.#session = session;
     this.#line = line;
+  }
+
+  get hasLeft(): boolean {
+    return this.#hasLeft;
   }
 
   /** Resolves when the operator leaves the command to itself. */
@@ -123,7 +154,7 @@ class Operator {
     this.#input.end();
     if (this.#hasLeft) return;
     this.#hasLeft = true;
-    workerLog.debug({ reason }, 'operator has left a command, which is ended');
+    workerLog.debug({ reason }, 'operator has left without a word');
     this.#session.kill();
   }
 

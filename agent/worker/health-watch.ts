@@ -62,7 +62,9 @@ async function watch(
   signal: AbortSignal,
 ): Promise<Turn> {
   const { containerId, check, startedAtMs, clock } = options;
-  const ageMs = () => clock.nowMs() - startedAtMs;
+  // Of a container that another process has started only the wall's clock tells the age; from now on the stopwatch does.
+  const bornMs = clock.elapsedMs() - Math.max(0, clock.nowMs() - startedAtMs);
+  const ageMs = () => clock.elapsedMs() - bornMs;
   let health: Health = { status, failures: 0 };
   let pauseMs = status === 'healthy' ? phaseOf(containerId, check) : pauseBeforeCheck(health, check, ageMs());
   for (;;) {

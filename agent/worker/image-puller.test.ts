@@ -12,6 +12,7 @@ import { aService } from '../../test/support/cluster-in-process.ts';
 import { FakeEngine } from '../../test/support/fake-engine.ts';
 import type { PullOptions } from '../engine/engine.ts';
 import { ImagePuller } from './image-puller.ts';
+import { imagesOf } from './service-images.ts';
 
 setLogLevel('silent');
 
@@ -40,7 +41,7 @@ class World {
     const times: number[] = [];
     for (const specVersion of [1, 1, 2]) {
       const before = this.pulls.length;
-      await this.puller.ensure(revision(specVersion, { pullPolicy, image }), () => undefined);
+      await this.puller.ensure(revision(specVersion, { pullPolicy, image }), [image], () => undefined);
       times.push(this.pulls.length - before);
     }
     return times;
@@ -65,11 +66,11 @@ test('an image that is never pulled has to be there', async () => {
   world.engine.registry.add('app:1');
 
   await assert.rejects(
-    world.puller.ensure(never, () => undefined),
+    world.puller.ensure(never, imagesOf(never.spec.task.container), () => undefined),
     (error) => hasCode(error, 'not-found') && /No such image: app:1.*never pulled/.test(error.message),
   );
   await world.engine.images.pull('app:1');
-  await world.puller.ensure(never, () => undefined);
+  await world.puller.ensure(never, imagesOf(never.spec.task.container), () => undefined);
   assert.equal(world.pulls.length, 0);
 });
 
@@ -79,7 +80,7 @@ test('with always, a registry that does not answer is a failure even when the im
   world.engine.registry.delete('app:1');
 
   await assert.rejects(
-    world.puller.ensure(revision(3, { pullPolicy: 'always', image: 'app:1' }), () => undefined),
+    world.puller.ensure(revision(3, { pullPolicy: 'always', image: 'app:1' }), ['app:1'], () => undefined),
     (error) => hasCode(error, 'not-found'),
   );
 });
@@ -90,11 +91,11 @@ test('credentials go along, and are waited for', async () => {
   world.engine.registry.add('app:1');
 
   await assert.rejects(
-    world.puller.ensure(one, () => {
+    world.puller.ensure(one, imagesOf(one.spec.task.container), () => {
       throw new SwarmError('unavailable', 'not sent yet');
     }),
     (error) => hasCode(error, 'unavailable'),
   );
-  await world.puller.ensure(one, () => auth);
+  await world.puller.ensure(one, imagesOf(one.spec.task.container), () => auth);
   assert.deepEqual(world.pulls, [{ credentials: auth }]);
 });

@@ -6,7 +6,6 @@ import type { PullPolicy, RegistryAuth, Revision } from '../../core/generated/ob
 import { parseImageReference } from '../../core/image-reference.ts';
 import type { Images, PullOptions } from '../engine/engine.ts';
 import { workerLog } from '../log.ts';
-import { imagesOf } from './service-images.ts';
 
 // A registry that is asked only whether a tag moved must not hold up a task whose image is here.
 const REFRESH_LIMIT_MS = 5_000;
@@ -17,19 +16,20 @@ type FindAuth = () => RegistryAuth | undefined;
 export class ImagePuller {
   readonly #images: Images;
   readonly #running = new Map<string, Promise<void>>();
-  /** Revisions whose images were looked up: a tag is asked for once for each spec. */
-  readonly #fresh = new Set<string>();
+  /** Images that were looked up, by revision: a tag is asked for once for each spec. */
+  readonly #fresh = new Map<string, Set<string>>();
 
   constructor(images: Images) {
     this.#images = images;
   }
 
-  /** The images are here afterwards, in the version that the pull policy asks for. */
-  ensure(revision: Revision, findAuth: FindAuth): Promise<void> {
-    const running = this.#running.get(revision.id);
+  /** The images of a task are here afterwards, in the version that the pull policy of its spec asks for. */
+  ensure(revision: Revision, images: readonly string[], findAuth: FindAuth): Promise<void> {
+    const key = [revision.id, ...images].join(' ');
+    const running = this.#running.get(key);
     if (running !== undefined) return running;
-    const pull = this.#ensure(revision, findAuth).finally(() => this.#running.delete(revision.id));
-    this.#running.set(revision.id, pull);
+    const pull = this.#ensure(revision, images, findAuth).finally(() => this.#running.delete(key));
+    this.#running.set(key, pull);
     return pull;
   }
 
@@ -38,15 +38,20 @@ export class ImagePuller {
     this.#fresh.delete(revisionId);
   }
 
-  async #ensure({ id, spec }: Revision, findAuth: FindAuth): Promise<void> {
-    const { container } = spec.task;
+  async #ensure({ id, spec }: Revision, images: readonly string[], findAuth: FindAuth): Promise<void> {
+    const { pullPolicy } = spec.task.container;
+    const fresh = this.#fresh.get(id) ?? new Set();
     await Promise.all(
-      imagesOf(container).map((image) => this.#ensureOne(image, container.pullPolicy, id, findAuth)),
+      images.map((image) => this.#ensureOne(image, pullPolicy, { isFresh: fresh.has(image), findAuth })),
     );
-    this.#fresh.add(id);
+    this.#fresh.set(id, new Set([...fresh, ...images]));
   }
 
-  async #ensureOne(image: string, policy: PullPolicy, id: string, findAuth: FindAuth): Promise<void> {
+  async #ensureOne(
+    image: string,
+    policy: PullPolicy,
+    { isFresh, findAuth }: { readonly isFresh: boolean; readonly findAuth: FindAuth },
+  ): Promise<void> {
     const local = await this.#images.find(image);
     switch (policy) {
       case 'never':
@@ -59,7 +64,7 @@ export class ImagePuller {
         return this.#pull(image, optionsWith(findAuth, image));
       default:
         if (local === undefined) await this.#pull(image, optionsWith(findAuth, image));
-        else if (!image.includes('@') && !this.#fresh.has(id)) await this.#refresh(image, findAuth);
+        else if (!image.includes('@') && !isFresh) await this.#refresh(image, findAuth);
     }
   }
 

@@ -15,15 +15,18 @@ export function imagesOf({ image, mounts }: ContainerSpec): string[] {
 export class ServiceImages {
   /** Images by spec version, of services with tasks here. */
   readonly #images = new Map<string, Map<number, readonly string[]>>();
+  readonly #byRevision = new Map<string, readonly string[]>();
   /** Revisions that tasks here refer to, those that have ended included. */
   readonly #used = new Map<string, Revision>();
 
-  /** A task of this revision came. */
-  note(revision: Revision): void {
-    const { id, serviceId, specVersion, spec } = revision;
+  /** A task of this revision came, with these images. */
+  note(revision: Revision, taskImages: readonly string[]): void {
+    const { id, serviceId, specVersion } = revision;
     this.#used.set(id, revision);
     const images = this.#images.get(serviceId) ?? new Map<number, readonly string[]>();
-    this.#images.set(serviceId, images.set(specVersion, imagesOf(spec.task.container)));
+    const known = images.get(specVersion) ?? [];
+    this.#images.set(serviceId, images.set(specVersion, [...new Set([...known, ...taskImages])]));
+    this.#byRevision.set(id, [...new Set([...(this.#byRevision.get(id) ?? []), ...taskImages])]);
     const outdated = [...images.keys()].sort((a, b) => b - a).slice(VERSIONS_KEPT);
     for (const version of outdated) images.delete(version);
   }
@@ -33,6 +36,7 @@ export class ServiceImages {
     const revision = this.#used.get(revisionId);
     if (revision === undefined) return;
     this.#used.delete(revisionId);
+    this.#byRevision.delete(revisionId);
     const { serviceId } = revision;
     if (![...this.#used.values()].some((other) => other.serviceId === serviceId))
       this.#images.delete(serviceId);
@@ -41,7 +45,6 @@ export class ServiceImages {
   /** `live`: revisions with tasks here that have not ended. */
   wanted(live: ReadonlySet<string>): string[] {
     const recent = [...this.#images.values()].flatMap((images) => [...images.values()].flat());
-    const running = [...this.#used.values()].filter(({ id }) => live.has(id));
-    return [...new Set([...recent, ...running.flatMap(({ spec }) => imagesOf(spec.task.container))])];
+    return [...new Set([...recent, ...[...live].flatMap((id) => this.#byRevision.get(id) ?? [])])];
   }
 }

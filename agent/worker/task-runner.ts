@@ -1,11 +1,20 @@
 // One task on this node: does what task-step.ts says is next until the task has ended, and tidies up after it. An
 // order that changes interrupts whatever is going on.
 
+import { isDeepStrictEqual } from 'node:util';
 import { assert, assertNever } from '../../core/assert.ts';
 import { type Clock, sleep } from '../../core/clock.ts';
 import { DEFAULT_STOP_GRACE_PERIOD_MS } from '../../core/defaults.ts';
 import { messageOf, SwarmError } from '../../core/errors.ts';
-import type { LogDriver, Revision, Task, TaskState, TaskStatus } from '../../core/generated/objects.ts';
+import {
+  emptyFileVersion,
+  type FileVersion,
+  type LogDriver,
+  type Revision,
+  type Task,
+  type TaskState,
+  type TaskStatus,
+} from '../../core/generated/objects.ts';
 import { isIngressPort } from '../../core/ingress-port.ts';
 import { compareTaskStates, FORMER_LIMITS, isTerminal } from '../../core/task-state.ts';
 import type { ContainerExit, Engine } from '../engine/engine.ts';
@@ -51,6 +60,8 @@ export class TaskRunner {
   #isRemoved = false;
   #hasHealthCheck = false;
   /** Why a file is of an old version; empty: none is. */
+  /** By the stopwatch: when the status was set; long ago when that was not by this process. */
+  #setAtMs = Number.NEGATIVE_INFINITY;
   #fileProblem = '';
   /** Replacing files takes turns. */
   readonly #renewals = new Limiter(1);
@@ -218,12 +229,14 @@ export class TaskRunner {
   async #prepare(signal: AbortSignal): Promise<void> {
     const { engine, network, puller, secrets } = this.#context;
     const { spec } = this.#revision;
-    const pulling = puller.ensure(this.#revision, () => secrets.registryAuth(this.#revision));
+    const images = secrets.images(this.#task, this.#revision);
+    const pulling = puller.ensure(this.#revision, images, () => secrets.registryAuth(this.#revision));
     await Promise.race([pulling, abortion(signal)]);
     await this.#context.preparations.run(async () => {
       signal.throwIfAborted();
       const container = secrets.container(this.#task, this.#revision);
       const files = secrets.provide(this.#task, this.#revision, container);
+      const versions = secrets.versions(container);
       const endpoint = await network.attach(networkRequest(this.#task, spec));
       const config = containerConfig(this.#task, this.#revision, {
         container,
@@ -234,7 +247,7 @@ export class TaskRunner {
       const { id } = this.#revision;
       await engine.containers.create(config);
       this.#limitsOf = id;
-      await this.#set('ready', 'prepared', { ports: endpoint.ports });
+      await this.#set('ready', 'prepared', { ports: endpoint.ports, files: versions });
     });
     await this.#renewFiles();
   }
@@ -264,9 +277,11 @@ export class TaskRunner {
     return this.#renewals.run(async () => {
       const { state } = this.#status;
       if (this.#isStopped || isTerminal(state) || compareTaskStates(state, 'ready') < 0) return;
-      const { signals, problem } = this.#context.secrets.refresh(this.#task, this.#revision);
+      const { signals, problem, versions } = this.#context.secrets.refresh(this.#task, this.#revision);
       const failures = await this.#sendSignals(signals);
-      await this.#tellFileProblem([problem, ...failures].filter((text) => text !== '').join('; '));
+      const { files: known } = this.#status;
+      const files = versions.map((now, position) => now ?? known[position] ?? emptyFileVersion);
+      await this.#tellFiles(files, [problem, ...failures].filter((text) => text !== '').join('; '));
     });
   }
 
@@ -286,13 +301,14 @@ export class TaskRunner {
     return failures;
   }
 
-  async #tellFileProblem(problem: string): Promise<void> {
-    const { state, message, error } = this.#status;
+  async #tellFiles(files: readonly FileVersion[], problem: string): Promise<void> {
+    const { state, message, error, timestampMs } = this.#status;
     const isNews = problem !== '' || error === this.#fileProblem;
     this.#fileProblem = problem;
     if (problem !== '') workerLog.error({ 'task.id': this.#task.id, error: problem }, 'old version stays');
-    if (state === 'running' && isNews && !this.#isStopped)
-      await this.#set(state, message, { error: problem });
+    if (state !== 'running' || this.#isStopped) return;
+    // It is running since when it was.
+    await this.#set(state, message, { files, timestampMs, error: isNews ? problem : error });
   }
 
   #startProcess(state: 'created' | 'exited'): Promise<number> {
@@ -323,8 +339,8 @@ export class TaskRunner {
 
   /** Why it still starts: managers hear it when that takes long. */
   async #tellHealthFailure(reason: string): Promise<void> {
-    const { state, timestampMs } = this.#status;
-    if (state !== 'starting' || this.#context.clock.nowMs() - timestampMs < HEALTH_NEWS_MS) return;
+    if (this.#status.state !== 'starting') return;
+    if (this.#context.clock.elapsedMs() - this.#setAtMs < HEALTH_NEWS_MS) return;
     await this.#set('starting', WAITING_FOR_HEALTH, { error: `the health check failed: ${reason}` });
   }
 
@@ -438,12 +454,16 @@ export class TaskRunner {
   async #set(state: TaskState, message: string, detail: Partial<TaskStatus> = {}): Promise<void> {
     if (this.#isStopped) throw new SwarmError('cancelled', 'the agent is stopping');
     const { clock, report } = this.#context;
-    const next = { ...this.#status, error: '', timestampMs: clock.nowMs(), ...detail, state, message };
     const before = this.#status;
+    // The machine's clock may have jumped back; what is older than what a manager has is dropped there.
+    const timestampMs = Math.max(detail.timestampMs ?? clock.nowMs(), before.timestampMs);
+    const next = { ...before, error: '', ...detail, timestampMs, state, message };
     const isStep = state !== before.state;
     if (isStep && this.#mustSurvive(state)) await this.#record(next);
     this.#status = next;
-    if (isStep || message !== before.message || next.error !== before.error) report(this.#task.id, next);
+    this.#setAtMs = clock.elapsedMs();
+    const isNews = message !== before.message || next.error !== before.error;
+    if (isStep || isNews || !isDeepStrictEqual(next.files, before.files)) report(this.#task.id, next);
   }
 }
 

@@ -4,6 +4,7 @@ import { messageOf } from '../../core/errors.ts';
 import type {
   ContainerSpec,
   FileReference,
+  FileVersion,
   NodeDescription,
   RegistryAuth,
   Revision,
@@ -21,6 +22,7 @@ import type { NodePayload, Payloads } from '../../proto/generated/dispatcher.ts'
 import type { ContainerFile } from '../engine/engine.ts';
 import { PayloadBook } from '../secrets/payload-book.ts';
 import type { TaskFile, TaskFiles } from '../secrets/task-files.ts';
+import { imagesOf } from './service-images.ts';
 
 /** What became of files that a new version asked for. */
 export interface Refreshment {
@@ -28,6 +30,8 @@ export interface Refreshment {
   readonly signals: readonly string[];
   /** Why some files are not of the version that they should be; empty: all are. */
   readonly problem: string;
+  /** Of each file, what it is of now; undefined where it is not what it should be. */
+  readonly versions: readonly (FileVersion | undefined)[];
 }
 
 interface Wanted {
@@ -64,6 +68,24 @@ export class TaskSecrets {
     return container;
   }
 
+  /** The images of the task's container and its mounts; none when its templates fail. */
+  images(task: Task, revision: Revision): string[] {
+    const { container } = revision.spec.task;
+    const plain = imagesOf(container);
+    if (!plain.some((image) => image.includes('{{'))) return plain;
+    try {
+      return imagesOf(expandContainer(container, this.#facts(task, revision)));
+    } catch {
+      // The task is refused when it is prepared.
+      return [];
+    }
+  }
+
+  /** What files that are made now are of. Throws as making them does. */
+  versions(container: ContainerSpec): FileVersion[] {
+    return wantedIn(container).map((each) => this.#versionOf(each));
+  }
+
   /** Makes the files. Throws when one cannot be made. */
   provide(task: Task, revision: Revision, container: ContainerSpec): ContainerFile[] {
     const wanted = wantedIn(container);
@@ -80,22 +102,25 @@ export class TaskSecrets {
   refresh(task: Task, revision: Revision): Refreshment {
     const signals = new Set<string>();
     const problems: string[] = [];
+    const versions: (FileVersion | undefined)[] = [];
     const container = this.container(task, revision);
     for (const [position, each] of wantedIn(container).entries()) {
       const { kind, reference } = each;
       try {
         const content = this.#content(each, task, revision, container);
+        versions[position] = this.#versionOf(each);
         const current = this.#files.read(task.id, position);
         if (current === undefined || Buffer.compare(current, content.data) === 0) continue;
         this.#files.replace(task.id, position, content);
         if (reference.signal !== '') signals.add(reference.signal);
       } catch (error) {
+        versions[position] = undefined;
         problems.push(
           `${kind} ${reference.sourceName} is not up to date in the container: ${messageOf(error)}`,
         );
       }
     }
-    return { signals: [...signals], problem: problems.join('; ') };
+    return { signals: [...signals], problem: problems.join('; '), versions };
   }
 
   remove(taskId: string): void {
@@ -105,6 +130,11 @@ export class TaskSecrets {
   /** Tasks with files. */
   list(): string[] {
     return this.#files.list();
+  }
+
+  #versionOf({ kind, reference }: Wanted): FileVersion {
+    const { sourceId, version } = this.#book.get(kind, reference);
+    return { sourceId, version };
   }
 
   #content({ kind, reference }: Wanted, task: Task, revision: Revision, container: ContainerSpec): TaskFile {

@@ -1,4 +1,4 @@
-// What an operator sees of tasks from outside: what they write, their processes, what they use.
+// What an operator sees of tasks from outside: their processes, what they use.
 
 import os from 'node:os';
 import { type Clock, sleep } from '../../core/clock.ts';
@@ -6,31 +6,12 @@ import { hasCode, messageOf } from '../../core/errors.ts';
 import {
   emptyReachEnd,
   type ReachEnd,
-  type ReachInput,
   type StatsCommand,
   type TaskStats,
 } from '../../proto/generated/reach.ts';
 import type { Containers } from '../engine/engine.ts';
 import { workerLog } from '../log.ts';
 import type { ReachLine } from '../session/reach-lines.ts';
-
-/** Sends what a task writes from now on, until it has ended or the operator leaves. */
-export async function runAttach(
-  containers: Pick<Containers, 'logs' | 'wait' | 'kill'>,
-  containerId: string,
-  line: ReachLine,
-): Promise<ReachEnd> {
-  const left = new AbortController();
-  await line.send({ started: true });
-  const hear = async ({ signal }: ReachInput) => {
-    if (signal !== '') await containers.kill(containerId, signal);
-  };
-  void untilEnd(line, hear).then(() => left.abort());
-  for await (const records of containers.logs(containerId, { tail: 0, follow: true, signal: left.signal }))
-    for (const record of records) await line.send({ [record.stream]: Buffer.from(record.line) });
-  if (left.signal.aborted) return emptyReachEnd;
-  return { ...emptyReachEnd, exitCode: (await containers.wait(containerId)).exitCode };
-}
 
 export async function runTop(
   containers: Pick<Containers, 'processes'>,
@@ -70,9 +51,9 @@ async function statsOf(containers: Pick<Containers, 'stats'>, taskId: string): P
 }
 
 /** A line that breaks has ended as well. */
-async function untilEnd({ inputs }: ReachLine, hear: (input: ReachInput) => Promise<void> = async () => {}) {
+async function untilEnd({ inputs }: ReachLine): Promise<void> {
   try {
-    for await (const input of inputs) await hear(input);
+    for await (const _input of inputs);
   } catch (error) {
     workerLog.debug({ error: messageOf(error) }, 'line to an operator has broken');
   }

@@ -107,7 +107,15 @@ class Bench {
       specVersion: 1,
       slot: 1,
       nodeId: 'n',
-      status: { state: 'assigned', timestampMs: 1, message: '', error: '', ports: [], runningAtMs: 0 },
+      status: {
+        state: 'assigned',
+        timestampMs: 1,
+        message: '',
+        error: '',
+        ports: [],
+        runningAtMs: 0,
+        files: [],
+      },
       desiredState,
       notBeforeMs: 0,
       attachments: [],
@@ -230,6 +238,28 @@ test('in the start period checks come quickly and failures do not count', async 
   await bench.check(ok);
 
   await bench.until('running');
+});
+
+test('a clock that is set changes neither intervals nor start period, and no status is older than the one before', async () => {
+  const start = { ...EVERY_10_S, retries: 1, startPeriodMs: 500, startIntervalMs: 100 };
+  await using bench = await Bench.start(start);
+  const startedMs = bench.clock.elapsedMs();
+  const times: number[] = [];
+
+  for (const jumpMs of [-3_600_000, 2 * 86_400_000, -7 * 86_400_000, 0, 0]) {
+    await bench.untilCheck();
+    times.push(bench.clock.elapsedMs() - startedMs);
+    bench.clock.setBy(jumpMs);
+    await bench.check(refused);
+  }
+
+  assert.deepEqual(times, [100, 200, 300, 400, 500]);
+  assert.match((await bench.until('failed')).error, /the health check failed/);
+  const stamps = bench.history.map(({ timestampMs }) => timestampMs);
+  assert.deepEqual(
+    stamps,
+    stamps.toSorted((a, b) => a - b),
+  );
 });
 
 test('a container that does not become healthy is stopped, and its task fails with what the check said', async () => {

@@ -42,7 +42,15 @@ function aTask(desiredState: Task['desiredState'] = 'running'): Task {
     specVersion: 1,
     slot: 1,
     nodeId: 'n',
-    status: { state: 'assigned', timestampMs: 1, message: '', error: '', ports: [], runningAtMs: 0 },
+    status: {
+      state: 'assigned',
+      timestampMs: 1,
+      message: '',
+      error: '',
+      ports: [],
+      runningAtMs: 0,
+      files: [],
+    },
     desiredState,
     notBeforeMs: 0,
     attachments: [],
@@ -77,6 +85,7 @@ class Bench {
     const { engine, network, journal: stateDirectory } = this;
     const clock: Clock = {
       nowMs: systemClock.nowMs,
+      elapsedMs: systemClock.elapsedMs,
       after: (delayMs, callback) => {
         this.onTimer();
         return systemClock.after(delayMs, callback);

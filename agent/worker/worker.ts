@@ -8,7 +8,6 @@ import type { LogDriver, NodeDescription, Revision, Task, TaskStatus } from '../
 import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
 import type {
   Assignments,
-  LogOptions,
   NetworkAnswer,
   NetworkQuestion,
   Payloads,
@@ -19,14 +18,15 @@ import { Limiter } from '../engine/limiter.ts';
 import { workerLog } from '../log.ts';
 import type { TaskNetworks } from '../network/network.ts';
 import type { TaskFiles } from '../secrets/task-files.ts';
+import type { LogSource } from '../session/log-publisher.ts';
 import type { ReachLine } from '../session/reach-lines.ts';
-import { runExec } from './exec-line.ts';
+import { runAttach, runExec } from './exec-line.ts';
 import { ImagePuller } from './image-puller.ts';
 import { Journal, type JournalEntry } from './journal.ts';
 import { ServiceImages } from './service-images.ts';
 import { type RunnerContext, TaskRunner } from './task-runner.ts';
 import { TaskSecrets } from './task-secrets.ts';
-import { runAttach, runStats, runTop } from './watch-line.ts';
+import { runStats, runTop } from './watch-line.ts';
 
 export interface WorkerOptions {
   readonly engine: Engine;
@@ -123,10 +123,16 @@ export class Worker {
   }
 
   /** The log of a task that is or was here. */
-  logs(taskId: string, options: LogOptions, signal: AbortSignal): AsyncIterable<readonly LogRecord[]> {
-    const { tail, sinceMs, untilMs, follow } = options;
-    const until = untilMs > 0 ? { untilMs } : {};
-    return this.#context.engine.containers.logs(taskId, { tail, sinceMs, follow, signal, ...until });
+  logs(
+    taskId: string,
+    { tail, sinceMs, untilMs, follow, after }: Parameters<LogSource>[1],
+    signal: AbortSignal,
+  ): AsyncIterable<readonly LogRecord[]> {
+    return this.#context.engine.containers.logs(taskId, {
+      ...{ sinceMs, follow, signal },
+      ...(after === undefined ? { tail } : { after }),
+      ...(untilMs > 0 && { untilMs }),
+    });
   }
 
   /** What an operator wants inside a task of this node. Throws `not-found` when it is not here. */
@@ -134,7 +140,7 @@ export class Worker {
     if (!this.#runners.has(task)) throw new SwarmError('not-found', `task ${task} is not on this node`);
     const { containers } = this.#context.engine;
     if (exec !== undefined) return runExec(containers, { containerId: task, exec }, line);
-    if (attach !== undefined) return runAttach(containers, task, line);
+    if (attach !== undefined) return runAttach(containers, { containerId: task, attach }, line);
     if (top !== undefined) return runTop(containers, task, line);
     if (stats !== undefined) return runStats(containers, stats, line, this.#context.clock);
     throw new SwarmError('unimplemented', 'the agent of this node does not know what is asked for', {
@@ -161,7 +167,6 @@ export class Worker {
 
   #noteRevision(revision: Revision): void {
     this.#revisions.set(revision.id, revision);
-    this.#images.note(revision);
   }
 
   #assignTask(task: Task): void {
@@ -176,6 +181,7 @@ export class Worker {
   }
 
   #start(task: Task, revision: Revision, status: TaskStatus, limitsOf?: string): void {
+    this.#images.note(revision, this.#context.secrets.images(task, revision));
     this.#runners.set(task.id, new TaskRunner(this.#context, { task, revision, status, limitsOf }));
   }
 

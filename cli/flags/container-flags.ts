@@ -4,6 +4,7 @@
 import {
   parseCapabilityChange,
   parseDevice,
+  parseGpus,
   parseHost,
   parseSecurityKey,
   parseSecurityWord,
@@ -76,7 +77,7 @@ export const containerScalarFlags = {
   uts: modeFlag('UTS namespace to use', ['host', 'private']),
 };
 
-const DEVICE = '/dev/NAME[:PATH[:rwm]]';
+const DEVICE = '/dev/NAME[:PATH[:rwm]], or vendor.com/class=name';
 const SECURITY = 'seccomp=FILE|unconfined, apparmor=, label=, no-new-privileges, systempaths=unconfined';
 
 export const createContainerFlags = {
@@ -86,6 +87,7 @@ export const createContainerFlags = {
   dns: listFlag('Set custom DNS servers'),
   'dns-option': listFlag('Set DNS options'),
   'dns-search': listFlag('Set custom DNS search domains'),
+  gpus: valuesFlag('gpu-request', parseGpus, 'GPU devices to add to the container ("all" to pass all GPUs)'),
   host: valuesFlag('list', parseHost, 'Set one or more custom host-to-IP mappings (host:ip)'),
   'security-opt': valuesFlag('list', parseSecurityWord, `Security options (${SECURITY})`),
   sysctl: valuesFlag('list', parseSetting, 'Sysctl options'),

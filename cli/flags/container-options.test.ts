@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { ContainerSpec, ServiceSpec } from '../../core/generated/objects.ts';
 import { validateServiceSpec } from '../../core/validate-spec.ts';
+import { parseDevice, parseGpus } from './container-values.ts';
 import { parseFlags } from './parse-flags.ts';
 import { createFlags, updateFlags } from './service-flags.ts';
 import { changedSpec, newSpec } from './service-spec.ts';
@@ -210,4 +211,21 @@ test('values that mean nothing are refused with what would be right', () => {
     ['--tmpfs /run:size=big', /size "big" must be a size/],
   ];
   for (const [argv, message] of cases) assert.throws(() => created(...words(argv)), { message }, argv);
+});
+
+test('devices of vendors have names, and GPUs are such', () => {
+  const names = (...texts: readonly string[]) =>
+    texts.flatMap((text) => parseGpus(text)).map(({ pathOnHost }) => pathOnHost);
+
+  assert.deepEqual(parseDevice('vendor.com/net-card=card_0:1'), {
+    pathOnHost: 'vendor.com/net-card=card_0:1',
+    pathInContainer: 'vendor.com/net-card=card_0:1',
+    permissions: '',
+  });
+  assert.deepEqual(names('all', '2'), ['nvidia.com/gpu=all', 'nvidia.com/gpu=0', 'nvidia.com/gpu=1']);
+  assert.deepEqual(names('"device=3,GPU-1"'), ['nvidia.com/gpu=3', 'nvidia.com/gpu=GPU-1']);
+  for (const text of ['0', 'some', 'device=', 'driver=nvidia', '-1'])
+    assert.throws(() => parseGpus(text), /must be "all", a number from 1, or device=NAME/, text);
+  for (const text of ['vendor.com/gpu', 'vendor.com/gpu=', 'fuse'])
+    assert.throws(() => parseDevice(text), /or vendor\.com\/class=name/, text);
 });

@@ -35,7 +35,7 @@ export function newContainerOptions(
   const security = applyWords(emptySecurityOptions, flags['security-opt'], profiles);
   return {
     annotations: Object.fromEntries(flags.annotation),
-    devices: byKey([], flags.device, ({ pathInContainer }) => pathInContainer),
+    devices: byKey([], [...flags.device, ...flags.gpus.flat()], ({ pathInContainer }) => pathInContainer),
     deviceCgroupRules: unique(flags['device-cgroup-rule']),
     hosts: unique(flags.host),
     sysctls: Object.fromEntries(flags.sysctl),

@@ -2,6 +2,7 @@
 // what is wrong with the text.
 
 import { parseCapability } from '../../core/capabilities.ts';
+import { isCdiName } from '../../core/cdi-name.ts';
 import {
   type Device,
   emptyMount,
@@ -60,14 +61,35 @@ export function parseCapabilityChange(text: string): string {
   return name;
 }
 
-/** "HOST[:CONTAINER[:rwm]]" */
+/** "HOST[:CONTAINER[:rwm]]", or the name of a device that a vendor describes in files of nodes. */
 export function parseDevice(text: string): Device {
+  if (isCdiName(text)) return cdiDevice(text);
   const [pathOnHost = '', second, third, ...rest] = text.split(':');
   if (!pathOnHost.startsWith('/') || rest.length > 0)
-    throw new Error('must be /dev/NAME[:PATH IN CONTAINER[:rwm]]');
+    throw new Error('must be /dev/NAME[:PATH IN CONTAINER[:rwm]] or vendor.com/class=name');
   const isShort = third === undefined && second !== undefined && /^[rwm]{1,3}$/.test(second);
   const pathInContainer = isShort || !second ? pathOnHost : second;
   return { pathOnHost, pathInContainer, permissions: (isShort ? second : third) || 'rwm' };
+}
+
+function cdiDevice(name: string): Device {
+  return { pathOnHost: name, pathInContainer: name, permissions: '' };
+}
+
+const GPU = 'nvidia.com/gpu';
+
+/** "all", how many, or "device=A,B": as the vendor's files on nodes name them. */
+export function parseGpus(text: string): Device[] {
+  const plain = text.replaceAll('"', '');
+  const names = /^\d+$/.test(plain)
+    ? Array.from({ length: Number(plain) }, (_, index) => String(index))
+    : plain === 'all'
+      ? ['all']
+      : (/^device=(.+)$/.exec(plain)?.[1] ?? '').split(',');
+  const devices = names.map((name) => `${GPU}=${name}`);
+  if (devices.length === 0 || !devices.every(isCdiName))
+    throw new Error('must be "all", a number from 1, or device=NAME[,NAME]');
+  return devices.map(cdiDevice);
 }
 
 /** A size, or -1 for any. */

@@ -79,6 +79,7 @@ function containerFlags(initial: Initial) {
     ),
     'read-only': switchFlag("Mount the container's root filesystem as read only"),
     tty: switchFlag('Allocate a pseudo-TTY', { shorthand: 't' }),
+    interactive: switchFlag('Keep STDIN open even if not attached', { shorthand: 'i' }),
   };
 }
 

@@ -243,6 +243,7 @@ function applyContainerScalars(container: ContainerSpec, flags: ScalarFlags): Co
     ...(stopGracePeriodMs !== undefined && { stopGracePeriodMs }),
     readOnly: flags['read-only'] ?? container.readOnly,
     tty: flags.tty ?? container.tty,
+    openStdin: flags.interactive ?? container.openStdin,
     pullPolicy: flags.pull ?? container.pullPolicy,
     ...(healthCheck && { healthCheck }),
   };

@@ -28,6 +28,7 @@ export function containerLines({ container, logDriver }: TaskSpec): string[] {
     ...field('Healthcheck', container.healthCheck?.test.join(' ') ?? ''),
     ...field('ReadOnly', container.readOnly ? 'true' : ''),
     ...field('TTY', container.tty ? 'true' : ''),
+    ...field('Interactive', container.openStdin ? 'true' : ''),
     ...optionLines(container),
     ...(container.mounts.length === 0 ? [] : ['Mounts:']),
     ...container.mounts.flatMap(mountLines),

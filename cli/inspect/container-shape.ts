@@ -25,6 +25,7 @@ export function containerSpec(container: ContainerSpec): object {
     ...list('Groups', container.groups),
     ...(security && privileges(security)),
     ...(container.tty && { TTY: true }),
+    ...(container.openStdin && { OpenStdin: true }),
     ...(container.readOnly && { ReadOnly: true }),
     ...list('Mounts', container.mounts.map(mount)),
     ...list(

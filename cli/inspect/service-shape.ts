@@ -69,7 +69,8 @@ function mode({ replicated, replicatedJob, global }: ServiceMode): object {
   return global !== undefined ? { Global: {} } : { GlobalJob: {} };
 }
 
-function taskTemplate(task: TaskSpec): object {
+/** What the tasks of a service are made from. */
+export function taskTemplate(task: TaskSpec): object {
   const { placement, restart } = task;
   return {
     ContainerSpec: containerSpec(task.container),

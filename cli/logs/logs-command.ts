@@ -2,7 +2,6 @@
 
 import { hasCode, SwarmError } from '../../core/errors.ts';
 import type { Service, Task } from '../../core/generated/objects.ts';
-import { taskName } from '../../core/task-name.ts';
 import type { LogLine } from '../../proto/generated/dispatcher.ts';
 import { defineCommand } from '../command.ts';
 import type { Control } from '../connection.ts';
@@ -11,7 +10,8 @@ import { parseMoment } from '../flags/moment.ts';
 import { parseInteger } from '../flags/units.ts';
 import type { Io } from '../io.ts';
 import { shortId } from '../output/human.ts';
-import { readTasks, TaskNames } from '../tasks/task-list.ts';
+import { findTask } from '../tasks/find-task.ts';
+import { TaskNames } from '../tasks/task-list.ts';
 
 const ALL_LINES = -1;
 
@@ -162,23 +162,10 @@ async function findTarget(control: Control, name: string, kind: 'service' | 'tas
       if (!hasCode(error, 'not-found')) throw error;
     }
   }
-  const task = await findTask(control, name);
+  const task = (await findTask(control, name))?.task;
   if (task === undefined)
     throw new SwarmError('not-found', `no such ${kind === 'task' ? 'task' : 'task or service'}: ${name}`);
   return { service: await asService(task.serviceId), task };
-}
-
-async function findTask(control: Control, name: string): Promise<Task | undefined> {
-  const named = /^(.+)\.([0-9a-z]+)$/.exec(name);
-  const { services } = named === null ? { services: [] } : await control.listServices({});
-  const owner = services.find(({ service }) => service.spec.name === named?.[1])?.service;
-  const { tasks } = await readTasks(control, owner === undefined ? {} : { serviceIds: [owner.id] });
-  const matches = tasks.filter((task) =>
-    owner === undefined ? task.id.startsWith(name) : taskName('', task) === `.${named?.[2]}`,
-  );
-  if (owner === undefined && matches.length > 1 && !matches.some(({ id }) => id === name))
-    throw new SwarmError('invalid-argument', `task ${name} is ambiguous: ${matches.length} match`);
-  return matches.sort((a, b) => b.meta.createdAtMs - a.meta.createdAtMs)[0];
 }
 
 function parseTail(text: string): number {

@@ -11,17 +11,25 @@ interface Load {
   readonly file: string;
   /** The image's name when the archive has none. */
   readonly name?: string | undefined;
+  /** Of several in the archive. */
+  readonly platform?: string | undefined;
   readonly io: Io;
   readonly connection: Connection;
 }
 
 /** Returns the names of the images. */
-export async function loadArchive({ file, name = '', io, connection }: Load): Promise<readonly string[]> {
+export async function loadArchive({
+  file,
+  name = '',
+  platform = '',
+  io,
+  connection,
+}: Load): Promise<readonly string[]> {
   const source = openSource(file, io, 'input');
   const call = (await connection.node()).importImages();
   try {
-    await call.send({ reference: name, data: new Uint8Array() });
-    for await (const data of readChunks(source)) await call.send({ reference: '', data });
+    await call.send({ reference: name, platform, data: new Uint8Array() });
+    for await (const data of readChunks(source)) await call.send({ reference: '', platform: '', data });
   } finally {
     call.end();
   }

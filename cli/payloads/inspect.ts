@@ -49,6 +49,7 @@ function toDockerPayload({ source, versions, usedBy, data }: FoundPayload): obje
       CreatedAt: formatTime(version.createdAtMs),
       Size: version.bytes,
       ...(version.pinnedBy.length > 0 && { PinnedBy: version.pinnedBy }),
+      ...(version.tasks.length > 0 && { Tasks: version.tasks }),
     })),
     UsedBy: usedBy,
   };
@@ -73,7 +74,8 @@ function prettyPayload({ source, versions, usedBy, data }: FoundPayload): string
   return `${lines.join('\n')}\n`;
 }
 
-function versionLine({ version, createdAtMs, bytes, pinnedBy }: PayloadVersion): string {
+function versionLine({ version, createdAtMs, bytes, pinnedBy, tasks }: PayloadVersion): string {
   const pins = pinnedBy.length > 0 ? `, pinned by ${pinnedBy.join(', ')}` : '';
-  return ` ${version}\t\t\t${formatTime(createdAtMs)}, ${bytes} bytes${pins}`;
+  const use = tasks.length > 0 ? `, in ${tasks.map((name) => name.replace(/\.\w+$/, '')).join(', ')}` : '';
+  return ` ${version}\t\t\t${formatTime(createdAtMs)}, ${bytes} bytes${pins}${use}`;
 }

@@ -1,13 +1,15 @@
 // The operator's end of a stream into a task: what is typed goes there, what the task says is shown, signals and sizes of the
 // terminal follow.
 
-import { messageOf, SwarmError } from '../../core/errors.ts';
+import { setTimeout as delay } from 'node:timers/promises';
+import { hasCode, messageOf, SwarmError } from '../../core/errors.ts';
 import { REACH_CHUNK_BYTES, REACH_WINDOW_BYTES } from '../../core/reach.ts';
-import type { ReachOutput } from '../../proto/generated/reach.ts';
 import {
+  type AttachedStreams,
   emptyReachInput,
   type ReachEnd,
   type ReachInput,
+  type ReachOutput,
   type ReachRequest,
 } from '../../proto/generated/reach.ts';
 import type { BidiCall } from '../../rpc/client.ts';
@@ -23,10 +25,15 @@ export interface TalkOptions {
   /** Signals of this program go to the task. */
   readonly sendsSignals: boolean;
   readonly detachKeys: readonly number[];
+  /** What is talked to goes on when the way there is lost, and can be found again. */
+  readonly comesBack?: boolean;
 }
 
 /** Who leaves by the detach keys is told so; Docker's words. */
 const DETACHED = 'read escape sequence\n';
+// A node that was started anew is there within seconds, a leader within less.
+const AGAIN_MS = 500;
+const AGAIN_LIMIT_MS = 60_000;
 
 /** Returns how it ended; undefined when the operator has left by the detach keys. */
 export async function talk(
@@ -34,47 +41,94 @@ export async function talk(
   request: ReachRequest,
   options: TalkOptions,
 ): Promise<ReachEnd | undefined> {
-  const call = control.reach();
-  return new Talk(call, options).run(request);
+  return new Talk(control, options).run(request);
 }
 
 class Talk {
-  readonly #call: BidiCall<ReachInput, ReachOutput>;
+  readonly #control: Control;
   readonly #options: TalkOptions;
+  #call: BidiCall<ReachInput, ReachOutput> | undefined;
+  /** What is typed waits for it: the call has begun. */
+  #ready = Promise.withResolvers<void>();
   /** Bytes that may be sent before some are taken. */
   #window = REACH_WINDOW_BYTES;
   #widen = () => {};
+  #tty: boolean;
   #hasDetached = false;
   #hasStarted = false;
+  #lostAtMs: number | undefined;
+  readonly #stop: (() => void)[] = [];
 
-  constructor(call: BidiCall<ReachInput, ReachOutput>, options: TalkOptions) {
-    this.#call = call;
+  constructor(control: Control, options: TalkOptions) {
+    this.#control = control;
     this.#options = options;
+    this.#tty = options.tty;
   }
 
   async run(request: ReachRequest): Promise<ReachEnd | undefined> {
-    const stop: (() => void)[] = [];
     try {
-      await this.#send({ request });
-      for await (const output of this.#call) {
-        if (output.started) stop.push(...this.#begin());
-        else if (output.ended !== undefined) return this.#hasDetached ? undefined : output.ended;
-        else await this.#show(output);
+      for (;;) {
+        try {
+          const ended = await this.#converse(request);
+          return this.#hasDetached ? undefined : ended;
+        } catch (error) {
+          if (this.#hasDetached) return undefined;
+          if (!this.#hasStarted) throw error;
+          if (!this.#options.comesBack)
+            throw lost(`the way to the task is lost, and its command is ended: ${messageOf(error)}`, error);
+          await this.#pause(error);
+        }
       }
-      throw new SwarmError('unavailable', 'the manager has ended the call');
-    } catch (error) {
-      if (this.#hasDetached) return undefined;
-      if (!this.#hasStarted) throw error;
-      throw new SwarmError(
-        'unavailable',
-        `the way to the task is lost, and its command is ended: ${messageOf(error)}`,
-        {
-          cause: error,
-        },
-      );
     } finally {
-      for (const end of stop) end();
+      for (const end of this.#stop) end();
     }
+  }
+
+  async #converse(request: ReachRequest): Promise<ReachEnd> {
+    const call = this.#control.reach();
+    this.#call = call;
+    await this.#send({ request });
+    for await (const output of call) {
+      if (output.started) this.#start(output.streams);
+      else if (output.ended !== undefined) return output.ended;
+      else await this.#show(output);
+    }
+    throw new SwarmError('unavailable', 'the manager has ended the call');
+  }
+
+  /** Until it may be tried again. Throws when that is of no use. */
+  async #pause(error: unknown): Promise<void> {
+    const { io } = this.#options;
+    this.#lose();
+    if (this.#lostAtMs === undefined) {
+      this.#lostAtMs = io.nowMs();
+      this.#tell(`the way to the task is lost, the task goes on: attaching again (${messageOf(error)})`);
+    } else if (!hasCode(error, 'unavailable') && !hasCode(error, 'deadline-exceeded')) throw error;
+    if (io.nowMs() - this.#lostAtMs > AGAIN_LIMIT_MS)
+      throw lost(`the way to the task is lost and does not come back: ${messageOf(error)}`, error);
+    await delay(AGAIN_MS);
+  }
+
+  #start(streams: AttachedStreams | undefined): void {
+    if (this.#hasStarted) {
+      this.#lostAtMs = undefined;
+      this.#tell('attached again; what the task wrote meanwhile is in its log');
+      if (this.#tty) this.#say({ size: sizeOf(this.#options.io) });
+    } else this.#begin(streams);
+    this.#window = REACH_WINDOW_BYTES;
+    this.#widen();
+    this.#ready.resolve();
+  }
+
+  /** A terminal in raw mode does not begin lines by itself. */
+  #tell(message: string): void {
+    this.#options.io.err(this.#tty ? `\r\n${message}\r\n` : `${message}\n`);
+  }
+
+  /** What is typed from now on waits for the next call. */
+  #lose(): void {
+    this.#call = undefined;
+    this.#ready = Promise.withResolvers();
   }
 
   async #show({ stdout, stderr, takenBytes }: ReachOutput): Promise<void> {
@@ -87,25 +141,25 @@ class Talk {
     }
   }
 
-  /** Returns what takes it back. */
-  #begin(): (() => void)[] {
-    const { io, stdin, tty, sendsSignals } = this.#options;
+  #begin(streams: AttachedStreams | undefined): void {
+    const { io, sendsSignals } = this.#options;
     this.#hasStarted = true;
-    const stop: (() => void)[] = [];
+    const stdin = this.#options.stdin && streams?.stdin !== false;
+    // A task's own terminal is one for who types there; who only looks leaves by ^C.
+    this.#tty &&= streams === undefined || (streams.tty && stdin);
     if (stdin) void this.#type();
-    if (tty && io.keyboard !== undefined) {
+    if (this.#tty && io.keyboard !== undefined) {
       io.keyboard.setRaw(true);
-      stop.push(() => io.keyboard?.setRaw(false));
-      stop.push(io.onResize(() => this.#say({ size: sizeOf(io) })));
+      this.#stop.push(() => io.keyboard?.setRaw(false));
+      this.#stop.push(io.onResize(() => this.#say({ size: sizeOf(io) })));
       this.#say({ size: sizeOf(io) });
     }
-    if (sendsSignals) stop.push(io.onSignal((signal) => this.#say({ signal })));
-    return stop;
+    if (sendsSignals) this.#stop.push(io.onSignal((signal) => this.#say({ signal })));
   }
 
   async #type(): Promise<void> {
-    const { io, tty, detachKeys } = this.#options;
-    const keys = tty ? new DetachKeys(detachKeys) : undefined;
+    const { io, detachKeys } = this.#options;
+    const keys = this.#tty ? new DetachKeys(detachKeys) : undefined;
     try {
       for await (const typed of io.stdin) {
         const { data, isDetached } = keys?.filter(typed) ?? { data: typed, isDetached: false };
@@ -124,8 +178,17 @@ class Talk {
       await new Promise<void>((resolve) => {
         this.#widen = resolve;
       });
-    this.#window -= data.length;
-    await this.#send({ data });
+    for (;;) {
+      const { promise } = this.#ready;
+      await promise;
+      this.#window -= data.length;
+      try {
+        return await this.#send({ data });
+      } catch (error) {
+        if (!this.#options.comesBack) throw error;
+        if (this.#ready.promise === promise) this.#lose();
+      }
+    }
   }
 
   async #detach(): Promise<void> {
@@ -140,9 +203,14 @@ class Talk {
     this.#send(input).catch(() => {});
   }
 
-  #send(input: Partial<ReachInput>): Promise<void> {
-    return this.#call.send({ ...emptyReachInput, ...input });
+  async #send(input: Partial<ReachInput>): Promise<void> {
+    if (this.#call === undefined) throw new SwarmError('unavailable', 'the way to the task is lost');
+    await this.#call.send({ ...emptyReachInput, ...input });
   }
+}
+
+function lost(message: string, cause: unknown): SwarmError {
+  return new SwarmError('unavailable', message, { cause });
 }
 
 export function sizeOf({ columns, rows }: Io): { columns: number; rows: number } {

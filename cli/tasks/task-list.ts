@@ -1,7 +1,7 @@
 // Lists of tasks, as `service ps` and `node ps` show them: slot by slot, newest first, older tasks of a slot drawn as
 // branches below it.
 
-import type { Node, Service, ServiceSpec, Task } from '../../core/generated/objects.ts';
+import type { FileReference, Node, Service, ServiceSpec, Task } from '../../core/generated/objects.ts';
 import { taskName } from '../../core/task-name.ts';
 import { FORMER_LIMITS } from '../../core/task-state.ts';
 import type { Control } from '../connection.ts';
@@ -23,6 +23,8 @@ const TITLES = {
   Error: 'ERROR',
   Ports: 'PORTS',
   Addresses: 'ADDRESSES',
+  Secrets: 'SECRETS',
+  Configs: 'CONFIGS',
 };
 const LAYOUT =
   '{{.ID}}\t{{.Name}}\t{{.Image}}\t{{.Node}}\t{{.DesiredState}}\t{{.CurrentState}}\t{{.Error}}\t{{.Ports}}';
@@ -65,6 +67,33 @@ export function specOf(task: Task, specs: SpecsByRevision): ServiceSpec | undefi
   return specs.get(`${task.serviceId}.${task.specVersion}`);
 }
 
+/** A file of a task and the version that it is of. */
+export interface TaskFileVersion {
+  readonly id: string;
+  readonly name: string;
+  readonly target: string;
+  readonly version: number;
+}
+
+/** The versions of secrets and configs that a task has. */
+export function filesOf(
+  { status }: Task,
+  spec: ServiceSpec | undefined,
+): Readonly<Record<'secrets' | 'configs', readonly TaskFileVersion[]>> {
+  const { secrets = [], configs = [] } = spec?.task.container ?? {};
+  const versioned = (references: readonly FileReference[], first: number) =>
+    references.flatMap(({ sourceId, sourceName, target }, position) => {
+      const version = status.files[first + position]?.version ?? 0;
+      return version === 0 ? [] : [{ id: sourceId, name: sourceName, target, version }];
+    });
+  return { secrets: versioned(secrets, 0), configs: versioned(configs, secrets.length) };
+}
+
+/** "db@3, tls@1" */
+function formatVersions(files: readonly TaskFileVersion[]): string {
+  return files.map(({ name, version }) => `${name}@${version}`).join(', ');
+}
+
 export function formatTasks(list: TaskList, filters: Filters, options: TaskListOptions): string {
   const { format, isQuiet, isFull } = options;
   const names = new TaskNames(list, options.showsIds);
@@ -90,6 +119,8 @@ export function formatTasks(list: TaskList, filters: Filters, options: TaskListO
       Error: error === '' ? '' : `"${error}"`,
       Ports: formatPorts(task.status.ports).join(','),
       Addresses: task.attachments.flatMap(({ addresses }) => addresses).join(', '),
+      Secrets: formatVersions(filesOf(task, specOf(task, list.specs)).secrets),
+      Configs: formatVersions(filesOf(task, specOf(task, list.specs)).configs),
     };
   });
   return formatList(rows, { titles: TITLES, layout: LAYOUT, format, isQuiet });

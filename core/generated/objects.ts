@@ -378,6 +378,8 @@ export interface ContainerSpec {
   readonly mounts: readonly Mount[];
   readonly readOnly: boolean;
   readonly tty: boolean;
+  /** Its standard input stays open for whoever attaches. */
+  readonly openStdin: boolean;
   /** Absent: the image's. */
   readonly healthCheck?: HealthCheck;
   /** Further lines for /etc/hosts: "ADDRESS NAME". */
@@ -418,7 +420,7 @@ export interface ContainerSpec {
   readonly configs: readonly FileReference[];
   readonly pullPolicy: PullPolicy;
 }
-export const emptyContainerSpec: ContainerSpec = Object.freeze({ image: '', command: [], args: [], env: [], workdir: '', user: '', groups: [], hostname: '', labels: {}, stopSignal: '', mounts: [], readOnly: false, tty: false, hosts: [], ulimits: [], sysctls: {}, capabilitiesAdded: [], capabilitiesDropped: [], oomScoreAdj: 0, devices: [], deviceCgroupRules: [], privileged: false, pidMode: '', ipcMode: '', utsMode: '', usernsMode: '', cgroupnsMode: '', shmSizeBytes: 0, cgroupParent: '', runtime: '', annotations: {}, secrets: [], configs: [], pullPolicy: "auto" });
+export const emptyContainerSpec: ContainerSpec = Object.freeze({ image: '', command: [], args: [], env: [], workdir: '', user: '', groups: [], hostname: '', labels: {}, stopSignal: '', mounts: [], readOnly: false, tty: false, openStdin: false, hosts: [], ulimits: [], sysctls: {}, capabilitiesAdded: [], capabilitiesDropped: [], oomScoreAdj: 0, devices: [], deviceCgroupRules: [], privileged: false, pidMode: '', ipcMode: '', utsMode: '', usernsMode: '', cgroupnsMode: '', shmSizeBytes: 0, cgroupParent: '', runtime: '', annotations: {}, secrets: [], configs: [], pullPolicy: "auto" });
 
 /** A file that a container gets from a secret or config. */
 export interface FileReference {
@@ -657,6 +659,13 @@ export interface ContainerStatus {
 }
 export const emptyContainerStatus: ContainerStatus = Object.freeze({ containerId: '', pid: 0, exitCode: 0 });
 
+/** Which version of a secret or config a task's file has. */
+export interface FileVersion {
+  readonly sourceId: string;
+  readonly version: number;
+}
+export const emptyFileVersion: FileVersion = Object.freeze({ sourceId: '', version: 0 });
+
 export interface TaskStatus {
   readonly state: TaskState;
   readonly timestampMs: number;
@@ -669,8 +678,10 @@ export interface TaskStatus {
   readonly ports: readonly PortConfig[];
   /** When it entered RUNNING; 0: it never did. */
   readonly runningAtMs: number;
+  /** Of each file, in the order of the container's secrets and configs; version 0: not known. */
+  readonly files: readonly FileVersion[];
 }
-export const emptyTaskStatus: TaskStatus = Object.freeze({ state: "new", timestampMs: 0, message: '', error: '', ports: [], runningAtMs: 0 });
+export const emptyTaskStatus: TaskStatus = Object.freeze({ state: "new", timestampMs: 0, message: '', error: '', ports: [], runningAtMs: 0, files: [] });
 
 export interface Task {
   readonly id: string;

@@ -32,7 +32,7 @@ export function explainTask(view: TablesView, task: Task, nowMs: number, depth: 
     text: `${status.state} since ${ago(status.timestampMs, nowMs)}: ${status.error || status.message || 'no details'}`,
     remedy: remedyFor(view, task),
   });
-  steps.push(...explainHistory(view, task, nowMs, depth));
+  steps.push(...explainFiles(view, task, depth), ...explainHistory(view, task, nowMs, depth));
   if (task.desiredState === 'ready' && task.notBeforeMs > nowMs)
     steps.push(explainDelay(view, task, nowMs, depth));
   if (task.eviction !== undefined)
@@ -59,6 +59,27 @@ function explainDelay(view: TablesView, task: Task, nowMs: number, depth: number
     depth,
     text: `starts in ${seconds(task.notBeforeMs - nowMs)}${backOff}`,
   };
+}
+
+/** Which versions of secrets and configs it has, and which it should have. */
+function explainFiles(view: TablesView, task: Task, depth: number): Draft[] {
+  const { status } = task;
+  const { secrets = [], configs = [] } = view.revisionOf(task)?.spec.task.container ?? {};
+  if (status.files.length === 0 || isTerminal(status.state)) return [];
+  const steps = [...secrets, ...configs].map((reference, position): Draft | undefined => {
+    const kind = position < secrets.length ? 'secret' : 'config';
+    const has = status.files[position]?.version;
+    const newest = view[kind].get(reference.sourceId)?.latestVersion;
+    if (!has || newest === undefined) return undefined;
+    const wanted = reference.version || newest;
+    const pin = reference.version > 0 ? ', as its service asks' : '';
+    const text =
+      has === wanted
+        ? `${reference.sourceName}: version ${has}${pin || ', the newest'}`
+        : `${reference.sourceName}: still version ${has}, version ${wanted} is on its way`;
+    return { ok: has === wanted, subject: kind, depth, text };
+  });
+  return steps.filter((step) => step !== undefined);
 }
 
 /** The end of the task before it in the slot: why this one had to be made. */

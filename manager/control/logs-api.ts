@@ -19,15 +19,18 @@ export async function* serviceLogs(
   const asked = new Map<string, Task>();
   const isSelected = (task: Task) =>
     request.taskIds.includes(task.id) || request.serviceIds.includes(task.serviceId);
+  const selected = [...store.view.task.values()].filter(isSelected);
+  // Of these the reader wants as much as he said, of others all that they will say.
+  const early = new Set(selected.map(({ id }) => id));
   const unsubscribe = request.options.follow
     ? store.subscribe(({ events }) => {
         for (const { kind, object } of events)
-          if (kind === 'task' && isSelected(object as Task)) askFor([object as Task], reader, asked);
+          if (kind === 'task' && isSelected(object as Task))
+            askFor([object as Task], { reader, asked, isNew: !early.has(object.id) });
       })
     : () => {};
   try {
-    const selected = [...store.view.task.values()].filter(isSelected);
-    const { tasks, warnings } = askFor(selected, reader, asked);
+    const { tasks, warnings } = askFor(selected, { reader, asked, isNew: false });
     const known = new Set(tasks.map(({ id }) => id));
     yield { lines: [], warnings, tasks };
     if (!request.options.follow) reader.complete();
@@ -49,8 +52,7 @@ export async function* serviceLogs(
 /** Announces the tasks that have a node and were not announced before. */
 function askFor(
   tasks: readonly Task[],
-  reader: LogReader,
-  asked: Map<string, Task>,
+  { reader, asked, isNew }: { reader: LogReader; asked: Map<string, Task>; isNew: boolean },
 ): { tasks: Task[]; warnings: string[] } {
   const byNode = new Map<string, Task[]>();
   for (const task of tasks) {
@@ -65,6 +67,7 @@ function askFor(
     const isReached = reader.add(
       nodeId,
       group.map(({ id }) => id),
+      { isNew },
     );
     if (isReached) reached.push(...group);
     else

@@ -2,8 +2,17 @@
 // the bytes, which are objects of their own: one Payload a version.
 
 import { SwarmError } from '../../core/errors.ts';
-import { type Config, emptyMeta, type Payload, type Secret } from '../../core/generated/objects.ts';
+import {
+  type Config,
+  emptyMeta,
+  type FileVersion,
+  type Payload,
+  type Secret,
+  type Task,
+} from '../../core/generated/objects.ts';
 import { newId } from '../../core/ids.ts';
+import { taskName } from '../../core/task-name.ts';
+import { isTerminal } from '../../core/task-state.ts';
 import { type PayloadKind, validatePayloadData, validatePayloadSpec } from '../../core/validate-payload.ts';
 import type {
   CreatePayloadRequest,
@@ -98,6 +107,7 @@ function describeUse(view: TablesView, kind: PayloadKind, id: string): Omit<GetS
   const versions: PayloadVersion[] = view
     .payloadsOf(id)
     .map(({ version, meta, data }) => ({
+      tasks: holders(view, { sourceId: id, version }),
       version,
       createdAtMs: meta.createdAtMs,
       bytes: data.length,
@@ -111,6 +121,20 @@ function describeUse(view: TablesView, kind: PayloadKind, id: string): Omit<GetS
     }))
     .sort((a, b) => a.version - b.version);
   return { versions, usedBy: users.map(({ spec }) => spec.name).sort() };
+}
+
+/** Tasks that have the version in a file and have not ended. */
+function holders(view: TablesView, { sourceId, version }: FileVersion): string[] {
+  const holds = ({ status }: Task) =>
+    !isTerminal(status.state) &&
+    status.files.some((file) => file.sourceId === sourceId && file.version === version);
+  return [...view.task.values()]
+    .filter(holds)
+    .map((task) => {
+      const name = view.service.get(task.serviceId)?.spec.name ?? task.serviceId;
+      return `${taskName(name, task)}.${task.id}`;
+    })
+    .sort();
 }
 
 function newPayload(sourceId: string, version: number, data: Uint8Array): Payload {

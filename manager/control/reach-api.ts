@@ -65,6 +65,7 @@ function begin(
   const what = {
     'caller.role': isForwarded ? 'manager' : caller.role,
     'caller.node.id': caller.nodeId,
+    ...(caller.userId !== undefined && { 'caller.uid': caller.userId }),
     'task.id': task.id,
     'service.name': store.view.service.get(task.serviceId)?.spec.name ?? task.serviceId,
     slot: task.slot,

@@ -92,12 +92,13 @@ async function start(node: Partial<Node['status']> = {}) {
     tx.create('node', { ...first, status: { ...first.status, ...node } });
     tx.create('node', { ...second, status: { ...second.status, state: 'down' } });
   });
-  // The wall clock of a process that did not run for a while.
+  // A process that did not run for a while.
   let stalledMs = 0;
   const dispatcher = new Dispatcher({
     store,
     clock: {
       nowMs: () => clock.nowMs() + stalledMs,
+      elapsedMs: () => clock.elapsedMs() + stalledMs,
       after: (delayMs, callback) => clock.after(delayMs, callback),
     },
     random: () => 0.5,

@@ -378,9 +378,9 @@ export class Dispatcher {
   /** A manager that was held up itself waits for one more period: it may have to read yet what it should have heard. */
   #afterSilence(delayMs: number, act: () => void): () => void {
     const { clock } = this.#options;
-    const dueMs = clock.nowMs() + delayMs;
+    const dueMs = clock.elapsedMs() + delayMs;
     let cancel = clock.after(delayMs, () => {
-      const isLate = clock.nowMs() - dueMs > LATE_SHARE * this.#periodMs();
+      const isLate = clock.elapsedMs() - dueMs > LATE_SHARE * this.#periodMs();
       if (isLate) cancel = this.#afterSilence(this.#periodMs(), act);
       else act();
     });

@@ -1,6 +1,7 @@
 // Stores what agents report. One write is in flight; all reports that arrive meanwhile make up the next one, so a
 // burst of a thousand statuses costs a few log entries and a lone one no delay.
 
+import { isDeepStrictEqual } from 'node:util';
 import { SwarmError } from '../../core/errors.ts';
 import type { TaskStatus } from '../../core/generated/objects.ts';
 import { compareTaskStates } from '../../core/task-state.ts';
@@ -82,6 +83,7 @@ function isNews(stored: TaskStatus, reported: TaskStatus): boolean {
     reported.timestampMs >= stored.timestampMs &&
     (reported.message !== stored.message ||
       reported.error !== stored.error ||
-      reported.container?.pid !== stored.container?.pid)
+      reported.container?.pid !== stored.container?.pid ||
+      !isDeepStrictEqual(reported.files, stored.files))
   );
 }

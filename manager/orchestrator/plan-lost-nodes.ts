@@ -47,7 +47,8 @@ function planBrake(
   const max = giveUpsMax(spec, nodes.length);
   const recent = nodes
     .map(({ status }) => status.givenUpAtMs ?? 0)
-    .filter((atMs) => atMs > nowMs - BRAKE_WINDOW_MS)
+    // A clock that was set back, or another leader's, must not hold anything for longer.
+    .filter((atMs) => Math.abs(nowMs - atMs) < BRAKE_WINDOW_MS)
     .sort((a, b) => a - b);
   const hasOthers = nodes.some(({ status }) => status.state === 'ready');
   const giveUp: { node: Node; isCounted: boolean }[] = [];

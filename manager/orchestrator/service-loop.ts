@@ -111,6 +111,7 @@ function step(
         error: '',
         ports: [],
         runningAtMs: 0,
+        files: [],
       },
       desiredState: task.desiredState,
       attachments: [],

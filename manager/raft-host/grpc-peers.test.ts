@@ -34,6 +34,10 @@ class WaitingClock implements Clock {
     return 0;
   }
 
+  elapsedMs(): number {
+    return 0;
+  }
+
   after(delayMs: number, callback: () => void): () => void {
     let isCancelled = false;
     this.delaysMs.push(delayMs);

@@ -431,8 +431,10 @@ export interface PayloadVersion {
   readonly bytes: number;
   /** Services that asked for exactly this one. */
   readonly pinnedBy: readonly string[];
+  /** Tasks that have it now: "web.1.ID". */
+  readonly tasks: readonly string[];
 }
-export const emptyPayloadVersion: PayloadVersion = Object.freeze({ version: 0, createdAtMs: 0, bytes: 0, pinnedBy: [] });
+export const emptyPayloadVersion: PayloadVersion = Object.freeze({ version: 0, createdAtMs: 0, bytes: 0, pinnedBy: [], tasks: [] });
 
 export interface CreateSecretResponse {
   readonly secret: Secret;
@@ -1876,6 +1878,7 @@ export const PayloadVersionCodec: Codec<PayloadVersion> = {
     if (m.createdAtMs !== 0) w.uint32(16).int64(safeInteger(m.createdAtMs));
     if (m.bytes !== 0) w.uint32(24).int64(safeInteger(m.bytes));
     for (const value of m.pinnedBy) w.uint32(34).string(value);
+    for (const value of m.tasks) w.uint32(42).string(value);
     return w;
   },
   read(r, end) {
@@ -1883,6 +1886,7 @@ export const PayloadVersionCodec: Codec<PayloadVersion> = {
     let createdAtMs: number = 0;
     let bytes: number = 0;
     const pinnedBy: string[] = [];
+    const tasks: string[] = [];
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -1890,10 +1894,11 @@ export const PayloadVersionCodec: Codec<PayloadVersion> = {
         case 2: createdAtMs = safeInteger(r.int64()); break;
         case 3: bytes = safeInteger(r.int64()); break;
         case 4: pinnedBy.push(r.string()); break;
+        case 5: tasks.push(r.string()); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { version, createdAtMs, bytes, pinnedBy };
+    return { version, createdAtMs, bytes, pinnedBy, tasks };
   },
 };
 

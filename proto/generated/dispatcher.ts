@@ -157,8 +157,10 @@ export interface LogSubscription {
   readonly options: LogOptions;
   /** The subscriber went away. */
   readonly closed: boolean;
+  /** By task: the time of the last line that is known already; empty: none is, all are wanted. */
+  readonly after: Readonly<Record<string, string>>;
 }
-export const emptyLogSubscription: LogSubscription = Object.freeze({ id: '', taskIds: [], options: emptyLogOptions, closed: false });
+export const emptyLogSubscription: LogSubscription = Object.freeze({ id: '', taskIds: [], options: emptyLogOptions, closed: false, after: {} });
 
 export interface ManagerAddress {
   readonly nodeId: string;
@@ -283,8 +285,10 @@ export interface LogBatch {
   readonly finishedTaskIds: readonly string[];
   /** What cannot be read, and why. */
   readonly warnings: readonly string[];
+  /** By followed task: the time of the last line before the first one that was asked for; empty: there is none. */
+  readonly passed: Readonly<Record<string, string>>;
 }
-export const emptyLogBatch: LogBatch = Object.freeze({ subscriptionId: '', lines: [], finishedTaskIds: [], warnings: [] });
+export const emptyLogBatch: LogBatch = Object.freeze({ subscriptionId: '', lines: [], finishedTaskIds: [], warnings: [], passed: {} });
 
 export interface PublishLogsResponse {
 
@@ -704,6 +708,7 @@ export const LogSubscriptionCodec: Codec<LogSubscription> = {
     for (const value of m.taskIds) w.uint32(18).string(value);
     LogOptionsCodec.write(m.options, w.uint32(26).fork()).ldelim();
     if (m.closed !== false) w.uint32(32).bool(m.closed);
+    for (const [key, value] of Object.entries(m.after)) w.uint32(42).fork().uint32(10).string(key).uint32(18).string(value).ldelim();
     return w;
   },
   read(r, end) {
@@ -711,6 +716,7 @@ export const LogSubscriptionCodec: Codec<LogSubscription> = {
     const taskIds: string[] = [];
     let options: LogOptions = emptyLogOptions;
     let closed: boolean = false;
+    const after: [string, string][] = [];
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -718,10 +724,13 @@ export const LogSubscriptionCodec: Codec<LogSubscription> = {
         case 2: taskIds.push(r.string()); break;
         case 3: options = LogOptionsCodec.read(r, r.uint32() + r.pos); break;
         case 4: closed = r.bool(); break;
+        case 5: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
+        while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
+        after.push([key, value]); break; }
         default: r.skipType(tag & 7);
       }
     }
-    return { id, taskIds, options, closed };
+    return { id, taskIds, options, closed, after: Object.fromEntries(after) };
   },
 };
 
@@ -1039,6 +1048,7 @@ export const LogBatchCodec: Codec<LogBatch> = {
     for (const value of m.lines) LogLineCodec.write(value, w.uint32(18).fork()).ldelim();
     for (const value of m.finishedTaskIds) w.uint32(26).string(value);
     for (const value of m.warnings) w.uint32(34).string(value);
+    for (const [key, value] of Object.entries(m.passed)) w.uint32(42).fork().uint32(10).string(key).uint32(18).string(value).ldelim();
     return w;
   },
   read(r, end) {
@@ -1046,6 +1056,7 @@ export const LogBatchCodec: Codec<LogBatch> = {
     const lines: LogLine[] = [];
     const finishedTaskIds: string[] = [];
     const warnings: string[] = [];
+    const passed: [string, string][] = [];
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -1053,10 +1064,13 @@ export const LogBatchCodec: Codec<LogBatch> = {
         case 2: lines.push(LogLineCodec.read(r, r.uint32() + r.pos)); break;
         case 3: finishedTaskIds.push(r.string()); break;
         case 4: warnings.push(r.string()); break;
+        case 5: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
+        while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
+        passed.push([key, value]); break; }
         default: r.skipType(tag & 7);
       }
     }
-    return { subscriptionId, lines, finishedTaskIds, warnings };
+    return { subscriptionId, lines, finishedTaskIds, warnings, passed: Object.fromEntries(passed) };
   },
 };
 

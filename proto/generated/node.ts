@@ -184,8 +184,10 @@ export interface ImportImagesRequest {
   /** Names the image when the archive does not; first message only. */
   readonly reference: string;
   readonly data: Uint8Array;
+  /** os/arch[/variant] of what is to be loaded; empty: this machine's. First message only. */
+  readonly platform: string;
 }
-export const emptyImportImagesRequest: ImportImagesRequest = Object.freeze({ reference: '', data: NO_BYTES });
+export const emptyImportImagesRequest: ImportImagesRequest = Object.freeze({ reference: '', data: NO_BYTES, platform: '' });
 
 export interface ImportImagesResponse {
   readonly names: readonly string[];
@@ -194,8 +196,10 @@ export const emptyImportImagesResponse: ImportImagesResponse = Object.freeze({ n
 
 export interface ExportImagesRequest {
   readonly references: readonly string[];
+  /** Refused when an image is of another one; empty: any. */
+  readonly platform: string;
 }
-export const emptyExportImagesRequest: ExportImagesRequest = Object.freeze({ references: [] });
+export const emptyExportImagesRequest: ExportImagesRequest = Object.freeze({ references: [], platform: '' });
 
 export interface ArchiveChunk {
   readonly data: Uint8Array;
@@ -205,8 +209,9 @@ export const emptyArchiveChunk: ArchiveChunk = Object.freeze({ data: NO_BYTES })
 export interface RemoveImageRequest {
   readonly reference: string;
   readonly force: boolean;
+  readonly platform: string;
 }
-export const emptyRemoveImageRequest: RemoveImageRequest = Object.freeze({ reference: '', force: false });
+export const emptyRemoveImageRequest: RemoveImageRequest = Object.freeze({ reference: '', force: false, platform: '' });
 
 export interface RemoveImageResponse {
   readonly untagged: readonly string[];
@@ -250,8 +255,9 @@ export const emptyListTagsResponse: ListTagsResponse = Object.freeze({ tags: [] 
 export interface PushImageRequest {
   readonly reference: string;
   readonly auth?: RegistryAuth;
+  readonly platform: string;
 }
-export const emptyPushImageRequest: PushImageRequest = Object.freeze({ reference: '' });
+export const emptyPushImageRequest: PushImageRequest = Object.freeze({ reference: '', platform: '' });
 
 export interface TagImageRequest {
   readonly source: string;
@@ -266,8 +272,9 @@ export const emptyTagImageResponse: TagImageResponse = Object.freeze({  });
 
 export interface InspectImageRequest {
   readonly reference: string;
+  readonly platform: string;
 }
-export const emptyInspectImageRequest: InspectImageRequest = Object.freeze({ reference: '' });
+export const emptyInspectImageRequest: InspectImageRequest = Object.freeze({ reference: '', platform: '' });
 
 export interface ImageLayer {
   /** As the registry has it. */
@@ -881,20 +888,23 @@ export const ImportImagesRequestCodec: Codec<ImportImagesRequest> = {
   write(m, w) {
     if (m.reference !== '') w.uint32(10).string(m.reference);
     if (m.data.length > 0) w.uint32(18).bytes(m.data);
+    if (m.platform !== '') w.uint32(26).string(m.platform);
     return w;
   },
   read(r, end) {
     let reference: string = '';
     let data: Uint8Array = NO_BYTES;
+    let platform: string = '';
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: reference = r.string(); break;
         case 2: data = r.bytes(); break;
+        case 3: platform = r.string(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { reference, data };
+    return { reference, data, platform };
   },
 };
 
@@ -919,18 +929,21 @@ export const ImportImagesResponseCodec: Codec<ImportImagesResponse> = {
 export const ExportImagesRequestCodec: Codec<ExportImagesRequest> = {
   write(m, w) {
     for (const value of m.references) w.uint32(10).string(value);
+    if (m.platform !== '') w.uint32(18).string(m.platform);
     return w;
   },
   read(r, end) {
     const references: string[] = [];
+    let platform: string = '';
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: references.push(r.string()); break;
+        case 2: platform = r.string(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { references };
+    return { references, platform };
   },
 };
 
@@ -956,20 +969,23 @@ export const RemoveImageRequestCodec: Codec<RemoveImageRequest> = {
   write(m, w) {
     if (m.reference !== '') w.uint32(10).string(m.reference);
     if (m.force !== false) w.uint32(16).bool(m.force);
+    if (m.platform !== '') w.uint32(26).string(m.platform);
     return w;
   },
   read(r, end) {
     let reference: string = '';
     let force: boolean = false;
+    let platform: string = '';
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: reference = r.string(); break;
         case 2: force = r.bool(); break;
+        case 3: platform = r.string(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { reference, force };
+    return { reference, force, platform };
   },
 };
 
@@ -1115,20 +1131,23 @@ export const PushImageRequestCodec: Codec<PushImageRequest> = {
   write(m, w) {
     if (m.reference !== '') w.uint32(10).string(m.reference);
     if (m.auth !== undefined) RegistryAuthCodec.write(m.auth, w.uint32(18).fork()).ldelim();
+    if (m.platform !== '') w.uint32(26).string(m.platform);
     return w;
   },
   read(r, end) {
     let reference: string = '';
     let auth: RegistryAuth | undefined;
+    let platform: string = '';
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: reference = r.string(); break;
         case 2: auth = RegistryAuthCodec.read(r, r.uint32() + r.pos); break;
+        case 3: platform = r.string(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { reference, ...(auth === undefined ? undefined : { auth }) };
+    return { reference, ...(auth === undefined ? undefined : { auth }), platform };
   },
 };
 
@@ -1174,18 +1193,21 @@ export const TagImageResponseCodec: Codec<TagImageResponse> = {
 export const InspectImageRequestCodec: Codec<InspectImageRequest> = {
   write(m, w) {
     if (m.reference !== '') w.uint32(10).string(m.reference);
+    if (m.platform !== '') w.uint32(18).string(m.platform);
     return w;
   },
   read(r, end) {
     let reference: string = '';
+    let platform: string = '';
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: reference = r.string(); break;
+        case 2: platform = r.string(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { reference };
+    return { reference, platform };
   },
 };
 

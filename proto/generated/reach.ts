@@ -26,11 +26,18 @@ export interface ExecCommand {
 }
 export const emptyExecCommand: ExecCommand = Object.freeze({ command: [], env: [], workdir: '', user: '', privileged: false, tty: false, stdin: false, detach: false });
 
-/** What the task writes from now on. */
+/** What the task writes from now on, and its standard input where it has one. */
 export interface AttachCommand {
-
+  readonly size?: TerminalSize;
 }
 export const emptyAttachCommand: AttachCommand = Object.freeze({  });
+
+/** What an attached operator has of the task. */
+export interface AttachedStreams {
+  readonly tty: boolean;
+  readonly stdin: boolean;
+}
+export const emptyAttachedStreams: AttachedStreams = Object.freeze({ tty: false, stdin: false });
 
 export interface TopCommand {
 
@@ -112,6 +119,8 @@ export const emptyReachEnd: ReachEnd = Object.freeze({ exitCode: 0, error: '', e
 export interface ReachOutput {
   readonly reachId: string;
   readonly started: boolean;
+  /** With "started", of who attaches. */
+  readonly streams?: AttachedStreams;
   readonly stdout: Uint8Array;
   readonly stderr: Uint8Array;
   readonly takenBytes: number;
@@ -192,20 +201,41 @@ export const ExecCommandCodec: Codec<ExecCommand> = {
 };
 
 export const AttachCommandCodec: Codec<AttachCommand> = {
-  write(_m, w) {
-    
+  write(m, w) {
+    if (m.size !== undefined) TerminalSizeCodec.write(m.size, w.uint32(10).fork()).ldelim();
     return w;
   },
   read(r, end) {
-    
+    let size: TerminalSize | undefined;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
-        
+        case 1: size = TerminalSizeCodec.read(r, r.uint32() + r.pos); break;
         default: r.skipType(tag & 7);
       }
     }
-    return {  };
+    return { ...(size === undefined ? undefined : { size }) };
+  },
+};
+
+export const AttachedStreamsCodec: Codec<AttachedStreams> = {
+  write(m, w) {
+    if (m.tty !== false) w.uint32(8).bool(m.tty);
+    if (m.stdin !== false) w.uint32(16).bool(m.stdin);
+    return w;
+  },
+  read(r, end) {
+    let tty: boolean = false;
+    let stdin: boolean = false;
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: tty = r.bool(); break;
+        case 2: stdin = r.bool(); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { tty, stdin };
   },
 };
 
@@ -426,6 +456,7 @@ export const ReachOutputCodec: Codec<ReachOutput> = {
   write(m, w) {
     if (m.reachId !== '') w.uint32(10).string(m.reachId);
     if (m.started !== false) w.uint32(16).bool(m.started);
+    if (m.streams !== undefined) AttachedStreamsCodec.write(m.streams, w.uint32(74).fork()).ldelim();
     if (m.stdout.length > 0) w.uint32(26).bytes(m.stdout);
     if (m.stderr.length > 0) w.uint32(34).bytes(m.stderr);
     if (m.takenBytes !== 0) w.uint32(40).int64(safeInteger(m.takenBytes));
@@ -437,6 +468,7 @@ export const ReachOutputCodec: Codec<ReachOutput> = {
   read(r, end) {
     let reachId: string = '';
     let started: boolean = false;
+    let streams: AttachedStreams | undefined;
     let stdout: Uint8Array = NO_BYTES;
     let stderr: Uint8Array = NO_BYTES;
     let takenBytes: number = 0;
@@ -448,6 +480,7 @@ export const ReachOutputCodec: Codec<ReachOutput> = {
       switch (tag >>> 3) {
         case 1: reachId = r.string(); break;
         case 2: started = r.bool(); break;
+        case 9: streams = AttachedStreamsCodec.read(r, r.uint32() + r.pos); break;
         case 3: stdout = r.bytes(); break;
         case 4: stderr = r.bytes(); break;
         case 5: takenBytes = safeInteger(r.int64()); break;
@@ -457,7 +490,7 @@ export const ReachOutputCodec: Codec<ReachOutput> = {
         default: r.skipType(tag & 7);
       }
     }
-    return { reachId, started, stdout, stderr, takenBytes, ...(ended === undefined ? undefined : { ended }), processes, stats };
+    return { reachId, started, ...(streams === undefined ? undefined : { streams }), stdout, stderr, takenBytes, ...(ended === undefined ? undefined : { ended }), processes, stats };
   },
 };
 

@@ -194,6 +194,7 @@ describe('reach into tasks', { skip: whyNoRealNode() ?? false }, () => {
     assert.deepEqual(last.command, ['sh', '-c', 'exit 21']);
     assert.equal(last['service.name'], 'web');
     assert.equal(last['caller.node.id'], (await cluster.find(1)).id);
+    assert.equal(last['caller.uid'], process.getuid?.());
     assert.equal(last['node.id'], (await cluster.find(WORKER)).id);
   });
 
@@ -205,7 +206,7 @@ describe('reach into tasks', { skip: whyNoRealNode() ?? false }, () => {
     );
     assert.match(
       stats.stdout,
-      /web\.1 +rch-3 +\d+\.\d\d% +[\d.]+[KM]iB \/ [\d.]+GiB +\d+\.\d\d% .* [1-9]\d*\n/,
+      /web\.1 +rch\S*-3 +\d+\.\d\d% +[\d.]+[KM]iB \/ [\d.]+GiB +\d+\.\d\d% .* [1-9]\d*\n/,
     );
     assert.match(stats.stdout, /web\.2 /);
 
@@ -222,6 +223,41 @@ describe('reach into tasks', { skip: whyNoRealNode() ?? false }, () => {
       300,
     );
     attached.process.kill('SIGINT');
+  });
+
+  test('who attaches types into a task, leaves it running, and is there again after its daemon was killed', async () => {
+    const created = await cluster
+      .node(0)
+      .cli(
+        ...['service', 'create', '--name', 'talk', '--no-resolve-image', '--interactive', '--tty'],
+        ...['--constraint', 'node.role==worker', image, 'sh'],
+      );
+    assert.equal(created.code, 0, created.stderr);
+    const inspected = await cluster.node(0).succeed('service', 'inspect', 'talk');
+    assert.equal(JSON.parse(inspected.stdout)[0].Spec.TaskTemplate.ContainerSpec.OpenStdin, true);
+    const child = atTerminal(1, 'attach', 'talk.1');
+    await eventually(() => {
+      child.process.stdin?.write('\r');
+      return /# /.test(child.text());
+    });
+    child.process.stdin?.write('kept=$((40+2)); echo begin-$kept\r');
+    await eventually(() => /begin-42/.test(child.text()));
+
+    await cluster.node(WORKER).killDaemon();
+    await eventually(() =>
+      /the way to the task is lost, the task goes on: attaching again/.test(child.text()),
+    );
+    await cluster.node(WORKER).startDaemon();
+    await eventually(() => /attached again/.test(child.text()), 30_000);
+    child.process.stdin?.write('echo again-$kept\r');
+    await eventually(() => /again-42/.test(child.text()));
+    child.process.stdin?.write('\x10\x11');
+
+    assert.equal(await child.code, 0);
+    assert.match(child.text(), /read escape sequence/);
+    const { stdout } = await cluster.node(0).succeed('service', 'ps', '-q', 'talk');
+    assert.equal(stdout.trim().split('\n').length, 1);
+    await cluster.node(0).succeed('service', 'rm', 'talk');
   });
 
   test('files are copied into a task and out of it', async () => {

@@ -149,6 +149,28 @@ describe('secrets and configs', { skip: whyNoRealNode() ?? false }, () => {
     await eventually(
       async () => (await linesOfOne(service.id)).filter((line) => line === 'told').length >= 8,
     );
+    const [shown] = JSON.parse(await cli('task', 'inspect', 'reader.1'));
+    const held = (shown.Configs as { Target: string; Version: number }[]).map((file) => [
+      file.Target,
+      file.Version,
+    ]);
+    const newest = held[0]?.[1];
+    assert.deepEqual(held, [
+      ['/etc/big/conf', newest],
+      ['/pinned', 1],
+    ]);
+    assert.ok(Number(newest) > 1);
+    assert.equal(await cli('service', 'ps', '--format', '{{.Configs}}', 'reader'), `big@${newest}, big@1`);
+    const [big] = JSON.parse(await cli('config', 'inspect', 'big'));
+    const holders = (big.Versions as { Version: number; Tasks?: string[] }[]).filter(({ Tasks }) => Tasks);
+    assert.deepEqual(
+      holders.map(({ Version, Tasks }) => [Version, Tasks]),
+      [1, newest].map((version) => [version, [`reader.1.${shown.ID}`]]),
+    );
+    assert.match(
+      await cli('why', shown.ID),
+      new RegExp(`big: version ${newest}, the newest[^]*big: version 1, as`),
+    );
     const others = (await linesOfOne(service.id)).filter((line) => !/^version \d$|^told$/.test(line));
     assert.deepEqual(others, []);
     assert.equal((await untilRunning(node, service.id, 1))[0]?.id, task?.id, 'it is the same task');

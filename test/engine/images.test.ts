@@ -68,7 +68,11 @@ describe('images', { skip: missingForEngine || missingForRegistry }, () => {
   });
 
   test('of an index the entry for the platform is taken', async () => {
-    const other = await buildDemoImage({ name: 'x', config: { Labels: { made: 'elsewhere' } } });
+    const other = await buildDemoImage({
+      name: 'x',
+      architecture: 'riscv64',
+      config: { Labels: { made: 'elsewhere' } },
+    });
     const entry = (bytes: Buffer, os: string, architecture: string) => ({
       mediaType: 'application/vnd.oci.image.manifest.v1+json',
       digest: digestOf(bytes),
@@ -105,7 +109,29 @@ describe('images', { skip: missingForEngine || missingForRegistry }, () => {
       images().pull(name, { platform: 'linux/s390x' }),
       (error) => hasCode(error, 'not-found') && /no matching manifest for linux\/s390x/.test(error.message),
     );
+
+    const platform = 'linux/riscv64';
+    const refused = {
+      code: 'not-found',
+      message: /was found but does not provide the specified platform \(linux\/s390x\)/,
+    };
+    for (const call of [
+      () => images().inspect(name, { platform: 'linux/s390x' }),
+      () => images().remove(name, { platform: 'linux/s390x' }),
+      () => images().push(name, { platform: 'linux/s390x' }),
+      () => collect(images().export([name], { platform: 'linux/s390x' }), ARCHIVE_BYTES_MAX),
+    ])
+      await assert.rejects(call, refused);
+    assert.equal((await images().inspect(name, { platform })).summary.labels['made'], 'elsewhere');
+    const archive = await collect(images().export([name], { platform }), ARCHIVE_BYTES_MAX);
+    await images().remove(name, { platform });
+    // It has the one that was asked for, of all that its index names.
+    await assert.rejects(images().import(oneChunk(archive), { platform: `linux/${architecture}` }));
+    assert.deepEqual(await images().import(oneChunk(archive), { platform }), [name]);
+    assert.equal((await images().find(name))?.labels['made'], 'elsewhere');
     await removeAll();
+    await assert.rejects(images().import(oneChunk(image.archive), { platform }), { code: 'not-found' });
+    assert.deepEqual(await images().list(), []);
   });
 
   test('a missing image is not found', async () => {

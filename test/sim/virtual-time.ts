@@ -82,6 +82,10 @@ export class ProcessClock implements Clock {
     return this.#time.nowMs * this.#speed;
   }
 
+  elapsedMs(): number {
+    return this.#time.nowMs * this.#speed;
+  }
+
   after(delayMs: number, callback: () => void): () => void {
     let isCancelled = false;
     this.wake(delayMs / this.#speed, () => {

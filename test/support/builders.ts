@@ -88,6 +88,7 @@ export interface TaskOptions {
   readonly runningAtMs?: number;
   readonly notBeforeMs?: number;
   readonly attachments?: Task['attachments'];
+  readonly files?: Task['status']['files'];
 }
 
 let counter = 0;
@@ -115,6 +116,7 @@ export function aTask(serviceId: string, options: TaskOptions = {}): Task {
       error: state === 'failed' ? 'task: non-zero exit (1)' : '',
       ports: [],
       runningAtMs: options.runningAtMs ?? (state === 'running' ? createdAtMs : 0),
+      files: options.files ?? [],
     },
     desiredState: desired,
     notBeforeMs: options.notBeforeMs ?? 0,

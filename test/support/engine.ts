@@ -3,6 +3,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { after, before, describe } from 'node:test';
 import type { ContainerConfig, LogQuery, LogRecord } from '../../agent/engine/engine.ts';
 import { plainRegistrySettings } from '../../agent/engine/images/registry-settings.ts';
 import { type OpenEngineOptions, type OwnedEngine, openEngine } from '../../agent/engine/open.ts';
@@ -87,6 +88,28 @@ export async function importDemoImage(
 
 export async function* oneChunk(bytes: Uint8Array): AsyncIterable<Uint8Array> {
   yield bytes;
+}
+
+/** The same tests on an engine with runc and on one with crun, where there is one. */
+export function onEachRuntime(
+  title: string,
+  define: (own: () => TestEngine, runtime: 'runc' | 'crun') => void,
+  overrides: Partial<OpenEngineOptions> = {},
+): void {
+  for (const runtime of ['runc', 'crun'] as const) {
+    const skip = missingForEngine || (runtime === 'crun' && !hasCrun ? 'needs crun' : false);
+    describe(`${title} on ${runtime}`, { skip }, () => {
+      let own: TestEngine;
+      before(async () => {
+        own = await openTestEngine({ ...overrides, runtime });
+        await importDemoImage(own.engine);
+      });
+      after(async () => {
+        await own?.[Symbol.asyncDispose]();
+      });
+      define(() => own, runtime);
+    });
+  }
 }
 
 let containerSerial = 0;

@@ -137,6 +137,9 @@ export class FakeEngine implements Engine {
     openExec: async () => {
       throw new SwarmError('unimplemented', 'the fake engine has no commands to talk to');
     },
+    attach: async () => {
+      throw new SwarmError('unimplemented', 'the fake engine has no containers to talk to');
+    },
     stats: async () => {
       throw new SwarmError('unimplemented', 'the fake engine has no figures');
     },

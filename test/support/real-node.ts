@@ -186,7 +186,7 @@ export class RealNode {
     const call = this.node.importImages();
     const chunkBytes = 1 << 20;
     for (let start = 0; start < archive.length; start += chunkBytes)
-      await call.send({ reference: '', data: archive.subarray(start, start + chunkBytes) });
+      await call.send({ reference: '', platform: '', data: archive.subarray(start, start + chunkBytes) });
     call.end();
     return (await call.response).names;
   }

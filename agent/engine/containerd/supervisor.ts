@@ -98,13 +98,13 @@ export class ContainerdSupervisor {
 
   /** Waits longer the sooner the last containerd died. */
   async #backOff(signal: AbortSignal): Promise<void> {
-    const livedMs = Date.now() - this.#startedAtMs;
+    const livedMs = performance.now() - this.#startedAtMs;
     if (livedMs > RESTART_DELAY_MAX_MS) this.#restartDelayMs = RESTART_DELAY_MIN_MS;
     else {
       await delay(this.#restartDelayMs, undefined, { signal });
       this.#restartDelayMs = Math.min(this.#restartDelayMs * 2, RESTART_DELAY_MAX_MS);
     }
-    this.#startedAtMs = Date.now();
+    this.#startedAtMs = performance.now();
   }
 
   #spawn(configuration: string): { pid: number } | undefined {
@@ -138,8 +138,8 @@ export class ContainerdSupervisor {
 
   /** The version, or undefined when the process dies or stays silent. */
   async #waitUntilReady(identity: { pid: number }, signal: AbortSignal): Promise<string | undefined> {
-    const deadline = Date.now() + READY_TIMEOUT_MS;
-    while (Date.now() < deadline) {
+    const deadline = performance.now() + READY_TIMEOUT_MS;
+    while (performance.now() < deadline) {
       signal.throwIfAborted();
       try {
         const { version } = await this.#containerd.version.version({}, { timeoutMs: 1000, signal });
@@ -162,10 +162,10 @@ export class ContainerdSupervisor {
   }
 
   async #end(identity: ProcessIdentity, signal: NodeJS.Signals): Promise<void> {
-    const deadline = Date.now() + STOP_TIMEOUT_MS;
+    const deadline = performance.now() + STOP_TIMEOUT_MS;
     process.kill(identity.pid, signal);
     while (this.#running()?.pid === identity.pid) {
-      if (Date.now() > deadline) process.kill(identity.pid, 'SIGKILL');
+      if (performance.now() > deadline) process.kill(identity.pid, 'SIGKILL');
       await delay(READY_POLL_MS);
     }
   }

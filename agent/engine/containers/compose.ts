@@ -2,6 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import os from 'node:os';
+import { isCdiName } from '../../../core/cdi-name.ts';
 import { SwarmError } from '../../../core/errors.ts';
 import { RuntimeOptionsCodec } from '../../../proto/generated/containerd-runc.ts';
 import type { SnapshotMount } from '../../../proto/generated/containerd-types.ts';
@@ -15,6 +16,7 @@ import { SingleFlight } from '../limiter.ts';
 import type { Machine } from '../machine.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { imageViews, type PreparedMounts } from '../volumes/container-mounts.ts';
+import { findCdiEdits } from './cdi.ts';
 import { checkDemands, findInit, runtimePath } from './demands.ts';
 import { allDevices, findDevices } from './devices.ts';
 import { effectiveHealthCheck } from './health-check.ts';
@@ -31,6 +33,8 @@ export interface ComposerOptions {
   readonly runtime: Runtime;
   readonly runtimeRoot: string;
   readonly scratchDirectory: string;
+  /** With descriptions of vendors' devices. */
+  readonly cdiDirectories: readonly string[];
 }
 
 // containerd's rule for identifiers.
@@ -78,16 +82,28 @@ export class ContainerComposer {
     const hostname = hostnameOf(config);
     const { command, args, id } = config;
     const files = await this.#accountFiles(image);
+    const processUser = resolveUser(config.user || image.configuration.user, config.groups, files);
+    const edits = await findCdiEdits({
+      names: config.devices.map(({ pathOnHost }) => pathOnHost).filter(isCdiName),
+      directories: this.#options.cdiDirectories,
+      hostname: machine.hostname,
+      user: processUser,
+    });
     const spec = composeSpec({
       ...config,
       engineId,
       image: image.configuration,
       hostname,
-      user: resolveUser(config.user || image.configuration.user, config.groups, files),
+      user: {
+        ...processUser,
+        additionalGids: [...processUser.additionalGids, ...(edits?.additionalGids ?? [])],
+      },
+      ...(edits && { edits }),
       mounts: prepared.mounts,
       hostDevices: [
         ...(config.privileged ? allDevices() : []),
         ...findDevices(config.devices, machine.hostname),
+        ...(edits?.devices ?? []),
       ],
       initProgram: config.init ? findInit(machine.hostname) : undefined,
       files: config.files ?? [],
@@ -105,6 +121,7 @@ export class ContainerComposer {
       labels: config.labels,
       command: processArguments({ command, args, image: image.configuration })[0] ?? '',
       tty: config.tty,
+      ...(config.openStdin && { openStdin: true }),
       stopSignal,
       logs: config.logs,
       ...(healthCheck && { healthCheck }),

@@ -10,6 +10,7 @@ import type { TaskExitEvent } from '../../../proto/generated/containerd-events.t
 import type { Logger } from '../../../rpc/logger.ts';
 import { type Containerd, SNAPSHOTTER } from '../containerd/connection.ts';
 import type {
+  AttachSession,
   ContainerConfig,
   ContainerExit,
   ContainerProcessInfo,
@@ -30,6 +31,7 @@ import type { LogService } from '../logs/log-service.ts';
 import type { Machine } from '../machine.ts';
 import type { Measure } from '../measure.ts';
 import { type ContainerMounts, imageViews } from '../volumes/container-mounts.ts';
+import { attachTo } from './attach.ts';
 import { type ContainerComposer, checkContainerId } from './compose.ts';
 import { ContainerEntry, runningPid } from './entry.ts';
 import type { ContainerExecs } from './exec.ts';
@@ -341,6 +343,10 @@ export class EngineContainers implements Containers {
 
   async openExec(id: string, request: ExecSessionRequest): Promise<ExecSession> {
     return this.#options.execs.open(this.#required(id), request);
+  }
+
+  async attach(id: string): Promise<AttachSession> {
+    return attachTo(this.#required(id), this.#options);
   }
 
   async stats(id: string): Promise<ContainerStats> {

@@ -2,6 +2,7 @@
 
 import { type BigIntStats, readdirSync, statSync } from 'node:fs';
 import path from 'node:path';
+import { isCdiName } from '../../../core/cdi-name.ts';
 import { SwarmError } from '../../../core/errors.ts';
 import type { Device } from '../../../core/generated/objects.ts';
 
@@ -32,7 +33,8 @@ const ACCESS_BITS = 0o777n;
 
 /** Those of a list. A directory stands for all devices in it. Throws `failed-precondition` for what is none. */
 export function findDevices(devices: readonly Device[], hostname: string): HostDevice[] {
-  return devices.flatMap(({ pathOnHost, pathInContainer, permissions }) => {
+  const own = devices.filter(({ pathOnHost }) => !isCdiName(pathOnHost));
+  return own.flatMap(({ pathOnHost, pathInContainer, permissions }) => {
     const stat = statSync(pathOnHost, { throwIfNoEntry: false, bigint: true });
     const missing = (what: string) =>
       new SwarmError('failed-precondition', `device: ${pathOnHost} of node ${hostname} ${what}`);
@@ -61,7 +63,8 @@ function devicesBelow(directory: string, place: string, permissions: string): Ho
   });
 }
 
-function deviceAt(stat: BigIntStats, place: string, access: string): HostDevice | undefined {
+/** Undefined when the file is no device. */
+export function deviceAt(stat: BigIntStats, place: string, access: string): HostDevice | undefined {
   const type = stat.isBlockDevice() ? 'b' : stat.isCharacterDevice() ? 'c' : undefined;
   if (type === undefined) return undefined;
   // As in glibc's gnu_dev_major and gnu_dev_minor.

@@ -6,6 +6,7 @@ import { Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { check, libcFunctions } from '../../linux/libc.ts';
 import type { OutputChunk } from '../engine.ts';
+import { InputWriter } from './standard-input.ts';
 
 /** What the shim is told to open. Empty: not there. */
 export interface ExecPaths {
@@ -20,15 +21,13 @@ const SILENCE_MS = 500;
 export class ExecStreams {
   readonly paths: ExecPaths;
   readonly #readers = new Map<OutputChunk['stream'], Socket>();
-  readonly #input: Socket | undefined;
+  readonly #input: InputWriter | undefined;
 
   private constructor(paths: ExecPaths) {
     this.paths = paths;
     for (const stream of ['stdout', 'stderr'] as const)
-      if (paths[stream] !== '')
-        this.#readers.set(stream, onFifo(paths[stream], constants.O_RDONLY, { readable: true }));
-    // Opened both ways it needs no reader yet, and what is written before there is one is kept.
-    if (paths.stdin !== '') this.#input = onFifo(paths.stdin, constants.O_RDWR, { writable: true });
+      if (paths[stream] !== '') this.#readers.set(stream, readerOf(paths[stream]));
+    if (paths.stdin !== '') this.#input = new InputWriter(paths.stdin);
   }
 
   /** Makes the FIFOs. `base` is the beginning of their names. */
@@ -83,19 +82,12 @@ export class ExecStreams {
   }
 
   write(data: Uint8Array): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    if (this.#input === undefined || this.#input.destroyed) return Promise.resolve();
-    this.#input.once('close', resolve);
-    this.#input.write(data, () => {
-      this.#input?.off('close', resolve);
-      resolve();
-    });
-    return promise;
+    return this.#input?.write(data) ?? Promise.resolve();
   }
 
   /** Only the shim holds the command's stdin open after this. */
   closeInput(): void {
-    this.#input?.destroy();
+    this.#input?.close();
   }
 
   close(): void {
@@ -113,14 +105,10 @@ function listed(paths: ExecPaths): string[] {
   return Object.values(paths).filter((fifo) => fifo !== '');
 }
 
-function onFifo(
-  path: string,
-  flags: number,
-  direction: { readonly readable?: boolean; readonly writable?: boolean },
-): Socket {
-  const fd = openSync(path, flags | constants.O_NONBLOCK);
+function readerOf(path: string): Socket {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
-    const socket = new Socket({ fd, readable: false, writable: false, ...direction });
+    const socket = new Socket({ fd, readable: true, writable: false });
     // A broken end shows as the end.
     socket.on('error', () => {});
     return socket;

@@ -17,6 +17,7 @@ import type { Machine } from '../machine.ts';
 import type { ContainerEntry } from './entry.ts';
 import { startFailure } from './failure.ts';
 import { cgroupsPath, shimGroup } from './spec.ts';
+import { keepInputOpen, makeInput } from './standard-input.ts';
 
 export interface LifecycleOptions {
   readonly containerd: Containerd;
@@ -76,13 +77,16 @@ export class ContainerLifecycle {
     const { containerd, logs } = this.#options;
     const { stdout, stderr } = logs.spoolPaths(entry.id);
     const call = { timeoutMs: TASK_TIMEOUT_MS };
+    const { openStdin, tty } = entry.record;
+    const stdin = openStdin ? entry.directory.stdinPath : '';
+    if (openStdin) makeInput(stdin);
     const request = {
       containerId: entry.id,
       rootfs: entry.mounts ?? (await this.#snapshotMounts(entry)),
-      stdin: '',
+      stdin,
       stdout,
-      stderr: entry.record.tty ? '' : stderr,
-      terminal: entry.record.tty,
+      stderr: tty ? '' : stderr,
+      terminal: tty,
     };
     try {
       await this.#alone(entry.id, () => containerd.tasks.create(request, call));
@@ -91,7 +95,14 @@ export class ContainerLifecycle {
       if (!hasCode(error, 'already-exists')) throw error;
     }
     entry.mounts = undefined;
+    if (openStdin) await keepInputOpen(stdin, await this.#createdPid(entry.id));
     return (await containerd.tasks.start({ containerId: entry.id }, call)).pid;
+  }
+
+  async #createdPid(containerId: string): Promise<number> {
+    const { process } = await this.#options.containerd.tasks.get({ containerId });
+    if (process === undefined) throw new SwarmError('not-found', `container ${containerId} has no process`);
+    return process.pid;
   }
 
   /** The mounts of the container's snapshot, which is made when its creation was cut off before it. */
@@ -156,8 +167,8 @@ export class ContainerLifecycle {
   }
 
   async #untilStopped(id: string): Promise<void> {
-    const deadline = Date.now() + TASK_TIMEOUT_MS;
-    while (Date.now() < deadline) {
+    const deadline = performance.now() + TASK_TIMEOUT_MS;
+    while (performance.now() < deadline) {
       const { process: task } = await this.#options.containerd.tasks.get({ containerId: id });
       if (task === undefined || task.status === 'stopped') return;
       await delay(STOPPED_POLL_MS);

@@ -24,6 +24,8 @@ export interface ContainerRecordFile {
   readonly labels: Readonly<Record<string, string>>;
   readonly command: string;
   readonly tty: boolean;
+  /** Its standard input stays open, for whoever attaches. */
+  readonly openStdin?: boolean;
   readonly stopSignal: string;
   readonly logs: LogSettings;
   readonly healthCheck?: ContainerHealthCheck;
@@ -62,6 +64,11 @@ export class ContainerDirectory {
   constructor({ root, filesRoot }: ContainerPlaces, id: string) {
     this.path = path.join(root, id);
     this.filesPath = path.join(filesRoot, id);
+  }
+
+  /** FIFO of its standard input. */
+  get stdinPath(): string {
+    return path.join(this.filesPath, 'stdin');
   }
 
   file(name: string): string {

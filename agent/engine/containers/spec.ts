@@ -6,6 +6,7 @@ import type { ResourceLimits } from '../../../core/generated/objects.ts';
 import { type ContainerFile, type ContainerOptions, HOST_NETWORK } from '../engine.ts';
 import type { ImageConfiguration } from '../images/manifest.ts';
 import type { Machine } from '../machine.ts';
+import type { CdiEdits } from './cdi.ts';
 import type { HostDevice } from './devices.ts';
 import { composeMounts, type HostMount } from './oci-mounts.ts';
 import { composeResources } from './resources.ts';
@@ -43,6 +44,8 @@ export interface SpecInput extends ContainerOptions {
   readonly reservedMemoryBytes: number;
   /** Of the devices that are asked for, or of all when privileged. */
   readonly hostDevices: readonly HostDevice[];
+  /** Of vendors' devices. */
+  readonly edits?: Pick<CdiEdits, 'env' | 'mounts' | 'hooks'>;
   /** Program that is to be the first process; absent: none. */
   readonly initProgram?: string | undefined;
   /** Absent: a network namespace of its own with loopback only. */
@@ -122,7 +125,8 @@ export function composeSpec(input: SpecInput): Readonly<Record<string, unknown>>
       oomScoreAdj: input.oomScoreAdj,
       ...security.process,
     },
-    mounts: composeMounts({ ...input, initPlace: INIT_PLACE }),
+    mounts: [...composeMounts({ ...input, initPlace: INIT_PLACE }), ...(input.edits?.mounts ?? [])],
+    ...(input.edits && { hooks: input.edits.hooks }),
     linux: {
       cgroupsPath: cgroupsPath(input.engineId, input.id, input.cgroupParent),
       // Else crun cuts every tie to the machine's mounts before it binds the first.
@@ -146,9 +150,9 @@ function annotations(input: SpecInput, isDefaultSeccomp: boolean): Record<string
   };
 }
 
-function environment({ hostname, tty, image, env }: SpecInput): string[] {
+function environment({ hostname, tty, image, env, edits }: SpecInput): string[] {
   const own = [DEFAULT_PATH, `HOSTNAME=${hostname}`, ...(tty ? ['TERM=xterm'] : [])];
-  return mergeEnvironment(own, image.env, env);
+  return mergeEnvironment(own, image.env, env, edits?.env ?? []);
 }
 
 interface ProcessLimit {

@@ -16,7 +16,7 @@ export function readStats(
   const read = (controller: string, file: string) =>
     readIfThere(path.join(cgroupOf(entry, options, controller), file));
   const figures = options.machine.cgroupVersion === '2' ? unified(read) : legacy(read);
-  return { timeMs: Date.now(), ...figures, ...networkBytes(readIfThere(`/proc/${pid}/net/dev`)) };
+  return { timeMs: steadyTimeMs(), ...figures, ...networkBytes(readIfThere(`/proc/${pid}/net/dev`)) };
 }
 
 type Read = (controller: string, file: string) => string;
@@ -71,4 +71,9 @@ export function networkBytes(text: string): Pick<ContainerStats, 'receivedBytes'
     .map((match) => (match?.[2] ?? '').split(/\s+/).map(Number));
   const sum = (column: number) => rows.reduce((total, row) => total + (row[column] ?? 0), 0);
   return { receivedBytes: sum(0), sentBytes: sum(8) };
+}
+
+/** Rates are made of two of these: it never jumps, and is the time of day unless somebody has set the clock. */
+function steadyTimeMs(): number {
+  return Math.round(performance.timeOrigin + performance.now());
 }

@@ -70,6 +70,8 @@ export class ImageCollector {
     for (const image of catalog.all()) if (usersOf(image).length > 0) catalog.noteUse(image);
     await catalog.saveUse(USE_WRITTEN_MS);
     if (wanted() === undefined) return;
+    // A clock that was ahead has left times that are still to come: those images would never grow old.
+    for (const image of catalog.all()) if (catalog.usedAtMs(image) > nowMs) catalog.noteUse(image);
     const unusedMs = (image: StoredImage) => nowMs - catalog.usedAtMs(image);
     // What was loaded by hand nobody could bring back.
     const candidates = () => this.#unneeded().filter((image) => catalog.canBePulledAgain(image));

@@ -5,12 +5,14 @@ import { type ImageReference, parseImageReference } from '../../../core/image-re
 import type { Logger } from '../../../rpc/logger.ts';
 import type { Containerd } from '../containerd/connection.ts';
 import type {
+  ArchiveOptions,
   ImageDetails,
   ImageFromFiles,
   ImageSelection,
   Images,
   LayerSize,
   LocalImage,
+  PlatformOption,
   PruneResult,
   PullOptions,
   RegistryCredentials,
@@ -33,6 +35,7 @@ import {
   type Platform,
   parseImageConfiguration,
   parseImageDocument,
+  requirePlatform,
 } from './manifest.ts';
 import { pullImage } from './pull.ts';
 import { pushImage } from './push.ts';
@@ -163,12 +166,12 @@ export class EngineImages implements Images, Disposable {
     return this.#registry(parseImageReference(text), options).tags();
   }
 
-  async import(archive: AsyncIterable<Uint8Array>, name?: string): Promise<string[]> {
-    return this.#options.measure('import', () => importArchive(this.#parts, archive, name));
+  async import(archive: AsyncIterable<Uint8Array>, options: ArchiveOptions = {}): Promise<string[]> {
+    return this.#options.measure('import', () => importArchive(this.#parts, archive, options));
   }
 
-  async *export(references: readonly string[]): AsyncIterable<Uint8Array> {
-    const images = references.map((text) => ({ text, image: this.#required(text) }));
+  async *export(references: readonly string[], { platform }: PlatformOption = {}): AsyncIterable<Uint8Array> {
+    const images = references.map((text) => ({ text, image: this.#required(text, platform) }));
     const byManifest = Map.groupBy(images, ({ image }) => image.manifest.digest);
     const exported = [...byManifest.values()].map((group) => ({
       image: (group[0] as { image: StoredImage }).image,
@@ -177,9 +180,10 @@ export class EngineImages implements Images, Disposable {
     yield* exportArchive(this.#blobs, exported);
   }
 
-  #required(text: string): StoredImage {
+  #required(text: string, platform?: string): StoredImage {
     const image = this.#catalog.find(text);
     if (image === undefined) throw new SwarmError('not-found', `No such image: ${text}`);
+    requirePlatform(text, image.configuration.platform, platform);
     return image;
   }
 
@@ -196,9 +200,9 @@ export class EngineImages implements Images, Disposable {
 
   async remove(
     text: string,
-    options: { readonly force?: boolean } = {},
+    options: PlatformOption & { readonly force?: boolean } = {},
   ): Promise<{ untagged: string[]; deleted: string[] }> {
-    const image = this.#required(text);
+    const image = this.#required(text, options.platform);
     const all = this.#catalog.namesOf(image);
     const going = this.#namesMeant(text, image);
     const isLast = going.length === all.length;
@@ -230,10 +234,7 @@ export class EngineImages implements Images, Disposable {
       );
   }
 
-  async push(
-    text: string,
-    options: Omit<PullOptions, 'platform'> = {},
-  ): Promise<{ digest: string; sizeBytes: number }> {
+  async push(text: string, options: PullOptions = {}): Promise<{ digest: string; sizeBytes: number }> {
     const reference = parseImageReference(text);
     const { tag, registry, repository, familiar } = reference;
     if (tag === undefined)
@@ -241,7 +242,8 @@ export class EngineImages implements Images, Disposable {
     const image = this.#catalog.find(`${registry}/${repository}:${tag}`);
     if (image === undefined)
       throw new SwarmError('not-found', `An image does not exist locally with the tag: ${familiar}`);
-    const { credentials, signal } = options;
+    const { credentials, signal, platform } = options;
+    requirePlatform(familiar, image.configuration.platform, platform);
     const pushed = await this.#options.measure('push', () =>
       pushImage(
         {
@@ -286,8 +288,8 @@ export class EngineImages implements Images, Disposable {
     await this.#catalog.setName(undefined, reference, this.#required(source), 'operator');
   }
 
-  async inspect(text: string): Promise<ImageDetails> {
-    const image = this.#required(text);
+  async inspect(text: string, { platform }: PlatformOption = {}): Promise<ImageDetails> {
+    const image = this.#required(text, platform);
     const configuration = await this.#blobs.readDocument(image.configDigest);
     const layers = await Promise.all(image.layers.map((_, index) => this.#layerSize(image, index)));
     return { summary: this.#catalog.describe(image), configuration, layers };

@@ -7,6 +7,7 @@ import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { extract, type Header } from 'tar-stream';
 import { SwarmError } from '../../../core/errors.ts';
 import { type ImageReference, parseImageReference } from '../../../core/image-reference.ts';
+import type { ArchiveOptions } from '../engine.ts';
 import { type BlobStore, collect, type Lease } from './blob-store.ts';
 import { requireRoom } from './image-disk.ts';
 import {
@@ -17,6 +18,8 @@ import {
   machinePlatform,
   parseDocument,
   parseImageDocument,
+  parsePlatform,
+  requirePlatform,
 } from './manifest.ts';
 import { type ImageParts, type ImageSource, storeImage } from './store-image.ts';
 
@@ -46,8 +49,9 @@ interface ArchiveContents {
 export async function importArchive(
   parts: ImageParts,
   archive: AsyncIterable<Uint8Array>,
-  name?: string,
+  { name, platform: wanted }: ArchiveOptions,
 ): Promise<string[]> {
+  const platform = wanted === undefined ? machinePlatform() : parsePlatform(wanted);
   return parts.blobs.withLease(async (lease) => {
     const contents = await readArchive(parts, lease, archive);
     const images = contents.documents.has('index.json')
@@ -60,8 +64,12 @@ export async function importArchive(
       const targetBytes = await parts.blobs.readDocument(target.digest);
       if (targetBytes.length !== target.size)
         throw new SwarmError('invalid-argument', `broken image: ${target.digest} has another size`);
-      const platform = machinePlatform();
       const stored = await storeImage(parts, { lease, source, target, targetBytes, platform });
+      requirePlatform(
+        references[0]?.familiar ?? name ?? target.digest,
+        stored.configuration.platform,
+        wanted,
+      );
       const given = images.length === 1 && name !== undefined ? [parseImageReference(name)] : references;
       const all = given.length > 0 ? given : [parseImageReference(`unnamed@${target.digest}`)];
       for (const reference of all) {

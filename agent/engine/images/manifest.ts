@@ -228,6 +228,19 @@ export function formatPlatform({ os, architecture, variant }: Platform): string 
   return variant === undefined ? `${os}/${architecture}` : `${os}/${architecture}/${variant}`;
 }
 
+/** Throws `not-found` in Docker's words when the image is of another platform than the one asked for. */
+export function requirePlatform(name: string, own: Platform, asked: string | undefined): void {
+  if (asked === undefined) return;
+  const wanted = parsePlatform(asked);
+  const descriptor = { mediaType: '', digest: '', size: 0, annotations: {}, platform: own };
+  if (choosePlatform([descriptor], wanted) !== undefined) return;
+  throw new SwarmError(
+    'not-found',
+    `image with reference ${name} was found but does not provide the specified platform (${formatPlatform(wanted)})`,
+    { hint: `It is for ${formatPlatform(own)}: a node keeps one platform of each name.` },
+  );
+}
+
 // What an absent variant means.
 const DEFAULT_VARIANTS: Readonly<Record<string, string>> = { arm64: 'v8', arm: 'v7', amd64: 'v1' };
 

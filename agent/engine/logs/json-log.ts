@@ -19,14 +19,35 @@ export function logPath(directory: string, index: number): string {
   return path.join(directory, index === 0 ? 'log.json' : `log.json.${index}`);
 }
 
-/** Times that never repeat, in nanoseconds: lines keep their order when they are sorted by time. */
+/** Where it lies once it is compressed. */
+export function compressedPath(directory: string, index: number): string {
+  return `${logPath(directory, index)}.gz`;
+}
+
+/**
+ * Times that never repeat, in nanoseconds, and never go back, whatever the machine's clock does: lines keep their order when
+ * they are sorted by time.
+ */
 export class LineClock {
-  #lastMs = 0;
+  readonly #nowMs: () => number;
+  #lastMs: number;
   #prefix = '';
   #serial = 0;
 
+  /** `lastMs` is of the last line that there is already; 0: there is none. */
+  constructor(lastMs: number, nowMs: () => number) {
+    this.#lastMs = lastMs;
+    this.#serial = 999_999;
+    this.#nowMs = nowMs;
+  }
+
+  /** Of the last time given, in milliseconds. */
+  get lastMs(): number {
+    return this.#lastMs;
+  }
+
   next(): string {
-    const nowMs = Date.now();
+    const nowMs = this.#nowMs();
     if (nowMs > this.#lastMs || this.#serial >= 999_999) {
       this.#lastMs = Math.max(nowMs, this.#serial >= 999_999 ? this.#lastMs + 1 : nowMs);
       this.#prefix = new Date(this.#lastMs).toISOString().slice(0, -1);
@@ -44,6 +65,11 @@ export function formatLine(stream: LogStream, line: string, time: string, attrs 
 /** Docker's place for what a container says of itself. */
 export function formatAttrs(details: Readonly<Record<string, string>> = {}): string {
   return Object.keys(details).length === 0 ? '' : `"attrs":${JSON.stringify(details)},`;
+}
+
+/** As written, and compressed. After a crash both may be there, and only the first counts. */
+function formsOf(directory: string, index: number): readonly string[] {
+  return [logPath(directory, index), compressedPath(directory, index)];
 }
 
 /** The writing end. Who writes notes `sizeBytes` elsewhere, and what goes beyond it is cut off at the next opening. */
@@ -108,15 +134,22 @@ export class JsonLog {
     const kept = Math.max(1, this.#settings.maxFiles);
     // A rotation that a crash cut off left a gap: the files in front of it fill it, those behind stay.
     let free = 1;
-    while (free < kept - 1 && existsSync(logPath(this.#directory, free))) free += 1;
-    for (let index = Math.min(free, kept - 1); index >= 1; index -= 1) {
-      const from = logPath(this.#directory, index - 1);
-      if (existsSync(from)) renameSync(from, logPath(this.#directory, index));
-    }
+    while (free < kept - 1 && formsOf(this.#directory, free).some(existsSync)) free += 1;
+    for (let index = Math.min(free, kept - 1); index >= 1; index -= 1) this.#moveDown(index);
     if (kept === 1) rmSync(logPath(this.#directory, 0), { force: true });
     this.#sizeBytes = 0;
     this.#generation += 1;
     onEmpty();
+  }
+
+  /** What lies one above comes to this place, compressed or not; what is there goes. */
+  #moveDown(index: number): void {
+    const above = formsOf(this.#directory, index - 1);
+    const here = formsOf(this.#directory, index);
+    const form = above.findIndex(existsSync);
+    if (form < 0) return;
+    renameSync(above[form] as string, here[form] as string);
+    for (const other of [...above, ...here]) if (other !== here[form]) rmSync(other, { force: true });
   }
 
   close(): void {

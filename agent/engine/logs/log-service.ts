@@ -13,9 +13,11 @@ import {
 import path from 'node:path';
 import { messageOf } from '../../../core/errors.ts';
 import type { Logger } from '../../../rpc/logger.ts';
-import type { LogQuery, LogRecord, LogSettings } from '../engine.ts';
+import type { LogQuery, LogRecord, LogSettings, OutputChunk } from '../engine.ts';
+import { LogCompressor } from './compressor.ts';
 import { openSink } from './line-sink.ts';
 import { readLog } from './reader.ts';
+import { readSpool } from './spool-output.ts';
 import { LogTailer, type SpoolPaths, stateFile } from './tailer.ts';
 
 // Collects the writes of a burst.
@@ -28,6 +30,9 @@ export class LogService implements Disposable {
   readonly #log: Logger;
   readonly #onDropped: (lines: number) => void;
   readonly #tailers = new Map<string, LogTailer>();
+  readonly #compressor: LogCompressor;
+  /** Those who read a spool as it grows. */
+  readonly #listeners = new Map<string, Set<() => void>>();
   readonly #due = new Set<string>();
   readonly #watcher: FSWatcher;
   readonly #poll: NodeJS.Timeout;
@@ -38,19 +43,21 @@ export class LogService implements Disposable {
     this.#onDropped = onDropped;
     this.#spoolDirectory = spoolDirectory;
     this.#log = log;
+    this.#compressor = new LogCompressor(log);
     mkdirSync(spoolDirectory, { recursive: true, mode: 0o700 });
     this.#watcher = watch(spoolDirectory, { persistent: false }, (_event, file) => {
-      if (file !== null) this.#schedule(path.parse(file).name);
+      if (file !== null) this.#hear(path.parse(file).name);
     });
     this.#watcher.on('error', (error) => log.error({ reason: messageOf(error) }, 'log spool is not watched'));
     this.#poll = setInterval(() => {
-      for (const id of this.#tailers.keys()) this.#schedule(id);
+      for (const id of this.#tailers.keys()) this.#hear(id);
     }, POLL_PERIOD_MS).unref();
   }
 
   [Symbol.dispose](): void {
     clearInterval(this.#poll);
     this.#watcher.close();
+    this.#compressor[Symbol.dispose]();
     for (const tailer of this.#tailers.values()) tailer.close();
     this.#tailers.clear();
   }
@@ -68,6 +75,9 @@ export class LogService implements Disposable {
     if (this.#tailers.has(id)) return;
     const spool = this.spoolPaths(id);
     for (const file of [spool.stdout, spool.stderr]) closeSync(openSync(file, 'a', 0o600));
+    const compress = () => this.#compressor.offer(directory);
+    // What another process has left.
+    if (settings.compress) compress();
     this.#tailers.set(
       id,
       new LogTailer({
@@ -77,6 +87,7 @@ export class LogService implements Disposable {
         log: this.#log,
         sink: openSink(id, settings),
         onDropped: this.#onDropped,
+        ...(settings.compress && { onRotated: compress }),
       }),
     );
     this.#schedule(id);
@@ -110,6 +121,33 @@ export class LogService implements Disposable {
     const tailer = this.#tailers.get(id);
     tailer?.drain();
     yield* readLog(directory, tailer, query);
+  }
+
+  /** What a running container writes from now on, as it writes it; ends with it or when the signal aborts. */
+  async *output(id: string, signal: AbortSignal): AsyncGenerator<OutputChunk, void, undefined> {
+    const tailer = this.#tailers.get(id);
+    if (tailer === undefined) return;
+    const listeners = this.#listeners.get(id) ?? new Set();
+    this.#listeners.set(id, listeners);
+    const onWritten = (listener: () => void) => {
+      listeners.add(listener);
+      const stop = tailer.onChange(listener);
+      return () => {
+        listeners.delete(listener);
+        stop();
+      };
+    };
+    try {
+      yield* readSpool(this.spoolPaths(id), { tailer, onWritten, signal });
+    } finally {
+      if (listeners.size === 0) this.#listeners.delete(id);
+    }
+  }
+
+  /** Something may have been written to a spool. */
+  #hear(id: string): void {
+    this.#schedule(id);
+    for (const listener of [...(this.#listeners.get(id) ?? [])]) listener();
   }
 
   #schedule(id: string): void {

@@ -6,6 +6,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   renameSync,
   rmSync,
   statSync,
@@ -16,6 +17,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { gzipSync } from 'node:zlib';
 import { testLog } from '../../../test/support/engine.ts';
 import { eventually } from '../../../test/support/eventually.ts';
 import type { LogQuery, LogSettings } from '../engine.ts';
@@ -35,9 +37,9 @@ class Bench implements Disposable {
     for (const file of Object.values(this.spool)) writeFileSync(file, '');
   }
 
-  tailer(): LogTailer {
+  tailer(nowMs: () => number = Date.now): LogTailer {
     const { directory, settings, spool } = this;
-    return new LogTailer({ directory, settings, spool, log: testLog });
+    return new LogTailer({ directory, settings, spool, log: testLog, nowMs });
   }
 
   write(stream: 'stdout' | 'stderr', text: string | Uint8Array): void {
@@ -141,6 +143,48 @@ test('a reader follows through rotations to the end', async () => {
   );
 });
 
+test('a reader goes on behind a line that it knows, in whichever file that lies', async () => {
+  using bench = new Bench({ maxSizeBytes: 100_000, maxFiles: 50 });
+  const tailer = bench.tailer();
+  for (let index = 0; index < 4_000; index += 1) bench.write('stdout', `${index}\n`);
+  tailer.finish();
+  const times: string[] = [];
+  for await (const some of readLog(bench.directory, undefined, {}))
+    times.push(...some.map(({ time }) => time));
+
+  for (const index of [0, 1, 500, 1_333, 2_000, 3_998, 3_999]) {
+    const lines = await bench.read({ after: times[index] as string });
+    assert.equal(lines[0], index === 3_999 ? undefined : `${index + 1}\n`);
+    assert.equal(lines.length, 3_999 - index);
+  }
+  assert.equal((await bench.read({ after: '' })).length, 4_000);
+});
+
+test('times go on when the clock of the machine jumps back, in the next process too', async () => {
+  using bench = new Bench();
+  let nowMs = Date.parse('2026-01-01T10:00:00Z');
+  const tailer = bench.tailer(() => nowMs);
+  bench.write('stdout', 'one\n');
+  tailer.drain();
+  nowMs -= 3_600_000;
+  bench.write('stdout', 'two\n');
+  tailer.drain();
+  tailer.close();
+  nowMs -= 3_600_000;
+  const next = bench.tailer(() => nowMs);
+  bench.write('stdout', 'three\n');
+  next.drain();
+  nowMs += 3 * 3_600_000;
+  bench.write('stdout', 'four\n');
+  next.finish();
+
+  const times: string[] = [];
+  for await (const some of readLog(bench.directory, undefined, {}))
+    times.push(...some.map(({ time }) => time));
+  assert.deepEqual(times, [...new Set(times)].sort());
+  assert.match(times[3] ?? '', /^2026-01-01T11:/);
+});
+
 test('a reader that follows stops when it is told to', async () => {
   using bench = new Bench();
   const tailer = bench.tailer();
@@ -239,6 +283,116 @@ test('every line is stored exactly once although the tailer is killed at random'
     lines.findIndex((line, index) => line !== `${index}\n`),
     -1,
   );
+});
+
+/** A service that writes, and what has been written so far. */
+function startService(bench: Bench) {
+  const service = new LogService(path.join(bench.root, 'spool'), testLog);
+  service.open('c1', bench.directory, bench.settings);
+  let written = 0;
+  return {
+    service,
+    write(count: number) {
+      const lines = Array.from({ length: count }, () => `${written++} ${'x'.repeat(60)}\n`);
+      appendFileSync(service.spoolPaths('c1').stdout, lines.join(''));
+    },
+    read: async (query: LogQuery = {}) => {
+      const numbers: number[] = [];
+      for await (const some of service.read('c1', bench.directory, query))
+        numbers.push(...some.map(({ line }) => Number.parseInt(line, 10)));
+      return numbers;
+    },
+  };
+}
+
+const numbersUntil = (end: number, start = 0) =>
+  Array.from({ length: end - start }, (_, index) => start + index);
+
+function filesOf({ directory }: Bench): string[] {
+  return readdirSync(directory)
+    .filter((name) => name.startsWith('log.json'))
+    .sort();
+}
+
+const compressing = { maxSizeBytes: 20_000, maxFiles: 5, compress: true };
+
+test('rotated files are compressed, and read as if they were not', async () => {
+  using bench = new Bench({ ...compressing, maxFiles: 50 });
+  const { service, write, read } = startService(bench);
+  using _ = service;
+  const following = read({ follow: true });
+  for (let round = 0; round < 10; round += 1) {
+    write(200);
+    await eventually(async () => (await read({ tail: 1 }))[0] === (round + 1) * 200 - 1);
+  }
+  await eventually(() => filesOf(bench).every((name) => name === 'log.json' || name.endsWith('.gz')));
+
+  assert.ok(filesOf(bench).length > 10);
+  const [oldest = ''] = filesOf(bench).slice(-1);
+  assert.ok(statSync(path.join(bench.directory, oldest)).size < 5_000);
+  assert.deepEqual(await read(), numbersUntil(2_000));
+  for (const tail of [0, 1, 150, 777, 1_999, 2_000, 3_000])
+    assert.deepEqual(await read({ tail }), numbersUntil(2_000, Math.max(0, 2_000 - tail)), `tail ${tail}`);
+  const times: string[] = [];
+  for await (const some of service.read('c1', bench.directory, {}))
+    times.push(...some.map(({ time }) => time));
+  for (const index of [0, 333, 1_500, 1_998])
+    assert.deepEqual(await read({ after: times[index] as string }), numbersUntil(2_000, index + 1));
+  service.finish('c1', bench.directory, bench.settings);
+  assert.deepEqual(await following, numbersUntil(2_000));
+});
+
+test('as many files are kept with compression as without, and a removed log leaves none', async () => {
+  using bench = new Bench(compressing);
+  const { service, write, read } = startService(bench);
+  using _ = service;
+  for (let round = 1; round <= 10; round += 1) {
+    write(300);
+    await eventually(async () => (await read({ tail: 1 }))[0] === round * 300 - 1);
+  }
+  await eventually(() => filesOf(bench).every((name) => name === 'log.json' || name.endsWith('.gz')));
+
+  assert.deepEqual(filesOf(bench), ['log.json', ...[1, 2, 3, 4].map((index) => `log.json.${index}.gz`)]);
+  const numbers = await read();
+  assert.deepEqual(numbers, numbersUntil(3_000, numbers[0]));
+  write(300);
+  service.remove('c1', bench.directory, false);
+  await delay(20);
+  assert.deepEqual(filesOf(bench), []);
+});
+
+test('a file is whole at every step of its compression, whatever a crash leaves', async () => {
+  using bench = new Bench({ ...compressing, maxFiles: 50 });
+  const tailer = bench.tailer();
+  bench.write(
+    'stdout',
+    numbersUntil(1_000)
+      .map((number) => `${number} ${'x'.repeat(60)}\n`)
+      .join(''),
+  );
+  tailer.finish();
+  const at = (name: string) => path.join(bench.directory, name);
+  const plain = readFileSync(at('log.json.1'));
+  const read = async () => (await bench.read()).map((line) => Number.parseInt(line, 10));
+
+  // Half-way, then renamed with the other one still there, then alone.
+  writeFileSync(at('log.json.unfinished'), gzipSync(plain).subarray(0, 100));
+  assert.deepEqual(await read(), numbersUntil(1_000));
+  writeFileSync(at('log.json.1.gz'), gzipSync(plain));
+  assert.deepEqual(await read(), numbersUntil(1_000));
+  const { service } = startService(bench);
+  using _ = service;
+  await eventually(() => filesOf(bench).every((name) => name === 'log.json' || name.endsWith('.gz')));
+  assert.deepEqual(await read(), numbersUntil(1_000));
+
+  // Not by us: a damaged one hides nothing else.
+  truncateSync(at('log.json.2.gz'), 400);
+  const lines = await bench.read();
+  assert.match(
+    lines.find((line) => line.startsWith('[tsswarm')) ?? '',
+    /the rest of .*log\.json\.2\.gz cannot be read/,
+  );
+  assert.equal(Number.parseInt(lines.at(-1) ?? '', 10), 999);
 });
 
 test('the service stores what is written without being asked', async () => {

@@ -1,17 +1,21 @@
 // Reads a container's log back: the last lines or all, older files first, and on as it grows.
 
-import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import type { LogQuery, LogRecord } from '../engine.ts';
-import { logPath } from './json-log.ts';
+import {
+  FILE_START,
+  hasMore,
+  type LogFile,
+  type LogPlace,
+  openLogFile,
+  placeBehind,
+  placeOfTail,
+  recordsOf,
+} from './log-file.ts';
 import type { LogTailer } from './tailer.ts';
 
-// What each reader holds: there may be a thousand.
-const CHUNK_BYTES = 16 * 1024;
-// Reading is synchronous: one for all.
-const chunk = Buffer.allocUnsafe(CHUNK_BYTES);
 // setTimeout takes no more.
 const TIMER_MAX_MS = 2 ** 31 - 1;
-const NEWLINE = 10;
 // More than anyone keeps; the search for files stops at the first gap anyway.
 const FILES_MAX = 10_000;
 /** Crashes that each cut off a rotation; the next one that is not cut off closes a gap. */
@@ -26,73 +30,74 @@ export async function* readLog(
   writer: LogWriter | undefined,
   query: LogQuery,
 ): AsyncIterable<readonly LogRecord[]> {
-  let generation = writer?.generation ?? 0;
   // Opened together: what is rotated away while we read stays readable.
-  const files = openFiles(directory);
+  const { files, newest } = openFiles(directory);
+  // When the file that is read was the newest.
+  let generation = (writer?.generation ?? 0) - newest;
   try {
-    const { firstFile, offset } = findTail(files, query.tail ?? -1);
-    const newest = files.length - 1;
-    for (let index = firstFile; index < newest; index += 1)
-      yield* within(parsedLines(files[index] as number, index === firstFile ? offset : 0), query);
-    let position = { fd: files[newest], offset: firstFile === newest ? offset : 0 };
+    const start = await findStart(files, query);
+    let current = files[start.firstFile];
+    for (let index = start.firstFile; index < files.length - 1; index += 1) {
+      yield* within(
+        recordsOf(files[index] as LogFile, index === start.firstFile ? start.place : FILE_START),
+        query,
+      );
+      current = files[index + 1];
+    }
+    let place = start.firstFile === files.length - 1 ? start.place : FILE_START;
     for (;;) {
-      if (position.fd !== undefined) {
-        const fd = position.fd;
-        let end = position.offset;
-        yield* within(
-          parsedLines(fd, position.offset, (reached) => {
-            end = reached;
-          }),
-          query,
-        );
-        position = { fd, offset: end };
+      if (current !== undefined) {
+        let reached = place.offset;
+        const noteOffset = (offset: number) => {
+          reached = offset;
+        };
+        yield* within(recordsOf(current, place, noteOffset), query);
+        place = { offset: reached, skippedLines: 0 };
       }
       if (query.follow !== true || writer === undefined || query.signal?.aborted) return;
       if (isOver(query)) return;
+      if (current !== undefined && hasMore(current, place.offset)) continue;
       // Rotations move our file down: the next one to read is one above it.
-      const behind = writer.generation - generation;
-      if (behind > 0 || (position.fd === undefined && existsSync(logPath(directory, 0)))) {
-        if (position.fd !== undefined && hasMore(position.fd, position.offset)) continue;
-        const next = openNext(directory, Math.max(behind - 1, 0));
-        if (next === undefined) return;
-        files.push(next.fd);
+      const next = openNext(directory, writer.generation - generation - 1);
+      if (next !== undefined) {
+        files.push(next.file);
         generation = writer.generation - next.index;
-        position = { fd: next.fd, offset: 0 };
+        current = next.file;
+        place = FILE_START;
         continue;
       }
-      if (position.fd !== undefined && hasMore(position.fd, position.offset)) continue;
       if (!writer.isOpen) return;
       await nextChange(writer, query);
     }
   } finally {
-    for (const fd of files) closeSync(fd);
+    for (const { fd } of files) closeSync(fd);
   }
 }
 
-/** All files there are, oldest first. */
-function openFiles(directory: string): number[] {
-  const files: number[] = [];
+/** All files there are, oldest first, and how often the newest was rotated: without any, the one before the first. */
+function openFiles(directory: string): { files: LogFile[]; newest: number } {
+  const files: LogFile[] = [];
+  let newest: number | undefined;
   let missing = 0;
   for (let index = 0; index < FILES_MAX && missing <= GAPS_MAX; index += 1) {
-    const file = logPath(directory, index);
-    if (existsSync(file)) files.unshift(openSync(file, 'r'));
+    const file = openLogFile(directory, index);
+    if (file !== undefined) {
+      files.unshift(file);
+      newest ??= index;
+    }
     // Before the first line, or where a crash cut off a rotation.
     else missing += 1;
   }
-  return files;
+  return { files, newest: newest ?? 1 };
 }
 
 /** The file `wanted` rotations back, or the oldest that is left. */
-function openNext(directory: string, wanted: number): { fd: number; index: number } | undefined {
+function openNext(directory: string, wanted: number): { file: LogFile; index: number } | undefined {
   for (let index = wanted; index >= 0; index -= 1) {
-    const file = logPath(directory, index);
-    if (existsSync(file)) return { fd: openSync(file, 'r'), index };
+    const file = openLogFile(directory, index);
+    if (file !== undefined) return { file, index };
   }
   return undefined;
-}
-
-function hasMore(fd: number, offset: number): boolean {
-  return fstatSync(fd).size > offset;
 }
 
 function isOver({ untilMs }: LogQuery): boolean {
@@ -114,90 +119,42 @@ async function nextChange(writer: LogWriter, { signal, untilMs }: LogQuery): Pro
   });
 }
 
-/** Where the last `count` lines begin; at the very start when `count` is negative. */
-function findTail(files: readonly number[], count: number): { firstFile: number; offset: number } {
-  if (count < 0) return { firstFile: 0, offset: 0 };
-  let missing = count;
-  for (let index = files.length - 1; index >= 0; index -= 1) {
-    const fd = files[index] as number;
-    const { size } = fstatSync(fd);
-    if (missing === 0) return { firstFile: index, offset: size };
-    const found = offsetOfTail(fd, size, missing);
-    if (found.lines === missing) return { firstFile: index, offset: found.offset };
+interface LogStart {
+  readonly firstFile: number;
+  readonly place: LogPlace;
+}
+
+async function findStart(files: readonly LogFile[], { tail = -1, after }: LogQuery): Promise<LogStart> {
+  let missing = tail;
+  for (
+    let firstFile = files.length - 1;
+    firstFile >= 0 && (after !== undefined || tail >= 0);
+    firstFile -= 1
+  ) {
+    const file = files[firstFile] as LogFile;
+    if (after !== undefined) {
+      const place = await placeBehind(file, after);
+      if (place !== undefined) return { firstFile, place };
+      continue;
+    }
+    const found = await placeOfTail(file, missing);
+    if (found.lines === missing) return { firstFile, place: found.place };
     missing -= found.lines;
   }
-  return { firstFile: 0, offset: 0 };
+  return { firstFile: 0, place: FILE_START };
 }
 
-function offsetOfTail(fd: number, size: number, count: number): { lines: number; offset: number } {
-  const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
-  let lines = 0;
-  // The newline that ends the last line begins no further one.
-  let end = size - 1;
-  while (end > 0) {
-    const start = Math.max(0, end - CHUNK_BYTES);
-    readSync(fd, buffer, 0, end - start, start);
-    for (let at = end - start - 1; at >= 0; at -= 1) {
-      if (buffer[at] !== NEWLINE) continue;
-      lines += 1;
-      if (lines === count) return { lines, offset: start + at + 1 };
-    }
-    end = start;
-  }
-  return { lines: size > 0 ? lines + 1 : 0, offset: 0 };
-}
-
-/** The records from an offset to the end of the file as it is when it is reached. */
-function* parsedLines(
-  fd: number,
-  offset: number,
-  onOffset: (reached: number) => void = () => {},
-): Iterable<readonly LogRecord[]> {
-  let at = offset;
-  let rest: Buffer = Buffer.alloc(0);
-  for (;;) {
-    const length = readSync(fd, chunk, 0, chunk.length, at + rest.length);
-    if (length === 0) return;
-    const bytes = Buffer.concat([rest, chunk.subarray(0, length)]);
-    const records: LogRecord[] = [];
-    let start = 0;
-    for (let end = bytes.indexOf(NEWLINE); end >= 0; end = bytes.indexOf(NEWLINE, start)) {
-      const record = parseRecord(bytes.toString('utf8', start, end));
-      at += end + 1 - start;
-      start = end + 1;
-      if (record !== undefined) records.push(record);
-    }
-    rest = Buffer.from(bytes.subarray(start));
-    onOffset(at);
-    yield records;
-  }
-}
-
-function parseRecord(text: string): LogRecord | undefined {
-  try {
-    const { log, stream, time, attrs } = JSON.parse(text) as {
-      log: string;
-      stream: LogRecord['stream'];
-      time: string;
-      attrs?: Readonly<Record<string, string>>;
-    };
-    return { stream, time, line: log, ...(attrs && { details: attrs }) };
-  } catch {
-    // A line torn by a power failure.
-    return undefined;
-  }
-}
-
-function* within(
-  batches: Iterable<readonly LogRecord[]>,
-  { sinceMs, untilMs }: LogQuery,
-): Iterable<readonly LogRecord[]> {
-  for (const records of batches) {
-    const isWanted = ({ time }: LogRecord) => {
-      const ms = Date.parse(time);
-      return ms >= (sinceMs ?? 0) && ms <= (untilMs ?? Number.POSITIVE_INFINITY);
-    };
-    const wanted = sinceMs === undefined && untilMs === undefined ? records : records.filter(isWanted);
+async function* within(
+  batches: AsyncIterable<readonly LogRecord[]>,
+  { sinceMs = 0, untilMs = Number.POSITIVE_INFINITY, after = '' }: LogQuery,
+): AsyncIterable<readonly LogRecord[]> {
+  const takesAll = sinceMs === 0 && untilMs === Number.POSITIVE_INFINITY && after === '';
+  const isWanted = ({ time }: LogRecord) => {
+    const ms = Date.parse(time);
+    return time > after && ms >= sinceMs && ms <= untilMs;
+  };
+  for await (const records of batches) {
+    const wanted = takesAll ? records : records.filter(isWanted);
     if (wanted.length > 0) yield wanted;
   }
 }

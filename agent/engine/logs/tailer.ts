@@ -34,12 +34,18 @@ export interface TailerOptions {
   readonly sink?: LineSink | undefined;
   /** Told of lines that the sink did not take. */
   readonly onDropped?: (lines: number) => void;
+  /** A file of the log has got another name. */
+  readonly onRotated?: () => void;
+  /** The machine's clock. */
+  readonly nowMs?: () => number;
 }
 
 interface TailState {
   readonly stdout: number;
   readonly stderr: number;
   readonly sizeBytes: number;
+  /** Time of the last line; states of older versions have none. */
+  readonly lastMs?: number;
 }
 
 interface SpoolReader {
@@ -57,14 +63,13 @@ const PUNCH_BYTES = 4 * 2 ** 20;
 const PAGE_BYTES = 4096;
 /** Unread output beyond this is given up: the disk must not fill because a container writes faster than we read. */
 const LAG_BYTES_MAX = 64 * 2 ** 20;
-const STATE_LENGTH = 96;
+const STATE_LENGTH = 128;
 const NOTE_PERIOD_MS = 10_000;
 const FALLOCATE_PUNCH_KEEPING_SIZE = 3;
 const NEWLINE = 10;
 
 // One buffer for all: reading is synchronous.
 const readBuffer = Buffer.allocUnsafe(READ_BYTES);
-const lineClock = new LineClock();
 
 export function stateFile(directory: string): string {
   return path.join(directory, 'log.state');
@@ -85,6 +90,7 @@ export class LogTailer {
   readonly #json: JsonLog;
   #stateFd: number | undefined;
   readonly #attrs: string;
+  readonly #lineClock: LineClock;
   #nextNoteMs = 0;
   #untoldDrops = 0;
   readonly #listeners = new Set<() => void>();
@@ -94,19 +100,25 @@ export class LogTailer {
     this.#options = options;
     this.#attrs = formatAttrs(options.settings.details);
     const known = readState(options.directory);
-    const state = known ?? { stdout: 0, stderr: 0, sizeBytes: 0 };
+    const state: TailState = known ?? { stdout: 0, stderr: 0, sizeBytes: 0 };
     this.#readers = (['stdout', 'stderr'] as const).map((stream) => ({
       stream,
       fd: openSync(options.spool[stream], 'r+'),
       offset: state[stream],
       punched: state[stream],
     }));
+    this.#lineClock = new LineClock(state.lastMs ?? 0, options.nowMs ?? Date.now);
     this.#json = new JsonLog(options.directory, options.settings, state.sizeBytes);
     if (known !== undefined) this.#save();
   }
 
   get isOpen(): boolean {
     return this.#isOpen;
+  }
+
+  /** What has been read up to here may be gone from the spool. */
+  punchedBytes(stream: LogStream): number {
+    return this.#readers.find((reader) => reader.stream === stream)?.punched ?? 0;
   }
 
   get generation(): number {
@@ -201,17 +213,22 @@ export class LogTailer {
     while (at < bytes.length) {
       if (pending.length >= this.#json.roomBytes) {
         flush();
-        if (this.#json.isFull) this.#json.rotate(() => this.#save());
+        if (this.#json.isFull) this.#rotate();
       }
       const newline = bytes.indexOf(NEWLINE, at);
       const next = newline < 0 ? bytes.length : newline + 1;
       const line = bytes.toString('utf8', at, next);
-      const time = lineClock.next();
+      const time = this.#lineClock.next();
       if (keepsFile !== false) pending += formatLine(reader.stream, line, time, this.#attrs);
       sink?.write({ stream: reader.stream, line, time });
       at = next;
     }
     flush();
+  }
+
+  #rotate(): void {
+    this.#json.rotate(() => this.#save());
+    this.#options.onRotated?.();
   }
 
   /** Counts what the sink did not take, and says so in the log, not with every line. */
@@ -220,12 +237,13 @@ export class LogTailer {
     const dropped = sink?.takeDropped() ?? 0;
     if (dropped > 0) onDropped?.(dropped);
     this.#untoldDrops += dropped;
-    if (this.#untoldDrops === 0 || settings.keepsFile === false || Date.now() < this.#nextNoteMs) return;
+    if (this.#untoldDrops === 0 || settings.keepsFile === false || performance.now() < this.#nextNoteMs)
+      return;
     const line = `[tsswarm: ${this.#untoldDrops} lines were dropped, ${settings.target?.kind ?? 'the log driver'} does not take them]\n`;
-    this.#json.append(formatLine('stderr', line, lineClock.next()));
+    this.#json.append(formatLine('stderr', line, this.#lineClock.next()));
     this.#save();
     this.#untoldDrops = 0;
-    this.#nextNoteMs = Date.now() + NOTE_PERIOD_MS;
+    this.#nextNoteMs = performance.now() + NOTE_PERIOD_MS;
   }
 
   #skipBacklog(reader: SpoolReader): void {
@@ -234,7 +252,7 @@ export class LogTailer {
     if (lag <= LAG_BYTES_MAX) return;
     const dropped = lag - READ_BYTES;
     const line = `[tsswarm: dropped ${dropped} bytes of output that came faster than it could be stored]\n`;
-    this.#json.append(formatLine(reader.stream, line, lineClock.next()));
+    this.#json.append(formatLine(reader.stream, line, this.#lineClock.next()));
     reader.offset += dropped;
     this.#save();
     this.#punch(reader);
@@ -251,7 +269,12 @@ export class LogTailer {
 
   #save(): void {
     const [stdout, stderr] = this.#readers.map(({ offset }) => offset);
-    const state = JSON.stringify({ stdout, stderr, sizeBytes: this.#json.sizeBytes });
+    const state = JSON.stringify({
+      stdout,
+      stderr,
+      sizeBytes: this.#json.sizeBytes,
+      lastMs: this.#lineClock.lastMs,
+    });
     this.#stateFd ??= openSync(stateFile(this.#options.directory), constants.O_RDWR | constants.O_CREAT);
     writeSync(this.#stateFd, state.padEnd(STATE_LENGTH), 0);
   }

@@ -2,7 +2,8 @@
 
 import { defineCommand } from '../../command.ts';
 import { formatFlag, noTruncFlag, quietFlag } from '../../flags/common-flags.ts';
-import { switchFlag, unsupportedFlags } from '../../flags/flag.ts';
+import { switchFlag } from '../../flags/flag.ts';
+import { platformFlag } from '../../flags/platform-flag.ts';
 import { formatList } from '../../format/list-format.ts';
 import { historyOf } from '../../inspect/image-shape.ts';
 import { formatDecimalSize, formatElapsed, shortId, truncate } from '../../output/human.ts';
@@ -30,11 +31,11 @@ export const command = defineCommand({
     }),
     'no-trunc': noTruncFlag,
     quiet: quietFlag,
-    ...unsupportedFlags(['platform']),
+    platform: platformFlag('Show history for the given platform'),
   },
   completes: 'image',
   async run({ flags, args: [reference = ''], io, connection }) {
-    const found = await (await connection.node()).inspectImage({ reference });
+    const found = await (await connection.node()).inspectImage({ reference, platform: flags.platform ?? '' });
     const isFull = flags['no-trunc'] ?? false;
     const isHuman = flags.human ?? true;
     const rows = historyOf(found).map(({ id, createdAtMs, createdBy, comment, sizeBytes }) => {

@@ -2,7 +2,7 @@
 
 import { defineCommand } from '../../command.ts';
 import { inspectFlags } from '../../flags/common-flags.ts';
-import { unsupportedFlags } from '../../flags/flag.ts';
+import { platformFlag } from '../../flags/platform-flag.ts';
 import { formatInspect } from '../../format/inspect-format.ts';
 import { toDockerImage } from '../../inspect/image-shape.ts';
 import { forEachName, reportFailures } from '../../names.ts';
@@ -10,13 +10,13 @@ import { forEachName, reportFailures } from '../../names.ts';
 export const command = defineCommand({
   usage: '[OPTIONS] IMAGE [IMAGE...]',
   args: { min: 1, max: Number.POSITIVE_INFINITY },
-  flags: { format: inspectFlags.format, ...unsupportedFlags(['platform']) },
+  flags: { format: inspectFlags.format, platform: platformFlag('Inspect a specific platform of the image') },
   completes: 'image',
   async run({ flags, args, io, connection }) {
     const node = await connection.node();
     const found: object[] = [];
     const failures = await forEachName(args, async (reference) => {
-      found.push(toDockerImage(await node.inspectImage({ reference })));
+      found.push(toDockerImage(await node.inspectImage({ reference, platform: flags.platform ?? '' })));
     });
     if (found.length > 0 || flags.format === undefined) await io.out(formatInspect(found, flags.format));
     return reportFailures(failures, io);

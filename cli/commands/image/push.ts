@@ -4,6 +4,7 @@ import { invalidField, messageOf } from '../../../core/errors.ts';
 import { familiarRepository, parseImageReference } from '../../../core/image-reference.ts';
 import { defineCommand } from '../../command.ts';
 import { switchFlag, unsupportedFlags } from '../../flags/flag.ts';
+import { platformFlag } from '../../flags/platform-flag.ts';
 import { LayerLines } from '../../output/layer-lines.ts';
 import { authFor } from '../../registry/image-auth.ts';
 
@@ -13,7 +14,8 @@ export const command = defineCommand({
   flags: {
     'all-tags': switchFlag('Push all tags of an image to the repository', { shorthand: 'a' }),
     quiet: switchFlag('Suppress verbose output', { shorthand: 'q' }),
-    ...unsupportedFlags(['disable-content-trust', 'platform']),
+    platform: platformFlag('Push a platform-specific manifest'),
+    ...unsupportedFlags(['disable-content-trust']),
   },
   completes: 'image',
   async run({ flags, args: [name = ''], io, connection }) {
@@ -36,7 +38,11 @@ export const command = defineCommand({
       const layers = new LayerLines(io);
       let sizeBytes = 0;
       let digest = '';
-      for await (const progress of node.pushImage({ reference: `${full}:${each}`, ...auth })) {
+      for await (const progress of node.pushImage({
+        reference: `${full}:${each}`,
+        platform: flags.platform ?? '',
+        ...auth,
+      })) {
         if (progress.digest !== '') digest = progress.digest;
         else if (progress.id === '') sizeBytes = progress.totalBytes;
         else if (!flags.quiet) await layers.show(progress);
