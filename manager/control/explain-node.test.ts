@@ -22,7 +22,7 @@ const web = aServiceObject('web', 2);
 
 test('a node that is well has nothing to tell but how many tasks it runs', () => {
   const tables = tablesOf([web], [aTask('web')], [aNode('n1'), aNode('n2')]);
-  assert.deepEqual(lines(tables, 'n1'), ['node: n1 is ready', 'tasks: 1 of its 1 tasks are running']);
+  assert.deepEqual(lines(tables, 'n1'), ['node: n1 is ready', 'tasks: 1 of its 1 task running']);
   assert.equal(ask(tables, 'n1').ok, true);
 });
 
@@ -34,7 +34,7 @@ test('a suspect node tells when it is down, one that is down what becomes of its
   const down = withStatus(aNode('n1'), { state: 'down', message: 'heartbeat failure' });
   const told = lines(tablesOf([web], [aTask('web', { desired: 'shutdown' })], [down]), 'n1');
   assert.match(told[0] ?? '', /its tasks are replaced elsewhere → .*tsswarm node rm n1/);
-  assert.match(told[2] ?? '', /1 tasks may still run there; in 24 h they are orphaned/);
+  assert.match(told[2] ?? '', /1 task may still run there, orphaned in 24 h/);
 });
 
 test('a node that the brake holds tells why, and what would let it go', () => {
@@ -44,7 +44,7 @@ test('a node that the brake holds tells why, and what would let it go', () => {
   const ofService = lines(tablesOf([web], [aTask('web')], [held, aNode('n2')]), 'web');
   assert.match(
     ofService[1] ?? '',
-    /1 task is on n1, which is down: .*too many nodes are down → tsswarm why node n1/,
+    /1 task on n1, which is down: .*too many nodes are down → tsswarm why node n1/,
   );
   assert.match(first ?? '', /too many nodes are down → .*more than 1 a minute: .*--reschedule-max 100/);
 });
@@ -67,7 +67,7 @@ test('a drained node tells what is left, how it goes on, and what its tasks wait
   const told = lines(tables, 'n1').join('\n');
   assert.match(
     told,
-    /being drained since 60 s ago: 2 tasks are left, 1 of them on their way \(1 at a time; in 9 min/,
+    /being drained since 60 s ago: 2 tasks left, 1 of them on the way \(1 at a time; in 9 min/,
   );
   assert.match(told, /task: web\.1 [\s\S]*insufficient resources on 1 node\) → lower --reserve-cpu/);
   assert.match(told, /→ tsswarm node update --availability active n1/);
@@ -113,7 +113,7 @@ test('an update tells how far it is, what it waits for and until when, and what 
     told,
     /failures: 1 of its tasks failed; more than 0 of 2 mean pause → tsswarm service logs web/,
   );
-  assert.match(told, /waiting: for 1 tasks to run, at most 1 at once/);
+  assert.match(told, /waiting: for 1 task to run, at most 1 at once/);
   assert.match(told, /deadline: in 10 min, unless another task comes to run/);
   assert.match(lines(tablesOf([web], []), 'web', 'update')[0] ?? '', /no update is under way/);
 });

@@ -7,7 +7,7 @@ import { DOWN_PERIODS, giveUpsMax, orphanAfterMs, suspectAfterMs } from '../../c
 import { isTerminal, isWanted } from '../../core/task-state.ts';
 import { withoutNode } from '../capacity/spare.ts';
 import type { TablesView } from '../store/tables.ts';
-import { ago, type Draft, explainTroubles, isTrouble, seconds } from './explain-task.ts';
+import { ago, type Draft, explainTroubles, isTrouble, seconds, tasksText } from './explain-task.ts';
 
 const LOOK_THERE =
   'see on that node that tsswarmd runs and reaches the managers: tsswarm doctor; journalctl -u tsswarmd';
@@ -93,7 +93,7 @@ function explainAvailability(view: TablesView, node: Node, nowMs: number): Draft
     {
       ok: left.length === 0,
       subject: 'availability',
-      text: `it is being drained${began}: ${left.length} tasks are left, ${moving.length} of them on their way (${left.length === 0 ? 'done' : until})`,
+      text: `it is being drained${began}: ${tasksText(left.length)} left, ${moving.length} of them on the way (${left.length === 0 ? 'done' : until})`,
       remedy,
     },
     ...explainTroubles(view, successorsOf(view, moving), nowMs),
@@ -129,7 +129,7 @@ function explainTasks(
   nowMs: number,
 ): Draft[] {
   const running = tasks.filter(({ status }) => status.state === 'running').length;
-  const steps: Draft[] = [{ subject: 'tasks', text: `${running} of its ${tasks.length} tasks are running` }];
+  const steps: Draft[] = [{ subject: 'tasks', text: `${running} of its ${tasksText(tasks.length)} running` }];
   if (node.status.state === 'down' && !node.status.held) {
     const left = view
       .tasksOnNode(node.id)
@@ -139,7 +139,7 @@ function explainTasks(
       steps.push({
         ok: false,
         subject: 'tasks',
-        text: `${left.length} tasks may still run there; in ${seconds(Math.max(0, atMs - nowMs))} they are orphaned and their addresses are free`,
+        text: `${tasksText(left.length)} may still run there, orphaned in ${seconds(Math.max(0, atMs - nowMs))}: their addresses are free then`,
         remedy: 'sooner: tsswarm cluster update --orphan-after, or remove the node',
       });
   }

@@ -189,6 +189,11 @@ export function errorOf({ status }: Task): string {
   return status.error === '' ? '' : `, ${status.error}`;
 }
 
+/** "1 task", "2 tasks" */
+export function tasksText(count: number): string {
+  return count === 1 ? '1 task' : `${count} tasks`;
+}
+
 export function ago(atMs: number, nowMs: number): string {
   return `${seconds(Math.max(0, nowMs - atMs))} ago`;
 }

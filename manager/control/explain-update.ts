@@ -4,7 +4,7 @@ import type { Service, Task, UpdateConfig } from '../../core/generated/objects.t
 import { isJob } from '../../core/service-mode.ts';
 import { hasFailed, isTerminal, isWanted } from '../../core/task-state.ts';
 import type { TablesView } from '../store/tables.ts';
-import { ago, type Draft, explainTroubles, seconds, titleOf } from './explain-task.ts';
+import { ago, type Draft, explainTroubles, seconds, tasksText, titleOf } from './explain-task.ts';
 import { countGoal } from './task-counts.ts';
 
 // The causes of the rest are the same more often than not.
@@ -87,7 +87,7 @@ function explainWaiting(
   const waiting = (text: string): Draft => ({ subject: 'waiting', depth: 1, text });
   const steps: Draft[] = [];
   if (comingCount > 0)
-    steps.push(waiting(`for ${comingCount} tasks to run, at most ${parallelism || 'all'} at once`));
+    steps.push(waiting(`for ${tasksText(comingCount)} to run, at most ${parallelism || 'all'} at once`));
   else if (nowMs < lastMs + delayMs)
     steps.push(waiting(`${seconds(lastMs + delayMs - nowMs)} of --update-delay`));
   else if (nowMs < lastMs + monitorMs)

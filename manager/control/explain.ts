@@ -10,7 +10,15 @@ import { type ExplainResponse, emptyExplainStep } from '../../proto/generated/co
 import type { TablesView } from '../store/tables.ts';
 import { explainEndpoint } from './explain-endpoint.ts';
 import { explainNode } from './explain-node.ts';
-import { type Draft, errorOf, explainTask, explainTroubles, isTrouble, titleOf } from './explain-task.ts';
+import {
+  type Draft,
+  errorOf,
+  explainTask,
+  explainTroubles,
+  isTrouble,
+  tasksText,
+  titleOf,
+} from './explain-task.ts';
 import { explainUpdate, explainUpdateStatus } from './explain-update.ts';
 import { findNode, findService, findTask } from './find.ts';
 import { countTasks } from './task-counts.ts';
@@ -111,8 +119,7 @@ function explainAway(view: TablesView, wanted: readonly Task[]): Draft[] {
     const node = view.node.get(nodeId);
     if (node?.status.state !== 'down') return [];
     const host = node.description.hostname || nodeId;
-    const count = tasks.length === 1 ? '1 task is' : `${tasks.length} tasks are`;
-    const text = `${count} on ${host}, which is down: ${node.status.message}`;
+    const text = `${tasksText(tasks.length)} on ${host}, which is down: ${node.status.message}`;
     return [{ ok: false, subject: 'node', depth: 1, text, remedy: `tsswarm why node ${host}` }];
   });
 }
