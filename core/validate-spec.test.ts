@@ -151,6 +151,16 @@ test('each malformed field is refused by name', () => {
       /KEY==VALUE/,
     ],
     [
+      'an affinity without a service',
+      task({ placement: { ...good.task.placement, affinities: ['db'] } }),
+      /placement-affinity: "db" must be service==NAME or service!=NAME/,
+    ],
+    [
+      'an affinity for itself',
+      task({ placement: { ...good.task.placement, affinities: [`service==${good.name}`] } }),
+      /no node could get the first task/,
+    ],
+    [
       'a negative cap',
       task({ placement: { ...good.task.placement, maxReplicasPerNode: -1 } }),
       /^replicas-max-per-node: -1/,

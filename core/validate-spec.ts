@@ -1,6 +1,7 @@
 // What makes a spec acceptable. Every refusal names the field and says what would be right. The manager calls this
 // before anything is stored; whoever builds a spec may call it earlier.
 
+import { parseAffinity } from './affinity.ts';
 import { parseConstraint } from './constraint.ts';
 import { HEALTH_TIME_MS_MAX } from './defaults.ts';
 import { invalidField } from './errors.ts';
@@ -43,6 +44,7 @@ export function validateServiceSpec(spec: ServiceSpec): void {
   validateMode(spec);
   validateRebalance(spec);
   validateTaskSpec(spec.task, expandContainer(spec.task.container, sampleFacts(spec)));
+  validateAffinities(spec.task.placement, spec.name);
   validateUpdateConfig('update', spec.update);
   validateUpdateConfig('rollback', spec.rollback);
   if (spec.rollback.failureAction === 'rollback')
@@ -165,8 +167,17 @@ function validateRebalance({ mode, task: { placement } }: ServiceSpec): void {
     throw invalidField('rebalance', 'is for services of the mode replicated');
   if (placement.strategy !== 'spread')
     throw invalidField('rebalance', 'needs --placement-strategy spread: it makes all nodes have as many');
-  if (placement.preferences.length > 0)
-    throw invalidField('rebalance', 'cannot be combined with placement preferences');
+  if (placement.preferences.length + placement.affinities.length > 0)
+    throw invalidField('rebalance', 'cannot be combined with placement preferences or affinities');
+}
+
+function validateAffinities({ affinities }: Placement, name: string): void {
+  for (const { service, isTogether } of affinities.map(parseAffinity))
+    if (isTogether && service === name)
+      throw invalidField(
+        'placement-affinity',
+        `no node could get the first task of ${name}: it asks for others of its own`,
+      );
 }
 
 function validateUpdateConfig(kind: 'update' | 'rollback', config: UpdateConfig): void {

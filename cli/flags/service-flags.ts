@@ -237,6 +237,9 @@ export const createFlags = {
   'container-label': valuesFlag('list', parseLabel, 'Container labels'),
   constraint: listFlag('Placement constraints (KEY==VALUE or KEY!=VALUE)'),
   'placement-pref': listFlag('Add a placement preference (spread=node.labels.LABEL)'),
+  'placement-affinity': listFlag(
+    'Share nodes with another service, or share none (service==NAME or service!=NAME)',
+  ),
   mount: valuesFlag('mount', parseMount, `Attach a filesystem mount to the service (${MOUNT})`),
   secret: valuesFlag('secret', parseFileReference, `Secret as a file of the service (${FILE_SYNTAX})`, {
     completes: 'secret',
@@ -270,6 +273,8 @@ export const updateFlags = {
   'constraint-rm': listFlag('Remove a constraint'),
   'placement-pref-add': listFlag('Add a placement preference'),
   'placement-pref-rm': listFlag('Remove a placement preference'),
+  'placement-affinity-add': listFlag('Add an affinity (service==NAME or service!=NAME)'),
+  'placement-affinity-rm': listFlag('Remove an affinity'),
   'mount-add': valuesFlag('mount', parseMount, 'Add or update a mount on a service'),
   'mount-rm': listFlag('Remove a mount by its target path'),
   'secret-add': valuesFlag('secret', parseFileReference, `Add or update a secret (${FILE_SYNTAX})`, {

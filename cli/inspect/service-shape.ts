@@ -88,6 +88,7 @@ export function taskTemplate(task: TaskSpec): object {
           Spread: { SpreadDescriptor: parsePlacementPreference(text).key },
         })),
       }),
+      ...(placement.affinities.length > 0 && { Affinities: placement.affinities }),
       ...(placement.strategy !== 'spread' && { Strategy: placement.strategy }),
       ...(placement.rebalance && { Rebalance: true }),
       ...(placement.maxReplicasPerNode > 0 && { MaxReplicas: placement.maxReplicasPerNode }),

@@ -485,8 +485,10 @@ export interface Placement {
   readonly strategy: PlacementStrategy;
   /** Tasks move to nodes that have come later or again, as many at once as an update replaces. */
   readonly rebalance?: boolean;
+  /** "service==NAME" or "service!=NAME". */
+  readonly affinities: readonly string[];
 }
-export const emptyPlacement: Placement = Object.freeze({ constraints: [], maxReplicasPerNode: 0, platforms: [], preferences: [], strategy: "spread" });
+export const emptyPlacement: Placement = Object.freeze({ constraints: [], maxReplicasPerNode: 0, platforms: [], preferences: [], strategy: "spread", affinities: [] });
 
 export interface LogDriver {
   readonly name: string;

@@ -1,5 +1,6 @@
 // Whether tasks would find a place: which of them fit on which nodes, first fit, service by service. Pure. What is asked
-// is what the scheduler's filters ask: ready, resources, constraints, platform, host ports, replicas per node.
+// is what the scheduler's filters ask: ready, resources, constraints, platform, host ports, replicas per node. Affinities are
+// left out: the answer is too hopeful where services have them.
 
 import { matchesConstraint, parseConstraint } from '../../core/constraint.ts';
 import { isOfPlatform, takesTasks } from '../../core/eligible-node.ts';

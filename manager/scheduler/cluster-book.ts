@@ -3,11 +3,12 @@
 
 import { isDeepStrictEqual } from 'node:util';
 import { isRecentFailure } from '../../core/failing-node.ts';
-import type { Node, Placement, ServiceSpec, Task } from '../../core/generated/objects.ts';
+import type { Node, Placement, Service, ServiceSpec, Task } from '../../core/generated/objects.ts';
 import { parsePlacementPreference } from '../../core/placement-preference.ts';
 import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
 import type { TablesView } from '../store/tables.ts';
-import { NODE_FILTERS } from './filters.ts';
+import { type FilterContext, NODE_FILTERS } from './filters.ts';
+import { Neighbourhood } from './neighbours.ts';
 import {
   type Demand,
   demandOf,
@@ -58,11 +59,13 @@ export class ClusterBook {
   readonly #planned = new Map<string, Booking>();
   readonly #services = new Map<string, ServiceEntry>();
   readonly #trees = new Map<string, NodeTree>();
+  readonly #neighbourhood = new Neighbourhood();
 
   /** Counts what every node has and carries. */
   static of(view: TablesView): ClusterBook {
     const book = new ClusterBook();
     for (const node of view.node.values()) book.noteNode(node.id, node);
+    for (const service of view.service.values()) book.noteService(service.id, service);
     for (const task of view.task.values()) {
       book.noteTask(undefined, task, view.revisionOf(task)?.spec);
     }
@@ -110,6 +113,22 @@ export class ClusterBook {
     const [oldest] = this.#trees.keys();
     if (oldest !== undefined && this.#trees.size > TREES_MAX) this.#trees.delete(oldest);
     return tree;
+  }
+
+  /** What the filters have to know of others on a node; `version` is the one that is placed. */
+  contextFor({ service }: Version, spec: ServiceSpec): FilterContext {
+    const { counts } = service;
+    const neighbours = this.#neighbourhood.of(service.id, spec.task.placement.affinities);
+    if (neighbours === undefined) return { counts };
+    const countsOf = (id: string | undefined) =>
+      id === service.id ? counts : (this.#services.get(id ?? '')?.counts ?? new TaskCounts());
+    const [together, apart] = [neighbours.together.map(countsOf), neighbours.apart.map(countsOf)];
+    return { counts, neighbours: { together, apart } };
+  }
+
+  /** undefined: it is no more. True when it may make a difference to other services. */
+  noteService(id: string, service: Service | undefined): boolean {
+    return this.#neighbourhood.note(id, service);
   }
 
   /** undefined: it is no more. */

@@ -12,6 +12,14 @@ export type Check = (info: NodeInfo) => boolean;
 export interface FilterContext {
   /** Of the service. */
   readonly counts: TaskCounts;
+  /** Absent: it makes no difference who else is on a node. */
+  readonly neighbours?: NeighbourCounts | undefined;
+}
+
+/** Tasks of services that nodes must have, or must not have. */
+export interface NeighbourCounts {
+  readonly together: readonly TaskCounts[];
+  readonly apart: readonly TaskCounts[];
 }
 
 interface Filter {
@@ -73,9 +81,27 @@ const maxReplicas: Filter = {
   explain: (count) => `max replicas per node limit exceeded on ${nodes(count)}`,
 };
 
+const affinity: Filter = {
+  prepare: (_spec, { neighbours }) => {
+    if (neighbours === undefined) return undefined;
+    const { together, apart } = neighbours;
+    return (info) =>
+      together.every((counts) => counts.on(info) > 0) && apart.every((counts) => counts.on(info) === 0);
+  },
+  explain: (count) => `affinities not satisfied on ${nodes(count)}`,
+};
+
 /** In the order in which they are named. */
-export const FILTERS: readonly Filter[] = [ready, resource, constraint, platform, hostPort, maxReplicas];
+export const FILTERS: readonly Filter[] = [
+  ready,
+  resource,
+  constraint,
+  platform,
+  hostPort,
+  maxReplicas,
+  affinity,
+];
 /** Those that look at what a node is: the same for all services with the same placement. */
 export const NODE_FILTERS: readonly Filter[] = [ready, constraint, platform];
 /** Those that look at what a node has. */
-export const ROOM_FILTERS: readonly Filter[] = [resource, hostPort, maxReplicas];
+export const ROOM_FILTERS: readonly Filter[] = [resource, hostPort, maxReplicas, affinity];

@@ -283,3 +283,34 @@ test('a task that is bound to a node is checked against that node alone, and tol
     ['', 'no suitable node (insufficient resources on 1 node)', 'no suitable node'],
   );
 });
+
+const nextTo = (...affinities: string[]) => place3({ affinities });
+
+test('a service shares nodes with those that it wants and with no others', () => {
+  const nodes = [aNode('a'), aNode('b'), aNode('c')];
+  const existing = [aTask('other', { nodeId: 'a' }), aTask('other', { nodeId: 'b' })];
+  assert.deepEqual(perNode(place({ nodes, count: 4, existing, change: nextTo('service==other') })), {
+    a: 2,
+    b: 2,
+  });
+  assert.deepEqual(perNode(place({ nodes, count: 2, existing, change: nextTo('service!=other') })), { c: 2 });
+  assert.deepEqual(perNode(place({ nodes, count: 2, change: nextTo('service!=nobody') })), { a: 1, b: 1 });
+  const apart = place({ nodes, count: 4, change: nextTo('service!=s') });
+  assert.deepEqual(perNode(apart), { a: 1, b: 1, c: 1 });
+  assert.equal(apart.reason, 'no suitable node (affinities not satisfied on 3 nodes)');
+  const alone = place({ nodes, count: 1, change: nextTo('service==nobody') });
+  assert.equal(alone.reason, 'no suitable node (affinities not satisfied on 3 nodes)');
+});
+
+test('who does not want to share nodes is not joined either', () => {
+  const shy = aServiceObject('shy', 1, nextTo('service!=loud'));
+  const loud = aServiceObject('loud', 1);
+  const book = bookOf([shy, loud], [aTask('shy', { nodeId: 'a' })], [aNode('a'), aNode('b')]);
+  const tasks = [1, 2].map((slot) => aTask('loud', { slot, nodeId: '', state: 'pending' }));
+  const plan = planGroup(
+    { serviceId: 'loud', specVersion: 1, spec: loud.spec, tasks, nodeId: '' },
+    book,
+    NOW_MS,
+  );
+  assert.deepEqual(perNode(plan), { b: 2 });
+});

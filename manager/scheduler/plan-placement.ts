@@ -4,7 +4,7 @@
 
 import type { ServiceSpec, Task } from '../../core/generated/objects.ts';
 import type { Booking, ClusterBook, Version } from './cluster-book.ts';
-import { type Check, FILTERS, ROOM_FILTERS } from './filters.ts';
+import { type Check, FILTERS, type FilterContext, ROOM_FILTERS } from './filters.ts';
 import { GroupCandidates } from './group-candidates.ts';
 import { isFailing, type NodeInfo, revisionKey } from './node-info.ts';
 import type { Candidates } from './node-tree.ts';
@@ -36,7 +36,9 @@ export function planGroup(group: PlacementGroup, book: ClusterBook, nowMs: numbe
   const version = book.versionOf(serviceId, specVersion, spec);
   const assign: Assignment[] = [];
   using candidates =
-    nodeId === '' ? candidatesFor(spec, version, book, nowMs) : theOnly(spec, version, book.node(nodeId));
+    nodeId === ''
+      ? candidatesFor(spec, version, book, nowMs)
+      : theOnly(spec, book.contextFor(version, spec), book.node(nodeId));
   for (const task of tasks) {
     const info = candidates.take();
     if (info === undefined) break;
@@ -50,10 +52,11 @@ export function planGroup(group: PlacementGroup, book: ClusterBook, nowMs: numbe
 }
 
 /** "no suitable node (insufficient resources on 2 nodes; 1 node not available for new tasks)", the commonest first. */
-function explainRefusal(group: PlacementGroup, { service }: Version, book: ClusterBook): string {
+function explainRefusal(group: PlacementGroup, version: Version, book: ClusterBook): string {
+  const context = book.contextFor(version, group.spec);
   const refused = FILTERS.map((filter) => ({
     filter,
-    check: filter.prepare(group.spec, service) ?? (() => true),
+    check: filter.prepare(group.spec, context) ?? (() => true),
     nodes: 0,
   }));
   const bound = book.node(group.nodeId);
@@ -70,13 +73,15 @@ function explainRefusal(group: PlacementGroup, { service }: Version, book: Clust
 
 function candidatesFor(
   spec: ServiceSpec,
-  { number, service }: Version,
+  version: Version,
   book: ClusterBook,
   nowMs: number,
 ): GroupCandidates {
+  const { number, service } = version;
+  const context = book.contextFor(version, spec);
   return new GroupCandidates(book.treeFor(spec), {
     counts: service.counts,
-    hasRoom: allOf(ROOM_FILTERS.flatMap(({ prepare }) => prepare(spec, service) ?? [])),
+    hasRoom: allOf(ROOM_FILTERS.flatMap(({ prepare }) => prepare(spec, context) ?? [])),
     isFailing: (info) => info.failures.size > 0 && isFailing(info, revisionKey(service.id, number), nowMs),
     isPacked: spec.task.placement.strategy === 'binpack',
   });
@@ -85,10 +90,10 @@ function candidatesFor(
 /** The node that tasks are bound to, as long as it may have them. */
 function theOnly(
   spec: ServiceSpec,
-  { service }: Version,
+  context: FilterContext,
   info: NodeInfo | undefined,
 ): Candidates & Disposable {
-  const mayHave = allOf(FILTERS.flatMap(({ prepare }) => prepare(spec, service) ?? []));
+  const mayHave = allOf(FILTERS.flatMap(({ prepare }) => prepare(spec, context) ?? []));
   return {
     take: () => (info !== undefined && mayHave(info) ? info : undefined),
     putBack: () => {},

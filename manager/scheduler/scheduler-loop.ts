@@ -2,7 +2,7 @@
 // it is looked at again whenever something changes that could make room.
 
 import type { Clock } from '../../core/clock.ts';
-import type { Node, ServiceSpec, Task } from '../../core/generated/objects.ts';
+import type { Node, Service, ServiceSpec, Task } from '../../core/generated/objects.ts';
 import { isTerminal } from '../../core/task-state.ts';
 import { runLoop } from '../loop.ts';
 import type { Commit, Store } from '../store/store.ts';
@@ -39,6 +39,8 @@ class Scheduler {
   readonly #options: SchedulerOptions;
   readonly #book: ClusterBook;
   readonly #waiting = new WaitingTasks();
+  /** Somebody waits for tasks of another service to come to a node. */
+  #isCompanyWanted = false;
 
   constructor(options: SchedulerOptions) {
     this.#options = options;
@@ -57,6 +59,8 @@ class Scheduler {
         this.#book.noteNode(object.id, current as Node | undefined);
         mayFit = true;
       }
+      if (kind === 'service' && this.#book.noteService(object.id, current as Service | undefined))
+        mayFit = true;
       if (kind !== 'task') continue;
       const [before, task] = [previous as Task | undefined, current as Task | undefined];
       this.#book.noteTask(
@@ -65,7 +69,7 @@ class Scheduler {
         this.#specOf(task),
       );
       if (this.#waiting.note(object.id, task)) isNews = true;
-      mayFit ||= isEnd(task, before);
+      mayFit ||= isEnd(task, before) || (this.#isCompanyWanted && isPlaced(task, before));
     }
     return (mayFit && this.#waiting.lookAtAll()) || isNews;
   }
@@ -108,6 +112,7 @@ class Scheduler {
     const spec = first && view.revisionOf(first)?.spec;
     if (spec === undefined) return noPlan;
     const plan = planGroup({ serviceId, specVersion, nodeId, spec, tasks }, this.#book, nowMs);
+    if (plan.refuse.length > 0 && spec.task.placement.affinities.length > 0) this.#isCompanyWanted = true;
     if (tasks.length === taskIds.size) return plan;
     if (plan.refuse.length === 0) {
       this.#waiting.lookAt(group);
@@ -138,6 +143,10 @@ class Scheduler {
 function isEnd(task: Task | undefined, previous: Task | undefined): boolean {
   if (previous === undefined || isTerminal(previous.status.state)) return false;
   return previous.nodeId !== '' && (task === undefined || isTerminal(task.status.state));
+}
+
+function isPlaced(task: Task | undefined, previous: Task | undefined): boolean {
+  return task?.status.state === 'assigned' && previous?.status.state !== 'assigned';
 }
 
 function stepsOf({ assign, refuse, reason }: PlacementPlan, nowMs: number): ((tx: Transaction) => void)[] {

@@ -1102,6 +1102,7 @@ export const PlacementCodec: Codec<Placement> = {
     for (const value of m.preferences) w.uint32(34).string(value);
     if (m.strategy !== "spread") w.uint32(40).int32(placementStrategyNumbers[m.strategy]);
     if (m.rebalance !== undefined) w.uint32(160).bool(m.rebalance);
+    for (const value of m.affinities) w.uint32(50).string(value);
     return w;
   },
   read(r, end) {
@@ -1111,6 +1112,7 @@ export const PlacementCodec: Codec<Placement> = {
     const preferences: string[] = [];
     let strategy: PlacementStrategy = "spread";
     let rebalance: boolean | undefined;
+    const affinities: string[] = [];
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -1120,10 +1122,11 @@ export const PlacementCodec: Codec<Placement> = {
         case 4: preferences.push(r.string()); break;
         case 5: strategy = (placementStrategyNames.get(r.int32()) ?? "spread"); break;
         case 20: rebalance = r.bool(); break;
+        case 6: affinities.push(r.string()); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { constraints, maxReplicasPerNode, platforms, preferences, strategy, ...(rebalance === undefined ? undefined : { rebalance }) };
+    return { constraints, maxReplicasPerNode, platforms, preferences, strategy, ...(rebalance === undefined ? undefined : { rebalance }), affinities };
   },
 };
 
