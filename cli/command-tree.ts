@@ -55,6 +55,11 @@ const node: CommandGroup = {
       load: () => import('./commands/node/demote.ts'),
     },
     {
+      name: 'drain',
+      summary: 'Move the tasks of one or more nodes elsewhere',
+      load: () => import('./commands/node/drain.ts'),
+    },
+    {
       name: 'inspect',
       summary: 'Display detailed information on one or more nodes',
       load: () => import('./commands/node/inspect.ts'),
@@ -94,6 +99,11 @@ const cluster: CommandGroup = {
       name: 'backup',
       summary: 'Write everything the swarm knows to a file',
       load: () => import('./commands/cluster/backup.ts'),
+    },
+    {
+      name: 'capacity',
+      summary: 'Tell which services would not fit if any one node died',
+      load: () => import('./commands/cluster/capacity.ts'),
     },
     {
       name: 'restore',
@@ -456,7 +466,7 @@ export const commandTree: CommandGroup = {
     },
     {
       name: 'why',
-      summary: 'Explain why a service or task does not run',
+      summary: 'Explain what a service, task, node or update waits for',
       load: () => import('./commands/why.ts'),
     },
     {

@@ -43,6 +43,7 @@ export function validateServiceSpec(spec: ServiceSpec): void {
   requireName('name', spec.name);
   requireLabels('label', spec.labels);
   validateMode(spec);
+  validateRebalance(spec);
   validateTaskSpec(spec.task, expandContainer(spec.task.container, sampleFacts(spec)));
   validateAffinities(spec.task.placement, spec.name);
   validateUpdateConfig('update', spec.update);
@@ -56,6 +57,8 @@ export function validateServiceSpec(spec: ServiceSpec): void {
 /** Refuses a node name or label that could not be addressed later. */
 export function validateNodeSpec(spec: NodeSpec): void {
   requireLabels('label', spec.labels);
+  requireWhole('drain-rate', spec.drainRate ?? 0);
+  requireWhole('drain-deadline', spec.drainDeadlineMs ?? 0);
 }
 
 /** `container` is that of the task with its templates filled in. */
@@ -162,6 +165,16 @@ function validatePlacement(placement: Placement): void {
   for (const constraint of placement.constraints) parseConstraint(constraint);
   for (const preference of placement.preferences) parsePlacementPreference(preference);
   requireWhole('replicas-max-per-node', placement.maxReplicasPerNode);
+}
+
+function validateRebalance({ mode, task: { placement } }: ServiceSpec): void {
+  if (placement.rebalance !== true) return;
+  if (mode.replicated === undefined)
+    throw invalidField('rebalance', 'is for services of the mode replicated');
+  if (placement.strategy !== 'spread')
+    throw invalidField('rebalance', 'needs --placement-strategy spread: it makes all nodes have as many');
+  if (placement.preferences.length + placement.affinities.length > 0)
+    throw invalidField('rebalance', 'cannot be combined with placement preferences or affinities');
 }
 
 function validateAffinities({ affinities }: Placement, name: string): void {

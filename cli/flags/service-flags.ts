@@ -59,6 +59,9 @@ function containerFlags(initial: Initial) {
       ['spread', 'binpack'],
       initial(shown('spread')),
     ),
+    rebalance: switchFlag(
+      'Move tasks to nodes that come later or again, as many at once as an update replaces',
+    ),
     'replicas-max-per-node': countFlag('Maximum number of tasks per node (0 = unlimited)', initial(shown(0))),
     entrypoint: valueFlag('command', splitShellWords, 'Overwrite the default ENTRYPOINT of the image'),
     workdir: textFlag('Working directory inside the container', { shorthand: 'w' }),
@@ -207,6 +210,7 @@ function scalarFlags(initial: Initial) {
       initial(shown('missing, and once for a tag')),
     ),
     'with-registry-auth': switchFlag('Send registry authentication details to swarm agents'),
+    'dry-run': switchFlag('Show what would be done, and whether it fits, without doing it'),
     detach: switchFlag('Exit immediately instead of waiting for the service to converge', { shorthand: 'd' }),
     quiet: switchFlag('Suppress progress output', { shorthand: 'q' }),
   };

@@ -239,6 +239,7 @@ function applyTaskScalars(task: TaskSpec, flags: ScalarFlags): TaskSpec {
       ...task.placement,
       maxReplicasPerNode: flags['replicas-max-per-node'] ?? task.placement.maxReplicasPerNode,
       strategy: flags['placement-strategy'] ?? task.placement.strategy,
+      ...(flags.rebalance !== undefined && { rebalance: flags.rebalance }),
     },
     ...(logDriver && { logDriver }),
   };

@@ -40,7 +40,10 @@ export function toDockerNode(node: Node, roots: ClusterRoots): object {
       State: node.status.state,
       ...(node.status.message !== '' && { Message: node.status.message }),
       Addr: node.status.address,
+      ...(node.status.sinceMs !== 0 && { Since: formatTime(node.status.sinceMs) }),
+      ...(node.status.held && { Held: true }),
     },
+    ...(node.spec.availability === 'drain' && { Drain: drainShape(node) }),
     ...(node.roleMessage !== '' && { RoleMessage: node.roleMessage }),
     ...(managerStatus && {
       ManagerStatus: {
@@ -49,6 +52,14 @@ export function toDockerNode(node: Node, roots: ClusterRoots): object {
         Addr: managerStatus.address,
       },
     }),
+  };
+}
+
+function drainShape({ spec, drainStartedAtMs = 0 }: Node): object {
+  return {
+    Rate: spec.drainRate ?? 0,
+    Deadline: (spec.drainDeadlineMs ?? 0) * 1e6,
+    ...(drainStartedAtMs !== 0 && { StartedAt: formatTime(drainStartedAtMs) }),
   };
 }
 

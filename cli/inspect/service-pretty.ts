@@ -74,6 +74,7 @@ function placementLines({ placement }: TaskSpec): string[] {
   if (placement.preferences.length > 0) lines.push(` Preferences:\t[${placement.preferences.join(' ')}]`);
   if (placement.affinities.length > 0) lines.push(` Affinities:\t[${placement.affinities.join(' ')}]`);
   if (placement.strategy !== 'spread') lines.push(` Strategy:\t${placement.strategy}`);
+  if (placement.rebalance) lines.push(' Rebalance:\ttrue');
   if (placement.maxReplicasPerNode > 0)
     lines.push(` Max Replicas Per Node:\t${placement.maxReplicasPerNode}`);
   return ['Placement:', ...lines];

@@ -91,6 +91,7 @@ export function taskTemplate(task: TaskSpec): object {
       }),
       ...(placement.affinities.length > 0 && { Affinities: placement.affinities }),
       ...(placement.strategy !== 'spread' && { Strategy: placement.strategy }),
+      ...(placement.rebalance && { Rebalance: true }),
       ...(placement.maxReplicasPerNode > 0 && { MaxReplicas: placement.maxReplicasPerNode }),
       ...(placement.platforms.length > 0 && {
         Platforms: placement.platforms.map(({ os, architecture }) => ({

@@ -8,8 +8,8 @@ export const nodeRoleNumbers = { 'worker': 0, 'manager': 1 } as const satisfies 
 export type NodeAvailability = 'active' | 'pause' | 'drain';
 export const nodeAvailabilityNumbers = { 'active': 0, 'pause': 1, 'drain': 2 } as const satisfies Record<NodeAvailability, number>;
 
-export type NodeState = 'unknown' | 'down' | 'ready' | 'disconnected';
-export const nodeStateNumbers = { 'unknown': 0, 'down': 1, 'ready': 2, 'disconnected': 3 } as const satisfies Record<NodeState, number>;
+export type NodeState = 'unknown' | 'down' | 'ready' | 'disconnected' | 'suspect';
+export const nodeStateNumbers = { 'unknown': 0, 'down': 1, 'ready': 2, 'disconnected': 3, 'suspect': 4 } as const satisfies Record<NodeState, number>;
 
 export type MountType = 'volume' | 'bind' | 'tmpfs' | 'image';
 export const mountTypeNumbers = { 'volume': 0, 'bind': 1, 'tmpfs': 2, 'image': 3 } as const satisfies Record<MountType, number>;
@@ -88,8 +88,14 @@ export interface ClusterSpec {
   readonly maxSnapshots: number;
   /** Specs that are kept of each service, the current one included; 0: ten. */
   readonly specHistoryLimit: number;
+  /** A node that is not heard of for this long gets no new tasks; 0: two heartbeat periods. */
+  readonly nodeSuspectAfterMs: number;
+  /** Tasks of a node that is down for this long are given up for good; 0: a day. */
+  readonly orphanAfterMs: number;
+  /** Of all nodes, how many may be given up in a minute because they are down, at least one; 0: 25, 100: all. */
+  readonly rescheduleMaxPercent: number;
 }
-export const emptyClusterSpec: ClusterSpec = Object.freeze({ name: '', labels: {}, taskHistoryLimit: 0, heartbeatPeriodMs: 0, snapshotInterval: 0, certificateLifeMs: 0, externalCas: [], autolock: false, deadManagerAfterMs: 0, departedNodeAfterMs: 0, acceptExpiredUntilMs: 0, maxSnapshots: 0, specHistoryLimit: 0 });
+export const emptyClusterSpec: ClusterSpec = Object.freeze({ name: '', labels: {}, taskHistoryLimit: 0, heartbeatPeriodMs: 0, snapshotInterval: 0, certificateLifeMs: 0, externalCas: [], autolock: false, deadManagerAfterMs: 0, departedNodeAfterMs: 0, acceptExpiredUntilMs: 0, maxSnapshots: 0, specHistoryLimit: 0, nodeSuspectAfterMs: 0, orphanAfterMs: 0, rescheduleMaxPercent: 0 });
 
 export interface ExternalCa {
   /** "cfssl" is the one there is. */
@@ -202,6 +208,10 @@ export interface NodeSpec {
   readonly labels: Readonly<Record<string, string>>;
   readonly availability: NodeAvailability;
   readonly desiredRole: NodeRole;
+  /** Tasks that leave a drained node at a time; 0: all. */
+  readonly drainRate?: number;
+  /** For this long they leave at that rate, after their successors where their service starts first; then all at once. */
+  readonly drainDeadlineMs?: number;
 }
 export const emptyNodeSpec: NodeSpec = Object.freeze({ name: '', labels: {}, availability: "active", desiredRole: "worker" });
 
@@ -210,6 +220,10 @@ export interface NodeStatus {
   readonly message: string;
   readonly address: string;
   readonly sinceMs: number;
+  /** It is down and its tasks are not replaced yet: too many nodes are. */
+  readonly held?: boolean;
+  /** When the managers last began to replace its tasks because it was down; 0: never. */
+  readonly givenUpAtMs?: number;
 }
 export const emptyNodeStatus: NodeStatus = Object.freeze({ state: "unknown", message: '', address: '', sinceMs: 0 });
 
@@ -241,6 +255,8 @@ export interface Node {
   readonly dataPathAddress: string;
   /** Inside the tunnel between the nodes; empty until it has a key. */
   readonly tunnelAddress: string;
+  /** Since when it is to be drained; 0: it is not, or has been from its beginning. */
+  readonly drainStartedAtMs?: number;
 }
 export const emptyNode: Node = Object.freeze({ id: '', meta: emptyMeta, spec: emptyNodeSpec, description: emptyNodeDescription, status: emptyNodeStatus, role: "worker", roleMessage: '', renewalAskedAtMs: 0, dataPathAddress: '', tunnelAddress: '' });
 
@@ -479,6 +495,8 @@ export interface Placement {
   /** "spread=node.labels.rack"; the first counts most. */
   readonly preferences: readonly string[];
   readonly strategy: PlacementStrategy;
+  /** Tasks move to nodes that have come later or again, as many at once as an update replaces. */
+  readonly rebalance?: boolean;
   /** "service==NAME" or "service!=NAME". */
   readonly affinities: readonly string[];
 }
@@ -699,6 +717,8 @@ export interface Task {
   readonly eviction?: string;
   /** Of its node, for it alone; from when it is placed. */
   readonly genericResources: readonly GenericResource[];
+  /** Of one that is to go: its successor runs first. */
+  readonly leavesLast?: boolean;
 }
 export const emptyTask: Task = Object.freeze({ id: '', meta: emptyMeta, serviceId: '', specVersion: 0, slot: 0, nodeId: '', status: emptyTaskStatus, desiredState: "new", notBeforeMs: 0, attachments: [], genericResources: [] });
 

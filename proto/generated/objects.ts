@@ -77,6 +77,9 @@ export const ClusterSpecCodec: Codec<ClusterSpec> = {
     if (m.acceptExpiredUntilMs !== 0) w.uint32(88).int64(safeInteger(m.acceptExpiredUntilMs));
     if (m.maxSnapshots !== 0) w.uint32(96).int32(m.maxSnapshots);
     if (m.specHistoryLimit !== 0) w.uint32(104).int32(m.specHistoryLimit);
+    if (m.nodeSuspectAfterMs !== 0) w.uint32(160).int64(safeInteger(m.nodeSuspectAfterMs));
+    if (m.orphanAfterMs !== 0) w.uint32(168).int64(safeInteger(m.orphanAfterMs));
+    if (m.rescheduleMaxPercent !== 0) w.uint32(176).int32(m.rescheduleMaxPercent);
     return w;
   },
   read(r, end) {
@@ -93,6 +96,9 @@ export const ClusterSpecCodec: Codec<ClusterSpec> = {
     let acceptExpiredUntilMs: number = 0;
     let maxSnapshots: number = 0;
     let specHistoryLimit: number = 0;
+    let nodeSuspectAfterMs: number = 0;
+    let orphanAfterMs: number = 0;
+    let rescheduleMaxPercent: number = 0;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -111,10 +117,13 @@ export const ClusterSpecCodec: Codec<ClusterSpec> = {
         case 11: acceptExpiredUntilMs = safeInteger(r.int64()); break;
         case 12: maxSnapshots = r.int32(); break;
         case 13: specHistoryLimit = r.int32(); break;
+        case 20: nodeSuspectAfterMs = safeInteger(r.int64()); break;
+        case 21: orphanAfterMs = safeInteger(r.int64()); break;
+        case 22: rescheduleMaxPercent = r.int32(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { name, labels: Object.fromEntries(labels), taskHistoryLimit, heartbeatPeriodMs, snapshotInterval, certificateLifeMs, externalCas, autolock, deadManagerAfterMs, departedNodeAfterMs, acceptExpiredUntilMs, maxSnapshots, specHistoryLimit };
+    return { name, labels: Object.fromEntries(labels), taskHistoryLimit, heartbeatPeriodMs, snapshotInterval, certificateLifeMs, externalCas, autolock, deadManagerAfterMs, departedNodeAfterMs, acceptExpiredUntilMs, maxSnapshots, specHistoryLimit, nodeSuspectAfterMs, orphanAfterMs, rescheduleMaxPercent };
   },
 };
 
@@ -428,6 +437,8 @@ export const NodeSpecCodec: Codec<NodeSpec> = {
     for (const [key, value] of Object.entries(m.labels)) w.uint32(18).fork().uint32(10).string(key).uint32(18).string(value).ldelim();
     if (m.availability !== "active") w.uint32(24).int32(nodeAvailabilityNumbers[m.availability]);
     if (m.desiredRole !== "worker") w.uint32(32).int32(nodeRoleNumbers[m.desiredRole]);
+    if (m.drainRate !== undefined) w.uint32(160).int64(safeInteger(m.drainRate));
+    if (m.drainDeadlineMs !== undefined) w.uint32(168).int64(safeInteger(m.drainDeadlineMs));
     return w;
   },
   read(r, end) {
@@ -435,6 +446,8 @@ export const NodeSpecCodec: Codec<NodeSpec> = {
     const labels: [string, string][] = [];
     let availability: NodeAvailability = "active";
     let desiredRole: NodeRole = "worker";
+    let drainRate: number | undefined;
+    let drainDeadlineMs: number | undefined;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -444,10 +457,12 @@ export const NodeSpecCodec: Codec<NodeSpec> = {
         labels.push([key, value]); break; }
         case 3: availability = (nodeAvailabilityNames.get(r.int32()) ?? "active"); break;
         case 4: desiredRole = (nodeRoleNames.get(r.int32()) ?? "worker"); break;
+        case 20: drainRate = safeInteger(r.int64()); break;
+        case 21: drainDeadlineMs = safeInteger(r.int64()); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { name, labels: Object.fromEntries(labels), availability, desiredRole };
+    return { name, labels: Object.fromEntries(labels), availability, desiredRole, ...(drainRate === undefined ? undefined : { drainRate }), ...(drainDeadlineMs === undefined ? undefined : { drainDeadlineMs }) };
   },
 };
 
@@ -457,6 +472,8 @@ export const NodeStatusCodec: Codec<NodeStatus> = {
     if (m.message !== '') w.uint32(18).string(m.message);
     if (m.address !== '') w.uint32(26).string(m.address);
     if (m.sinceMs !== 0) w.uint32(32).int64(safeInteger(m.sinceMs));
+    if (m.held !== undefined) w.uint32(160).bool(m.held);
+    if (m.givenUpAtMs !== undefined) w.uint32(168).int64(safeInteger(m.givenUpAtMs));
     return w;
   },
   read(r, end) {
@@ -464,6 +481,8 @@ export const NodeStatusCodec: Codec<NodeStatus> = {
     let message: string = '';
     let address: string = '';
     let sinceMs: number = 0;
+    let held: boolean | undefined;
+    let givenUpAtMs: number | undefined;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -471,10 +490,12 @@ export const NodeStatusCodec: Codec<NodeStatus> = {
         case 2: message = r.string(); break;
         case 3: address = r.string(); break;
         case 4: sinceMs = safeInteger(r.int64()); break;
+        case 20: held = r.bool(); break;
+        case 21: givenUpAtMs = safeInteger(r.int64()); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { state, message, address, sinceMs };
+    return { state, message, address, sinceMs, ...(held === undefined ? undefined : { held }), ...(givenUpAtMs === undefined ? undefined : { givenUpAtMs }) };
   },
 };
 
@@ -518,6 +539,7 @@ export const NodeCodec: Codec<Node> = {
     if (m.renewalAskedAtMs !== 0) w.uint32(72).int64(safeInteger(m.renewalAskedAtMs));
     if (m.dataPathAddress !== '') w.uint32(82).string(m.dataPathAddress);
     if (m.tunnelAddress !== '') w.uint32(90).string(m.tunnelAddress);
+    if (m.drainStartedAtMs !== undefined) w.uint32(160).int64(safeInteger(m.drainStartedAtMs));
     return w;
   },
   read(r, end) {
@@ -532,6 +554,7 @@ export const NodeCodec: Codec<Node> = {
     let renewalAskedAtMs: number = 0;
     let dataPathAddress: string = '';
     let tunnelAddress: string = '';
+    let drainStartedAtMs: number | undefined;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -546,10 +569,11 @@ export const NodeCodec: Codec<Node> = {
         case 9: renewalAskedAtMs = safeInteger(r.int64()); break;
         case 10: dataPathAddress = r.string(); break;
         case 11: tunnelAddress = r.string(); break;
+        case 20: drainStartedAtMs = safeInteger(r.int64()); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { id, meta, spec, description, status, ...(managerStatus === undefined ? undefined : { managerStatus }), role, roleMessage, renewalAskedAtMs, dataPathAddress, tunnelAddress };
+    return { id, meta, spec, description, status, ...(managerStatus === undefined ? undefined : { managerStatus }), role, roleMessage, renewalAskedAtMs, dataPathAddress, tunnelAddress, ...(drainStartedAtMs === undefined ? undefined : { drainStartedAtMs }) };
   },
 };
 
@@ -1107,6 +1131,7 @@ export const PlacementCodec: Codec<Placement> = {
     for (const value of m.platforms) PlatformCodec.write(value, w.uint32(26).fork()).ldelim();
     for (const value of m.preferences) w.uint32(34).string(value);
     if (m.strategy !== "spread") w.uint32(40).int32(placementStrategyNumbers[m.strategy]);
+    if (m.rebalance !== undefined) w.uint32(160).bool(m.rebalance);
     for (const value of m.affinities) w.uint32(50).string(value);
     return w;
   },
@@ -1116,6 +1141,7 @@ export const PlacementCodec: Codec<Placement> = {
     const platforms: Platform[] = [];
     const preferences: string[] = [];
     let strategy: PlacementStrategy = "spread";
+    let rebalance: boolean | undefined;
     const affinities: string[] = [];
     while (r.pos < end) {
       const tag = r.uint32();
@@ -1125,11 +1151,12 @@ export const PlacementCodec: Codec<Placement> = {
         case 3: platforms.push(PlatformCodec.read(r, r.uint32() + r.pos)); break;
         case 4: preferences.push(r.string()); break;
         case 5: strategy = (placementStrategyNames.get(r.int32()) ?? "spread"); break;
+        case 20: rebalance = r.bool(); break;
         case 6: affinities.push(r.string()); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { constraints, maxReplicasPerNode, platforms, preferences, strategy, affinities };
+    return { constraints, maxReplicasPerNode, platforms, preferences, strategy, ...(rebalance === undefined ? undefined : { rebalance }), affinities };
   },
 };
 
@@ -1693,6 +1720,7 @@ export const TaskCodec: Codec<Task> = {
     for (const value of m.attachments) TaskAttachmentCodec.write(value, w.uint32(82).fork()).ldelim();
     if (m.eviction !== undefined) w.uint32(90).string(m.eviction);
     for (const value of m.genericResources) GenericResourceCodec.write(value, w.uint32(98).fork()).ldelim();
+    if (m.leavesLast !== undefined) w.uint32(160).bool(m.leavesLast);
     return w;
   },
   read(r, end) {
@@ -1708,6 +1736,7 @@ export const TaskCodec: Codec<Task> = {
     const attachments: TaskAttachment[] = [];
     let eviction: string | undefined;
     const genericResources: GenericResource[] = [];
+    let leavesLast: boolean | undefined;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -1723,10 +1752,11 @@ export const TaskCodec: Codec<Task> = {
         case 10: attachments.push(TaskAttachmentCodec.read(r, r.uint32() + r.pos)); break;
         case 11: eviction = r.string(); break;
         case 12: genericResources.push(GenericResourceCodec.read(r, r.uint32() + r.pos)); break;
+        case 20: leavesLast = r.bool(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { id, meta, serviceId, specVersion, slot, nodeId, status, desiredState, notBeforeMs, attachments, ...(eviction === undefined ? undefined : { eviction }), genericResources };
+    return { id, meta, serviceId, specVersion, slot, nodeId, status, desiredState, notBeforeMs, attachments, ...(eviction === undefined ? undefined : { eviction }), genericResources, ...(leavesLast === undefined ? undefined : { leavesLast }) };
   },
 };
 
