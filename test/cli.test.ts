@@ -489,8 +489,8 @@ test('what is malformed is refused by name and never stored', async () => {
     ],
     [
       125,
-      /^--generic-resource is not supported yet\nSee 'tsswarm service create --help'\.\n$/,
-      ['--generic-resource', 'gpu=1', 'busybox'],
+      /invalid argument "gpu" for "--generic-resource" flag: .*must be KIND=COUNT/,
+      ['--generic-resource', 'gpu', 'busybox'],
     ],
     [125, /^unknown flag: --foo\nSee 'tsswarm service create --help'\.\n$/, ['--foo', 'busybox']],
     [125, /unknown shorthand flag: 'z' in -z/, ['-z', 'busybox']],

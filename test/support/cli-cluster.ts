@@ -4,6 +4,7 @@
 import { spawn } from 'node:child_process';
 import path from 'node:path';
 import { text } from 'node:stream/consumers';
+import type { Images } from '../../agent/engine/engine.ts';
 import { SwarmError } from '../../core/errors.ts';
 import type { Daemon } from '../../node/daemon.ts';
 import { nodeHandlers } from '../../node/node-api.ts';
@@ -78,10 +79,10 @@ export class CliCluster {
         engine.registry.add(`${reference}@${DIGEST}`);
         return { digest: DIGEST, platforms: [{ os: 'linux', architecture: 'amd64' }] };
       },
-      import: async (archive: AsyncIterable<Uint8Array>, name?: string) => {
+      import: (async (archive, { name = 'docker.io/library/imported:latest' } = {}) => {
         for await (const data of archive) this.imported.push(Buffer.from(data));
-        return [name ?? 'docker.io/library/imported:latest'];
-      },
+        return [name];
+      }) satisfies Images['import'],
       async *export() {
         yield Buffer.from('archive ');
         yield Buffer.from('of images');
