@@ -8,6 +8,7 @@ import { installBench } from './install.ts';
 import { logBench } from './log.ts';
 import { networkBench } from './network.ts';
 import { printReport, type Row } from './report.ts';
+import { scheduleBench } from './schedule.ts';
 import { snapshotBench } from './snapshot.ts';
 import { storeBench } from './store.ts';
 
@@ -24,6 +25,7 @@ const BENCHES: Record<string, (options: BenchOptions) => Promise<Row[]>> = {
   install: installBench,
   log: logBench,
   network: networkBench,
+  schedule: scheduleBench,
   snapshot: snapshotBench,
   store: storeBench,
 };

@@ -1,25 +1,6 @@
 // All commands by name. Only names and one-line summaries: a command's own file is loaded when it is called.
 
-import type { Command } from './command.ts';
-
-export interface CommandLeaf {
-  readonly name: string;
-  readonly aliases?: readonly string[];
-  readonly summary: string;
-  readonly isHidden?: true;
-  readonly load: () => Promise<{ readonly command: Command }>;
-}
-
-export interface CommandGroup {
-  readonly name: string;
-  readonly summary: string;
-  readonly isHidden?: true;
-  readonly children: readonly CommandEntry[];
-  /** Words that Swarm has here and this version does not. */
-  readonly unsupported: readonly string[];
-}
-
-export type CommandEntry = CommandLeaf | CommandGroup;
+import type { CommandGroup, CommandLeaf } from './command-entry.ts';
 
 const init: CommandLeaf = {
   name: 'init',
@@ -74,6 +55,11 @@ const node: CommandGroup = {
       load: () => import('./commands/node/demote.ts'),
     },
     {
+      name: 'drain',
+      summary: 'Move the tasks of one or more nodes elsewhere',
+      load: () => import('./commands/node/drain.ts'),
+    },
+    {
       name: 'inspect',
       summary: 'Display detailed information on one or more nodes',
       load: () => import('./commands/node/inspect.ts'),
@@ -113,6 +99,11 @@ const cluster: CommandGroup = {
       name: 'backup',
       summary: 'Write everything the swarm knows to a file',
       load: () => import('./commands/cluster/backup.ts'),
+    },
+    {
+      name: 'capacity',
+      summary: 'Tell which services would not fit if any one node died',
+      load: () => import('./commands/cluster/capacity.ts'),
     },
     {
       name: 'restore',
@@ -475,7 +466,7 @@ export const commandTree: CommandGroup = {
     },
     {
       name: 'why',
-      summary: 'Explain why a service or task does not run',
+      summary: 'Explain what a service, task, node or update waits for',
       load: () => import('./commands/why.ts'),
     },
     {
@@ -490,13 +481,3 @@ export const commandTree: CommandGroup = {
     },
   ],
 };
-
-export function isGroup(entry: CommandEntry): entry is CommandGroup {
-  return 'children' in entry;
-}
-
-export function findChild(group: CommandGroup, word: string): CommandEntry | undefined {
-  return group.children.find(
-    (entry) => entry.name === word || (!isGroup(entry) && entry.aliases?.includes(word)),
-  );
-}

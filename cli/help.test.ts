@@ -4,10 +4,10 @@ import {
   type CommandEntry,
   type CommandGroup,
   type CommandLeaf,
-  commandTree,
   findChild,
   isGroup,
-} from './command-tree.ts';
+} from './command-entry.ts';
+import { commandTree } from './command-tree.ts';
 import { createFlags, updateFlags } from './flags/service-flags.ts';
 import { commandHelp } from './help.ts';
 
@@ -42,7 +42,7 @@ test("Swarm's flags are all known, supported or not, and those of run that servi
       ' ',
     );
   const lists =
-    'group env host dns dns-option dns-search label container-label constraint placement-pref generic-resource ulimit sysctl mount secret config network publish annotation device device-cgroup-rule security-opt tmpfs'.split(
+    'group env host dns dns-option dns-search label container-label constraint placement-affinity placement-pref generic-resource ulimit sysctl mount secret config network publish annotation device device-cgroup-rule security-opt tmpfs'.split(
       ' ',
     );
   const ofRun =
@@ -51,6 +51,8 @@ test("Swarm's flags are all known, supported or not, and those of run that servi
     );
   const own = [
     'placement-strategy',
+    'rebalance',
+    'dry-run',
     'affinity',
     'weight-label',
     'drain-time',
@@ -61,12 +63,13 @@ test("Swarm's flags are all known, supported or not, and those of run that servi
     'rollback-deadline',
     ...ofRun,
   ];
-  const create = [...plain, 'env-file', 'gpus', ...lists, ...own];
+  const ownLists = ['placement-affinity'];
+  const create = [...plain, 'env-file', 'gpus', ...lists, ...ownLists, ...own];
   const update = [
     ...own,
     ...plain.filter((name) => name !== 'name' && name !== 'mode'),
     ...['image', 'args', 'force', 'rollback'],
-    ...lists.flatMap((name) => [`${name}-add`, `${name}-rm`]),
+    ...[...lists, ...ownLists].flatMap((name) => [`${name}-add`, `${name}-rm`]),
   ];
 
   assert.deepEqual(Object.keys(createFlags).sort(), create.sort());

@@ -1,7 +1,7 @@
 // `--help`, from the same tables that parse. Pure.
 
 import type { Command } from './command.ts';
-import { type CommandGroup, type CommandLeaf, isGroup } from './command-tree.ts';
+import { type CommandGroup, type CommandLeaf, isGroup } from './command-entry.ts';
 import type { FlagTable } from './flags/flag.ts';
 
 /** Of a command: usage, aliases, flags with their defaults. */

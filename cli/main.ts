@@ -2,7 +2,8 @@
 
 import { hasCode, messageOf, SwarmError } from '../core/errors.ts';
 import { VERSION } from '../core/version.ts';
-import { type CommandGroup, type CommandLeaf, commandTree, findChild, isGroup } from './command-tree.ts';
+import { type CommandGroup, type CommandLeaf, findChild, isGroup } from './command-entry.ts';
+import { commandTree } from './command-tree.ts';
 import { Connection, DEFAULT_HOST } from './connection.ts';
 import { switchFlag, textFlag, unsupportedFlags } from './flags/flag.ts';
 import { parseFlags } from './flags/parse-flags.ts';

@@ -47,6 +47,11 @@ export const defaultUpdateConfig: UpdateConfig = Object.freeze({
   deadlineMs: 600_000,
 });
 
+/** Swarm's: the tasks of a node that is down for this long are given up for good. */
+const DEFAULT_ORPHAN_AFTER_MS = 24 * 3_600_000;
+/** One zone of four, and never less than one node. */
+const DEFAULT_RESCHEDULE_MAX_PERCENT = 25;
+
 /** Specs that are kept of each service, when the cluster does not say. */
 export const DEFAULT_SPEC_HISTORY_LIMIT = 10;
 
@@ -64,6 +69,9 @@ export const defaultClusterSpec: ClusterSpec = Object.freeze({
   acceptExpiredUntilMs: 0,
   maxSnapshots: 0,
   specHistoryLimit: DEFAULT_SPEC_HISTORY_LIMIT,
+  nodeSuspectAfterMs: 0,
+  orphanAfterMs: DEFAULT_ORPHAN_AFTER_MS,
+  rescheduleMaxPercent: DEFAULT_RESCHEDULE_MAX_PERCENT,
 });
 
 export const defaultClusterNetwork: ClusterNetwork = Object.freeze({

@@ -4,7 +4,7 @@ import type { Task } from './generated/objects.ts';
 
 // Swarm's values: a service that failed this often on a node within this time is placed elsewhere if it can be.
 export const NODE_FAILURES_MAX = 5;
-const NODE_FAILURE_WINDOW_MS = 5 * 60_000;
+export const NODE_FAILURE_WINDOW_MS = 5 * 60_000;
 
 /** The task failed on its node recently. */
 export function isRecentFailure({ status }: Task, nowMs: number): boolean {

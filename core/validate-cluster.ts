@@ -2,10 +2,13 @@
 
 import { invalidField } from './errors.ts';
 import type { ClusterNetwork, ClusterSpec, ExternalCa } from './generated/objects.ts';
+import { DOWN_PERIODS } from './node-silence.ts';
 
 /** Swarm's floor: below it nodes would do little else than renew. */
 const CERTIFICATE_LIFE_MIN_MS = 3_600_000;
 const HEARTBEAT_MIN_MS = 100;
+// A node that is rebooted is to find its tasks' addresses as they were.
+const ORPHAN_AFTER_MIN_MS = 10_000;
 // A spec may take half a megabyte of every manager's memory.
 const SPEC_HISTORY_MAX = 100;
 // Swarm's range: below are ports of the system, above those that Linux gives out by itself.
@@ -27,7 +30,28 @@ export function validateClusterSpec(spec: ClusterSpec): void {
   if (spec.maxSnapshots < 0) throw invalidField('max-snapshots', 'must be 0 or more');
   if (spec.deadManagerAfterMs < 0) throw invalidField('dead-manager-after', 'must be 0 or more');
   if (spec.departedNodeAfterMs < 0) throw invalidField('departed-node-after', 'must be 0 or more');
+  validateSilence(spec);
   for (const externalCa of spec.externalCas) validateExternalCa(externalCa);
+}
+
+function validateSilence(spec: ClusterSpec): void {
+  const { nodeSuspectAfterMs, heartbeatPeriodMs, orphanAfterMs, rescheduleMaxPercent } = spec;
+  const downAfterMs = DOWN_PERIODS * heartbeatPeriodMs;
+  if (
+    nodeSuspectAfterMs !== 0 &&
+    (nodeSuspectAfterMs <= heartbeatPeriodMs || nodeSuspectAfterMs > downAfterMs)
+  )
+    throw invalidField(
+      'node-suspect-after',
+      `must be more than one heartbeat period (${heartbeatPeriodMs} ms) and at most three, it is ${nodeSuspectAfterMs} ms`,
+    );
+  if (orphanAfterMs !== 0 && orphanAfterMs < ORPHAN_AFTER_MIN_MS)
+    throw invalidField(
+      'orphan-after',
+      `must be ${ORPHAN_AFTER_MIN_MS / 1000}s or more, it is ${orphanAfterMs} ms`,
+    );
+  if (rescheduleMaxPercent < 0 || rescheduleMaxPercent > 100)
+    throw invalidField('reschedule-max', 'must be 0 to 100 percent');
 }
 
 function validateExternalCa({ protocol, url }: ExternalCa): void {

@@ -136,6 +136,7 @@ test('each malformed field is refused by name', () => {
         resources: {
           limits: { ...emptyResourceLimits, memoryBytes: 8 * 2 ** 20 },
           reservations: { cpuNanos: 0, memoryBytes: 16 * 2 ** 20 },
+          generic: [],
         },
       }),
       /^reserve-memory: /,
@@ -149,6 +150,16 @@ test('each malformed field is refused by name', () => {
       'a constraint with one =',
       task({ placement: { ...good.task.placement, constraints: ['node.id=1'] } }),
       /KEY==VALUE/,
+    ],
+    [
+      'an affinity without a service',
+      task({ placement: { ...good.task.placement, affinities: ['db'] } }),
+      /placement-affinity: "db" must be service==NAME or service!=NAME/,
+    ],
+    [
+      'an affinity for itself',
+      task({ placement: { ...good.task.placement, affinities: [`service==${good.name}`] } }),
+      /no node could get the first task/,
     ],
     [
       'a negative cap',

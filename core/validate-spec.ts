@@ -1,6 +1,7 @@
 // What makes a spec acceptable. Every refusal names the field and says what would be right. The manager calls this
 // before anything is stored; whoever builds a spec may call it earlier.
 
+import { parseAffinity } from './affinity.ts';
 import { parseConstraint } from './constraint.ts';
 import { HEALTH_TIME_MS_MAX } from './defaults.ts';
 import { invalidField } from './errors.ts';
@@ -15,6 +16,7 @@ import type {
   TaskSpec,
   UpdateConfig,
 } from './generated/objects.ts';
+import { formatGenericRequest, parseGenericRequest } from './generic-resource.ts';
 import { parseImageReference } from './image-reference.ts';
 import { parseLogDriver } from './log-driver.ts';
 import { parseNetworkProbe } from './network-probe.ts';
@@ -41,7 +43,9 @@ export function validateServiceSpec(spec: ServiceSpec): void {
   requireName('name', spec.name);
   requireLabels('label', spec.labels);
   validateMode(spec);
+  validateRebalance(spec);
   validateTaskSpec(spec.task, expandContainer(spec.task.container, sampleFacts(spec)));
+  validateAffinities(spec.task.placement, spec.name);
   validateUpdateConfig('update', spec.update);
   validateUpdateConfig('rollback', spec.rollback);
   if (spec.rollback.failureAction === 'rollback')
@@ -53,6 +57,8 @@ export function validateServiceSpec(spec: ServiceSpec): void {
 /** Refuses a node name or label that could not be addressed later. */
 export function validateNodeSpec(spec: NodeSpec): void {
   requireLabels('label', spec.labels);
+  requireWhole('drain-rate', spec.drainRate ?? 0);
+  requireWhole('drain-deadline', spec.drainDeadlineMs ?? 0);
 }
 
 /** `container` is that of the task with its templates filled in. */
@@ -120,7 +126,7 @@ function requireHealthTime(field: string, timeMs: number): void {
   if (timeMs > HEALTH_TIME_MS_MAX) throw invalidField(field, `${timeMs} ms is more than 24 days`);
 }
 
-function validateResources({ limits, reservations }: ResourceRequirements): void {
+function validateResources({ limits, reservations, generic }: ResourceRequirements): void {
   validateCpu('limit-cpu', limits.cpuNanos);
   validateCpu('reserve-cpu', reservations.cpuNanos);
   validateMemory('limit-memory', limits.memoryBytes);
@@ -131,6 +137,11 @@ function validateResources({ limits, reservations }: ResourceRequirements): void
     throw invalidField('reserve-memory', 'must not be more than limit-memory');
   if (limits.cpuNanos > 0 && reservations.cpuNanos > limits.cpuNanos)
     throw invalidField('reserve-cpu', 'must not be more than limit-cpu');
+  for (const request of generic) parseGenericRequest(formatGenericRequest(request));
+  const twice = generic.find(({ kind }, at) =>
+    generic.some((other, place) => place < at && other.kind === kind),
+  );
+  if (twice !== undefined) throw invalidField('generic-resource', `${twice.kind} is asked for twice`);
 }
 
 function validateCpu(field: string, nanos: number): void {
@@ -154,6 +165,25 @@ function validatePlacement(placement: Placement): void {
   for (const constraint of placement.constraints) parseConstraint(constraint);
   for (const preference of placement.preferences) parsePlacementPreference(preference);
   requireWhole('replicas-max-per-node', placement.maxReplicasPerNode);
+}
+
+function validateRebalance({ mode, task: { placement } }: ServiceSpec): void {
+  if (placement.rebalance !== true) return;
+  if (mode.replicated === undefined)
+    throw invalidField('rebalance', 'is for services of the mode replicated');
+  if (placement.strategy !== 'spread')
+    throw invalidField('rebalance', 'needs --placement-strategy spread: it makes all nodes have as many');
+  if (placement.preferences.length + placement.affinities.length > 0)
+    throw invalidField('rebalance', 'cannot be combined with placement preferences or affinities');
+}
+
+function validateAffinities({ affinities }: Placement, name: string): void {
+  for (const { service, isTogether } of affinities.map(parseAffinity))
+    if (isTogether && service === name)
+      throw invalidField(
+        'placement-affinity',
+        `no node could get the first task of ${name}: it asks for others of its own`,
+      );
 }
 
 function validateUpdateConfig(kind: 'update' | 'rollback', config: UpdateConfig): void {

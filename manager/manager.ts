@@ -17,6 +17,7 @@ import { membershipHandlers } from './ca/membership-api.ts';
 import { nodeCaHandlers } from './ca/node-ca.ts';
 import { runRoleLoop } from './ca/role-loop.ts';
 import { runRotationLoop } from './ca/rotation-loop.ts';
+import { runSpareLoop } from './capacity/spare-loop.ts';
 import { controlHandlers } from './control/control-api.ts';
 import { createLog, type LogCreation, logDirectory } from './create-log.ts';
 import { Dispatcher } from './dispatcher/dispatcher.ts';
@@ -33,8 +34,11 @@ import { LeaderChannel } from './leader-link.ts';
 import { managerLog } from './log.ts';
 import { LogBroker } from './log-broker.ts';
 import { ManagerMetrics } from './metrics.ts';
+import { runDrainLoop } from './orchestrator/drain-loop.ts';
 import { runEvictionLoop } from './orchestrator/eviction-loop.ts';
+import { runLostNodesLoop } from './orchestrator/lost-nodes-loop.ts';
 import { runReaperLoop } from './orchestrator/reaper-loop.ts';
+import { runRebalanceLoop } from './orchestrator/rebalance-loop.ts';
 import { runServiceLoop } from './orchestrator/service-loop.ts';
 import { type GrpcPeers, PEER_CHANNEL_OPTIONS } from './raft-host/grpc-peers.ts';
 import { RaftHost } from './raft-host/raft-host.ts';
@@ -244,6 +248,10 @@ function leadership(
       runSchedulerLoop({ ...counted('scheduler'), onScheduled }, leading),
       runServiceLoop({ ...counted('services'), randomBytes }, leading),
       runEvictionLoop(counted('eviction'), leading),
+      runLostNodesLoop(counted('lost-nodes'), leading),
+      runDrainLoop(counted('drain'), leading),
+      runRebalanceLoop(counted('rebalance'), leading),
+      runSpareLoop({ store, clock, onCount: (services) => metrics.noteSpare(services) }, leading),
       runReaperLoop(counted('reaper'), leading),
       runRoleLoop({ ...counted('role'), consensus, selfId: nodeId, hasSession }, leading),
       runRotationLoop({ ...counted('rotation'), randomBytes }, leading),

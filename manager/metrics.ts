@@ -27,6 +27,7 @@ export class ManagerMetrics {
   readonly #histograms: Record<string, Histogram> = {};
   readonly #rpc: Histogram<'method' | 'code'>;
   readonly #loopFailures: Counter<'loop'>;
+  #withoutSpare: number | undefined;
 
   constructor(sources: MetricSources) {
     const registers = [this.#registry];
@@ -52,6 +53,10 @@ export class ManagerMetrics {
       labelNames: ['loop'],
       registers,
     });
+    const spareHelp = 'Services of which tasks would find no place if any one node died; on the leader.';
+    gauge(this.#registry, 'tsswarm_services_without_spare', spareHelp, [], (g) => {
+      if (this.#withoutSpare !== undefined) g.set(this.#withoutSpare);
+    });
     addLogGauges(sources, this.#registry);
     addObjectGauges(sources, this.#registry);
     addServiceGauges(sources, this.#registry);
@@ -65,6 +70,11 @@ export class ManagerMetrics {
 
   observeCall(path: string, durationMs: number, code: string): void {
     this.#rpc.observe({ method: path, code }, durationMs / 1000);
+  }
+
+  /** How many services would not fit if any one node died; undefined: not this manager's to say. */
+  noteSpare(services: number | undefined): void {
+    this.#withoutSpare = services;
   }
 
   countLoopFailure(loop: string): void {
@@ -101,6 +111,10 @@ function addObjectGauges({ view, sessions }: MetricSources, registry: Registry):
     for (const state of Object.keys(nodeStateNumbers)) g.set({ state }, 0);
     for (const node of view().node.values()) g.inc({ state: node.status.state });
   });
+  const heldHelp = 'Nodes that are down and whose tasks the brake does not let be replaced yet.';
+  gauge(registry, 'tsswarm_nodes_held', heldHelp, [], (g) =>
+    g.set([...view().node.values()].filter(({ status }) => status.held === true).length),
+  );
   gauge(registry, 'swarm_manager_tasks_total', 'Tasks by state.', ['state'], (g) => {
     for (const state of TASK_STATES) g.set({ state }, 0);
     for (const task of view().task.values()) g.inc({ state: task.status.state });

@@ -5,6 +5,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { parse as parseYaml } from 'yaml';
 import { invalidField, messageOf } from '../core/errors.ts';
 import type { LogDriver } from '../core/generated/objects.ts';
+import { parseGenericResources } from '../core/generic-resource.ts';
 import { parseLogDriver } from '../core/log-driver.ts';
 import type { EtcdSettings } from '../manager/etcd-log/settings.ts';
 import { noRegistries, parseRegistries, type RegistriesConfig } from './registries-config.ts';
@@ -17,6 +18,11 @@ interface Option<T> {
 
 const text = (value: string) => value;
 const list = (value: string) => value.split(',').filter((item) => item !== '');
+const genericResources = (value: string) => {
+  const resources = list(value);
+  parseGenericResources(resources);
+  return resources;
+};
 const oneOf =
   <T extends string>(...choices: readonly T[]) =>
   (value: string, field: string): T => {
@@ -107,6 +113,11 @@ const OPTIONS = {
   'log-driver': option('', text, 'Log driver of services that name none (default: json-file of 64 MiB)'),
   'log-opt': option<readonly string[]>([], list, 'Its options, KEY=VALUE (comma-separated)'),
   label: option<readonly string[]>([], list, 'Engine labels, KEY=VALUE (comma-separated)'),
+  'node-generic-resource': option<readonly string[]>(
+    [],
+    genericResources,
+    'What services may reserve here, KIND=COUNT or KIND=NAME (comma-separated)',
+  ),
   'log-level': option<'debug' | 'info' | 'warn' | 'error'>(
     'info',
     oneOf('debug', 'info', 'warn', 'error'),

@@ -260,7 +260,7 @@ export class Daemon {
   #describe(trust: NodeTrust, dataPathAddress = ''): Omit<NodeDescription, 'tunnelKey'> {
     const { containerdVersion, runtime } = this.#engineFacts;
     const facts = { version: VERSION, runtime: `containerd ${containerdVersion}, ${runtime}` };
-    const machine = describeMachine({ ...facts, labels: this.#options.config.label });
+    const machine = describeMachine(facts, this.#options.config);
     return { ...machine, trust, dataPathMtu: mtuOf(dataPathAddress) };
   }
 

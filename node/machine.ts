@@ -7,6 +7,8 @@ import { CLUSTER_PORT, formatHostPort, parseHostPort } from '../core/addresses.t
 import { normalArchitecture } from '../core/constraint.ts';
 import { SwarmError } from '../core/errors.ts';
 import type { NodeDescription } from '../core/generated/objects.ts';
+import { parseGenericResources } from '../core/generic-resource.ts';
+import type { DaemonConfig } from './config.ts';
 import type { Identity } from './identity.ts';
 
 const ANY = { host: '0.0.0.0', port: CLUSTER_PORT };
@@ -14,22 +16,20 @@ const ANY = { host: '0.0.0.0', port: CLUSTER_PORT };
 export interface EngineFacts {
   readonly version: string;
   readonly runtime: string;
-  /** KEY=VALUE. */
-  readonly labels: readonly string[];
 }
 
-export function describeMachine({
-  version,
-  runtime,
-  labels,
-}: EngineFacts): Omit<NodeDescription, 'trust' | 'dataPathMtu' | 'tunnelKey'> {
+export function describeMachine(
+  { version, runtime }: EngineFacts,
+  config: Pick<DaemonConfig, 'label' | 'node-generic-resource'>,
+): Omit<NodeDescription, 'trust' | 'dataPathMtu' | 'tunnelKey'> {
   return {
     hostname: os.hostname(),
     platform: { os: 'linux', architecture: normalArchitecture(os.machine()) },
     resources: { cpuNanos: os.availableParallelism() * 1e9, memoryBytes: os.totalmem() },
+    genericResources: parseGenericResources(config['node-generic-resource']),
     engineVersion: version,
     engineLabels: Object.fromEntries(
-      labels.map((entry) => [entry.split('=')[0] ?? '', entry.slice(entry.indexOf('=') + 1)]),
+      config.label.map((entry) => [entry.split('=')[0] ?? '', entry.slice(entry.indexOf('=') + 1)]),
     ),
     runtime,
     kernel: os.release(),

@@ -8,6 +8,7 @@ import type {
   ServiceSpec,
   Task,
 } from '../../core/generated/objects.ts';
+import { genericResourceEnv } from '../../core/generic-resource.ts';
 import { isIngressPort } from '../../core/ingress-port.ts';
 import { formatTag, logDetails, parseLogDriver } from '../../core/log-driver.ts';
 import { taskName } from '../../core/task-name.ts';
@@ -39,6 +40,7 @@ export function containerConfig(task: Task, { spec }: Revision, parts: TaskParts
   return {
     ...rest,
     id: task.id,
+    env: [...container.env, ...genericResourceEnv(task.genericResources)],
     files,
     labels: { ...container.labels, ...taskLabels(task, spec.name) },
     limits: resources.limits,

@@ -119,6 +119,7 @@ class Bench {
       desiredState,
       notBeforeMs: 0,
       attachments: [],
+      genericResources: [],
     };
     void this.worker.assign({ ...emptyAssignments, revisions: [this.#revision], tasks: [task] });
   }

@@ -54,6 +54,7 @@ function aTask(desiredState: Task['desiredState'] = 'running'): Task {
     desiredState,
     notBeforeMs: 0,
     attachments: [],
+    genericResources: [],
   };
 }
 

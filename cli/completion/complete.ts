@@ -1,7 +1,8 @@
 // `tsswarm __complete WORDS…`: what the last word may become. Cobra's protocol.
 
 import type { Command, CompletionKind } from '../command.ts';
-import { type CommandGroup, commandTree, findChild, isGroup } from '../command-tree.ts';
+import { type CommandGroup, findChild, isGroup } from '../command-entry.ts';
+import { commandTree } from '../command-tree.ts';
 import type { Connection } from '../connection.ts';
 import type { Flag } from '../flags/flag.ts';
 import type { Io } from '../io.ts';

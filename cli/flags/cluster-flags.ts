@@ -48,6 +48,18 @@ const specFlags = (initial: Initial) => ({
     'Dispatcher heartbeat period',
     initial(formatGoDuration(defaultClusterSpec.heartbeatPeriodMs)),
   ),
+  'node-suspect-after': durationFlag(
+    'Give a node no new tasks when it is not heard of for this long (0 = two heartbeat periods)',
+    initial('two heartbeat periods'),
+  ),
+  'orphan-after': durationFlag(
+    'Give up tasks, and free their addresses, when their node is down for this long (0 = the default)',
+    initial(formatGoDuration(defaultClusterSpec.orphanAfterMs)),
+  ),
+  'reschedule-max': countFlag(
+    'Percentage of nodes, at least one, whose tasks are replaced in a minute because they are down (0 = the default)',
+    initial(String(defaultClusterSpec.rescheduleMaxPercent)),
+  ),
   'max-snapshots': countFlag(
     'Number of additional Raft snapshots to retain',
     initial(String(defaultClusterSpec.maxSnapshots)),
@@ -88,6 +100,9 @@ export function clusterChanges(
     taskHistoryLimit: flags['task-history-limit'],
     specHistoryLimit: flags['service-history-limit'],
     heartbeatPeriodMs: flags['dispatcher-heartbeat'],
+    nodeSuspectAfterMs: flags['node-suspect-after'],
+    orphanAfterMs: flags['orphan-after'],
+    rescheduleMaxPercent: flags['reschedule-max'],
     snapshotInterval: flags['snapshot-interval'],
     maxSnapshots: flags['max-snapshots'],
     certificateLifeMs: flags['cert-expiry'],

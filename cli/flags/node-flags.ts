@@ -3,10 +3,14 @@
 import { isIP } from 'node:net';
 import { CLUSTER_PORT, formatHostPort, parseHostPort } from '../../core/addresses.ts';
 import { messageOf } from '../../core/errors.ts';
+import type { NodeSpec } from '../../core/generated/objects.ts';
+import { formatGoDuration } from '../output/human.ts';
 import { UsageError } from '../usage-error.ts';
-import { type FlagOptions, type FlagTable, valueFlag } from './flag.ts';
+import { countFlag, durationFlag, type FlagOptions, type FlagTable, valueFlag } from './flag.ts';
 import { oneOf } from './units.ts';
 
+// As long as an update may take to get on.
+const DRAIN_DEADLINE_MS = 600_000;
 const AVAILABILITIES = ['active', 'pause', 'drain'] as const;
 
 export const availabilityFlag = (options: FlagOptions = {}) =>
@@ -14,6 +18,22 @@ export const availabilityFlag = (options: FlagOptions = {}) =>
     ...options,
     choices: AVAILABILITIES,
   });
+
+export const drainRateFlag = countFlag('Tasks that leave a drained node at a time (0 = all)');
+export const drainDeadlineFlag = durationFlag(
+  'Time after which all that is left on a drained node is stopped, also before its successors run',
+  { defaultText: formatGoDuration(DRAIN_DEADLINE_MS) },
+);
+
+/** How a node that begins to be drained is to be drained. */
+export function drainSpec({ rate, deadlineMs }: DrainFlags): Pick<NodeSpec, 'drainRate' | 'drainDeadlineMs'> {
+  return { drainRate: rate ?? 0, drainDeadlineMs: deadlineMs ?? DRAIN_DEADLINE_MS };
+}
+
+interface DrainFlags {
+  readonly rate: number | undefined;
+  readonly deadlineMs: number | undefined;
+}
 
 /** Of `init` and `join`. */
 export const newNodeFlags = {

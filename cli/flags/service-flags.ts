@@ -5,6 +5,7 @@ import {
   defaultRestartPolicy,
   defaultUpdateConfig,
 } from '../../core/defaults.ts';
+import { parseGenericRequest } from '../../core/generic-resource.ts';
 import { MODE_NAMES } from '../../core/service-mode.ts';
 import { containerScalarFlags, createContainerFlags, updateContainerFlags } from './container-flags.ts';
 import { FILE_SYNTAX, parseFileReference } from './files.ts';
@@ -18,7 +19,6 @@ import {
   ratioFlag,
   switchFlag,
   textFlag,
-  unsupportedFlags,
   valueFlag,
   valuesFlag,
 } from './flag.ts';
@@ -58,6 +58,9 @@ function containerFlags(initial: Initial) {
       'How nodes are chosen that may have a task',
       ['spread', 'binpack'],
       initial(shown('spread')),
+    ),
+    rebalance: switchFlag(
+      'Move tasks to nodes that come later or again, as many at once as an update replaces',
     ),
     'replicas-max-per-node': countFlag('Maximum number of tasks per node (0 = unlimited)', initial(shown(0))),
     entrypoint: valueFlag('command', splitShellWords, 'Overwrite the default ENTRYPOINT of the image'),
@@ -207,14 +210,11 @@ function scalarFlags(initial: Initial) {
       initial(shown('missing, and once for a tag')),
     ),
     'with-registry-auth': switchFlag('Send registry authentication details to swarm agents'),
+    'dry-run': switchFlag('Show what would be done, and whether it fits, without doing it'),
     detach: switchFlag('Exit immediately instead of waiting for the service to converge', { shorthand: 'd' }),
     quiet: switchFlag('Suppress progress output', { shorthand: 'q' }),
   };
 }
-
-const UNSUPPORTED_ON_CREATE = ['generic-resource'] as const;
-
-const UNSUPPORTED_ON_UPDATE = UNSUPPORTED_ON_CREATE.flatMap((name) => [`${name}-add`, `${name}-rm`] as const);
 
 const MOUNT = 'type=volume|bind|tmpfs|image,source=,target=,readonly,…';
 const ATTACHMENT = 'NAME, or name=NAME[,alias=ALIAS][,vip=ADDRESS]';
@@ -233,6 +233,14 @@ export const createFlags = {
   'container-label': valuesFlag('list', parseLabel, 'Container labels'),
   constraint: listFlag('Placement constraints (KEY==VALUE or KEY!=VALUE)'),
   'placement-pref': listFlag('Add a placement preference (spread=node.labels.LABEL)'),
+  'placement-affinity': listFlag(
+    'Share nodes with another service, or share none (service==NAME or service!=NAME)',
+  ),
+  'generic-resource': valuesFlag(
+    'list',
+    parseGenericRequest,
+    'Reserve resources that nodes are told to have (KIND=COUNT)',
+  ),
   mount: valuesFlag('mount', parseMount, `Attach a filesystem mount to the service (${MOUNT})`),
   secret: valuesFlag('secret', parseFileReference, `Secret as a file of the service (${FILE_SYNTAX})`, {
     completes: 'secret',
@@ -244,7 +252,6 @@ export const createFlags = {
     completes: 'network',
   }),
   publish: valuesFlag('port', parsePublish, `Publish a port (${PORT})`, { shorthand: 'p' }),
-  ...unsupportedFlags(UNSUPPORTED_ON_CREATE),
 };
 
 export const updateFlags = {
@@ -266,6 +273,10 @@ export const updateFlags = {
   'constraint-rm': listFlag('Remove a constraint'),
   'placement-pref-add': listFlag('Add a placement preference'),
   'placement-pref-rm': listFlag('Remove a placement preference'),
+  'placement-affinity-add': listFlag('Add an affinity (service==NAME or service!=NAME)'),
+  'placement-affinity-rm': listFlag('Remove an affinity'),
+  'generic-resource-add': valuesFlag('list', parseGenericRequest, 'Add or change a generic resource'),
+  'generic-resource-rm': listFlag('Remove a generic resource by its kind'),
   'mount-add': valuesFlag('mount', parseMount, 'Add or update a mount on a service'),
   'mount-rm': listFlag('Remove a mount by its target path'),
   'secret-add': valuesFlag('secret', parseFileReference, `Add or update a secret (${FILE_SYNTAX})`, {
@@ -282,5 +293,4 @@ export const updateFlags = {
   'network-rm': listFlag('Remove a network', { completes: 'network' }),
   'publish-add': valuesFlag('port', parsePublish, `Add or update a published port (${PORT})`),
   'publish-rm': valuesFlag('port', parseTargetPort, 'Remove a published port by its target port'),
-  ...unsupportedFlags(UNSUPPORTED_ON_UPDATE),
 };

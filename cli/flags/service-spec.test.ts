@@ -32,7 +32,7 @@ test('flags of create land in their fields', () => {
     '--replicas 3 --limit-memory 64m --reserve-cpu .25 --stop-grace-period 1m --restart-condition none ' +
       '--update-parallelism 0 --update-order start-first --rollback-monitor 1s --constraint node.role==worker ' +
       '--mount type=bind,source=./data,target=/data -l a=1 -l b --read-only --log-opt max-size=1m --entrypoint sh --replicas-max-per-node 2 ' +
-      '--placement-pref spread=node.labels.rack --placement-strategy binpack',
+      '--placement-pref spread=node.labels.rack --placement-strategy binpack --placement-affinity service!=db',
   );
 
   assert.equal(spec.mode.replicated?.replicas, 3);
@@ -49,6 +49,7 @@ test('flags of create land in their fields', () => {
     maxReplicasPerNode: 2,
     platforms: [],
     preferences: ['spread=node.labels.rack'],
+    affinities: ['service!=db'],
     strategy: 'binpack',
   });
   assert.equal(spec.task.container.mounts[0]?.source, '/home/op/data');

@@ -7,6 +7,7 @@ import { invalidField, messageOf } from '../../core/errors.ts';
 import type {
   ContainerSpec,
   EndpointSpec,
+  GenericResource,
   LogDriver,
   Mount,
   NetworkAttachment,
@@ -75,7 +76,9 @@ export function newSpec(flags: CreateFlags, input: CreateInput): ServiceSpec {
         ...task.placement,
         constraints: unique(flags.constraint),
         preferences: unique(flags['placement-pref']),
+        affinities: unique(flags['placement-affinity']),
       },
+      resources: { ...task.resources, generic: flags['generic-resource'] },
       networks: flags.network,
     },
     endpoint: { ...spec.endpoint, ports: flags.publish.flat() },
@@ -134,6 +137,19 @@ export function changedSpec(current: ServiceSpec, flags: UpdateFlags, source: Up
           flags['placement-pref-rm'],
           flags['placement-pref-add'],
         ),
+        affinities: mergeList(
+          task.placement.affinities,
+          flags['placement-affinity-rm'],
+          flags['placement-affinity-add'],
+        ),
+      },
+      resources: {
+        ...task.resources,
+        generic: mergeGeneric(
+          task.resources.generic,
+          flags['generic-resource-rm'],
+          flags['generic-resource-add'],
+        ),
       },
       forceUpdate: task.forceUpdate + (flags.force ? 1 : 0),
       networks: mergeNetworks(task.networks, flags['network-rm'], flags['network-add'], source.networkIds),
@@ -144,6 +160,15 @@ export function changedSpec(current: ServiceSpec, flags: UpdateFlags, source: Up
     },
   };
   return applyScalars(changed, flags);
+}
+
+function mergeGeneric(
+  current: readonly GenericResource[],
+  removed: readonly string[],
+  added: readonly GenericResource[],
+): GenericResource[] {
+  const gone = new Set([...removed, ...added.map(({ kind }) => kind)]);
+  return [...current.filter(({ kind }) => !gone.has(kind)), ...added];
 }
 
 /** The name as people write it, with its tag: "nginx" is "nginx:latest". */
@@ -202,6 +227,7 @@ function applyTaskScalars(task: TaskSpec, flags: ScalarFlags): TaskSpec {
         cpuNanos: flags['reserve-cpu'] ?? reservations.cpuNanos,
         memoryBytes: flags['reserve-memory'] ?? reservations.memoryBytes,
       },
+      generic: task.resources.generic,
     },
     restart: {
       condition: flags['restart-condition'] ?? restart.condition,
@@ -213,6 +239,7 @@ function applyTaskScalars(task: TaskSpec, flags: ScalarFlags): TaskSpec {
       ...task.placement,
       maxReplicasPerNode: flags['replicas-max-per-node'] ?? task.placement.maxReplicasPerNode,
       strategy: flags['placement-strategy'] ?? task.placement.strategy,
+      ...(flags.rebalance !== undefined && { rebalance: flags.rebalance }),
     },
     ...(logDriver && { logDriver }),
   };

@@ -3,6 +3,7 @@
 import type { Node } from '../../core/generated/objects.ts';
 import { capitalize, formatBinarySize } from '../output/human.ts';
 import { type ClusterRoots, tlsInfo, tlsStatus } from './node-trust.ts';
+import { genericShape } from './service-shape.ts';
 import { formatTime } from './time.ts';
 
 export function toDockerNode(node: Node, roots: ClusterRoots): object {
@@ -22,7 +23,13 @@ export function toDockerNode(node: Node, roots: ClusterRoots): object {
     Description: {
       Hostname: description.hostname,
       Platform: { Architecture: description.platform.architecture, OS: description.platform.os },
-      Resources: { NanoCPUs: description.resources.cpuNanos, MemoryBytes: description.resources.memoryBytes },
+      Resources: {
+        NanoCPUs: description.resources.cpuNanos,
+        MemoryBytes: description.resources.memoryBytes,
+        ...(description.genericResources.length > 0 && {
+          GenericResources: description.genericResources.flatMap(genericShape),
+        }),
+      },
       Engine: {
         EngineVersion: description.engineVersion,
         ...(Object.keys(description.engineLabels).length > 0 && { Labels: description.engineLabels }),
@@ -33,7 +40,10 @@ export function toDockerNode(node: Node, roots: ClusterRoots): object {
       State: node.status.state,
       ...(node.status.message !== '' && { Message: node.status.message }),
       Addr: node.status.address,
+      ...(node.status.sinceMs !== 0 && { Since: formatTime(node.status.sinceMs) }),
+      ...(node.status.held && { Held: true }),
     },
+    ...(node.spec.availability === 'drain' && { Drain: drainShape(node) }),
     ...(node.roleMessage !== '' && { RoleMessage: node.roleMessage }),
     ...(managerStatus && {
       ManagerStatus: {
@@ -42,6 +52,14 @@ export function toDockerNode(node: Node, roots: ClusterRoots): object {
         Addr: managerStatus.address,
       },
     }),
+  };
+}
+
+function drainShape({ spec, drainStartedAtMs = 0 }: Node): object {
+  return {
+    Rate: spec.drainRate ?? 0,
+    Deadline: (spec.drainDeadlineMs ?? 0) * 1e6,
+    ...(drainStartedAtMs !== 0 && { StartedAt: formatTime(drainStartedAtMs) }),
   };
 }
 
@@ -73,6 +91,9 @@ export function prettyNode(node: Node, roots: ClusterRoots, nowMs: number): stri
     'Resources:',
     ` CPUs:\t\t\t${description.resources.cpuNanos / 1e9}`,
     ` Memory:\t\t${formatBinarySize(description.resources.memoryBytes)}`,
+    ...description.genericResources.map(
+      ({ kind, count, names }) => ` ${kind}:\t\t\t${names.length > 0 ? names.join(', ') : count}`,
+    ),
     `Engine Version:\t\t${description.engineVersion}`,
     ...labelLines('Engine Labels', description.engineLabels),
     ...tlsLines(node, roots, nowMs),

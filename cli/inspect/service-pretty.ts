@@ -72,7 +72,9 @@ function placementLines({ placement }: TaskSpec): string[] {
   const lines: string[] = [];
   if (placement.constraints.length > 0) lines.push(` Constraints:\t[${placement.constraints.join(' ')}]`);
   if (placement.preferences.length > 0) lines.push(` Preferences:\t[${placement.preferences.join(' ')}]`);
+  if (placement.affinities.length > 0) lines.push(` Affinities:\t[${placement.affinities.join(' ')}]`);
   if (placement.strategy !== 'spread') lines.push(` Strategy:\t${placement.strategy}`);
+  if (placement.rebalance) lines.push(' Rebalance:\ttrue');
   if (placement.maxReplicasPerNode > 0)
     lines.push(` Max Replicas Per Node:\t${placement.maxReplicasPerNode}`);
   return ['Placement:', ...lines];

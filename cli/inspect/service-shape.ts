@@ -2,6 +2,7 @@
 
 import { defaultUpdateConfig } from '../../core/defaults.ts';
 import type {
+  GenericResource,
   Network,
   NetworkAttachment,
   PortConfig,
@@ -88,7 +89,9 @@ export function taskTemplate(task: TaskSpec): object {
           Spread: { SpreadDescriptor: parsePlacementPreference(text).key },
         })),
       }),
+      ...(placement.affinities.length > 0 && { Affinities: placement.affinities }),
       ...(placement.strategy !== 'spread' && { Strategy: placement.strategy }),
+      ...(placement.rebalance && { Rebalance: true }),
       ...(placement.maxReplicasPerNode > 0 && { MaxReplicas: placement.maxReplicasPerNode }),
       ...(placement.platforms.length > 0 && {
         Platforms: placement.platforms.map(({ os, architecture }) => ({
@@ -104,7 +107,13 @@ export function taskTemplate(task: TaskSpec): object {
   };
 }
 
-function resources({ limits, reservations }: ResourceRequirements): object {
+/** Docker has a list in which each name is an entry of its own. */
+export function genericShape({ kind, count, names }: GenericResource): object[] {
+  if (names.length === 0) return [{ DiscreteResourceSpec: { Kind: kind, Value: count } }];
+  return names.map((name) => ({ NamedResourceSpec: { Kind: kind, Value: name } }));
+}
+
+function resources({ limits, reservations, generic }: ResourceRequirements): object {
   const limit = {
     ...(limits.cpuNanos > 0 && { NanoCPUs: limits.cpuNanos }),
     ...(limits.memoryBytes > 0 && { MemoryBytes: limits.memoryBytes }),
@@ -118,6 +127,7 @@ function resources({ limits, reservations }: ResourceRequirements): object {
   const reserved = {
     ...(reservations.cpuNanos > 0 && { NanoCPUs: reservations.cpuNanos }),
     ...(reservations.memoryBytes > 0 && { MemoryBytes: reservations.memoryBytes }),
+    ...(generic.length > 0 && { GenericResources: generic.flatMap(genericShape) }),
   };
   return {
     ...(Object.keys(limit).length > 0 && { Limits: limit }),

@@ -8,8 +8,8 @@ export const nodeRoleNumbers = { 'worker': 0, 'manager': 1 } as const satisfies 
 export type NodeAvailability = 'active' | 'pause' | 'drain';
 export const nodeAvailabilityNumbers = { 'active': 0, 'pause': 1, 'drain': 2 } as const satisfies Record<NodeAvailability, number>;
 
-export type NodeState = 'unknown' | 'down' | 'ready' | 'disconnected';
-export const nodeStateNumbers = { 'unknown': 0, 'down': 1, 'ready': 2, 'disconnected': 3 } as const satisfies Record<NodeState, number>;
+export type NodeState = 'unknown' | 'down' | 'ready' | 'disconnected' | 'suspect';
+export const nodeStateNumbers = { 'unknown': 0, 'down': 1, 'ready': 2, 'disconnected': 3, 'suspect': 4 } as const satisfies Record<NodeState, number>;
 
 export type MountType = 'volume' | 'bind' | 'tmpfs' | 'image';
 export const mountTypeNumbers = { 'volume': 0, 'bind': 1, 'tmpfs': 2, 'image': 3 } as const satisfies Record<MountType, number>;
@@ -88,8 +88,14 @@ export interface ClusterSpec {
   readonly maxSnapshots: number;
   /** Specs that are kept of each service, the current one included; 0: ten. */
   readonly specHistoryLimit: number;
+  /** A node that is not heard of for this long gets no new tasks; 0: two heartbeat periods. */
+  readonly nodeSuspectAfterMs: number;
+  /** Tasks of a node that is down for this long are given up for good; 0: a day. */
+  readonly orphanAfterMs: number;
+  /** Of all nodes, how many may be given up in a minute because they are down, at least one; 0: 25, 100: all. */
+  readonly rescheduleMaxPercent: number;
 }
-export const emptyClusterSpec: ClusterSpec = Object.freeze({ name: '', labels: {}, taskHistoryLimit: 0, heartbeatPeriodMs: 0, snapshotInterval: 0, certificateLifeMs: 0, externalCas: [], autolock: false, deadManagerAfterMs: 0, departedNodeAfterMs: 0, acceptExpiredUntilMs: 0, maxSnapshots: 0, specHistoryLimit: 0 });
+export const emptyClusterSpec: ClusterSpec = Object.freeze({ name: '', labels: {}, taskHistoryLimit: 0, heartbeatPeriodMs: 0, snapshotInterval: 0, certificateLifeMs: 0, externalCas: [], autolock: false, deadManagerAfterMs: 0, departedNodeAfterMs: 0, acceptExpiredUntilMs: 0, maxSnapshots: 0, specHistoryLimit: 0, nodeSuspectAfterMs: 0, orphanAfterMs: 0, rescheduleMaxPercent: 0 });
 
 export interface ExternalCa {
   /** "cfssl" is the one there is. */
@@ -159,6 +165,14 @@ export interface Resources {
 }
 export const emptyResources: Resources = Object.freeze({ cpuNanos: 0, memoryBytes: 0 });
 
+/** So many of a kind, or each by its name. */
+export interface GenericResource {
+  readonly kind: string;
+  readonly count: number;
+  readonly names: readonly string[];
+}
+export const emptyGenericResource: GenericResource = Object.freeze({ kind: '', count: 0, names: [] });
+
 /** A node's certificate and whom it believes, as the node itself says. Roots are named by the SHA-256 of their
  * certificate, in hexadecimal. */
 export interface NodeTrust {
@@ -184,14 +198,20 @@ export interface NodeDescription {
   readonly dataPathMtu: number;
   /** WireGuard's, base64, once the node has an encrypted network; empty before. */
   readonly tunnelKey: string;
+  /** What the node is told to have. */
+  readonly genericResources: readonly GenericResource[];
 }
-export const emptyNodeDescription: NodeDescription = Object.freeze({ hostname: '', platform: emptyPlatform, resources: emptyResources, engineVersion: '', engineLabels: {}, runtime: '', kernel: '', operatingSystem: '', trust: emptyNodeTrust, dataPathMtu: 0, tunnelKey: '' });
+export const emptyNodeDescription: NodeDescription = Object.freeze({ hostname: '', platform: emptyPlatform, resources: emptyResources, engineVersion: '', engineLabels: {}, runtime: '', kernel: '', operatingSystem: '', trust: emptyNodeTrust, dataPathMtu: 0, tunnelKey: '', genericResources: [] });
 
 export interface NodeSpec {
   readonly name: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly availability: NodeAvailability;
   readonly desiredRole: NodeRole;
+  /** Tasks that leave a drained node at a time; 0: all. */
+  readonly drainRate?: number;
+  /** For this long they leave at that rate, after their successors where their service starts first; then all at once. */
+  readonly drainDeadlineMs?: number;
 }
 export const emptyNodeSpec: NodeSpec = Object.freeze({ name: '', labels: {}, availability: "active", desiredRole: "worker" });
 
@@ -200,6 +220,10 @@ export interface NodeStatus {
   readonly message: string;
   readonly address: string;
   readonly sinceMs: number;
+  /** It is down and its tasks are not replaced yet: too many nodes are. */
+  readonly held?: boolean;
+  /** When the managers last began to replace its tasks because it was down; 0: never. */
+  readonly givenUpAtMs?: number;
 }
 export const emptyNodeStatus: NodeStatus = Object.freeze({ state: "unknown", message: '', address: '', sinceMs: 0 });
 
@@ -231,6 +255,8 @@ export interface Node {
   readonly dataPathAddress: string;
   /** Inside the tunnel between the nodes; empty until it has a key. */
   readonly tunnelAddress: string;
+  /** Since when it is to be drained; 0: it is not, or has been from its beginning. */
+  readonly drainStartedAtMs?: number;
 }
 export const emptyNode: Node = Object.freeze({ id: '', meta: emptyMeta, spec: emptyNodeSpec, description: emptyNodeDescription, status: emptyNodeStatus, role: "worker", roleMessage: '', renewalAskedAtMs: 0, dataPathAddress: '', tunnelAddress: '' });
 
@@ -444,8 +470,10 @@ export const emptyResourceLimits: ResourceLimits = Object.freeze({ cpuNanos: 0, 
 export interface ResourceRequirements {
   readonly limits: ResourceLimits;
   readonly reservations: Resources;
+  /** By number. */
+  readonly generic: readonly GenericResource[];
 }
-export const emptyResourceRequirements: ResourceRequirements = Object.freeze({ limits: emptyResourceLimits, reservations: emptyResources });
+export const emptyResourceRequirements: ResourceRequirements = Object.freeze({ limits: emptyResourceLimits, reservations: emptyResources, generic: [] });
 
 export interface RestartPolicy {
   readonly condition: RestartCondition;
@@ -467,8 +495,12 @@ export interface Placement {
   /** "spread=node.labels.rack"; the first counts most. */
   readonly preferences: readonly string[];
   readonly strategy: PlacementStrategy;
+  /** Tasks move to nodes that have come later or again, as many at once as an update replaces. */
+  readonly rebalance?: boolean;
+  /** "service==NAME" or "service!=NAME". */
+  readonly affinities: readonly string[];
 }
-export const emptyPlacement: Placement = Object.freeze({ constraints: [], maxReplicasPerNode: 0, platforms: [], preferences: [], strategy: "spread" });
+export const emptyPlacement: Placement = Object.freeze({ constraints: [], maxReplicasPerNode: 0, platforms: [], preferences: [], strategy: "spread", affinities: [] });
 
 export interface LogDriver {
   readonly name: string;
@@ -683,8 +715,12 @@ export interface Task {
   readonly attachments: readonly TaskAttachment[];
   /** Why its node may not keep it. Absent: it may. */
   readonly eviction?: string;
+  /** Of its node, for it alone; from when it is placed. */
+  readonly genericResources: readonly GenericResource[];
+  /** Of one that is to go: its successor runs first. */
+  readonly leavesLast?: boolean;
 }
-export const emptyTask: Task = Object.freeze({ id: '', meta: emptyMeta, serviceId: '', specVersion: 0, slot: 0, nodeId: '', status: emptyTaskStatus, desiredState: "new", notBeforeMs: 0, attachments: [] });
+export const emptyTask: Task = Object.freeze({ id: '', meta: emptyMeta, serviceId: '', specVersion: 0, slot: 0, nodeId: '', status: emptyTaskStatus, desiredState: "new", notBeforeMs: 0, attachments: [], genericResources: [] });
 
 export interface TaskAttachment {
   readonly networkId: string;

@@ -120,14 +120,20 @@ async function untilCaughtUp(
   }
 }
 
-async function leave({ store, consensus }: MembershipOptions, nodeId: string): Promise<void> {
+async function leave({ store, consensus, clock }: MembershipOptions, nodeId: string): Promise<void> {
   if (store.view.node.get(nodeId) === undefined) return;
   if (consensus !== undefined) await leaveManagers(consensus, store.view, nodeId);
   await store.update((tx) => {
     const node = tx.view.node.get(nodeId);
     if (node === undefined) return;
     const { managerStatus: _, ...rest } = node;
-    const status = { ...node.status, state: 'down' as const, message: 'the node has left the cluster' };
+    const status = {
+      ...node.status,
+      state: 'down' as const,
+      message: 'the node has left the cluster',
+      sinceMs: clock.nowMs(),
+      held: false,
+    };
     tx.update('node', { ...rest, role: 'worker', spec: { ...node.spec, desiredRole: 'worker' }, status });
   });
   caLog.info({ 'node.id': nodeId }, 'node left');

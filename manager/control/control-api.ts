@@ -6,6 +6,7 @@ import type { ControlService } from '../../proto/generated/control.ts';
 import type { Handlers } from '../../rpc/server.ts';
 import { theCluster } from '../ca/authority.ts';
 import type { CertificateTool } from '../ca/certificate-tool.ts';
+import { spareOf } from '../capacity/spare.ts';
 import type { Consensus } from '../consensus.ts';
 import type { LogBroker } from '../log-broker.ts';
 import type { NodeQuestions } from '../node-questions.ts';
@@ -19,6 +20,7 @@ import { createNetwork, getNetwork, listNetworks, removeNetwork, updateNetwork }
 import { auditNetworks, traceNetwork } from './network-trace.ts';
 import { listNodes, removeNode, updateNode } from './node-api.ts';
 import { createPayload, getConfig, getSecret, removePayload, updatePayload } from './payload-api.ts';
+import { planServiceRequest } from './plan-request.ts';
 import { reach } from './reach-api.ts';
 import {
   createService,
@@ -91,6 +93,8 @@ export function controlHandlers(options: ControlOptions): Handlers<typeof Contro
     },
     traceNetwork: (request) => traceNetwork({ view: store.view, questions: options.questions }, request),
     auditNetworks: (request) => auditNetworks({ view: store.view, questions: options.questions }, request),
-    explain: ({ target }) => explain(store.view, target, clock.nowMs()),
+    getCapacity: () => ({ nodes: [...spareOf(store.view)] }),
+    planService: (request) => planServiceRequest(store.view, request),
+    explain: ({ target, kind = '' }) => explain(store.view, { target, kind }, clock.nowMs()),
   };
 }

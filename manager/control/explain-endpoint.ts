@@ -3,7 +3,7 @@
 import type { Network, PortConfig, Service } from '../../core/generated/objects.ts';
 import { isNodeNetwork } from '../../core/validate-endpoint.ts';
 import type { TablesView } from '../store/tables.ts';
-import type { Draft } from './explain.ts';
+import type { Draft } from './explain-task.ts';
 import { ingressNetwork, isFull, tallyNetworks } from './network-use.ts';
 
 export function explainEndpoint(view: TablesView, service: Service): Draft[] {

@@ -6,7 +6,7 @@ import { aNode, aServiceObject, aTask, NOW_MS, tablesOf } from '../../test/suppo
 import { explain } from './explain.ts';
 
 const lines = (tables: ReturnType<typeof tablesOf>) =>
-  explain(tables, 's', NOW_MS).steps.map(({ subject, text }) => `${subject}: ${text}`);
+  explain(tables, { target: 's', kind: '' }, NOW_MS).steps.map(({ subject, text }) => `${subject}: ${text}`);
 
 test('a job tells its completions, and those that have completed are no trouble', () => {
   const service = aServiceObject('s', 0, (spec) => ({
@@ -17,7 +17,7 @@ test('a job tells its completions, and those that have completed are no trouble'
   const tables = tablesOf([service], done);
 
   assert.deepEqual(lines(tables), ['service: s: 2 of 2 tasks have completed, 0 are running']);
-  assert.equal(explain(tables, 's', NOW_MS).ok, true);
+  assert.equal(explain(tables, { target: 's', kind: '' }, NOW_MS).ok, true);
 });
 
 test('of a global service what is on a node that is down does not count', () => {

@@ -1,40 +1,86 @@
 // `why`: the causal chain of what does not run, read off the store. Pure. Each step says who found out, what, and
 // what would unblock it.
 
-import { SwarmError } from '../../core/errors.ts';
+import { hasCode, SwarmError } from '../../core/errors.ts';
 import { isRecentFailure, NODE_FAILURES_MAX } from '../../core/failing-node.ts';
 import type { Service, Task } from '../../core/generated/objects.ts';
 import { isJob } from '../../core/service-mode.ts';
-import { taskName } from '../../core/task-name.ts';
-import { FORMER_LIMITS, isTerminal, isWanted } from '../../core/task-state.ts';
-import { type ExplainResponse, type ExplainStep, emptyExplainStep } from '../../proto/generated/control.ts';
+import { isTerminal, isWanted } from '../../core/task-state.ts';
+import { type ExplainResponse, emptyExplainStep } from '../../proto/generated/control.ts';
 import type { TablesView } from '../store/tables.ts';
-import { explainEndpoint, moreAddresses } from './explain-endpoint.ts';
-import { findService, findTask } from './find.ts';
-import { fullNetworkOf } from './network-use.ts';
+import { explainEndpoint } from './explain-endpoint.ts';
+import { explainNode } from './explain-node.ts';
+import {
+  type Draft,
+  errorOf,
+  explainTask,
+  explainTroubles,
+  isTrouble,
+  tasksText,
+  titleOf,
+} from './explain-task.ts';
+import { explainUpdate, explainUpdateStatus } from './explain-update.ts';
+import { findNode, findService, findTask } from './find.ts';
 import { countTasks } from './task-counts.ts';
 
-/** A step of which only what matters is said. */
-export type Draft = Partial<ExplainStep> & Pick<ExplainStep, 'subject' | 'text'>;
+export const EXPLAINED_KINDS = ['service', 'task', 'node', 'update'] as const;
 
-/** Throws `not-found` when the target is neither a service nor a task. */
-export function explain(view: TablesView, target: string, nowMs: number): ExplainResponse {
-  const service = view.byName('service', target) ?? view.service.get(target);
-  const task = service === undefined ? findTask(view, target) : undefined;
-  const drafts =
-    task !== undefined
-      ? explainTask(view, task, nowMs, 0)
-      : explainService(view, findAny(view, target), nowMs);
+interface Question {
+  readonly target: string;
+  /** Of `EXPLAINED_KINDS`; empty: a service, task or node, whichever has the name. */
+  readonly kind: string;
+}
+
+/** Throws `not-found` when there is no such thing. */
+export function explain(view: TablesView, question: Question, nowMs: number): ExplainResponse {
+  return explanationOf(answer(view, question, nowMs));
+}
+
+export function explanationOf(drafts: readonly Draft[]): ExplainResponse {
   const steps = drafts.map((draft) => ({ ...emptyExplainStep, ok: true, ...draft }));
   return { ok: steps.every((step) => step.ok), steps };
 }
 
-function findAny(view: TablesView, target: string): Service {
+function answer(view: TablesView, { target, kind }: Question, nowMs: number): Draft[] {
+  switch (kind) {
+    case '':
+      return explainAny(view, target, nowMs);
+    case 'service':
+      return explainService(view, findService(view, target), nowMs);
+    case 'update':
+      return explainUpdate(view, findService(view, target), nowMs);
+    case 'node':
+      return explainNode(view, findNode(view, target), nowMs);
+    case 'task': {
+      const task = findTask(view, target);
+      if (task === undefined) throw new SwarmError('not-found', `task ${target} not found`);
+      return explainTask(view, task, nowMs, 0);
+    }
+    default:
+      throw new SwarmError('invalid-argument', `kind: "${kind}" must be ${EXPLAINED_KINDS.join(', ')}`);
+  }
+}
+
+/** Exact names and ids come before prefixes. */
+function explainAny(view: TablesView, target: string, nowMs: number): Draft[] {
+  const service = view.byName('service', target) ?? view.service.get(target);
+  if (service !== undefined) return explainService(view, service, nowMs);
+  const isHost = [...view.node.values()].some(({ description: { hostname } }) => hostname === target);
+  if (isHost || view.node.get(target) !== undefined) return explainNode(view, findNode(view, target), nowMs);
+  const task = findTask(view, target);
+  if (task !== undefined) return explainTask(view, task, nowMs, 0);
+  const found =
+    firstFound(() => explainService(view, findService(view, target), nowMs)) ??
+    firstFound(() => explainNode(view, findNode(view, target), nowMs));
+  if (found === undefined) throw new SwarmError('not-found', `no service, task or node ${target}`);
+  return found;
+}
+
+function firstFound<T>(find: () => T): T | undefined {
   try {
-    return findService(view, target);
+    return find();
   } catch (error) {
-    if (error instanceof SwarmError && error.code === 'not-found')
-      throw new SwarmError('not-found', `no service or task ${target}`, { cause: error });
+    if (hasCode(error, 'not-found')) return undefined;
     throw error;
   }
 }
@@ -56,40 +102,26 @@ function explainService(view: TablesView, service: Service, nowMs: number): Draf
           : `${service.spec.name}: ${counts.running} of ${counts.desired} tasks are running`,
     },
   ];
-  if (service.updateStatus !== undefined) steps.push(explainUpdate(service, nowMs));
+  if (service.updateStatus !== undefined) steps.push(explainUpdateStatus(service, nowMs));
   steps.push(...explainEndpoint(view, service));
   const stuck = wanted.filter(({ status }) => isTrouble(status));
-  for (const group of groupByCause(stuck)) {
-    const [first] = group as [Task, ...Task[]];
-    const more = group.length > 1 ? ` (and ${group.length - 1} more for the same reason)` : '';
-    steps.push({ ok: false, subject: 'task', depth: 1, text: `${titleOf(service, first)}${more}` });
-    steps.push(...explainTask(view, first, nowMs, 2));
-  }
+  steps.push(...explainTroubles(view, stuck, nowMs));
   steps.push(...explainFailingNodes(view, service, tasks, nowMs));
-  if (!isComplete && stuck.length === 0) steps.push(...explainFinished(service, tasks));
+  const away = explainAway(view, wanted);
+  steps.push(...away);
+  if (!isComplete && stuck.length + away.length === 0) steps.push(...explainFinished(service, tasks));
   return steps;
 }
 
-/** It does not do what it is there for, or not as its spec says. */
-function isTrouble({ state, error, message }: Task['status']): boolean {
-  const isFine = state === 'running' || state === 'complete';
-  return !isFine || error !== '' || message.startsWith(FORMER_LIMITS);
-}
-
-function explainUpdate({ spec, updateStatus }: Service, nowMs: number): Draft {
-  const { state, message, startedAtMs, noProgressSinceMs } = updateStatus as NonNullable<
-    Service['updateStatus']
-  >;
-  const isPaused = state === 'paused' || state === 'rollback-paused' || noProgressSinceMs !== undefined;
-  return {
-    ok: !isPaused,
-    subject: 'update',
-    depth: 1,
-    text: `${state}: ${message} (started ${ago(startedAtMs, nowMs)})`,
-    remedy: isPaused
-      ? `mend the cause and "tsswarm service update ${spec.name}", or "tsswarm service rollback ${spec.name}"`
-      : '',
-  };
+/** Tasks of which nobody knows whether they run, and that are not replaced: the brake holds their nodes. */
+function explainAway(view: TablesView, wanted: readonly Task[]): Draft[] {
+  return [...Map.groupBy(wanted, ({ nodeId }) => nodeId)].flatMap(([nodeId, tasks]) => {
+    const node = view.node.get(nodeId);
+    if (node?.status.state !== 'down') return [];
+    const host = node.description.hostname || nodeId;
+    const text = `${tasksText(tasks.length)} on ${host}, which is down: ${node.status.message}`;
+    return [{ ok: false, subject: 'node', depth: 1, text, remedy: `tsswarm why node ${host}` }];
+  });
 }
 
 /** Nodes that the scheduler takes last, because the service keeps failing there. */
@@ -127,171 +159,4 @@ function explainFinished(service: Service, tasks: readonly Task[]): Draft[] {
       remedy: `tsswarm service update --force ${service.spec.name}`,
     },
   ];
-}
-
-function groupByCause(tasks: readonly Task[]): Task[][] {
-  const groups = new Map<string, Task[]>();
-  for (const task of tasks) {
-    const key = `${task.status.state} ${task.status.error || task.status.message}`;
-    groups.set(key, [...(groups.get(key) ?? []), task]);
-  }
-  return [...groups.values()];
-}
-
-function explainTask(view: TablesView, task: Task, nowMs: number, depth: number): Draft[] {
-  const { status } = task;
-  const steps: Draft[] = [];
-  const node = view.node.get(task.nodeId);
-  if (node !== undefined)
-    steps.push({
-      ok: node.status.state === 'ready',
-      subject: 'node',
-      depth,
-      text: `on ${node.description.hostname}, which is ${node.status.state}${node.status.message === '' ? '' : `: ${node.status.message}`}`,
-      remedy: node.status.state === 'ready' ? '' : 'start tsswarmd on that node, or remove the node',
-    });
-  steps.push({
-    ok:
-      (status.state === 'running' && !isTrouble(status)) ||
-      (isTerminal(status.state) && !isWanted(task) && status.error === ''),
-    subject: ownerOf(task),
-    depth,
-    text: `${status.state} since ${ago(status.timestampMs, nowMs)}: ${status.error || status.message || 'no details'}`,
-    remedy: remedyFor(view, task),
-  });
-  steps.push(...explainFiles(view, task, depth), ...explainHistory(view, task, nowMs, depth));
-  if (task.desiredState === 'ready' && task.notBeforeMs > nowMs)
-    steps.push(explainDelay(view, task, nowMs, depth));
-  if (task.eviction !== undefined)
-    steps.push({ ok: false, subject: 'eviction', depth, text: `it is to go: ${task.eviction}` });
-  return steps;
-}
-
-/** How long it waits, and why for longer than the policy's delay. */
-function explainDelay(view: TablesView, task: Task, nowMs: number, depth: number): Draft {
-  const policyMs = view.revisionOf(task)?.spec.task.restart.delayMs ?? 0;
-  const delayMs = task.notBeforeMs - task.meta.createdAtMs;
-  const backOff =
-    delayMs > policyMs
-      ? `: it backs off to ${seconds(delayMs)} because the tasks before it kept failing`
-      : '';
-  return {
-    subject: 'restart policy',
-    depth,
-    text: `starts in ${seconds(task.notBeforeMs - nowMs)}${backOff}`,
-  };
-}
-
-/** Which versions of secrets and configs it has, and which it should have. */
-function explainFiles(view: TablesView, task: Task, depth: number): Draft[] {
-  const { status } = task;
-  const { secrets = [], configs = [] } = view.revisionOf(task)?.spec.task.container ?? {};
-  if (status.files.length === 0 || isTerminal(status.state)) return [];
-  const steps = [...secrets, ...configs].map((reference, position): Draft | undefined => {
-    const kind = position < secrets.length ? 'secret' : 'config';
-    const has = status.files[position]?.version;
-    const newest = view[kind].get(reference.sourceId)?.latestVersion;
-    if (!has || newest === undefined) return undefined;
-    const wanted = reference.version || newest;
-    const pin = reference.version > 0 ? ', as its service asks' : '';
-    const text =
-      has === wanted
-        ? `${reference.sourceName}: version ${has}${pin || ', the newest'}`
-        : `${reference.sourceName}: still version ${has}, version ${wanted} is on its way`;
-    return { ok: has === wanted, subject: kind, depth, text };
-  });
-  return steps.filter((step) => step !== undefined);
-}
-
-/** The end of the task before it in the slot: why this one had to be made. */
-function explainHistory(view: TablesView, task: Task, nowMs: number, depth: number): Draft[] {
-  const ended = view
-    .tasksOfService(task.serviceId)
-    .filter(
-      (other) =>
-        taskName('', other) === taskName('', task) &&
-        other !== task &&
-        isTerminal(other.status.state) &&
-        other.status.error !== '',
-    )
-    .sort((a, b) => b.status.timestampMs - a.status.timestampMs);
-  const [last] = ended;
-  if (last === undefined || !isWanted(task) || task.status.state === 'running') return [];
-  const times = ended.length > 1 ? `, the last of ${ended.length} failures kept` : '';
-  return [
-    {
-      ok: false,
-      subject: 'history',
-      depth,
-      text: `the task before it ${last.status.state} ${ago(last.status.timestampMs, nowMs)}${times}: ${last.status.error}`,
-      remedy: remedyFor(view, last),
-    },
-  ];
-}
-
-/** Which part of the system has the task in hand. */
-function ownerOf({ status }: Task): string {
-  switch (status.state) {
-    case 'new':
-      return 'allocator';
-    case 'pending':
-      return 'scheduler';
-    case 'assigned':
-    case 'accepted':
-      return 'agent';
-    case 'preparing':
-    case 'rejected':
-      return 'preparation';
-    default:
-      return 'container';
-  }
-}
-
-/** What would unblock it, from what the refusing part said. */
-function remedyFor(view: TablesView, task: Task): string {
-  const error = task.status.error || task.status.message;
-  const name = view.service.get(task.serviceId)?.spec.name ?? task.serviceId;
-  const image = view.revisionOf(task)?.spec.task.container.image ?? '';
-  const full = task.status.state === 'new' ? fullNetworkOf(view, task) : undefined;
-  if (full !== undefined) return moreAddresses(full);
-  if (error.startsWith(FORMER_LIMITS))
-    return `raise the limit of ${name}, or let its tasks begin anew with it: tsswarm service update --force ${name}`;
-  if (error.includes('insufficient resources'))
-    return `lower --reserve-cpu or --reserve-memory of ${name}, or free or add a node`;
-  if (error.includes('constraints not satisfied'))
-    return `label a node (tsswarm node update --label-add) or change it: tsswarm service update --constraint-rm … ${name}`;
-  if (error.includes('max replicas per node'))
-    return `raise --replicas-max-per-node of ${name}, or add a node`;
-  if (error.includes('port') && error.includes('already in use'))
-    return `publish another port of ${name}, or stop what holds it (ss -ltnp)`;
-  if (error.includes('not available for new tasks'))
-    return 'tsswarm node ls: bring a node back, or set it active';
-  if (error.includes('No such image'))
-    return `check the name, or bring it to the node: tsswarm image pull ${image}`;
-  if (error.includes('cannot pull'))
-    return `see that this node reaches the registry, or bring the image here: tsswarm image pull|import`;
-  if (error.includes('is not up to date in the container'))
-    return `mend what it names and give a version again, or start the tasks anew: tsswarm service update --force ${name}`;
-  if (error.includes('is not there any more'))
-    return `ask for another version, or the newest: tsswarm service update --secret-add or --config-add … ${name}`;
-  if (error.includes('health check') || error.includes('non-zero exit'))
-    return `tsswarm service logs ${name}`;
-  return '';
-}
-
-function titleOf(service: Service, task: Task): string {
-  return `${taskName(service.spec.name, task)} (${task.id.slice(0, 12)})`;
-}
-
-function errorOf({ status }: Task): string {
-  return status.error === '' ? '' : `, ${status.error}`;
-}
-
-function ago(atMs: number, nowMs: number): string {
-  return `${seconds(Math.max(0, nowMs - atMs))} ago`;
-}
-
-function seconds(ms: number): string {
-  if (ms < 120_000) return `${Math.ceil(ms / 1000)} s`;
-  return ms < 2 * 3_600_000 ? `${Math.round(ms / 60_000)} min` : `${Math.round(ms / 3_600_000)} h`;
 }

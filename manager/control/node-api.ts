@@ -7,6 +7,7 @@ import { validateNodeSpec } from '../../core/validate-spec.ts';
 import type { UpdateNodeRequest, UpdateNodeResponse } from '../../proto/generated/control.ts';
 import { demotionRefusal } from '../ca/plan-roles.ts';
 import { deleteNode, roleNodes } from '../ca/role-loop.ts';
+import { withoutNode } from '../capacity/spare.ts';
 import { managersOf, roleMembers, withManagerStatus } from '../consensus.ts';
 import type { Transaction } from '../store/transaction.ts';
 import type { ControlOptions } from './control-api.ts';
@@ -19,10 +20,10 @@ export function listNodes({ store, consensus, leaderAddress }: ControlOptions): 
 
 export async function updateNode(
   options: ControlOptions,
-  { nodeId, version, spec, address }: UpdateNodeRequest,
+  { nodeId, version, spec, address, force }: UpdateNodeRequest,
 ): Promise<UpdateNodeResponse> {
   validateNodeSpec(spec);
-  const { store } = options;
+  const { store, clock } = options;
   const known = findNode(store.view, nodeId);
   if (address !== '') await moveManager(options, known, address);
   const moved = address === '' ? version : findNode(store.view, known.id).meta.version;
@@ -30,9 +31,30 @@ export async function updateNode(
     const node = findNode(tx.view, known.id);
     if (spec.desiredRole === 'worker' && node.spec.desiredRole === 'manager')
       requireDispensable(options, tx, node);
-    tx.update('node', { ...node, spec }, moved);
+    const isDrained = spec.availability === 'drain';
+    const isBegun = isDrained && node.spec.availability !== 'drain';
+    if (isBegun && !force) requireRoomElsewhere(tx, node);
+    const drainStartedAtMs = isBegun ? clock.nowMs() : isDrained ? (node.drainStartedAtMs ?? 0) : 0;
+    tx.update('node', { ...node, spec, drainStartedAtMs }, moved);
   });
   return { node: findNode(store.view, known.id) };
+}
+
+/** Refuses to drain a node whose tasks would fit nowhere else. */
+function requireRoomElsewhere(tx: Transaction, node: Node): void {
+  const { misfits } = withoutNode(tx.view, node);
+  if (misfits.length === 0) return;
+  const reasons = misfits.map(
+    ({ serviceName, tasks, reason }) =>
+      `service ${serviceName} will not fit (${tasks} ${tasks === 1 ? 'task' : 'tasks'}): ${reason}`,
+  );
+  throw new SwarmError(
+    'failed-precondition',
+    `availability: node ${nameOf(node)} cannot be drained: ${reasons.join('. ')}`,
+    {
+      hint: 'Free or add a node, or drain it all the same with --force: what does not fit waits for a place.',
+    },
+  );
 }
 
 /** The others reach this manager elsewhere from now on; the node hears of it by its session. */

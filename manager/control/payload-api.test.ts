@@ -186,7 +186,7 @@ test('why tells of a task that runs on with an old version', async () => {
     tx.create('node', aNode('n1'));
     tx.create('task', { ...task, status: { ...task.status, state: 'running', error } });
   });
-  const { ok, steps } = explain(world.store.view, 'web', world.clock.nowMs());
+  const { ok, steps } = explain(world.store.view, { target: 'web', kind: '' }, world.clock.nowMs());
   assert.equal(ok, false);
   const step = steps.find(({ text }) => text.includes(error));
   assert.match(step?.remedy ?? '', /tsswarm service update --force web/);

@@ -180,12 +180,14 @@ function isGone(view: TablesView, serviceId: string): boolean {
   return view.service.get(serviceId) === undefined && view.tasksOfService(serviceId).length === 0;
 }
 
-function requireValid(spec: ServiceSpec): void {
+/** Throws `invalid-argument` on the first field that is wrong. */
+export function requireValid(spec: ServiceSpec): void {
   validateServiceSpec(spec);
   requireSpecSize(ServiceSpecCodec, spec);
 }
 
-function respecified(service: Service, spec: ServiceSpec | undefined): Service {
+/** Throws `invalid-argument` where a service cannot become what is asked for. */
+export function respecified(service: Service, spec: ServiceSpec | undefined): Service {
   if (spec === undefined) throw invalidField('spec', 'must be there unless rollback is asked for');
   if (spec.name !== service.spec.name)
     throw invalidField('name', `service ${service.spec.name} cannot be renamed to ${spec.name}`);

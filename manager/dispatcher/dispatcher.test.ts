@@ -4,8 +4,10 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { FakeClock } from '../../core/clock.ts';
+import { defaultClusterSpec } from '../../core/defaults.ts';
 import { hasCode } from '../../core/errors.ts';
 import {
+  emptyCluster,
   emptyNodeDescription,
   emptyTaskStatus,
   type Node,
@@ -90,9 +92,15 @@ async function start(node: Partial<Node['status']> = {}) {
     tx.create('node', { ...first, status: { ...first.status, ...node } });
     tx.create('node', { ...second, status: { ...second.status, state: 'down' } });
   });
+  // A process that did not run for a while.
+  let stalledMs = 0;
   const dispatcher = new Dispatcher({
     store,
-    clock,
+    clock: {
+      nowMs: () => clock.nowMs() + stalledMs,
+      elapsedMs: () => clock.elapsedMs() + stalledMs,
+      after: (delayMs, callback) => clock.after(delayMs, callback),
+    },
     random: () => 0.5,
     randomBytes,
     logBroker: new LogBroker(clock, randomBytes),
@@ -104,6 +112,9 @@ async function start(node: Partial<Node['status']> = {}) {
     store,
     dispatcher,
     stop,
+    stall: (byMs: number) => {
+      stalledMs += byMs;
+    },
     run: () => dispatcher.run(stop.signal),
     nodeState: () => store.view.node.get('n1')?.status.state,
   };
@@ -165,8 +176,62 @@ test('silence makes a node down and ends its session; it comes back by registeri
   const back = new Agent(dispatcher);
   await back.registered();
   assert.equal(nodeState(), 'ready');
-  clock.advance(PERIOD_MS * 2);
+  clock.advance(PERIOD_MS * 1.9);
   assert.equal(nodeState(), 'ready');
+});
+
+test('a node that misses heartbeats is suspect before it is down, and ready with its next word', async () => {
+  const { clock, dispatcher, run, nodeState } = await start();
+  void run();
+  const agent = new Agent(dispatcher);
+  await agent.registered();
+
+  clock.advance(PERIOD_MS * 2);
+  await eventually(() => nodeState() === 'suspect');
+  agent.requests.push({ heartbeat: {} });
+  await eventually(() => nodeState() === 'ready');
+
+  clock.advance(PERIOD_MS * 2);
+  await eventually(() => nodeState() === 'suspect');
+  clock.advance(PERIOD_MS);
+  await eventually(() => nodeState() === 'down');
+});
+
+test('how long a node may be silent before it is suspect is a setting of the cluster', async () => {
+  const { clock, store, dispatcher, run, nodeState } = await start();
+  await store.update((tx) =>
+    tx.create('cluster', {
+      ...emptyCluster,
+      id: 'c',
+      spec: { ...defaultClusterSpec, nodeSuspectAfterMs: 7_000 },
+    }),
+  );
+  void run();
+  const agent = new Agent(dispatcher);
+  await agent.registered();
+
+  clock.advance(6_999);
+  assert.equal(nodeState(), 'ready');
+  clock.advance(1);
+  await eventually(() => nodeState() === 'suspect');
+});
+
+test('a manager that was held up does not take its nodes for silent (B6: moby#38203)', async () => {
+  const { clock, stall, dispatcher, run, nodeState } = await start();
+  void run();
+  const agent = new Agent(dispatcher);
+  await agent.registered();
+
+  stall(PERIOD_MS * 20);
+  clock.advance(PERIOD_MS * 2);
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(nodeState(), 'ready');
+  agent.requests.push({ heartbeat: {} });
+  await new Promise((resolve) => setImmediate(resolve));
+  clock.advance(PERIOD_MS);
+  assert.equal(nodeState(), 'ready');
+  clock.advance(PERIOD_MS * 2);
+  await eventually(() => nodeState() === 'down');
 });
 
 test('a second session of a node ends the first, whose late words count for nothing', async () => {
@@ -185,7 +250,7 @@ test('a second session of a node ends the first, whose late words count for noth
 
   assert.equal(store.view.task.get(task.id)?.status.state, 'running');
   assert.equal(dispatcher.sessionCount, 1);
-  clock.advance(PERIOD_MS * 2);
+  clock.advance(PERIOD_MS * 1.9);
   assert.equal(nodeState(), 'ready');
 });
 

@@ -1,12 +1,13 @@
-// The agents' side of the manager: sessions, heartbeats, assignments out, statuses in. Whoever falls silent for three
-// heartbeat periods is DOWN, and the orchestrator replaces its tasks.
+// The agents' side of the manager: sessions, heartbeats, assignments out, statuses in. Whoever falls silent for two
+// heartbeat periods is SUSPECT, after three it is DOWN, and the orchestrator replaces its tasks when the brake allows it.
 
 import { isDeepStrictEqual } from 'node:util';
 import type { Clock, Random } from '../../core/clock.ts';
 import { defaultClusterSpec } from '../../core/defaults.ts';
 import { messageOf, SwarmError } from '../../core/errors.ts';
-import type { Node, NodeState, Payload, Task } from '../../core/generated/objects.ts';
+import type { ClusterSpec, Node, NodeState, Payload, Task } from '../../core/generated/objects.ts';
 import { newId, type RandomBytes } from '../../core/ids.ts';
+import { DOWN_PERIODS, DOWN_PERIODS_AT_START, suspectAfterMs } from '../../core/node-silence.ts';
 import type {
   AgentMessage,
   Assignments,
@@ -46,9 +47,8 @@ interface Session {
   news: ClusterNews | undefined;
 }
 
-// Swarm's: silent for this many periods is down; twice as many after a change of leader.
-const GRACE_PERIODS = 3;
-const GRACE_PERIODS_AT_START = 6;
+// A timer that is late by more than this share of a period: the manager itself was held up.
+const LATE_SHARE = 0.25;
 const PERIOD_JITTER = 0.1;
 // An agent that does not read this many messages is cut off rather than kept in memory.
 const OUTBOX_MAX = 10_000;
@@ -142,7 +142,7 @@ export class Dispatcher {
     for (const node of this.#options.store.view.node.values()) {
       // The sockets are open already: a node that was faster is not to be called unknown.
       if (node.status.state === 'down' || this.#deadlines.has(node.id)) continue;
-      const deadline = this.#expect(node.id, GRACE_PERIODS_AT_START);
+      const deadline = this.#expect(node.id, DOWN_PERIODS_AT_START);
       const message = 'the manager has started; waiting for the node';
       await this.#options.store.update((tx) => {
         // It may have been heard of while this write had to be repeated.
@@ -204,11 +204,18 @@ export class Dispatcher {
         const node = tx.view.node.get(nodeId);
         if (node === undefined) return;
         const sinceMs = this.#options.clock.nowMs();
-        const status = { ...node.status, state: 'ready' as const, message: '', sinceMs, address };
+        const status = {
+          ...node.status,
+          state: 'ready' as const,
+          message: '',
+          sinceMs,
+          address,
+          held: false,
+        };
         tx.update('node', { ...node, description, status });
       });
     } finally {
-      this.#expect(nodeId, GRACE_PERIODS);
+      this.#expect(nodeId, DOWN_PERIODS);
     }
     this.#sessions
       .get(nodeId)
@@ -236,7 +243,8 @@ export class Dispatcher {
         const next = await incoming.next();
         if (next.done) break;
         if (this.#sessions.get(session.nodeId) !== session) return;
-        this.#expect(session.nodeId, GRACE_PERIODS);
+        this.#expect(session.nodeId, DOWN_PERIODS);
+        this.#endSuspicion(session);
         this.#handle(session, next.value);
       }
       session.outbox.end();
@@ -347,24 +355,66 @@ export class Dispatcher {
     this.#sessions.get(nodeId)?.outbox.push({ drained: { taskIds } });
   }
 
-  /** (Re)starts the time after which silence means DOWN. Returns what stands in `#deadlines` for it. */
+  /** (Re)starts the times after which silence means SUSPECT and DOWN. Returns what stands in `#deadlines` for them. */
   #expect(nodeId: string, periods: number): () => void {
     this.#deadlines.get(nodeId)?.();
     // A message may still arrive while the sockets close.
     if (this.#isStopped) return () => {};
-    const cancel = this.#options.clock.after(this.#periodMs() * periods, () => {
-      this.#deadlines.delete(nodeId);
-      this.#sessions.get(nodeId)?.outbox.end(new SwarmError('deadline-exceeded', 'no heartbeat'));
-      this.#markDown(nodeId).catch((error) => {
-        dispatcherLog.error(
-          { 'node.id': nodeId, error: messageOf(error) },
-          'cannot mark node down, will retry',
-        );
-        this.#expect(nodeId, 1);
+    const downMs = this.#periodMs() * periods;
+    const suspectMs = Math.min(suspectAfterMs(this.#clusterSpec()), downMs);
+    let cancelStage = this.#afterSilence(suspectMs, () => {
+      this.#mark(nodeId, () => this.#markSuspect(nodeId));
+      cancelStage = this.#afterSilence(downMs - suspectMs, () => {
+        this.#deadlines.delete(nodeId);
+        this.#sessions.get(nodeId)?.outbox.end(new SwarmError('deadline-exceeded', 'no heartbeat'));
+        this.#mark(nodeId, () => this.#markDown(nodeId));
       });
     });
+    const cancel = () => cancelStage();
     this.#deadlines.set(nodeId, cancel);
     return cancel;
+  }
+
+  /** A manager that was held up itself waits for one more period: it may have to read yet what it should have heard. */
+  #afterSilence(delayMs: number, act: () => void): () => void {
+    const { clock } = this.#options;
+    const dueMs = clock.elapsedMs() + delayMs;
+    let cancel = clock.after(delayMs, () => {
+      const isLate = clock.elapsedMs() - dueMs > LATE_SHARE * this.#periodMs();
+      if (isLate) cancel = this.#afterSilence(this.#periodMs(), act);
+      else act();
+    });
+    return () => cancel();
+  }
+
+  #mark(nodeId: string, write: () => Promise<void>): void {
+    write().catch((error) => {
+      dispatcherLog.error({ 'node.id': nodeId, error: messageOf(error) }, 'cannot mark node, will retry');
+      this.#expect(nodeId, 1);
+    });
+  }
+
+  async #markSuspect(nodeId: string): Promise<void> {
+    const deadline = this.#deadlines.get(nodeId);
+    await this.#options.store.update((tx) => {
+      const isReady = tx.view.node.get(nodeId)?.status.state === 'ready';
+      // It may have been heard of while this write had to be repeated.
+      if (isReady && this.#deadlines.get(nodeId) === deadline)
+        this.#putNodeState(tx, nodeId, 'suspect', 'heartbeats are missing; it gets no new tasks');
+    });
+  }
+
+  #endSuspicion({ id, nodeId }: Session): void {
+    if (this.#options.store.view.node.get(nodeId)?.status.state !== 'suspect') return;
+    this.#options.store
+      .update((tx) => {
+        const isSuspect = tx.view.node.get(nodeId)?.status.state === 'suspect';
+        if (isSuspect && this.#sessions.get(nodeId)?.id === id) this.#putNodeState(tx, nodeId, 'ready', '');
+      })
+      .catch((error) =>
+        // The next heartbeat tries again.
+        dispatcherLog.warn({ 'node.id': nodeId, error: messageOf(error) }, 'cannot mark node ready'),
+      );
   }
 
   /** The node is heard of: no deadline runs until the next `#expect`. */
@@ -384,13 +434,19 @@ export class Dispatcher {
     const node = tx.view.node.get(nodeId);
     if (node === undefined || node.status.state === state) return;
     dispatcherLog.info({ 'node.id': nodeId, state }, 'node state changes');
-    const status = { ...node.status, state, message, sinceMs: this.#options.clock.nowMs() };
+    // Whether its tasks are replaced now is for the brake to say.
+    const held = state === 'down';
+    const status = { ...node.status, state, message, sinceMs: this.#options.clock.nowMs(), held };
     tx.update('node', { ...node, status });
   }
 
-  #periodMs(): number {
+  #clusterSpec(): ClusterSpec {
     const [cluster] = this.#options.store.view.cluster.values();
-    return (cluster?.spec ?? defaultClusterSpec).heartbeatPeriodMs;
+    return cluster?.spec ?? defaultClusterSpec;
+  }
+
+  #periodMs(): number {
+    return this.#clusterSpec().heartbeatPeriodMs;
   }
 
   #nextPeriodMs(): number {

@@ -7,7 +7,7 @@ import { isJob } from '../../core/service-mode.ts';
 import { hasFailed, isTerminal, isWanted } from '../../core/task-state.ts';
 import { earliest } from '../loop.ts';
 import type { NewTask, PlanDraft } from './plan-service.ts';
-import { isRestartDue, isStopped, mustMove, type ServiceContext, type Slot } from './slots.ts';
+import { isLeavingLast, isRestartDue, isStopped, mustMove, type ServiceContext, type Slot } from './slots.ts';
 
 // A predecessor that does not go down in this time does not keep its successor from starting (Swarm's value).
 const OLD_TASK_TIMEOUT_MS = 60_000;
@@ -22,6 +22,10 @@ const CALM_MS = 60_000;
 export function planRestarts(slot: Slot, context: ServiceContext, draft: PlanDraft): void {
   for (const task of slot.tasks) {
     if (!isWanted(task)) continue;
+    if (isLeavingLast(task, context)) {
+      planDeparture(task, slot, context, draft);
+      continue;
+    }
     const isLost = mustMove(task, context);
     if (!isTerminal(task.status.state) && !isLost) continue;
     // What a job is there for; it stays as it is.
@@ -33,13 +37,28 @@ export function planRestarts(slot: Slot, context: ServiceContext, draft: PlanDra
     }
     draft.change.push({ task, desiredState: 'shutdown' });
     const hasSuccessor = slot.tasks.some(
-      (other) => other !== task && isWanted(other) && !isTerminal(other.status.state),
+      (other) =>
+        other !== task &&
+        isWanted(other) &&
+        !isTerminal(other.status.state) &&
+        !isLeavingLast(other, context),
     );
     if (hasSuccessor || !isRestartDue(task, slot, context)) continue;
     // A drained or lost node is no reason to wait.
     const delayMs = isTerminal(task.status.state) && !isLost ? restartDelayMs(task, slot, context) : 0;
     draft.create.push({ ...placeOf(slot), desiredState: 'ready', notBeforeMs: context.nowMs + delayMs });
   }
+}
+
+/** It is stopped when its successor runs. An attempt that fails is repeated like those of other tasks. */
+function planDeparture(task: Task, slot: Slot, context: ServiceContext, draft: PlanDraft): void {
+  const hasSuccessor = slot.tasks.some(
+    (other) =>
+      other !== task && isWanted(other) && other.status.state === 'running' && !isLeavingLast(other, context),
+  );
+  if (hasSuccessor) draft.change.push({ task, desiredState: 'shutdown' });
+  else if (slot.tasks[0] === task)
+    draft.create.push({ ...placeOf(slot), desiredState: goalState(context), notBeforeMs: 0 });
 }
 
 /** Lets prepared replacements run once their time has come and their predecessors are down. */
@@ -69,7 +88,8 @@ function patienceEndsAtMs(task: Task, slot: Slot, context: ServiceContext): numb
 
 /** Something of the slot, other than `task`, may still run. */
 function isHeld(slot: Slot, context: ServiceContext, task?: Task): boolean {
-  const isLive = (other: Task) => other !== task && !isStopped(other, context);
+  const isLive = (other: Task) =>
+    other !== task && !isStopped(other, context) && !(isWanted(other) && isLeavingLast(other, context));
   return slot.tasks.some(isLive) || slot.leaving.some(isLive);
 }
 

@@ -8,8 +8,16 @@ import {
   type Service,
   type ServiceSpec,
   type Task,
+  type TaskState,
 } from '../../core/generated/objects.ts';
-import { aNode, aServiceObject, aTask, NOW_MS, tablesOf } from '../../test/support/builders.ts';
+import {
+  aNode,
+  aServiceObject,
+  aTask,
+  NOW_MS,
+  type TaskOptions,
+  tablesOf,
+} from '../../test/support/builders.ts';
 import { planRemoval, planService, type ServicePlan } from './plan-service.ts';
 import { serviceContext } from './slots.ts';
 
@@ -173,17 +181,67 @@ describe('restarts', () => {
     assert.equal(plan(service, [dead(9_000), dead(8_000), dead(7_000), last]).create.length, 1);
   });
 
-  test('a task on a node that is down or drained is replaced at once, whatever the restart condition', () => {
-    for (const lost of [aNode('n1', { state: 'down' }), aNode('n1', { availability: 'drain' })]) {
-      const task = aTask('s', { nodeId: 'n1' });
+  test('a task that is to go, or whose node is down, is replaced at once, whatever the restart condition', () => {
+    for (const lost of [{ nodeId: 'n1' }, { nodeId: 'n2', eviction: 'its node is being drained' }]) {
+      const { eviction } = lost;
+      const task = { ...aTask('s', { nodeId: lost.nodeId }), ...(eviction !== undefined && { eviction }) };
       const result = plan(
         aServiceObject('s', 1, withRestart({ condition: 'none' })),
         [task],
-        [lost, aNode('n2')],
+        [aNode('n1', { state: 'down' }), aNode('n2')],
       );
       assert.deepEqual(changes(result), [[task.id, 'shutdown']]);
       assert.deepEqual(result.create, [{ slot: 1, desiredState: 'ready', notBeforeMs: NOW_MS }]);
     }
+  });
+});
+
+describe('a task that leaves last', () => {
+  const leaving = { ...aTask('s', { createdAtMs: NOW_MS - 60_000 }), eviction: 'because', leavesLast: true };
+  const successor = (state: TaskState, more: TaskOptions = {}) =>
+    aTask('s', { nodeId: 'n2', state, createdAtMs: NOW_MS - 10_000, endedAtMs: NOW_MS, ...more });
+  const planned = (...tasks: readonly Task[]) =>
+    plan(aServiceObject('s', 1), tasks, [aNode('n1'), aNode('n2')]);
+
+  test('gets a successor, which starts beside it, and goes when that runs', () => {
+    const first = planned(leaving);
+    assert.deepEqual(
+      [changes(first), first.create],
+      [[], [{ slot: 1, desiredState: 'running', notBeforeMs: 0 }]],
+    );
+    const starting = planned(leaving, successor('starting'));
+    assert.deepEqual([changes(starting), starting.create], [[], []]);
+    const running = planned(leaving, successor('running'));
+    assert.deepEqual([changes(running), running.create], [[[leaving.id, 'shutdown']], []]);
+  });
+
+  test('stays while its successor fails, and attempts keep the delay of restarts', () => {
+    const failed = successor('failed');
+    const again = planned(leaving, failed);
+    assert.deepEqual(changes(again), [[failed.id, 'shutdown']]);
+    assert.deepEqual(again.create, [{ slot: 1, desiredState: 'ready', notBeforeMs: NOW_MS + 5_000 }]);
+
+    const ended = successor('failed', { desired: 'shutdown' });
+    const waiting = successor('ready', {
+      desired: 'ready',
+      createdAtMs: NOW_MS - 5_000,
+      notBeforeMs: NOW_MS,
+    });
+    const due = planned(leaving, ended, waiting);
+    assert.deepEqual(
+      changes(due),
+      [[waiting.id, 'running']],
+      'it does not wait for the one that leaves last',
+    );
+    const given = planned(leaving, ended);
+    assert.deepEqual([changes(given), given.create], [[], []], 'no attempt beside the policy');
+  });
+
+  test('goes at once when its node is given up, or it does not run', () => {
+    const lost = plan(aServiceObject('s', 1), [leaving], [aNode('n1', { state: 'down' }), aNode('n2')]);
+    assert.deepEqual([changes(lost), lost.create.length], [[[leaving.id, 'shutdown']], 1]);
+    const early = { ...leaving, status: { ...leaving.status, state: 'starting' as const } };
+    assert.deepEqual([changes(planned(early)), planned(early).create.length], [[[early.id, 'shutdown']], 1]);
   });
 });
 

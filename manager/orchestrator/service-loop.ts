@@ -104,6 +104,7 @@ function step(
       specVersion: current.specVersion,
       slot: task.slot,
       nodeId: task.nodeId ?? '',
+      genericResources: [],
       status: {
         state: 'new',
         timestampMs: clock.nowMs(),

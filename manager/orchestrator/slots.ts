@@ -1,16 +1,9 @@
 // A service as its planners see it: slots, numbered or one for each node, each with the tasks that filled it.
 
 import { matchesConstraint, parseConstraint } from '../../core/constraint.ts';
-import type {
-  EndpointSpec,
-  Node,
-  ResourceRequirements,
-  RestartPolicy,
-  Service,
-  Task,
-  TaskSpec,
-} from '../../core/generated/objects.ts';
-import { isIngressPort } from '../../core/ingress-port.ts';
+import { feltEndpoint, feltSpec } from '../../core/felt-spec.ts';
+import type { Node, RestartPolicy, Service, Task, TaskSpec } from '../../core/generated/objects.ts';
+import { isGivenUp } from '../../core/node-silence.ts';
 import { isJob } from '../../core/service-mode.ts';
 import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
 import type { TablesView } from '../store/tables.ts';
@@ -63,12 +56,6 @@ export function serviceContext(view: TablesView, service: Service, nowMs: number
   };
 }
 
-/** What of the endpoint a running task feels: the rest is told to the nodes, which need no new task for it. */
-function feltEndpoint({ ports, drainMs }: EndpointSpec): string {
-  const own = ports.filter((port) => !isIngressPort(port));
-  return JSON.stringify({ own, drainMs, isInMesh: own.length < ports.length });
-}
-
 /** What tells the slots of a service apart. */
 export function slotKey({ slot, nodeId = '' }: { slot: number; nodeId?: string }): number | string {
   return slot > 0 ? slot : nodeId;
@@ -102,11 +89,19 @@ export function isActive(slot: Slot): boolean {
   return slot.tasks.some(isWanted);
 }
 
-/** The node cannot run tasks any more: it is gone, down, or being drained. */
-export function isNodeLost(task: Task, context: ServiceContext): boolean {
-  if (task.nodeId === '') return false;
-  const node = context.nodeOf(task);
-  return node === undefined || node.status.state === 'down' || node.spec.availability === 'drain';
+/** The node cannot run tasks any more: it is gone or given up. */
+function isNodeLost(task: Task, context: ServiceContext): boolean {
+  return task.nodeId !== '' && isGivenUp(context.nodeOf(task));
+}
+
+/** It goes when another task of its slot runs. */
+export function isLeavingLast(task: Task, context: ServiceContext): boolean {
+  return (
+    task.eviction !== undefined &&
+    task.leavesLast === true &&
+    task.status.state === 'running' &&
+    !isNodeLost(task, context)
+  );
 }
 
 /** The task has to be replaced although it has not ended. */
@@ -118,8 +113,7 @@ export function mustMove(task: Task, context: ServiceContext): boolean {
 export function isStopped(task: Task, context: ServiceContext): boolean {
   const { state } = task.status;
   if (isTerminal(state) || compareTaskStates(state, 'assigned') < 0) return true;
-  const node = context.nodeOf(task);
-  return node === undefined || node.status.state === 'down';
+  return isGivenUp(context.nodeOf(task));
 }
 
 /**
@@ -164,7 +158,7 @@ export function isDirty(task: Task, context: ServiceContext): boolean {
   const spec = context.specOf(task);
   if (spec === undefined || context.endpointChanged(task)) return true;
   const wanted = context.service.spec.task;
-  if (comparable(spec) !== comparable(wanted) || !isPlacementKept(task, spec, context)) return true;
+  if (feltSpec(spec) !== feltSpec(wanted) || !isPlacementKept(task, spec, context)) return true;
   return !isSame(spec.resources.reservations, wanted.resources.reservations) && !context.hasRoom(task);
 }
 
@@ -178,25 +172,6 @@ export function isToAdopt(task: Task, context: ServiceContext): boolean {
 
 function isSame(a: unknown, b: unknown): boolean {
   return JSON.stringify(a) === JSON.stringify(b);
-}
-
-// Many tasks share one spec.
-const comparables = new WeakMap<TaskSpec, string>();
-
-/** A task spec without its placement and without what a running task does not feel or can be given. */
-function comparable(spec: TaskSpec): string {
-  const known = comparables.get(spec);
-  if (known !== undefined) return known;
-  const { restart: _restart, placement: _placement, resources, ...rest } = spec;
-  const text = JSON.stringify([rest, settledResources(resources)]);
-  comparables.set(spec, text);
-  return text;
-}
-
-/** Without what a runtime changes in a container that runs. */
-function settledResources({ limits }: ResourceRequirements): object {
-  const { cpuNanos: _cpu, memoryBytes: _memory, pids: _pids, cpuShares: _shares, ...rest } = limits;
-  return rest;
 }
 
 /** A changed placement moves no task whose node still fits. */

@@ -57,7 +57,8 @@ export class CommitQueue {
   #queued: number;
   #batches: Batch[] = [];
   #draining: Promise<void> | undefined;
-  #sealed: SegmentRecord[];
+  /** Replaced and never changed: who deletes some of them waits meanwhile. */
+  #sealed: readonly SegmentRecord[];
   #current: { keyId: number; lastIndex: number } = { keyId: 0, lastIndex: 0 };
   /** The first entry that was refused: until it comes again, what comes builds on something that is not there. */
   #refusedFrom = Number.POSITIVE_INFINITY;
@@ -72,7 +73,7 @@ export class CommitQueue {
     this.#writer = writer;
     this.#durable = durable;
     this.#queued = durable.last.index;
-    this.#sealed = [...segments];
+    this.#sealed = segments;
     this.#options = options;
   }
 
@@ -149,7 +150,8 @@ export class CommitQueue {
   /** There is no room to begin with: the last segment stays the last until there is. */
   adopt(position: WritePosition): void {
     this.#writer.moveTo(position);
-    this.#current = defined(this.#sealed.pop(), 'a log without segments');
+    this.#current = defined(this.#sealed.at(-1), 'a log without segments');
+    this.#sealed = this.#sealed.slice(0, -1);
   }
 
   /** Resolves when everything that was appended has been written or refused. */
@@ -235,7 +237,7 @@ export class CommitQueue {
   }
 
   #seal(key: DataKey): void {
-    this.#sealed.push({ ...this.#current, sequence: this.#writer.segment - 1 });
+    this.#sealed = [...this.#sealed, { ...this.#current, sequence: this.#writer.segment - 1 }];
     this.#current = { keyId: key.id, lastIndex: 0 };
   }
 

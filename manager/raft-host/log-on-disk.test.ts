@@ -87,6 +87,27 @@ test('an entry that comes again replaces what was behind it', async () => {
   assert.deepEqual(recovered.hardState, aState(3, 2, 9));
 });
 
+test('a segment that is full while older ones are looked for is not deleted with them', async () => {
+  const disk = aDisk();
+  const log = await createLog(disk);
+  for (const entry of range(1, 10)) await log.append({ entries: [entry] });
+  await log.writeSnapshot(aMark(10), [Buffer.from('state')]);
+  const list = disk.list.bind(disk);
+  disk.list = async () => {
+    const names = await list();
+    for (const entry of range(11, 300)) await log.append({ entries: [entry] });
+    return names;
+  };
+
+  await log.compact(5);
+
+  disk.list = list;
+  assert.ok(disk.names.filter((name) => name.endsWith('.seg')).length > 1);
+  await log[Symbol.asyncDispose]();
+  const { recovered } = await openLog(disk);
+  assert.deepEqual(textOf(recovered.entries), textOf(range(11, 300)));
+});
+
 test('what a snapshot covers is deleted with it, and the hard state is not', async () => {
   const disk = aDisk();
   const log = await createLog(disk);

@@ -1,80 +1,134 @@
 // A node as the scheduler counts it: what is left of its resources, what runs there, which ports are taken.
 
-import { isRecentFailure } from '../../core/failing-node.ts';
-import type { Node, PortConfig, Resources, ServiceSpec, Task } from '../../core/generated/objects.ts';
+import { NODE_FAILURE_WINDOW_MS, NODE_FAILURES_MAX } from '../../core/failing-node.ts';
+import type { GenericResource, Node, PortConfig, ServiceSpec } from '../../core/generated/objects.ts';
 import { isIngressPort } from '../../core/ingress-port.ts';
-import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
-import type { TablesView } from '../store/tables.ts';
 
 export interface NodeInfo {
-  readonly node: Node;
+  /** Its place among all nodes that there have been. */
+  readonly index: number;
+  node: Node;
   cpuNanosFree: number;
   memoryBytesFree: number;
+  /** Tasks that are to be there. */
   taskCount: number;
-  readonly taskCountByService: Map<string, number>;
-  /** "8080/tcp" */
-  readonly hostPorts: Set<string>;
-  /** Recent failures by "<service>.<spec version>". */
-  readonly failures: Map<string, number>;
+  /** Tasks that hold something there, be they to stay or to go. */
+  bookings: number;
+  /** How many tasks take a port: "8080/tcp" */
+  readonly hostPorts: Map<string, number>;
+  /** What tasks have been given of the node's generic resources. */
+  readonly genericUse: Map<string, { count: number; readonly names: Set<string> }>;
+  /** When tasks failed, by "<service>.<spec version>". */
+  readonly failures: Map<string, number[]>;
 }
 
-/** Counts what every node has and carries. */
-export function collectNodeInfos(view: TablesView, nowMs: number): NodeInfo[] {
-  return [...view.node.values()].map((node) => {
-    const info: NodeInfo = {
-      node,
-      cpuNanosFree: node.description.resources.cpuNanos,
-      memoryBytesFree: node.description.resources.memoryBytes,
-      taskCount: 0,
-      taskCountByService: new Map(),
-      hostPorts: new Set(),
-      failures: new Map(),
-    };
-    for (const task of view.tasksOnNode(node.id)) countTask(info, task, view.revisionOf(task)?.spec, nowMs);
-    return info;
+/** What a task of a spec takes of its node. */
+export interface Demand {
+  readonly cpuNanos: number;
+  readonly memoryBytes: number;
+  readonly ports: readonly string[];
+  readonly generic: readonly GenericResource[];
+}
+
+export const noDemand: Demand = { cpuNanos: 0, memoryBytes: 0, ports: [], generic: [] };
+
+export function newNodeInfo(node: Node, index: number): NodeInfo {
+  const { cpuNanos, memoryBytes } = node.description.resources;
+  return {
+    index,
+    node,
+    cpuNanosFree: cpuNanos,
+    memoryBytesFree: memoryBytes,
+    taskCount: 0,
+    bookings: 0,
+    hostPorts: new Map(),
+    genericUse: new Map(),
+    failures: new Map(),
+  };
+}
+
+export function demandOf({ task, endpoint }: ServiceSpec): Demand {
+  const { cpuNanos, memoryBytes } = task.resources.reservations;
+  const ports = endpoint.ports.filter(takesPortOfNode).map(portKey);
+  return { cpuNanos, memoryBytes, ports, generic: task.resources.generic };
+}
+
+export function take(info: NodeInfo, { cpuNanos, memoryBytes, ports }: Demand): void {
+  info.cpuNanosFree -= cpuNanos;
+  info.memoryBytesFree -= memoryBytes;
+  for (const port of ports) info.hostPorts.set(port, (info.hostPorts.get(port) ?? 0) + 1);
+}
+
+export function release(info: NodeInfo, { cpuNanos, memoryBytes, ports }: Demand): void {
+  info.cpuNanosFree += cpuNanos;
+  info.memoryBytesFree += memoryBytes;
+  for (const port of ports) {
+    const count = (info.hostPorts.get(port) ?? 0) - 1;
+    if (count > 0) info.hostPorts.set(port, count);
+    else info.hostPorts.delete(port);
+  }
+}
+
+/** Whether the node has as much as that which nobody else was given. */
+export function hasGeneric(info: NodeInfo, requests: readonly GenericResource[]): boolean {
+  return requests.every(({ kind, count }) => {
+    const { count: total = 0 } =
+      info.node.description.genericResources.find((each) => each.kind === kind) ?? {};
+    return total - (info.genericUse.get(kind)?.count ?? 0) >= count;
   });
 }
 
-function countTask(info: NodeInfo, task: Task, spec: ServiceSpec | undefined, nowMs: number): void {
-  if (isTerminal(task.status.state)) {
-    if (!isRecentFailure(task, nowMs)) return;
-    const key = failureKey(task.serviceId, task.specVersion);
-    info.failures.set(key, (info.failures.get(key) ?? 0) + 1);
-    return;
+/** What a task would be given: so many of a kind, or the first names that are free. */
+export function chooseGeneric(info: NodeInfo, requests: readonly GenericResource[]): GenericResource[] {
+  return requests.map(({ kind, count }) => {
+    const { names = [] } = info.node.description.genericResources.find((each) => each.kind === kind) ?? {};
+    const used = info.genericUse.get(kind)?.names;
+    return { kind, count, names: names.filter((name) => !used?.has(name)).slice(0, count) };
+  });
+}
+
+export function giveGeneric(info: NodeInfo, given: readonly GenericResource[]): void {
+  for (const { kind, count, names } of given) {
+    const use = info.genericUse.get(kind) ?? { count: 0, names: new Set() };
+    use.count += count;
+    for (const name of names) use.names.add(name);
+    info.genericUse.set(kind, use);
   }
-  // Bound to the node, and not placed yet.
-  if (compareTaskStates(task.status.state, 'assigned') < 0) return;
-  // A task that is told to stop holds its resources until it has.
-  if (spec !== undefined) takeResources(info, spec.task.resources.reservations, spec.endpoint.ports);
-  if (isWanted(task)) addTask(info, task.serviceId);
 }
 
-/** Books one more task of the service on the node. */
-export function placeTask(info: NodeInfo, serviceId: string, spec: ServiceSpec): void {
-  takeResources(info, spec.task.resources.reservations, spec.endpoint.ports);
-  addTask(info, serviceId);
+export function takeGenericBack(info: NodeInfo, given: readonly GenericResource[]): void {
+  for (const { kind, count, names } of given) {
+    const use = info.genericUse.get(kind);
+    if (use === undefined) continue;
+    use.count -= count;
+    for (const name of names) use.names.delete(name);
+    if (use.count === 0) info.genericUse.delete(kind);
+  }
 }
 
-function takeResources(info: NodeInfo, reserved: Resources, ports: readonly PortConfig[]): void {
-  info.cpuNanosFree -= reserved.cpuNanos;
-  info.memoryBytesFree -= reserved.memoryBytes;
-  for (const port of ports) if (takesPortOfNode(port)) info.hostPorts.add(portKey(port));
+export function noteFailure(info: NodeInfo, key: string, atMs: number): void {
+  const times = info.failures.get(key) ?? [];
+  info.failures.set(key, [...times, atMs].slice(-NODE_FAILURES_MAX));
 }
 
-function addTask(info: NodeInfo, serviceId: string): void {
-  info.taskCount++;
-  info.taskCountByService.set(serviceId, (info.taskCountByService.get(serviceId) ?? 0) + 1);
+/** Whether the service keeps failing there. */
+export function isFailing(info: NodeInfo, key: string, nowMs: number): boolean {
+  const times = info.failures.get(key);
+  if (times === undefined) return false;
+  const recent = times.filter((atMs) => nowMs - atMs <= NODE_FAILURE_WINDOW_MS);
+  if (recent.length === 0) info.failures.delete(key);
+  return recent.length >= NODE_FAILURES_MAX;
 }
 
 /** A port with a number that the node can give once. */
-export function takesPortOfNode(port: PortConfig): boolean {
+function takesPortOfNode(port: PortConfig): boolean {
   return port.publishedPort > 0 && !isIngressPort(port);
 }
 
-export function portKey(port: PortConfig): string {
+function portKey(port: PortConfig): string {
   return `${port.publishedPort}/${port.protocol}`;
 }
 
-export function failureKey(serviceId: string, specVersion: number): string {
+export function revisionKey(serviceId: string, specVersion: number): string {
   return `${serviceId}.${specVersion}`;
 }

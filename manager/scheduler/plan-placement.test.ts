@@ -5,11 +5,13 @@ import {
   emptyEndpointSpec,
   emptyPortConfig,
   type Node,
+  type Service,
   type ServiceSpec,
+  type Task,
 } from '../../core/generated/objects.ts';
 import { aNode, aServiceObject, aTask, NOW_MS, tablesOf } from '../../test/support/builders.ts';
-import { collectNodeInfos } from './node-info.ts';
-import { type PlacementPlan, planPlacement } from './plan-placement.ts';
+import { ClusterBook } from './cluster-book.ts';
+import { type PlacementPlan, planGroup } from './plan-placement.ts';
 
 interface Scene {
   readonly nodes: readonly Node[];
@@ -18,21 +20,25 @@ interface Scene {
   readonly existing?: readonly ReturnType<typeof aTask>[];
 }
 
+function bookOf(services: readonly Service[], tasks: readonly Task[], nodes: readonly Node[]): ClusterBook {
+  return ClusterBook.of(tablesOf(services, tasks, nodes));
+}
+
 function place({ nodes, count, change, existing = [] }: Scene): PlacementPlan {
   const service = aServiceObject('s', count, change);
-  const tables = tablesOf([service, aServiceObject('other', 1)], existing, nodes);
+  const book = bookOf([service, aServiceObject('other', 1)], existing, nodes);
   const tasks = Array.from({ length: count }, (_, index) =>
     aTask('s', { slot: index + 1, nodeId: '', state: 'pending' }),
   );
-  return planPlacement(
-    [{ serviceId: 's', specVersion: 1, spec: service.spec, tasks }],
-    collectNodeInfos(tables, NOW_MS),
-  );
+  return planGroup({ serviceId: 's', specVersion: 1, spec: service.spec, tasks, nodeId: '' }, book, NOW_MS);
 }
 
 const perNode = (plan: PlacementPlan) => {
   const counts: Record<string, number> = {};
-  for (const { nodeId } of plan.assign) counts[nodeId] = (counts[nodeId] ?? 0) + 1;
+  for (const { booking } of plan.assign) {
+    const { id } = booking.info.node;
+    counts[id] = (counts[id] ?? 0) + 1;
+  }
   return counts;
 };
 const reserve = (memoryBytes: number) => (spec: ServiceSpec) => ({
@@ -72,10 +78,8 @@ test('a node where the service kept failing is the last choice, but a choice', (
 test('reservations fill a node and the rest is refused with the reason', () => {
   const plan = place({ nodes: [aNode('a', { memoryBytes: 1000 })], count: 3, change: reserve(400) });
   assert.equal(plan.assign.length, 2);
-  assert.deepEqual(
-    plan.refuse.map(({ reason }) => reason),
-    ['no suitable node (insufficient resources on 1 node)'],
-  );
+  assert.equal(plan.refuse.length, 1);
+  assert.equal(plan.reason, 'no suitable node (insufficient resources on 1 node)');
 });
 
 test('a task that is told to stop holds its reservation until it has', () => {
@@ -105,7 +109,7 @@ test('constraints, platforms and the cap per node are kept', () => {
   const plan = place({ nodes, count: 3, change });
   assert.deepEqual(perNode(plan), { a: 2 });
   assert.equal(
-    plan.refuse[0]?.reason,
+    plan.reason,
     'no suitable node (scheduling constraints not satisfied on 1 node; unsupported platform on 1 node; max replicas per node limit exceeded on 1 node)',
   );
 });
@@ -125,7 +129,7 @@ test('a host port is given once per node, an ingress port as often as it is want
   assert.deepEqual(perNode(spread), { a: 2, b: 2 });
   const plan = place({ nodes, count: 3, change: publishing('host') });
   assert.deepEqual(perNode(plan), { a: 1, b: 1 });
-  assert.equal(plan.refuse[0]?.reason, 'no suitable node (host-mode port already in use on 2 nodes)');
+  assert.equal(plan.reason, 'no suitable node (host-mode port already in use on 2 nodes)');
 });
 
 test('nodes that are down, paused or drained get nothing, and that is said', () => {
@@ -134,10 +138,7 @@ test('nodes that are down, paused or drained get nothing, and that is said', () 
     aNode('b', { availability: 'drain' }),
     aNode('c', { availability: 'pause' }),
   ];
-  assert.equal(
-    place({ nodes, count: 1 }).refuse[0]?.reason,
-    'no suitable node (3 nodes not available for new tasks)',
-  );
+  assert.equal(place({ nodes, count: 1 }).reason, 'no suitable node (3 nodes not available for new tasks)');
 });
 
 test('every task is placed or refused with a reason, no node is overbooked, and the spread differs by at most one', () => {
@@ -153,7 +154,7 @@ test('every task is placed or refused with a reason, no node is overbooked, and 
         );
         const plan = place({ nodes, count, change: reserve(size) });
         assert.equal(plan.assign.length + plan.refuse.length, count);
-        assert.ok(plan.refuse.every(({ reason }) => reason.includes('(')));
+        assert.equal(plan.reason.includes('('), plan.refuse.length > 0);
         const counts = perNode(plan);
         for (const { id, description } of nodes)
           assert.ok((counts[id] ?? 0) * size <= description.resources.memoryBytes);
@@ -237,8 +238,8 @@ test('with room everywhere no two branches differ by more than one task', () => 
         const nodes = racks.map((rack, index) => inRack(`n${index}`, rack === 0 ? undefined : `r${rack}`));
         const plan = place({ nodes, count, change: place3(byRack) });
         const perRack = new Map(racks.map((rack) => [rack, 0]));
-        for (const { nodeId } of plan.assign) {
-          const rack = racks[Number(nodeId.slice(1))]!;
+        for (const { booking } of plan.assign) {
+          const rack = racks[Number(booking.info.node.id.slice(1))]!;
           perRack.set(rack, perRack.get(rack)! + 1);
         }
         assert.equal(plan.assign.length, count);
@@ -264,23 +265,73 @@ test('completed tasks of a job hold no reservations and no ports (B16: swarmkit#
 test('a task that is bound to a node is checked against that node alone, and told what is wrong with it', () => {
   const nodes = [aNode('a', { memoryBytes: 1_000 }), aNode('b', { memoryBytes: 100 })];
   const service = aServiceObject('s', 1, reserve(400));
-  const bound = ['a', 'b', 'gone'].map((nodeId) => aTask('s', { slot: 0, nodeId, state: 'pending' }));
-  const plan = planPlacement(
-    bound.map((task) => ({
-      serviceId: 's',
-      specVersion: 1,
-      spec: service.spec,
-      tasks: [task],
-      nodeId: task.nodeId,
-    })),
-    collectNodeInfos(tablesOf([service], bound, nodes), NOW_MS),
+  const tasks = ['a', 'b', 'gone'].map((nodeId) => aTask('s', { slot: 0, nodeId, state: 'pending' }));
+  const book = bookOf([service], tasks, nodes);
+  const plans = tasks.map((task) =>
+    planGroup(
+      { serviceId: 's', specVersion: 1, spec: service.spec, tasks: [task], nodeId: task.nodeId },
+      book,
+      NOW_MS,
+    ),
   );
   assert.deepEqual(
-    plan.assign.map(({ nodeId }) => nodeId),
-    ['a'],
+    plans.map(({ assign }) => assign.length),
+    [1, 0, 0],
   );
   assert.deepEqual(
-    plan.refuse.map(({ reason }) => reason),
-    ['no suitable node (insufficient resources on 1 node)', 'no suitable node'],
+    plans.map(({ reason }) => reason),
+    ['', 'no suitable node (insufficient resources on 1 node)', 'no suitable node'],
   );
+});
+
+const nextTo = (...affinities: string[]) => place3({ affinities });
+
+test('a service shares nodes with those that it wants and with no others', () => {
+  const nodes = [aNode('a'), aNode('b'), aNode('c')];
+  const existing = [aTask('other', { nodeId: 'a' }), aTask('other', { nodeId: 'b' })];
+  assert.deepEqual(perNode(place({ nodes, count: 4, existing, change: nextTo('service==other') })), {
+    a: 2,
+    b: 2,
+  });
+  assert.deepEqual(perNode(place({ nodes, count: 2, existing, change: nextTo('service!=other') })), { c: 2 });
+  assert.deepEqual(perNode(place({ nodes, count: 2, change: nextTo('service!=nobody') })), { a: 1, b: 1 });
+  const apart = place({ nodes, count: 4, change: nextTo('service!=s') });
+  assert.deepEqual(perNode(apart), { a: 1, b: 1, c: 1 });
+  assert.equal(apart.reason, 'no suitable node (affinities not satisfied on 3 nodes)');
+  const alone = place({ nodes, count: 1, change: nextTo('service==nobody') });
+  assert.equal(alone.reason, 'no suitable node (affinities not satisfied on 3 nodes)');
+});
+
+test('who does not want to share nodes is not joined either', () => {
+  const shy = aServiceObject('shy', 1, nextTo('service!=loud'));
+  const loud = aServiceObject('loud', 1);
+  const book = bookOf([shy, loud], [aTask('shy', { nodeId: 'a' })], [aNode('a'), aNode('b')]);
+  const tasks = [1, 2].map((slot) => aTask('loud', { slot, nodeId: '', state: 'pending' }));
+  const plan = planGroup(
+    { serviceId: 'loud', specVersion: 1, spec: loud.spec, tasks, nodeId: '' },
+    book,
+    NOW_MS,
+  );
+  assert.deepEqual(perNode(plan), { b: 2 });
+});
+
+const withCards = (id: string, ...names: string[]): Node => {
+  const node = aNode(id);
+  const genericResources = [{ kind: 'GPU', count: names.length, names }];
+  return { ...node, description: { ...node.description, genericResources } };
+};
+const asking = (count: number) => (spec: ServiceSpec) => ({
+  ...spec,
+  task: { ...spec.task, resources: { ...spec.task.resources, generic: [{ kind: 'GPU', count, names: [] }] } },
+});
+
+test('each task gets generic resources of its own, by name, as many as it asks for (swarmkit#3162)', () => {
+  const nodes = [withCards('a', 'a0', 'a1', 'a2'), withCards('b', 'b0'), aNode('c')];
+  const held = [{ kind: 'GPU', count: 1, names: ['a1'] }];
+  const existing = [{ ...aTask('s', { nodeId: 'a' }), genericResources: held }];
+  const plan = place({ nodes, count: 4, existing, change: asking(1) });
+  const names = plan.assign.flatMap(({ booking }) => booking.generic.flatMap((given) => given.names));
+  assert.deepEqual(names.sort(), ['a0', 'a2', 'b0']);
+  assert.equal(plan.reason, 'no suitable node (insufficient resources on 3 nodes)');
+  assert.deepEqual(perNode(place({ nodes, count: 2, change: asking(2) })), { a: 1 });
 });

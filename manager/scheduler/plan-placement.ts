@@ -1,124 +1,107 @@
-// Tasks → nodes, as data. Pure. Tasks of one service and spec are decided as a group: eligibility is worked out once
-// per node, and each task goes to the branch (spread-tree.ts) and node that has the fewest of them, ties by total load; or,
-// with the strategy binpack, to the node with the least left.
+// Tasks → nodes, as data. Pure but for the book, in which placed tasks are booked at once, so that later groups see what
+// earlier ones took. Tasks of one service and spec are decided as a group: what it costs grows with its tasks, not with the
+// nodes, unless many nodes have no room.
 
-import { NODE_FAILURES_MAX } from '../../core/failing-node.ts';
 import type { ServiceSpec, Task } from '../../core/generated/objects.ts';
-import { parsePlacementPreference } from '../../core/placement-preference.ts';
-import { FILTERS } from './filters.ts';
-import { failureKey, type NodeInfo, placeTask } from './node-info.ts';
-import { type Candidates, candidatesOf } from './spread-tree.ts';
+import type { Booking, ClusterBook, Version } from './cluster-book.ts';
+import { type Check, FILTERS, type FilterContext, ROOM_FILTERS } from './filters.ts';
+import { GroupCandidates } from './group-candidates.ts';
+import { chooseGeneric, isFailing, type NodeInfo, revisionKey } from './node-info.ts';
+import type { Candidates } from './node-tree.ts';
 
 export interface PlacementGroup {
   readonly serviceId: string;
   readonly specVersion: number;
   readonly spec: ServiceSpec;
   readonly tasks: readonly Task[];
-  /** The only node that may have them; empty or absent: any. */
-  readonly nodeId?: string;
+  /** The only node that may have them; empty: any. */
+  readonly nodeId: string;
+}
+
+export interface Assignment {
+  readonly task: Task;
+  readonly booking: Booking;
 }
 
 export interface PlacementPlan {
-  readonly assign: readonly { readonly task: Task; readonly nodeId: string }[];
-  /** Tasks that fit nowhere, with the filters' reasons. */
-  readonly refuse: readonly { readonly task: Task; readonly reason: string }[];
+  readonly assign: readonly Assignment[];
+  /** Tasks that fit nowhere. */
+  readonly refuse: readonly Task[];
+  /** Why, in the words of the filters; empty when nothing is refused. */
+  readonly reason: string;
 }
 
-type Check = (info: NodeInfo) => boolean;
-
-/** Decides for all groups; `infos` are booked as it goes, so that later groups see what earlier ones took. */
-export function planPlacement(groups: readonly PlacementGroup[], infos: readonly NodeInfo[]): PlacementPlan {
-  const assign: { task: Task; nodeId: string }[] = [];
-  const refuse: { task: Task; reason: string }[] = [];
-  const byNode = new Map(infos.map((info) => [info.node.id, info]));
-  // What is bound to a node comes first: others have a choice.
-  const ordered = [...groups].sort((a, b) => Number(Boolean(b.nodeId)) - Number(Boolean(a.nodeId)));
-  for (const group of ordered) {
-    const checks = checksOf(group);
-    const bound = group.nodeId ? byNode.get(group.nodeId) : undefined;
-    const among = group.nodeId ? (bound ? [bound] : []) : infos;
-    const candidates = candidatesFor(group, among, checks);
-    for (const task of group.tasks) {
-      const info = takeBest(candidates, checks);
-      if (info === undefined) {
-        refuse.push({ task, reason: explainRefusal(group, among) });
-        continue;
-      }
-      assign.push({ task, nodeId: info.node.id });
-      placeTask(info, group.serviceId, group.spec);
-      candidates.push(info);
-    }
+export function planGroup(group: PlacementGroup, book: ClusterBook, nowMs: number): PlacementPlan {
+  const { serviceId, specVersion, spec, tasks, nodeId } = group;
+  const version = book.versionOf(serviceId, specVersion, spec);
+  const assign: Assignment[] = [];
+  using candidates =
+    nodeId === ''
+      ? candidatesFor(spec, version, book, nowMs)
+      : theOnly(spec, book.contextFor(version, spec), book.node(nodeId));
+  for (const task of tasks) {
+    const info = candidates.take();
+    if (info === undefined) break;
+    const booking = { info, version, generic: chooseGeneric(info, version.demand.generic), isWanted: true };
+    assign.push({ task, booking });
+    book.plan(booking);
+    candidates.putBack();
   }
-  return { assign, refuse };
+  const refuse = tasks.slice(assign.length);
+  return { assign, refuse, reason: refuse.length === 0 ? '' : explainRefusal(group, version, book) };
 }
 
 /** "no suitable node (insufficient resources on 2 nodes; 1 node not available for new tasks)", the commonest first. */
-export function explainRefusal(group: PlacementGroup, infos: readonly NodeInfo[]): string {
-  const prepared = FILTERS.map((filter) => ({
+function explainRefusal(group: PlacementGroup, version: Version, book: ClusterBook): string {
+  const context = book.contextFor(version, group.spec);
+  const refused = FILTERS.map((filter) => ({
     filter,
-    check: filter.prepare(group.spec, group.serviceId) ?? (() => true),
-    refused: 0,
+    check: filter.prepare(group.spec, context) ?? (() => true),
+    nodes: 0,
   }));
-  for (const info of infos) {
-    const first = prepared.find(({ check }) => !check(info));
-    if (first !== undefined) first.refused++;
+  const bound = book.node(group.nodeId);
+  for (const info of group.nodeId === '' ? book.nodes : bound === undefined ? [] : [bound]) {
+    const first = refused.find(({ check }) => !check(info));
+    if (first !== undefined) first.nodes++;
   }
-  const reasons = prepared
-    .filter(({ refused }) => refused > 0)
-    .sort((a, b) => b.refused - a.refused)
-    .map(({ filter, refused }) => filter.explain(refused));
+  const reasons = refused
+    .filter(({ nodes }) => nodes > 0)
+    .sort((a, b) => b.nodes - a.nodes)
+    .map(({ filter, nodes }) => filter.explain(nodes));
   return reasons.length === 0 ? 'no suitable node' : `no suitable node (${reasons.join('; ')})`;
 }
 
 function candidatesFor(
-  group: PlacementGroup,
-  infos: readonly NodeInfo[],
-  checks: readonly Check[],
-): Candidates {
-  const { strategy, preferences } = group.spec.task.placement;
-  const compare = strategy === 'binpack' ? compareForPacking : compareForSpreading;
-  const ofService = (info: NodeInfo) => info.taskCountByService.get(group.serviceId) ?? 0;
-  return candidatesOf(
-    infos,
-    new Set(infos.filter((info) => checks.every((check) => check(info)))),
-    preferences.map(parsePlacementPreference),
-    (a, b) => compareFailures(a, b, group) || compare(a, b, ofService) || (a.node.id < b.node.id ? -1 : 1),
-    ofService,
-  );
+  spec: ServiceSpec,
+  version: Version,
+  book: ClusterBook,
+  nowMs: number,
+): GroupCandidates {
+  const { number, service } = version;
+  const context = book.contextFor(version, spec);
+  return new GroupCandidates(book.treeFor(spec), {
+    counts: service.counts,
+    hasRoom: allOf(ROOM_FILTERS.flatMap(({ prepare }) => prepare(spec, context) ?? [])),
+    isFailing: (info) => info.failures.size > 0 && isFailing(info, revisionKey(service.id, number), nowMs),
+    isPacked: spec.task.placement.strategy === 'binpack',
+  });
 }
 
-function checksOf({ spec, serviceId }: PlacementGroup): Check[] {
-  return FILTERS.map((filter) => filter.prepare(spec, serviceId)).filter((check) => check !== undefined);
+/** The node that tasks are bound to, as long as it may have them. */
+function theOnly(
+  spec: ServiceSpec,
+  context: FilterContext,
+  info: NodeInfo | undefined,
+): Candidates & Disposable {
+  const mayHave = allOf(FILTERS.flatMap(({ prepare }) => prepare(spec, context) ?? []));
+  return {
+    take: () => (info !== undefined && mayHave(info) ? info : undefined),
+    putBack: () => {},
+    [Symbol.dispose]: () => {},
+  };
 }
 
-/** The best node that still has room; those without are dropped for the rest of the group. */
-function takeBest(candidates: Candidates, checks: readonly Check[]): NodeInfo | undefined {
-  for (let info = candidates.pop(); info !== undefined; info = candidates.pop())
-    if (checks.every((check) => check(info))) return info;
-  return undefined;
-}
-
-/** Nodes where the service keeps failing come last, whatever the strategy. */
-function compareFailures(a: NodeInfo, b: NodeInfo, { serviceId, specVersion }: PlacementGroup): number {
-  const key = failureKey(serviceId, specVersion);
-  const isTainted = (info: NodeInfo) => Number((info.failures.get(key) ?? 0) >= NODE_FAILURES_MAX);
-  return isTainted(a) - isTainted(b);
-}
-
-type CountOf = (info: NodeInfo) => number;
-
-/** Fewer tasks of the service, then fewer tasks at all. */
-function compareForSpreading(a: NodeInfo, b: NodeInfo, ofService: CountOf): number {
-  return ofService(a) - ofService(b) || a.taskCount - b.taskCount;
-}
-
-/** Less that is not reserved, then more tasks. */
-function compareForPacking(a: NodeInfo, b: NodeInfo): number {
-  return freeShare(a) - freeShare(b) || b.taskCount - a.taskCount;
-}
-
-/** Of what is scarcer, CPU or memory: from 1, all of it, down. */
-function freeShare({ node, cpuNanosFree, memoryBytesFree }: NodeInfo): number {
-  const { cpuNanos, memoryBytes } = node.description.resources;
-  return Math.min(cpuNanosFree / Math.max(cpuNanos, 1), memoryBytesFree / Math.max(memoryBytes, 1));
+function allOf(checks: readonly Check[]): Check {
+  const [only] = checks;
+  return checks.length === 1 && only !== undefined ? only : (info) => checks.every((check) => check(info));
 }

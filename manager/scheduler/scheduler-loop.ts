@@ -1,14 +1,15 @@
-// Places PENDING tasks. Waits and writes; planPlacement decides. A task that fits nowhere keeps its state and gets
-// the reason; it is looked at again whenever something changes that could make room.
+// Places PENDING tasks. Waits and writes; planGroup decides. A task that fits nowhere keeps its state and gets the reason;
+// it is looked at again whenever something changes that could make room.
 
 import type { Clock } from '../../core/clock.ts';
-import type { Task } from '../../core/generated/objects.ts';
-import { isTerminal, isWanted } from '../../core/task-state.ts';
+import type { Node, Service, ServiceSpec, Task } from '../../core/generated/objects.ts';
+import { isTerminal } from '../../core/task-state.ts';
 import { runLoop } from '../loop.ts';
 import type { Commit, Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
-import { collectNodeInfos } from './node-info.ts';
-import { type PlacementGroup, planPlacement } from './plan-placement.ts';
+import { type Booking, ClusterBook } from './cluster-book.ts';
+import { type PlacementPlan, planGroup } from './plan-placement.ts';
+import { isWaiting, type WaitingGroup, WaitingTasks } from './waiting-tasks.ts';
 
 export interface SchedulerOptions {
   readonly store: Store;
@@ -18,80 +19,163 @@ export interface SchedulerOptions {
   readonly onScheduled?: (delayMs: number) => void;
 }
 
+/** What is decided in one go, in tasks placed and nodes looked at: a few milliseconds, after which others have their turn. */
+const PASS_COST_MAX = 20_000;
+const TASKS_PER_PASS = 2_000;
+/** In larger groups, a refusal that differs in nothing but how many nodes it counts is not written to every task again. */
+const RECOUNTED_MAX = 100;
+
 /** Runs until the signal aborts. */
 export function runSchedulerLoop(options: SchedulerOptions, signal: AbortSignal): Promise<void> {
-  const { store, clock } = options;
-  const pending = new Set<string>();
-  for (const task of store.view.task.values()) if (isPending(task)) pending.add(task.id);
-
-  const pass = async () => {
-    for (const id of pending) if (!isPending(store.view.task.get(id))) pending.delete(id);
-    if (pending.size === 0) return undefined;
-    const nowMs = clock.nowMs();
-    const plan = planPlacement(groupPending(pending, store), collectNodeInfos(store.view, nowMs));
-    await store.batch([
-      ...plan.assign.map(
-        ({ task, nodeId }) =>
-          (tx: Transaction) =>
-            assign(tx, task, nodeId, nowMs),
-      ),
-      ...plan.refuse.map(
-        ({ task, reason }) =>
-          (tx: Transaction) =>
-            refuse(tx, task, reason),
-      ),
-    ]);
-    for (const { task } of plan.assign) options.onScheduled?.(clock.nowMs() - task.meta.createdAtMs);
-    return undefined;
-  };
-  const isRelevant = (commit: Commit) => noteChanges(commit, pending);
+  const scheduler = new Scheduler(options);
+  const isRelevant = (commit: Commit) => scheduler.hear(commit);
+  const pass = () => scheduler.pass();
   return runLoop({ name: 'scheduler', isRelevant, pass, ...options }, signal);
 }
 
-function isPending(task: Task | undefined): boolean {
-  return task !== undefined && task.status.state === 'pending' && isWanted(task);
-}
+const noPlan: PlacementPlan = { assign: [], refuse: [], reason: '' };
 
-/** Collects new pending tasks; true when there are some, or when waiting ones may find room now. */
-function noteChanges(commit: Commit, pending: Set<string>): boolean {
-  let mayFit = false;
-  for (const { kind, action, object, previous } of commit.events) {
-    if (kind === 'node') mayFit = true;
-    if (kind !== 'task') continue;
-    const task = object as Task;
-    if (isPending(task)) {
-      // Its own refusal is no news.
-      if (!isPending(previous as Task | undefined) || !pending.has(task.id)) mayFit = true;
-      pending.add(task.id);
-    } else if (action === 'removed' || isTerminal(task.status.state)) mayFit = true;
+class Scheduler {
+  readonly #options: SchedulerOptions;
+  readonly #book: ClusterBook;
+  readonly #waiting = new WaitingTasks();
+  /** Somebody waits for tasks of another service to come to a node. */
+  #isCompanyWanted = false;
+
+  constructor(options: SchedulerOptions) {
+    this.#options = options;
+    const { view } = options.store;
+    this.#book = ClusterBook.of(view);
+    for (const task of view.task.values()) this.#waiting.note(task.id, task);
   }
-  return mayFit && pending.size > 0;
-}
 
-function groupPending(pending: ReadonlySet<string>, store: Store): PlacementGroup[] {
-  const groups = new Map<string, { group: Omit<PlacementGroup, 'tasks'>; tasks: Task[] }>();
-  for (const id of pending) {
+  /** True when there is something to look at. */
+  hear({ events }: Commit): boolean {
+    let isNews = false;
+    let mayFit = false;
+    for (const { kind, action, object, previous } of events) {
+      const current = action === 'removed' ? undefined : object;
+      if (kind === 'node') {
+        this.#book.noteNode(object.id, current as Node | undefined);
+        mayFit = true;
+      }
+      if (kind === 'service' && this.#book.noteService(object.id, current as Service | undefined))
+        mayFit = true;
+      if (kind !== 'task') continue;
+      const [before, task] = [previous as Task | undefined, current as Task | undefined];
+      this.#book.noteTask(
+        action === 'removed' ? (before ?? (object as Task)) : before,
+        task,
+        this.#specOf(task),
+      );
+      if (this.#waiting.note(object.id, task)) isNews = true;
+      mayFit ||= isEnd(task, before) || (this.#isCompanyWanted && isPlaced(task, before));
+    }
+    return (mayFit && this.#waiting.lookAtAll()) || isNews;
+  }
+
+  /** Returns when to come back: at once when there is more to do. */
+  async pass(): Promise<number | undefined> {
+    const { clock, store } = this.#options;
+    const nowMs = clock.nowMs();
+    const plans: PlacementPlan[] = [];
+    let tasks = 0;
+    for (let cost = 0; tasks < TASKS_PER_PASS && cost < PASS_COST_MAX; ) {
+      const group = this.#waiting.next();
+      if (group === undefined) break;
+      const plan = this.#plan(group, TASKS_PER_PASS - tasks, nowMs);
+      plans.push(plan);
+      tasks += plan.assign.length;
+      // Every node was looked at, and once more to tell why.
+      cost += plan.assign.length + 1 + (plan.refuse.length > 0 ? 2 * this.#book.nodeCount : 0);
+    }
+    const assigned = plans.flatMap(({ assign }) => assign);
+    for (const { task, booking } of assigned) this.#book.expect(task.id, booking);
+    try {
+      await store.batch(plans.flatMap((plan) => stepsOf(plan, nowMs)));
+    } finally {
+      for (const { task } of assigned) this.#settle(task);
+    }
+    return this.#waiting.hasNext ? clock.nowMs() : undefined;
+  }
+
+  #plan(group: WaitingGroup, tasksMax: number, nowMs: number): PlacementPlan {
+    const { view } = this.#options.store;
+    const { serviceId, specVersion, nodeId, taskIds } = group;
+    const tasks: Task[] = [];
+    for (const id of taskIds) {
+      if (tasks.length === tasksMax) break;
+      const task = view.task.get(id);
+      if (task !== undefined) tasks.push(task);
+    }
+    const [first] = tasks;
+    const spec = first && view.revisionOf(first)?.spec;
+    if (spec === undefined) return noPlan;
+    const plan = planGroup({ serviceId, specVersion, nodeId, spec, tasks }, this.#book, nowMs);
+    if (plan.refuse.length > 0 && spec.task.placement.affinities.length > 0) this.#isCompanyWanted = true;
+    if (tasks.length === taskIds.size) return plan;
+    if (plan.refuse.length === 0) {
+      this.#waiting.lookAt(group);
+      return plan;
+    }
+    // What holds for one of them holds for those that were not asked about.
+    const placed = new Set(plan.assign.map(({ task }) => task.id));
+    const refuse = [...taskIds].flatMap((id) => (placed.has(id) ? [] : (view.task.get(id) ?? [])));
+    return { ...plan, refuse };
+  }
+
+  /** What was booked is now as it came to be. */
+  #settle({ id }: Task): void {
+    const { store, clock, onScheduled } = this.#options;
     const task = store.view.task.get(id);
-    const spec = task && store.view.revisionOf(task)?.spec;
-    if (task === undefined || spec === undefined) continue;
-    // One that is bound to a node is checked against that node alone.
-    const key = `${task.serviceId}.${task.specVersion}.${task.nodeId}`;
-    const entry = groups.get(key);
-    if (entry !== undefined) entry.tasks.push(task);
-    else
-      groups.set(key, {
-        group: { serviceId: task.serviceId, specVersion: task.specVersion, spec, nodeId: task.nodeId },
-        tasks: [task],
-      });
+    this.#book.settle(id);
+    if (task === undefined) return;
+    if (isWaiting(task)) this.#waiting.lookAtTask(id);
+    else onScheduled?.(clock.nowMs() - task.meta.createdAtMs);
   }
-  return [...groups.values()].map(({ group, tasks }) => ({ ...group, tasks }));
+
+  #specOf(task: Task | undefined): ServiceSpec | undefined {
+    return task && this.#options.store.view.revisionOf(task)?.spec;
+  }
 }
 
-function assign(tx: Transaction, planned: Task, nodeId: string, nowMs: number): void {
+/** Something of a node is free that was not. */
+function isEnd(task: Task | undefined, previous: Task | undefined): boolean {
+  if (previous === undefined || isTerminal(previous.status.state)) return false;
+  return previous.nodeId !== '' && (task === undefined || isTerminal(task.status.state));
+}
+
+function isPlaced(task: Task | undefined, previous: Task | undefined): boolean {
+  return task?.status.state === 'assigned' && previous?.status.state !== 'assigned';
+}
+
+function stepsOf({ assign, refuse, reason }: PlacementPlan, nowMs: number): ((tx: Transaction) => void)[] {
+  return [
+    ...assign.map(
+      ({ task, booking }) =>
+        (tx: Transaction) =>
+          place(tx, task, booking, nowMs),
+    ),
+    ...refuse
+      .filter(({ status }) =>
+        refuse.length <= RECOUNTED_MAX
+          ? status.error !== reason
+          : withoutCounts(status.error) !== withoutCounts(reason),
+      )
+      .map((task) => (tx: Transaction) => tellRefused(tx, task, reason)),
+  ];
+}
+
+function withoutCounts(reason: string): string {
+  return reason.replaceAll(/\d+ nodes?/g, '');
+}
+
+function place(tx: Transaction, planned: Task, { info, generic }: Booking, nowMs: number): void {
   const task = tx.view.task.get(planned.id);
+  const nodeId = info.node.id;
   const node = tx.view.node.get(nodeId);
   // Decided on an older state: what is no longer so is planned anew.
-  if (!isPending(task) || task === undefined || node?.status.state !== 'ready') return;
+  if (task === undefined || !isWaiting(task) || node?.status.state !== 'ready') return;
   const status = {
     ...task.status,
     state: 'assigned' as const,
@@ -99,11 +183,11 @@ function assign(tx: Transaction, planned: Task, nodeId: string, nowMs: number): 
     message: 'scheduler assigned task to node',
     error: '',
   };
-  tx.update('task', { ...task, nodeId, status });
+  tx.update('task', { ...task, nodeId, genericResources: generic, status });
 }
 
-function refuse(tx: Transaction, planned: Task, reason: string): void {
+function tellRefused(tx: Transaction, planned: Task, reason: string): void {
   const task = tx.view.task.get(planned.id);
-  if (!isPending(task) || task === undefined || task.status.error === reason) return;
+  if (task === undefined || !isWaiting(task) || task.status.error === reason) return;
   tx.update('task', { ...task, status: { ...task.status, error: reason } });
 }

@@ -149,6 +149,8 @@ export interface UpdateNodeRequest {
   readonly spec: NodeSpec;
   /** host:port by which the others reach this manager from now on; empty: stays. */
   readonly address: string;
+  /** Drains it also when its tasks fit nowhere else. */
+  readonly force?: boolean;
 }
 export const emptyUpdateNodeRequest: UpdateNodeRequest = Object.freeze({ nodeId: '', version: 0, spec: emptyNodeSpec, address: '' });
 
@@ -515,9 +517,50 @@ export interface AuditNetworksResponse {
 }
 export const emptyAuditNetworksResponse: AuditNetworksResponse = Object.freeze({ ok: false, steps: [] });
 
+export interface GetCapacityRequest {
+
+}
+export const emptyGetCapacityRequest: GetCapacityRequest = Object.freeze({  });
+
+export interface GetCapacityResponse {
+  readonly nodes: readonly NodeSpare[];
+}
+export const emptyGetCapacityResponse: GetCapacityResponse = Object.freeze({ nodes: [] });
+
+/** What would be if the node died. */
+export interface NodeSpare {
+  readonly nodeId: string;
+  readonly hostname: string;
+  /** Tasks that would have to go elsewhere. */
+  readonly tasks: number;
+  readonly misfits: readonly Misfit[];
+}
+export const emptyNodeSpare: NodeSpare = Object.freeze({ nodeId: '', hostname: '', tasks: 0, misfits: [] });
+
+/** Tasks of a service for which there is no room. */
+export interface Misfit {
+  readonly serviceId: string;
+  readonly serviceName: string;
+  readonly tasks: number;
+  /** "needs 2 GiB, free 1.2 GiB at most on the other nodes" */
+  readonly reason: string;
+}
+export const emptyMisfit: Misfit = Object.freeze({ serviceId: '', serviceName: '', tasks: 0, reason: '' });
+
+export interface PlanServiceRequest {
+  /** Empty: the service is to be created. */
+  readonly serviceId: string;
+  /** Of the service the new spec was made from. */
+  readonly version: number;
+  readonly spec: ServiceSpec;
+}
+export const emptyPlanServiceRequest: PlanServiceRequest = Object.freeze({ serviceId: '', version: 0, spec: emptyServiceSpec });
+
 export interface ExplainRequest {
-  /** Service (id, prefix, name) or task (id, prefix, SERVICE.SLOT). */
+  /** Service (id, prefix, name), task (id, prefix, SERVICE.SLOT) or node (id, prefix, host name). */
   readonly target: string;
+  /** "service", "task", "node", or "update" of a service; empty: the first of the three that has the name. */
+  readonly kind?: string;
 }
 export const emptyExplainRequest: ExplainRequest = Object.freeze({ target: '' });
 
@@ -974,6 +1017,7 @@ export const UpdateNodeRequestCodec: Codec<UpdateNodeRequest> = {
     if (m.version !== 0) w.uint32(16).int64(safeInteger(m.version));
     NodeSpecCodec.write(m.spec, w.uint32(26).fork()).ldelim();
     if (m.address !== '') w.uint32(34).string(m.address);
+    if (m.force !== undefined) w.uint32(40).bool(m.force);
     return w;
   },
   read(r, end) {
@@ -981,6 +1025,7 @@ export const UpdateNodeRequestCodec: Codec<UpdateNodeRequest> = {
     let version: number = 0;
     let spec: NodeSpec = emptyNodeSpec;
     let address: string = '';
+    let force: boolean | undefined;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
@@ -988,10 +1033,11 @@ export const UpdateNodeRequestCodec: Codec<UpdateNodeRequest> = {
         case 2: version = safeInteger(r.int64()); break;
         case 3: spec = NodeSpecCodec.read(r, r.uint32() + r.pos); break;
         case 4: address = r.string(); break;
+        case 5: force = r.bool(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { nodeId, version, spec, address };
+    return { nodeId, version, spec, address, ...(force === undefined ? undefined : { force }) };
   },
 };
 
@@ -2117,21 +2163,138 @@ export const AuditNetworksResponseCodec: Codec<AuditNetworksResponse> = {
   },
 };
 
+export const GetCapacityRequestCodec: Codec<GetCapacityRequest> = {
+  write(_m, w) {
+    
+    return w;
+  },
+  read(r, end) {
+    
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        
+        default: r.skipType(tag & 7);
+      }
+    }
+    return {  };
+  },
+};
+
+export const GetCapacityResponseCodec: Codec<GetCapacityResponse> = {
+  write(m, w) {
+    for (const value of m.nodes) NodeSpareCodec.write(value, w.uint32(10).fork()).ldelim();
+    return w;
+  },
+  read(r, end) {
+    const nodes: NodeSpare[] = [];
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: nodes.push(NodeSpareCodec.read(r, r.uint32() + r.pos)); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { nodes };
+  },
+};
+
+export const NodeSpareCodec: Codec<NodeSpare> = {
+  write(m, w) {
+    if (m.nodeId !== '') w.uint32(10).string(m.nodeId);
+    if (m.hostname !== '') w.uint32(18).string(m.hostname);
+    if (m.tasks !== 0) w.uint32(24).int64(safeInteger(m.tasks));
+    for (const value of m.misfits) MisfitCodec.write(value, w.uint32(34).fork()).ldelim();
+    return w;
+  },
+  read(r, end) {
+    let nodeId: string = '';
+    let hostname: string = '';
+    let tasks: number = 0;
+    const misfits: Misfit[] = [];
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: nodeId = r.string(); break;
+        case 2: hostname = r.string(); break;
+        case 3: tasks = safeInteger(r.int64()); break;
+        case 4: misfits.push(MisfitCodec.read(r, r.uint32() + r.pos)); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { nodeId, hostname, tasks, misfits };
+  },
+};
+
+export const MisfitCodec: Codec<Misfit> = {
+  write(m, w) {
+    if (m.serviceId !== '') w.uint32(10).string(m.serviceId);
+    if (m.serviceName !== '') w.uint32(18).string(m.serviceName);
+    if (m.tasks !== 0) w.uint32(24).int64(safeInteger(m.tasks));
+    if (m.reason !== '') w.uint32(34).string(m.reason);
+    return w;
+  },
+  read(r, end) {
+    let serviceId: string = '';
+    let serviceName: string = '';
+    let tasks: number = 0;
+    let reason: string = '';
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: serviceId = r.string(); break;
+        case 2: serviceName = r.string(); break;
+        case 3: tasks = safeInteger(r.int64()); break;
+        case 4: reason = r.string(); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { serviceId, serviceName, tasks, reason };
+  },
+};
+
+export const PlanServiceRequestCodec: Codec<PlanServiceRequest> = {
+  write(m, w) {
+    if (m.serviceId !== '') w.uint32(10).string(m.serviceId);
+    if (m.version !== 0) w.uint32(16).int64(safeInteger(m.version));
+    ServiceSpecCodec.write(m.spec, w.uint32(26).fork()).ldelim();
+    return w;
+  },
+  read(r, end) {
+    let serviceId: string = '';
+    let version: number = 0;
+    let spec: ServiceSpec = emptyServiceSpec;
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: serviceId = r.string(); break;
+        case 2: version = safeInteger(r.int64()); break;
+        case 3: spec = ServiceSpecCodec.read(r, r.uint32() + r.pos); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { serviceId, version, spec };
+  },
+};
+
 export const ExplainRequestCodec: Codec<ExplainRequest> = {
   write(m, w) {
     if (m.target !== '') w.uint32(10).string(m.target);
+    if (m.kind !== undefined) w.uint32(18).string(m.kind);
     return w;
   },
   read(r, end) {
     let target: string = '';
+    let kind: string | undefined;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: target = r.string(); break;
+        case 2: kind = r.string(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { target };
+    return { target, ...(kind === undefined ? undefined : { kind }) };
   },
 };
 
@@ -2223,6 +2386,8 @@ export const ControlService = {
   reach: { path: '/tsswarm.v1.Control/Reach', shape: 'bidi', callers: ['local', 'manager'], isReadOnly: false, request: ReachInputCodec, response: ReachOutputCodec },
   traceNetwork: { path: '/tsswarm.v1.Control/TraceNetwork', shape: 'unary', callers: ['local', 'manager'], isReadOnly: true, request: TraceNetworkRequestCodec, response: ExplainResponseCodec },
   auditNetworks: { path: '/tsswarm.v1.Control/AuditNetworks', shape: 'unary', callers: ['local', 'manager'], isReadOnly: false, request: AuditNetworksRequestCodec, response: AuditNetworksResponseCodec },
+  getCapacity: { path: '/tsswarm.v1.Control/GetCapacity', shape: 'unary', callers: ['local', 'manager'], isReadOnly: true, request: GetCapacityRequestCodec, response: GetCapacityResponseCodec },
+  planService: { path: '/tsswarm.v1.Control/PlanService', shape: 'unary', callers: ['local', 'manager'], isReadOnly: true, request: PlanServiceRequestCodec, response: ExplainResponseCodec },
   explain: { path: '/tsswarm.v1.Control/Explain', shape: 'unary', callers: ['local', 'manager'], isReadOnly: true, request: ExplainRequestCodec, response: ExplainResponseCodec },
   backup: { path: '/tsswarm.v1.Control/Backup', shape: 'server-stream', callers: ['local', 'manager'], isReadOnly: false, request: BackupRequestCodec, response: BackupResponseCodec },
 } as const;

@@ -109,6 +109,7 @@ export function aTask(serviceId: string, options: TaskOptions = {}): Task {
     specVersion,
     slot,
     nodeId,
+    genericResources: [],
     status: {
       state,
       timestampMs: options.endedAtMs ?? createdAtMs,

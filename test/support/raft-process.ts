@@ -17,6 +17,7 @@ import { openTlsChannel } from '../../rpc/client.ts';
 import { setLogLevel } from '../../rpc/logger.ts';
 import { RpcServer } from '../../rpc/server.ts';
 import { clientCredentials, type TlsIdentity } from '../../rpc/tls.ts';
+import { type SchedulingLoad, scheduleTasks } from './demanding-services.ts';
 import { createTasks } from './many-tasks.ts';
 
 export interface RaftProcessConfig {
@@ -41,6 +42,7 @@ export type RaftRequest =
   | { readonly op: 'status' | 'snapshot' }
   /** To managers with the store: makes so many tasks, tells how many there are. */
   | { readonly op: 'create-tasks' | 'count-tasks'; readonly count?: number }
+  | { readonly op: 'schedule'; readonly load: SchedulingLoad }
   | { readonly op: 'transfer'; readonly to?: number }
   | { readonly op: 'add'; readonly kind: 'add-voter' | 'add-learner'; readonly member: Member }
   | { readonly op: 'remove' | 'move'; readonly member: Member }
@@ -176,6 +178,8 @@ async function answer({ host, registers, store }: Parts, request: RaftRequest): 
       return host.takeSnapshot();
     case 'create-tasks':
       return createTasks(defined(store, 'the process has no store'), request.count ?? 0);
+    case 'schedule':
+      return scheduleTasks(defined(store, 'the process has no store'), request.load);
     case 'count-tasks':
       return store?.view.task.size ?? 0;
     case 'transfer':

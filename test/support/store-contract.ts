@@ -249,13 +249,13 @@ export function describeStore({ name, skip = false, newLog }: StoreSubject): voi
       const { store } = await aStore(t);
       const before = store.index;
       const steps = Array.from(
-        { length: 450 },
+        { length: 1_200 },
         (_, index) => (tx: Parameters<Parameters<Store['update']>[0]>[0]) =>
           tx.create('service', aService(`s${index}`)),
       );
       await store.batch(steps);
 
-      assert.equal(store.view.service.size, 450);
+      assert.equal(store.view.service.size, 1_200);
       assert.equal(store.index, before + 3);
     });
 

@@ -14,7 +14,9 @@ export const command = defineCommand({
   async run({ flags, given, io, connection }) {
     if (given.size === 0) throw new UsageError('nothing to update: give at least one flag');
     const said = clusterChanges(flags, { workdir: io.workdir, nowMs: io.nowMs() });
-    validateClusterSpec({ ...defaultClusterSpec, ...said });
+    // Compared with the cluster's heartbeat, which only the managers know.
+    const { nodeSuspectAfterMs: _, ...own } = said;
+    validateClusterSpec({ ...defaultClusterSpec, ...own });
     const control = await connection.control();
     const { cluster } = await control.getCluster({});
     await control.updateCluster({

@@ -80,7 +80,8 @@ function nodeRow(node: Node, selfId: string): Row {
     ID: node.id,
     Self: node.id === selfId,
     Hostname: node.description.hostname,
-    Status: capitalize(node.status.state),
+    // Its tasks are not replaced, which nobody expects of a node that is down.
+    Status: node.status.held ? 'Down (held)' : capitalize(node.status.state),
     Availability: capitalize(node.spec.availability),
     ManagerStatus:
       manager === undefined

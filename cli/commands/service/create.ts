@@ -10,6 +10,7 @@ import { pinImage } from '../../image-pin.ts';
 import { converge } from '../../progress/converge.ts';
 import { sentAuth } from '../../registry/image-auth.ts';
 import { randomServiceName } from '../../service-names.ts';
+import { showPlan } from './show-plan.ts';
 
 export const command = defineCommand({
   usage: '[OPTIONS] IMAGE [COMMAND] [ARG...]',
@@ -30,6 +31,7 @@ export const command = defineCommand({
     validateServiceSpec(asked);
     const spec = flags['no-resolve-image'] ? asked : await pinImage(asked, connection, io);
     const control = await connection.control();
+    if (flags['dry-run']) return showPlan({ control, io, asked: { serviceId: '', version: 0, spec } });
     const registryAuth = flags['with-registry-auth'] ? await sentAuth(io, image) : {};
     const { service } = await control.createService({ spec, ...registryAuth });
     await io.out(`${service.id}\n`);

@@ -11,6 +11,7 @@ import { pinImage } from '../../image-pin.ts';
 import { converge } from '../../progress/converge.ts';
 import { sentAuth } from '../../registry/image-auth.ts';
 import { UsageError } from '../../usage-error.ts';
+import { showPlan } from './show-plan.ts';
 
 const GO_WITH_ROLLBACK = new Set(['rollback', 'detach', 'quiet']);
 
@@ -37,6 +38,7 @@ export const command = defineCommand({
       validateServiceSpec(asked);
       const isPinned = flags.image === undefined || flags['no-resolve-image'];
       const spec = isPinned ? asked : await pinImage(asked, connection, io);
+      if (flags['dry-run']) return showPlan({ control, io, asked: { ...target, spec } });
       const image = spec.task.container.image;
       const registryAuth = flags['with-registry-auth'] ? await sentAuth(io, image) : {};
       await control.updateService({ ...target, spec, rollback: false, ...registryAuth });

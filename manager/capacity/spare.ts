@@ -1,0 +1,46 @@
+// What would be if a node were not there: which of its tasks would find no place on the others. Pure.
+
+import type { Node, ServiceSpec } from '../../core/generated/objects.ts';
+import { isGlobal } from '../../core/service-mode.ts';
+import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
+import type { Misfit, NodeSpare } from '../../proto/generated/control.ts';
+import type { TablesView } from '../store/tables.ts';
+import { type Demand, giveBack, placeDemands, seatsOf } from './fit.ts';
+
+/** Of each node that is not down, one after the other. */
+export function* spareOf(view: TablesView): Iterable<NodeSpare> {
+  const seats = seatsOf(view);
+  for (const { node } of seats) if (node.status.state !== 'down') yield withoutNode(view, node, seats);
+}
+
+/** Tasks of global services stay away with the node; all others have to go elsewhere. The seats are as before after it. */
+export function withoutNode(view: TablesView, node: Node, seats = seatsOf(view)): NodeSpare {
+  const demands = demandsOf(view, node.id);
+  const placed = placeDemands(demands, seats, { isFirst: true, exceptNodeId: node.id });
+  giveBack(placed);
+  const misfits = placed
+    .filter(({ missing }) => missing > 0)
+    .map(({ demand, missing, reason }): Misfit => {
+      const { serviceId, spec } = demand;
+      return { serviceId, serviceName: spec.name, tasks: missing, reason };
+    });
+  const tasks = demands.reduce((total, { count }) => total + count, 0);
+  return { nodeId: node.id, hostname: node.description.hostname, tasks, misfits };
+}
+
+/** The biggest first, which are the hardest to place. */
+function demandsOf(view: TablesView, nodeId: string): Demand[] {
+  const specs = new Map<string, { serviceId: string; spec: ServiceSpec; count: number }>();
+  for (const task of view.tasksOnNode(nodeId)) {
+    const spec = view.revisionOf(task)?.spec;
+    const { state } = task.status;
+    if (spec === undefined || isGlobal(spec.mode) || !isWanted(task)) continue;
+    if (isTerminal(state) || compareTaskStates(state, 'assigned') < 0) continue;
+    const key = `${task.serviceId}.${task.specVersion}`;
+    const known = specs.get(key) ?? { serviceId: task.serviceId, spec, count: 0 };
+    known.count++;
+    specs.set(key, known);
+  }
+  const size = ({ spec }: Demand) => spec.task.resources.reservations.memoryBytes;
+  return [...specs.values()].sort((a, b) => size(b) - size(a) || (a.spec.name < b.spec.name ? -1 : 1));
+}

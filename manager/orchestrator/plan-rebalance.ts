@@ -1,0 +1,131 @@
+// Which tasks of a service move to nodes that have come later or again. Pure.
+//
+// Only while all of the service runs and has done so for its monitor time; as many at once as an update replaces, each
+// after its successor; from a node only to one with at least two fewer of the service, so that each move is an
+// improvement and none is followed by its opposite.
+
+import { fitsPlacement, takesTasks } from '../../core/eligible-node.ts';
+import { isRecentFailure, NODE_FAILURES_MAX } from '../../core/failing-node.ts';
+import type { Node, Service, Task } from '../../core/generated/objects.ts';
+import { wantedReplicas } from '../../core/replicas.ts';
+import { isTerminal, isWanted } from '../../core/task-state.ts';
+import { placeDemands, type Seat, seatsOf } from '../capacity/fit.ts';
+import { earliest } from '../loop.ts';
+import type { TablesView } from '../store/tables.ts';
+
+export const REBALANCE_REASON = 'another node has fewer tasks of its service';
+
+export interface RebalancePlan {
+  readonly move: readonly Task[];
+  /** Come back then (Unix ms), even if nothing happens. */
+  readonly wakeAtMs: number | undefined;
+}
+
+interface Moment {
+  readonly nowMs: number;
+  /** A node has to be ready for this long before anything moves to it. */
+  readonly calmMs: number;
+}
+
+const NOTHING: RebalancePlan = { move: [], wakeAtMs: undefined };
+
+export function isRebalanced({ spec }: Service): boolean {
+  return spec.task.placement.rebalance === true && spec.mode.replicated !== undefined && !spec.stopped;
+}
+
+export function planRebalance(view: TablesView, service: Service, { nowMs, calmMs }: Moment): RebalancePlan {
+  const all = view.tasksOfService(service.id);
+  const tasks = all.filter(isWanted);
+  // A move is over when what was moved has stopped.
+  if (all.some((task) => task.eviction === REBALANCE_REASON && !isTerminal(task.status.state)))
+    return NOTHING;
+  if (!isRebalanced(service) || !isWhole(service, tasks)) return NOTHING;
+  const healthyAtMs =
+    Math.max(0, ...tasks.map(({ status }) => status.runningAtMs)) + service.spec.update.monitorMs;
+  if (nowMs < healthyAtMs) return { move: [], wakeAtMs: healthyAtMs };
+  const seats = seatsOf(view).filter(({ node }) => takesTasks(node));
+  const isTarget = targetCheck(view, service, { nowMs, calmMs });
+  const byNode = Map.groupBy(tasks, ({ nodeId }) => nodeId);
+  const movesMax = service.spec.update.parallelism || Number.POSITIVE_INFINITY;
+  const move: Task[] = [];
+  while (move.length < movesMax) {
+    const task = nextMove(view, service, { seats, byNode, isTarget });
+    if (task === undefined) break;
+    move.push(task);
+  }
+  return { move, wakeAtMs: move.length > 0 ? undefined : nextCalmMs(seats, { nowMs, calmMs }) };
+}
+
+/** Every replica runs, and nothing else is going on. */
+function isWhole({ spec, previousSpec, updateStatus }: Service, tasks: readonly Task[]): boolean {
+  const isUpdated =
+    updateStatus === undefined ? previousSpec === undefined : updateStatus.state.endsWith('completed');
+  const isCalm = tasks.every(({ status, eviction }) => status.state === 'running' && eviction === undefined);
+  return isUpdated && isCalm && tasks.length === wantedReplicas(spec);
+}
+
+interface Field {
+  readonly seats: readonly Seat[];
+  readonly byNode: Map<string, Task[]>;
+  readonly isTarget: (node: Node) => boolean;
+}
+
+/** Takes a task from the fullest node and books its place on the emptiest, when that is worth while. */
+function nextMove(
+  view: TablesView,
+  { id, spec }: Service,
+  { seats, byNode, isTarget }: Field,
+): Task | undefined {
+  const countOn = ({ node }: Seat) => byNode.get(node.id)?.length ?? 0;
+  const ordered = seats.toSorted((a, b) => countOn(b) - countOn(a) || (a.node.id < b.node.id ? -1 : 1));
+  for (const from of ordered) {
+    const task = byNode.get(from.node.id)?.findLast((candidate) => !hasComeBack(view, candidate));
+    if (task === undefined) continue;
+    const target = ordered.findLast(
+      (seat) =>
+        countOn(from) - countOn(seat) >= 2 &&
+        isTarget(seat.node) &&
+        placeDemands([{ serviceId: id, spec, count: 1 }], [seat])[0]?.missing === 0,
+    );
+    if (target === undefined) continue;
+    byNode.set(
+      from.node.id,
+      (byNode.get(from.node.id) ?? []).filter((other) => other !== task),
+    );
+    // Its successor counts there; it may not be moved on.
+    byNode.set(target.node.id, [
+      { ...task, eviction: REBALANCE_REASON },
+      ...(byNode.get(target.node.id) ?? []),
+    ]);
+    return task;
+  }
+  return undefined;
+}
+
+/** It was moved, and the scheduler has put it where it was: another try would end the same way. */
+function hasComeBack(view: TablesView, task: Task): boolean {
+  if (task.eviction !== undefined) return true;
+  return view
+    .tasksOfService(task.serviceId)
+    .some(
+      (other) =>
+        other.slot === task.slot && other.eviction === REBALANCE_REASON && other.nodeId === task.nodeId,
+    );
+}
+
+function targetCheck(view: TablesView, service: Service, { nowMs, calmMs }: Moment): (node: Node) => boolean {
+  const tasks = view.tasksOfService(service.id);
+  return (node) => {
+    if (!fitsPlacement(node, service.spec.task.placement) || nowMs < node.status.sinceMs + calmMs)
+      return false;
+    const failures = tasks.filter((task) => task.nodeId === node.id && isRecentFailure(task, nowMs));
+    return failures.length < NODE_FAILURES_MAX;
+  };
+}
+
+function nextCalmMs(seats: readonly Seat[], { nowMs, calmMs }: Moment): number | undefined {
+  return seats
+    .map(({ node }) => node.status.sinceMs + calmMs)
+    .filter((atMs) => atMs > nowMs)
+    .reduce<number | undefined>(earliest, undefined);
+}

@@ -1,0 +1,261 @@
+// What the scheduler knows of the cluster, kept up to date commit by commit: what every node has left, and where each
+// service has its tasks.
+
+import { isDeepStrictEqual } from 'node:util';
+import { isRecentFailure } from '../../core/failing-node.ts';
+import type {
+  GenericResource,
+  Node,
+  Placement,
+  Service,
+  ServiceSpec,
+  Task,
+} from '../../core/generated/objects.ts';
+import { parsePlacementPreference } from '../../core/placement-preference.ts';
+import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
+import type { TablesView } from '../store/tables.ts';
+import { type FilterContext, NODE_FILTERS } from './filters.ts';
+import { Neighbourhood } from './neighbours.ts';
+import {
+  type Demand,
+  demandOf,
+  giveGeneric,
+  type NodeInfo,
+  newNodeInfo,
+  noDemand,
+  noteFailure,
+  release,
+  revisionKey,
+  take,
+  takeGenericBack,
+} from './node-info.ts';
+import { growTree, lighten, type NodeTree } from './node-tree.ts';
+import { TaskCounts } from './task-counts.ts';
+
+/** A version of a service, for as long as tasks of it hold something, or are about to. */
+export interface Version {
+  readonly number: number;
+  readonly demand: Demand;
+  readonly service: ServiceEntry;
+  /** Bookings. */
+  users: number;
+}
+
+interface ServiceEntry {
+  readonly id: string;
+  readonly counts: TaskCounts;
+  /** Those that have users; few. */
+  versions: readonly Version[];
+}
+
+/** What a task takes, of which node. */
+export interface Booking {
+  readonly info: NodeInfo;
+  readonly version: Version;
+  /** Of its node's, by name where they have names. */
+  readonly generic: readonly GenericResource[];
+  /** It counts among the tasks that are to be there; one that is told to stop only holds its resources. */
+  readonly isWanted: boolean;
+}
+
+// Of different wishes for nodes; when there are more, the oldest are worked out anew.
+const TREES_MAX = 64;
+
+export class ClusterBook {
+  readonly #nodes = new Map<string, NodeInfo>();
+  /** Removed nodes, until their tasks are told to be gone. */
+  readonly #gone = new Map<string, NodeInfo>();
+  #indexEnd = 0;
+  /** Of tasks that are about to be placed, until it is known whether they are. */
+  readonly #planned = new Map<string, Booking>();
+  readonly #services = new Map<string, ServiceEntry>();
+  readonly #trees = new Map<string, NodeTree>();
+  readonly #neighbourhood = new Neighbourhood();
+
+  /** Counts what every node has and carries. */
+  static of(view: TablesView): ClusterBook {
+    const book = new ClusterBook();
+    for (const node of view.node.values()) book.noteNode(node.id, node);
+    for (const service of view.service.values()) book.noteService(service.id, service);
+    for (const task of view.task.values()) {
+      book.noteTask(undefined, task, view.revisionOf(task)?.spec);
+    }
+    return book;
+  }
+
+  get nodes(): readonly NodeInfo[] {
+    return [...this.#nodes.values()];
+  }
+
+  get nodeCount(): number {
+    return this.#nodes.size;
+  }
+
+  node(id: string): NodeInfo | undefined {
+    return this.#nodes.get(id);
+  }
+
+  /** What is known of a version of a service. */
+  versionOf(serviceId: string, specVersion: number, spec: ServiceSpec | undefined): Version {
+    const service = this.#services.get(serviceId) ?? {
+      id: serviceId,
+      counts: new TaskCounts(),
+      versions: [],
+    };
+    const known = service.versions.find(({ number }) => number === specVersion);
+    if (known !== undefined) return known;
+    return { number: specVersion, demand: spec === undefined ? noDemand : demandOf(spec), service, users: 0 };
+  }
+
+  /** Nodes as a spec wants to see them. */
+  treeFor(spec: ServiceSpec): NodeTree {
+    const { placement } = spec.task;
+    const key = wishesOf(placement);
+    const known = this.#trees.get(key);
+    if (known !== undefined) return known;
+    const checks = NODE_FILTERS.flatMap(({ prepare }) => prepare(spec, { counts: new TaskCounts() }) ?? []);
+    const tree = growTree(
+      this.nodes,
+      this.#indexEnd,
+      placement.preferences.map(parsePlacementPreference),
+      (info) => checks.every((check) => check(info)),
+    );
+    this.#trees.set(key, tree);
+    const [oldest] = this.#trees.keys();
+    if (oldest !== undefined && this.#trees.size > TREES_MAX) this.#trees.delete(oldest);
+    return tree;
+  }
+
+  /** What the filters have to know of others on a node; `version` is the one that is placed. */
+  contextFor({ service }: Version, spec: ServiceSpec): FilterContext {
+    const { counts } = service;
+    const neighbours = this.#neighbourhood.of(service.id, spec.task.placement.affinities);
+    if (neighbours === undefined) return { counts };
+    const countsOf = (id: string | undefined) =>
+      id === service.id ? counts : (this.#services.get(id ?? '')?.counts ?? new TaskCounts());
+    const [together, apart] = [neighbours.together.map(countsOf), neighbours.apart.map(countsOf)];
+    return { counts, neighbours: { together, apart } };
+  }
+
+  /** undefined: it is no more. True when it may make a difference to other services. */
+  noteService(id: string, service: Service | undefined): boolean {
+    return this.#neighbourhood.note(id, service);
+  }
+
+  /** undefined: it is no more. */
+  noteNode(id: string, node: Node | undefined): void {
+    const info = this.#nodes.get(id);
+    if (node === undefined) {
+      this.#nodes.delete(id);
+      if (info !== undefined && info.bookings > 0) this.#gone.set(id, info);
+    } else if (info === undefined) this.#nodes.set(id, newNodeInfo(node, this.#indexEnd++));
+    else {
+      const [before, after] = [info.node.description.resources, node.description.resources];
+      info.cpuNanosFree += after.cpuNanos - before.cpuNanos;
+      info.memoryBytesFree += after.memoryBytes - before.memoryBytes;
+      const isSame = isDeepStrictEqual(placeOf(info.node), placeOf(node));
+      info.node = node;
+      if (isSame) return;
+    }
+    this.#trees.clear();
+  }
+
+  /** As a task was, and as it is now: undefined is not at all. `spec` is that of its revision. */
+  noteTask(previous: Task | undefined, task: Task | undefined, spec: ServiceSpec | undefined): void {
+    const id = (task ?? previous)?.id ?? '';
+    const planned = this.#planned.get(id);
+    if (planned !== undefined) this.#planned.delete(id);
+    const before = planned ?? this.#bookingOf(previous, undefined);
+    const after = this.#bookingOf(task, spec);
+    if (!isSameBooking(before, after)) {
+      if (after !== undefined) this.#add(after);
+      if (before !== undefined) this.#remove(before);
+    }
+    const hasEnded = task !== undefined && isTerminal(task.status.state);
+    if (hasEnded && (previous === undefined || !isTerminal(previous.status.state))) this.#noteEnd(task);
+  }
+
+  /** Books what a task will take that is about to be placed. */
+  plan(booking: Booking): void {
+    this.#add(booking);
+  }
+
+  /** Tells which task it is that something was booked for: what comes of it is not booked again. */
+  expect(taskId: string, booking: Booking): void {
+    this.#planned.set(taskId, booking);
+  }
+
+  /** What was expected of a task and has not happened by now will not. */
+  settle(taskId: string): void {
+    const planned = this.#planned.get(taskId);
+    if (planned === undefined) return;
+    this.#planned.delete(taskId);
+    this.#remove(planned);
+  }
+
+  #bookingOf(task: Task | undefined, spec: ServiceSpec | undefined): Booking | undefined {
+    if (task === undefined || !holdsResources(task)) return undefined;
+    const info = this.#nodes.get(task.nodeId) ?? this.#gone.get(task.nodeId);
+    if (info === undefined) return undefined;
+    const version = this.versionOf(task.serviceId, task.specVersion, spec);
+    return { info, version, generic: task.genericResources, isWanted: isWanted(task) };
+  }
+
+  #add({ info, version, generic, isWanted: isCounted }: Booking): void {
+    const { demand, service } = version;
+    take(info, demand);
+    giveGeneric(info, generic);
+    info.bookings++;
+    if (version.users++ === 0) {
+      if (service.versions.length === 0) this.#services.set(service.id, service);
+      service.versions = [...service.versions, version];
+    }
+    if (!isCounted) return;
+    info.taskCount++;
+    service.counts.add(info);
+  }
+
+  #remove({ info, version, generic, isWanted: wasCounted }: Booking): void {
+    const { demand, service } = version;
+    release(info, demand);
+    takeGenericBack(info, generic);
+    if (--info.bookings === 0) this.#gone.delete(info.node.id);
+    if (--version.users === 0) {
+      service.versions = service.versions.filter((other) => other !== version);
+      if (service.versions.length === 0) this.#services.delete(service.id);
+    }
+    if (!wasCounted) return;
+    info.taskCount--;
+    service.counts.remove(info);
+    for (const tree of this.#trees.values()) lighten(tree, info);
+  }
+
+  #noteEnd(task: Task): void {
+    const { nodeId, serviceId, specVersion, status } = task;
+    const info = this.#nodes.get(nodeId);
+    if (info !== undefined && isRecentFailure(task, status.timestampMs))
+      noteFailure(info, revisionKey(serviceId, specVersion), status.timestampMs);
+  }
+}
+
+function isSameBooking(one: Booking | undefined, other: Booking | undefined): boolean {
+  return one?.info === other?.info && one?.version === other?.version && one?.isWanted === other?.isWanted;
+}
+
+/** A task that is told to stop holds its resources until it has; one that is bound and not placed yet holds none. */
+function holdsResources({ status }: Task): boolean {
+  return compareTaskStates(status.state, 'assigned') >= 0 && !isTerminal(status.state);
+}
+
+/** Services that ask the same of nodes share a tree. */
+function wishesOf({ constraints, platforms, preferences }: Placement): string {
+  const platformNames = platforms.map(({ os, architecture }) => `${os}/${architecture}`);
+  return [constraints, platformNames, preferences].map((list) => list.join('\n')).join('\n\n');
+}
+
+/** What of a node decides where it stands in trees. */
+function placeOf({ spec, description, status, role }: Node): unknown {
+  const { availability, labels } = spec;
+  const { hostname, platform, engineLabels } = description;
+  return [availability, labels, hostname, platform, engineLabels, status.state, status.address, role];
+}

@@ -1,0 +1,103 @@
+// The scheduler's loop on a store: what is placed, and when it is looked at again.
+
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { FakeClock } from '../../core/clock.ts';
+import type { Node, ServiceSpec, Task } from '../../core/generated/objects.ts';
+import { setLogLevel } from '../../rpc/logger.ts';
+import { aNode, aServiceObject, aTask } from '../../test/support/builders.ts';
+import { eventually } from '../../test/support/eventually.ts';
+import { MemoryLog } from '../../test/support/memory-log.ts';
+import { createRevision } from '../store/service-revision.ts';
+import { Store } from '../store/store.ts';
+import { runSchedulerLoop } from './scheduler-loop.ts';
+
+setLogLevel('silent');
+
+const clock = new FakeClock();
+
+async function scheduling(t: TestContext, nodes: readonly Node[]): Promise<Store> {
+  const store = new Store(new MemoryLog(), clock);
+  await store.open();
+  await store.batch(nodes.map((node) => (tx) => tx.create('node', node)));
+  const stop = new AbortController();
+  t.after(() => stop.abort());
+  void runSchedulerLoop({ store, clock }, stop.signal);
+  return store;
+}
+
+async function createService(
+  store: Store,
+  name: string,
+  count: number,
+  change: (spec: ServiceSpec) => ServiceSpec = (spec) => spec,
+): Promise<void> {
+  const service = aServiceObject(name, count, change);
+  await store.batch([
+    (tx) => {
+      tx.create('service', service);
+      createRevision(tx, service, undefined);
+    },
+    ...Array.from(
+      { length: count },
+      (_, index) => (tx: Parameters<Parameters<Store['update']>[0]>[0]) =>
+        tx.create('task', aTask(name, { slot: index + 1, nodeId: '', state: 'pending' })),
+    ),
+  ]);
+}
+
+const tasksOf = (store: Store, name: string) => store.view.tasksOfService(name);
+const placed = (store: Store, name: string) => tasksOf(store, name).filter(({ nodeId }) => nodeId !== '');
+const reserving = (memoryBytes: number) => (spec: ServiceSpec) => ({
+  ...spec,
+  task: { ...spec.task, resources: { ...spec.task.resources, reservations: { cpuNanos: 0, memoryBytes } } },
+});
+const nextTo = (affinity: string) => (spec: ServiceSpec) => ({
+  ...spec,
+  task: { ...spec.task, placement: { ...spec.task.placement, affinities: [affinity] } },
+});
+
+test('very many tasks are placed, and those without room are told why, each of them', async (t) => {
+  const store = await scheduling(t, [aNode('a', { memoryBytes: 3_000 }), aNode('b', { memoryBytes: 3_000 })]);
+  await createService(store, 'many', 8_000, reserving(1));
+  await eventually(() =>
+    tasksOf(store, 'many').every(({ nodeId, status }) => nodeId !== '' || status.error !== ''),
+  );
+  assert.equal(placed(store, 'many').length, 6_000);
+  const reasons = new Set(tasksOf(store, 'many').map(({ status }) => status.error));
+  assert.deepEqual([...reasons].sort(), ['', 'no suitable node (insufficient resources on 2 nodes)']);
+});
+
+test('a task that waits is placed when room is made, and not before', async (t) => {
+  const store = await scheduling(t, [aNode('a', { memoryBytes: 1_000 })]);
+  await createService(store, 'first', 1, reserving(600));
+  await eventually(() => placed(store, 'first').length === 1);
+  await createService(store, 'second', 1, reserving(600));
+  await eventually(() => tasksOf(store, 'second')[0]?.status.error !== '');
+  const end = (task: Task) => ({ ...task, status: { ...task.status, state: 'shutdown' as const } });
+  assert.equal(placed(store, 'second').length, 0);
+
+  await store.update((tx) => tx.update('task', end(tasksOf(store, 'first')[0] as Task)));
+
+  await eventually(() => placed(store, 'second').length === 1);
+});
+
+test('a task that wants company is placed when that has come', async (t) => {
+  const store = await scheduling(t, [aNode('a'), aNode('b')]);
+  await createService(store, 'cache', 1, nextTo('service==app'));
+  await eventually(() => /affinities/.test(tasksOf(store, 'cache')[0]?.status.error ?? ''));
+
+  await createService(store, 'app', 1);
+
+  await eventually(() => placed(store, 'cache').length === 1);
+  assert.equal(tasksOf(store, 'cache')[0]?.nodeId, tasksOf(store, 'app')[0]?.nodeId);
+});
+
+test('a node that comes back gets what was waiting for it', async (t) => {
+  const down = aNode('a', { state: 'down' });
+  const store = await scheduling(t, [down]);
+  await createService(store, 'web', 3);
+  await eventually(() => tasksOf(store, 'web').every(({ status }) => /not available/.test(status.error)));
+  await store.update((tx) => tx.update('node', aNode('a')));
+  await eventually(() => placed(store, 'web').length === 3);
+});
