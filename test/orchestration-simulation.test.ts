@@ -14,8 +14,8 @@ import { RollingUpdate } from './sim/rolling-update.ts';
 
 setLogLevel('silent');
 
-const DURATION_MS = 45_000;
-const FIXED = [3, 16, 79];
+const DURATION_MS = 60_000;
+const FIXED = [3, 7, 9, 16];
 /** Each is noticed within so many seeds. All planted bugs: `npm run simulate -- --world orchestration --mutant all`. */
 const SEEDS_MAX = 16;
 const MUTANTS = [

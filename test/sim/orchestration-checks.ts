@@ -6,7 +6,7 @@ import { messageOf } from '../../core/errors.ts';
 import type { Node, Service, Task } from '../../core/generated/objects.ts';
 import { isIngressPort } from '../../core/ingress-port.ts';
 import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
-import { collectNodeInfos } from '../../manager/scheduler/node-info.ts';
+import { ClusterBook } from '../../manager/scheduler/cluster-book.ts';
 import type { StoreEvent } from '../../manager/store/apply-entry.ts';
 import type { ReplicatedLog, StateMachine } from '../../manager/store/replicated-log.ts';
 import type { TablesView } from '../../manager/store/tables.ts';
@@ -224,7 +224,7 @@ export class OrchestrationChecks {
 
   /** What the scheduler counts is what tasks that have not ended reserve, and nodes have that much (B16). */
   whole(view: TablesView): void {
-    for (const { node, cpuNanosFree, taskCount } of collectNodeInfos(view, 0)) {
+    for (const { node, cpuNanosFree, taskCount } of ClusterBook.of(view).nodes) {
       const holders = view.tasksOnNode(node.id).filter(isBooked);
       const reserved = holders.reduce(
         (total, task) => total + (view.revisionOf(task)?.spec.task.resources.reservations.cpuNanos ?? 0),

@@ -10,8 +10,11 @@ import { IdentityHolder } from '../../manager/identity-holder.ts';
 import { runWhileLeading } from '../../manager/lead.ts';
 import { LeaderChannel } from '../../manager/leader-link.ts';
 import { LogBroker } from '../../manager/log-broker.ts';
+import { runDrainLoop } from '../../manager/orchestrator/drain-loop.ts';
 import { runEvictionLoop } from '../../manager/orchestrator/eviction-loop.ts';
+import { runLostNodesLoop } from '../../manager/orchestrator/lost-nodes-loop.ts';
 import { runReaperLoop } from '../../manager/orchestrator/reaper-loop.ts';
+import { runRebalanceLoop } from '../../manager/orchestrator/rebalance-loop.ts';
 import { runServiceLoop } from '../../manager/orchestrator/service-loop.ts';
 import { RaftHost } from '../../manager/raft-host/raft-host.ts';
 import { runSchedulerLoop } from '../../manager/scheduler/scheduler-loop.ts';
@@ -167,6 +170,9 @@ export class OrchestrationManager {
         runSchedulerLoop(parts, leading),
         runServiceLoop({ ...parts, randomBytes }, leading),
         runEvictionLoop(parts, leading),
+        runLostNodesLoop(parts, leading),
+        runDrainLoop(parts, leading),
+        runRebalanceLoop(parts, leading),
         runReaperLoop(parts, leading),
       ]);
     } finally {
