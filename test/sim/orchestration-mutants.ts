@@ -70,7 +70,7 @@ export const ORCHESTRATION_MUTANTS: readonly OrchestrationMutant[] = [
     name: 'an update without progress says nothing',
     file: 'orchestrator/update-progress.ts',
     find: 'return { ...status, noProgressSinceMs: sinceMs, message };',
-    replace: 'return { ...status, message };',
+    replace: 'return message === undefined ? { ...status, noProgressSinceMs: sinceMs } : status;',
   },
   {
     name: 'a restarted task gets company',
@@ -107,17 +107,5 @@ export const ORCHESTRATION_MUTANTS: readonly OrchestrationMutant[] = [
     file: 'orchestrator/plan-reaping.ts',
     find: 'const hasLeftNode = (task: Task) => hasEnded(task) || !isKnownNode(task.nodeId);',
     replace: 'const hasLeftNode = (task: Task) => hasEnded(task) || isKnownNode(task.nodeId);',
-  },
-  {
-    name: 'a status goes back',
-    file: 'dispatcher/status-writer.ts',
-    find: 'if (order !== 0) return order > 0;',
-    replace: 'if (order !== 0) return true;',
-  },
-  {
-    name: 'a task takes on reservations for which others were given the room',
-    file: 'orchestrator/eviction-loop.ts',
-    find: "if (kind === 'task' && hasTakenOn(",
-    replace: "if (kind === 'cluster' && hasTakenOn(",
   },
 ];
