@@ -65,8 +65,8 @@ test('a seed repeats its run', async () => {
 
 for (const name of MUTANTS)
   test(`the simulation notices that ${name}`, async () => {
-    const child = path.join(import.meta.dirname, 'sim/member-mutant-child.ts');
-    const args = [child, name, String(SEEDS_MAX), String(DURATION_MS)];
+    const child = path.join(import.meta.dirname, 'sim/world-mutant-child.ts');
+    const args = [child, 'members', name, String(SEEDS_MAX), String(DURATION_MS)];
     const { stdout } = await promisify(execFile)(process.execPath, args);
     assert.ok(JSON.parse(stdout).noticed, `${SEEDS_MAX} seeds did not notice it`);
   });

@@ -45,7 +45,8 @@ test('where there is no other, an address that was given back is taken again aft
   const only = addresses.allocate('a', 0) as string;
   addresses.release(only, 'a', 1_000);
   assert.equal(addresses.allocate('b', 1_000 + RESERVED_MS - 1), undefined);
-  assert.equal(addresses.nextFreeAtMs(), 1_000 + RESERVED_MS);
+  assert.equal(addresses.nextFreeAtMs(1_000), 1_000 + RESERVED_MS);
+  assert.equal(addresses.nextFreeAtMs(1_000 + RESERVED_MS), undefined);
   assert.equal(addresses.allocate('b', 1_000 + RESERVED_MS), only);
 });
 

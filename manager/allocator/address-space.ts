@@ -98,10 +98,11 @@ export class AddressSpace {
     return parsed !== undefined && contains(this.subnet, parsed);
   }
 
-  /** When the first address that rests may be given out again; undefined: none rests. */
-  nextFreeAtMs(): number | undefined {
-    const [first] = this.#resting.values();
-    return first === undefined ? undefined : first + RESERVED_MS;
+  /** When the next address may be given out again that may not be yet; undefined: there is none. */
+  nextFreeAtMs(nowMs: number): number | undefined {
+    for (const sinceMs of this.#resting.values())
+      if (sinceMs + RESERVED_MS > nowMs) return sinceMs + RESERVED_MS;
+    return undefined;
   }
 
   #give(offset: number, owner: string): void {

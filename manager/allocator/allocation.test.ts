@@ -206,7 +206,7 @@ test('a full network says how full it is and what would help, and gives again wh
     true,
   );
   assert.throws(() => allocation.task(aTask('web'), spec, NOW_MS), NotYet);
-  assert.equal(allocation.nextFreeAtMs(), NOW_MS + RESERVED_MS);
+  assert.equal(allocation.nextFreeAtMs(NOW_MS), NOW_MS + RESERVED_MS);
   assert.equal(allocation.task(aTask('web'), spec, NOW_MS + RESERVED_MS)[0]?.addresses[0], '10.5.0.2');
 });
 

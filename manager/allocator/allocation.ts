@@ -13,7 +13,7 @@ import type {
   VirtualAddress,
 } from '../../core/generated/objects.ts';
 import { isIngressPort } from '../../core/ingress-port.ts';
-import { isTerminal } from '../../core/task-state.ts';
+import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
 import type { StoreEvent } from '../store/apply-entry.ts';
 import type { TablesView } from '../store/tables.ts';
 import { AddressSpace } from './address-space.ts';
@@ -23,6 +23,12 @@ import { PortBook } from './port-book.ts';
 
 /** Used of all, from which on a network counts as nearly full. */
 const NEARLY_FULL = 0.8;
+
+/** It has not ended, nor been given up before a node had it. */
+export function needsAddresses(task: Task): boolean {
+  const { state } = task.status;
+  return !isTerminal(state) && (isWanted(task) || compareTaskStates(state, 'assigned') >= 0);
+}
 
 export class Allocation {
   readonly #view: TablesView;
@@ -34,7 +40,7 @@ export class Allocation {
     this.#view = view;
     for (const network of view.network.values()) this.#noteNetwork(network);
     for (const service of view.service.values()) this.#claimService(service);
-    for (const task of view.task.values()) if (!isTerminal(task.status.state)) this.#claimTask(task);
+    for (const task of view.task.values()) if (needsAddresses(task)) this.#claimTask(task);
   }
 
   /** True when something was given back or became possible: who waits should try again. */
@@ -51,7 +57,7 @@ export class Allocation {
     }
     if (kind !== 'task') return false;
     const task = object as Task;
-    if (action !== 'removed' && !isTerminal(task.status.state)) return false;
+    if (action !== 'removed' && needsAddresses(task)) return false;
     this.release(task.attachments, task.id, nowMs);
     return task.attachments.length > 0;
   }
@@ -103,9 +109,9 @@ export class Allocation {
     });
   }
 
-  /** When an address that rests may be given out again; undefined: none rests. */
-  nextFreeAtMs(): number | undefined {
-    const times = [...this.#spaces.values()].flat().flatMap((space) => space.nextFreeAtMs() ?? []);
+  /** When the next address that rests may be given out again; undefined: none has to wait for that. */
+  nextFreeAtMs(nowMs: number): number | undefined {
+    const times = [...this.#spaces.values()].flat().flatMap((space) => space.nextFreeAtMs(nowMs) ?? []);
     return times.length === 0 ? undefined : Math.min(...times);
   }
 
@@ -129,7 +135,7 @@ export class Allocation {
     if (known.length === 0 || spaces.every((space) => known.includes(space))) return;
     // A subnet that was widened is counted anew.
     for (const service of this.#view.service.values()) this.#claimService(service);
-    for (const task of this.#view.task.values()) if (!isTerminal(task.status.state)) this.#claimTask(task);
+    for (const task of this.#view.task.values()) if (needsAddresses(task)) this.#claimTask(task);
   }
 
   #claimTask({ id, attachments }: Task): void {

@@ -118,3 +118,62 @@ test('a new leader gives out nothing that the one before has given', async () =>
   const all = [...addresses(), ...(service?.virtualAddresses.map(({ address }) => address) ?? [])];
   assert.equal(new Set(all).size, 31);
 });
+
+test('an allocator whose task waits in a full network sleeps, whatever rests in others (B4: moby#43052)', async () => {
+  const clock = new FakeClock();
+  const store = await openStore(clock);
+  const other = { ...network, id: 'other', spec: { ...network.spec, name: 'other', subnets: [] } };
+  await store.update((tx) => {
+    tx.create('network', network);
+    tx.create('network', other);
+  });
+  const stop = new AbortController();
+  const running = runAllocatorLoop({ store, clock }, stop.signal);
+  await addService(store, attachedService('web'));
+  const onOther = attachedService('on-other');
+  const [attachment] = onOther.spec.task.networks;
+  const networks = [{ ...attachment, networkId: 'other' }] as typeof onOther.spec.task.networks;
+  const task = { ...onOther.spec.task, networks };
+  await addService(store, { ...onOther, spec: { ...onOther.spec, task } });
+  const [resting] = (await addTasks(store, 'on-other', 1)) as [Task];
+  await eventually(() => store.view.task.get(resting.id)?.status.state === 'pending');
+
+  await store.update((tx) => tx.delete('task', resting.id));
+  clock.advance(RESERVED_MS);
+  const tasks = await addTasks(store, 'web', 5);
+  await eventually(() =>
+    tasks.some(({ id }) => /no free address/.test(store.view.task.get(id)?.status.error ?? '')),
+  );
+  clock.advance(RESERVED_MS);
+  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(clock.nextAtMs, undefined, 'it is woken by nothing but a change');
+  stop.abort();
+  await running;
+});
+
+test('what was given up before a node had it holds no address, and gets none (B4: moby#31377, B5: moby#34245)', async () => {
+  const clock = new FakeClock();
+  const store = await openStore(clock);
+  await store.update((tx) => tx.create('network', network));
+  await addService(store, attachedService('web'));
+  const stop = new AbortController();
+  const running = runAllocatorLoop({ store, clock }, stop.signal);
+  const first = await addTasks(store, 'web', 6);
+  const states = (tasks: readonly Task[]) => tasks.map(({ id }) => store.view.task.get(id)?.status.state);
+  await eventually(() => states(first).filter((state) => state === 'pending').length === 4);
+
+  await store.update((tx) => {
+    for (const { id } of first) {
+      const task = tx.view.task.get(id) as Task;
+      tx.update('task', { ...task, desiredState: 'shutdown' });
+    }
+  });
+  const second = await addTasks(store, 'web', 4);
+  await eventually(() => {
+    clock.advance(RESERVED_MS);
+    return states(second).every((state) => state === 'pending');
+  });
+  assert.equal(states(first).filter((state) => state === 'new').length, 2);
+  stop.abort();
+  await running;
+});

@@ -3,6 +3,7 @@
 
 import type { Clock } from '../../core/clock.ts';
 import type { Node, Service, Task, TaskAttachment, TaskStatus } from '../../core/generated/objects.ts';
+import { isWanted } from '../../core/task-state.ts';
 import { loopLog } from '../log.ts';
 import { runLoop } from '../loop.ts';
 import type { Commit, Store } from '../store/store.ts';
@@ -76,7 +77,8 @@ class Allocator {
   }
 
   async pass(): Promise<number | undefined> {
-    if (this.#mayRetry || this.#clock.nowMs() >= this.#retryAtMs) {
+    const beginMs = this.#clock.nowMs();
+    if (this.#mayRetry || beginMs >= this.#retryAtMs) {
       this.#mayRetry = false;
       for (const id of this.#stuckServices.keys()) this.#services.add(id);
       for (const id of this.#stuckTasks) this.#tasks.add(id);
@@ -93,7 +95,8 @@ class Allocator {
     }
     this.#warn();
     const isWaited = this.#stuckServices.size + this.#stuckTasks.size > 0;
-    const nextFreeAtMs = isWaited ? this.#allocation.nextFreeAtMs() : undefined;
+    // What has become free since this pass began may have come too late for it.
+    const nextFreeAtMs = isWaited ? this.#allocation.nextFreeAtMs(beginMs) : undefined;
     this.#retryAtMs = nextFreeAtMs ?? Number.POSITIVE_INFINITY;
     return nextFreeAtMs;
   }
@@ -179,7 +182,7 @@ class Allocator {
     const task = view.task.get(taskId);
     const revision = task && view.revisionOf(task);
     this.#stuckTasks.delete(taskId);
-    if (task === undefined || task.status.state !== 'new') return undefined;
+    if (task === undefined || task.status.state !== 'new' || !isWanted(task)) return undefined;
     try {
       const problem = this.#stuckServices.get(task.serviceId);
       if (problem !== undefined) throw new NotYet(problem);
@@ -197,7 +200,7 @@ class Allocator {
 
   #writeTask(tx: Transaction, { taskId, attachments, error }: Grant): void {
     const task = tx.view.task.get(taskId);
-    if (task === undefined || task.status.state !== 'new') return;
+    if (task === undefined || task.status.state !== 'new' || !isWanted(task)) return;
     const timestampMs = this.#clock.nowMs();
     const status: TaskStatus =
       error === ''

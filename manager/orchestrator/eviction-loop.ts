@@ -1,7 +1,7 @@
 // Marks the tasks that their node may not keep. Waits and writes; planEvictions decides, and the service loop replaces.
 
 import type { Clock } from '../../core/clock.ts';
-import type { Node } from '../../core/generated/objects.ts';
+import type { Node, Task } from '../../core/generated/objects.ts';
 import { runLoop } from '../loop.ts';
 import type { Commit, Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
@@ -30,12 +30,20 @@ export function runEvictionLoop(options: EvictionOptions, signal: AbortSignal): 
   };
   const isRelevant = ({ events }: Commit) => {
     const before = dirty.size;
-    for (const { kind, action, object, previous } of events)
+    for (const { kind, action, object, previous } of events) {
+      if (kind === 'task' && hasTakenOn(object as Task, previous as Task | undefined))
+        dirty.add((object as Task).nodeId);
       if (kind === 'node' && action !== 'removed' && hasChanged(object as Node, previous as Node | undefined))
         dirty.add(object.id);
+    }
     return dirty.size > before;
   };
   return runLoop({ name: 'eviction', isRelevant, pass, ...options }, signal);
+}
+
+/** Another spec, with reservations for which its node had room: in the same moment that may have been given away. */
+function hasTakenOn({ nodeId, specVersion }: Task, previous: Task | undefined): boolean {
+  return previous !== undefined && nodeId !== '' && specVersion !== previous.specVersion;
 }
 
 /** Anything that constraints look at, its resources, or whether it takes tasks. */

@@ -1,5 +1,5 @@
-// Runs one member of the consensus group: gives the core time, disk and peers, and is the replicated log that the store
-// sees. It decides nothing about consensus; that is manager/raft/.
+// Runs one member of the consensus group: gives the core time, disk and peers, and is the store's replicated log. It
+// decides nothing about consensus; that is manager/raft/.
 
 import { sleep } from '../../core/clock.ts';
 import { SwarmError } from '../../core/errors.ts';
@@ -69,6 +69,7 @@ export class RaftHost implements ReplicatedLog {
   #machine!: StateMachine;
   #configuration: Configuration | undefined;
   #leadership: Leadership = { isLeader: false, leaderAddress: undefined, term: 0 };
+  #isElected = false;
   #isFlushPlanned = false;
   /** Commits up to here were announced; infinite while an announcement is planned. */
   #announcedIndex = 0;
@@ -274,13 +275,8 @@ export class RaftHost implements ReplicatedLog {
       disk,
       timing: this.#timing,
     });
-    this.#election = new QuickElection({
-      clock,
-      random,
-      signal,
-      raft,
-      drain: () => this.#drain(),
-    });
+    const drain = () => this.#drain();
+    this.#election = new QuickElection({ clock, random, signal, raft, drain });
     this.#writer = new DiskWriter({
       disk,
       clock,
@@ -426,14 +422,20 @@ export class RaftHost implements ReplicatedLog {
   }
 
   #followLeadership(): void {
-    const { role, leaderId, term, configuration } = this.#raft;
-    const isLeader = role === 'leader';
-    const leaderAddress = configuration.members.find(({ id }) => id === leaderId)?.address;
+    const { role, leaderId, term, log } = this.#raft;
     const before = this.#leadership;
+    // What earlier leaders have left in the log has to be known before anything is decided.
+    const isElected = role === 'leader';
+    const knowsAll = (before.isLeader && before.term === term) || log.termOf(this.appliedIndex) === term;
+    const isLeader = isElected && knowsAll;
+    const found = this.#raft.configuration.members.find(({ id }) => id === leaderId);
+    const leaderAddress = isLeader === isElected ? found?.address : undefined;
+    const hasLost = this.#isElected && !isElected;
+    this.#isElected = isElected;
     const isNews = before.isLeader !== isLeader || before.leaderAddress !== leaderAddress;
-    if (!isNews && before.term === term) return;
     this.#leadership = { isLeader, leaderAddress, term };
-    if (before.isLeader && !isLeader) this.#onLeadershipLost(term > before.term);
+    if (hasLost) this.#onLeadershipLost(term > before.term);
+    if (!isNews && before.term === term) return;
     if (isNews)
       logLog.info({ 'raft.term': term, 'raft.role': role, 'raft.leader': leaderAddress }, 'leadership');
     for (const listener of this.#listeners) listener(this.#leadership);

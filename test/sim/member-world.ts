@@ -3,12 +3,10 @@
 // handlers (member-manager.ts), nodes the real session (member-node.ts); disk, network, time and keys are simulated.
 
 import type { defaultClusterSpec } from '../../core/defaults.ts';
-import { SwarmError } from '../../core/errors.ts';
 import type { Node } from '../../core/generated/objects.ts';
 import { newId } from '../../core/ids.ts';
 import { joinToken, theCluster, trustedRoots } from '../../manager/ca/authority.ts';
 import { managersOf } from '../../manager/consensus.ts';
-import type { PeerEvents, PeerNetwork, SnapshotHead } from '../../manager/raft-host/peers.ts';
 import { trustOf } from '../../node/certificate-files.ts';
 import {
   ControlService,
@@ -16,7 +14,6 @@ import {
   emptyUpdateClusterRequest,
 } from '../../proto/generated/control.ts';
 import { emptyIssueCertificateRequest, NodeCaService } from '../../proto/generated/membership.ts';
-import type { Member, RaftMessage } from '../../proto/generated/raft.ts';
 import { PeerService } from '../../proto/generated/raft.ts';
 import { requireAllowed } from '../../rpc/caller.ts';
 import { type Client, createClient, withChannel } from '../../rpc/client.ts';
@@ -28,6 +25,7 @@ import { MemberMachine, MemberNode, type Membership, refused } from './member-no
 import { quickCertificates } from './quick-certificates.ts';
 import { EPOCH_MS, SimNetwork, SimProcess } from './sim-calls.ts';
 import { type CrashKind, SimDisk } from './sim-disk.ts';
+import { SimPeers } from './sim-peers.ts';
 import { VirtualTime } from './virtual-time.ts';
 
 // An hour of a certificate, the least that a cluster takes, is so many seconds here.
@@ -48,12 +46,20 @@ export class MemberWorld {
   readonly #machines: MemberMachine[] = [];
   readonly #clusterId: string;
   readonly #tool;
+  readonly #peers: SimPeers<SimManager>;
   #isHealed = false;
 
   constructor(seed: number) {
     this.seed = seed;
     this.#chance = seededChance(seed);
     this.#network = new SimNetwork(this.time, this.#chance);
+    this.#peers = new SimPeers({
+      network: this.#network,
+      chance: this.#chance,
+      processOf: (manager) => manager.options.process,
+      isConnected: (from, to) => this.#believe(from, to),
+      isLost: () => !this.#isHealed && this.#chance() < this.#network.lossRatio,
+    });
     this.#clusterId = newId(this.#randomBytes);
     this.#tool = quickCertificates(this.#randomBytes, { hurry: CERTIFICATE_HURRY });
     this.checks = new MemberChecks(
@@ -98,7 +104,7 @@ export class MemberWorld {
       chance: this.#chance,
       randomBytes: this.#randomBytes,
       checks: this.checks,
-      openPeers: (manager, self, events) => this.#peersOf(manager, self, events),
+      openPeers: (manager, self, events) => this.#peers.open(manager, self, events),
     });
     machine.node = node;
     node.start().catch(refused);
@@ -151,41 +157,6 @@ export class MemberWorld {
 
   // --- consensus ---
 
-  #peersOf(manager: SimManager, self: Member, events: PeerEvents): PeerNetwork {
-    const { process } = manager.options;
-    this.#peers.set(process, { manager, member: self, events });
-    process.onDeath(() => this.#lost(process, self));
-    return {
-      setPeers: () => {},
-      close: () => this.#lost(process, self),
-      isConnected: (peer) => this.#reach(manager, peer) !== undefined,
-      send: (message) => {
-        if (process.isAlive) this.#send(manager, message);
-      },
-      sendSnapshot: (to, head, records) => this.#sendSnapshot(manager, to, head, records),
-    };
-  }
-
-  readonly #peers = new Map<
-    SimProcess,
-    { readonly manager: SimManager; readonly member: Member; readonly events: PeerEvents }
-  >();
-
-  #lost(process: SimProcess, self: Member): void {
-    if (!this.#peers.delete(process)) return;
-    for (const [other, { events }] of this.#peers)
-      other.clock.wake(this.#chance() * 20, () => {
-        if (this.#peers.has(other)) events.onLost(self.id);
-      });
-  }
-
-  /** Where a member listens, when both believe each other. */
-  #reach(from: SimManager, to: number) {
-    for (const peer of this.#peers.values())
-      if (peer.member.id === to) return this.#believe(from, peer.manager) ? peer : undefined;
-    return undefined;
-  }
-
   #believe(from: SimManager, to: SimManager): boolean {
     const [own, other] = [from.doors, to.doors];
     if (this.#network.blocked.has(`${own.process.machine}>${other.process.machine}`)) return false;
@@ -202,43 +173,6 @@ export class MemberWorld {
       refused(error);
       return false;
     }
-  }
-
-  #send(from: SimManager, message: RaftMessage): void {
-    if (!this.#isHealed && this.#chance() < this.#network.lossRatio) return;
-    this.time.after(this.#network.delayMs(), () => {
-      const receiver = this.#reach(from, message.to);
-      receiver?.manager.options.process.clock.wake(0, () => receiver.events.onMessage(message));
-    });
-  }
-
-  async #sendSnapshot(
-    from: SimManager,
-    to: number,
-    head: SnapshotHead,
-    records: AsyncIterable<Uint8Array[]>,
-  ): Promise<void> {
-    const receiver = this.#reach(from, to);
-    if (receiver === undefined) throw new SwarmError('unavailable', 'not reached');
-    const wait = () => new Promise<void>((resolve) => this.time.after(this.#network.delayMs(), resolve));
-    const broken = Promise.withResolvers<never>();
-    broken.promise.catch(() => {});
-    const look = () => {
-      const isThere = from.options.process.isAlive && this.#reach(from, to) === receiver;
-      if (isThere) this.time.after(50, look);
-      else broken.reject(new SwarmError('unavailable', 'the connection broke'));
-    };
-    const iterator = records[Symbol.asyncIterator]();
-    async function* onTheWay(): AsyncIterable<Uint8Array[]> {
-      for (;;) {
-        const next = await Promise.race([iterator.next(), broken.promise]);
-        if (next.done) return;
-        await wait();
-        yield next.value;
-      }
-    }
-    look();
-    await Promise.race([receiver.events.onSnapshot(head, onTheWay()), broken.promise]);
   }
 
   // --- faults ---

@@ -88,6 +88,8 @@ export function methodsOf<S extends Service>(service: S, handlers: Handlers<S>) 
 export interface Security {
   readonly identity: TlsIdentity | undefined;
   readonly expected: { readonly clusterId?: string; readonly nodeId?: string };
+  /** In place of certificates, where a simulation is about something else. */
+  readonly caller?: Caller;
 }
 
 const NOBODY: Caller = { role: 'anyone', nodeId: '' };
@@ -287,6 +289,7 @@ class Exchange {
 
   #shown(from: SimProcess, to: Doors, security: Security | undefined): Caller {
     if (security === undefined) return { role: 'local', nodeId: to.nodeId };
+    if (security.caller !== undefined) return security.caller;
     if (to.identity.isEmpty) throw new SwarmError('unavailable', 'connection refused');
     this.#network.requireTrusted(from, security, to);
     return this.#network.shown(to, security.identity);

@@ -3,9 +3,14 @@
 //   --seed 7 --steps 4000 [--trace]     one run, step by step
 //   --minutes 30 [--steps 4000]         fresh seeds until the time is over
 //   --world members [--minutes 30]      whole nodes that join, leave and change their roles (member-world.ts)
-//   --mutant 'reads without a quorum'   with a planted bug, for --seed or for the first seed that notices it
+//   --world orchestration [--minutes 30] services, their tasks and the machines that run them (orchestration-world.ts)
+//   --world rolling-update --services 1000 --replicas 10 --agents 50     all of them updated at once
+//   --mutant 'reads without a quorum'   with a planted bug, for --seed or for the first seed that notices it; of the
+//                                       orchestration as well, or all of them: --world orchestration --mutant all
 
-import { parseArgs } from 'node:util';
+import { execFile } from 'node:child_process';
+import path from 'node:path';
+import { parseArgs, promisify } from 'node:util';
 import { describeFailure, hunt } from './hunt.ts';
 import { mutantOf, plant } from './mutants.ts';
 
@@ -16,17 +21,68 @@ const { values } = parseArgs({
     minutes: { type: 'string', default: '1' },
     mutant: { type: 'string' },
     world: { type: 'string', default: 'core' },
+    services: { type: 'string', default: '1000' },
+    replicas: { type: 'string', default: '10' },
+    agents: { type: 'string', default: '50' },
     trace: { type: 'boolean', default: false },
   },
 });
 // Of faults, in virtual time; healing comes after.
 const MEMBERS_DURATION_MS = 60_000;
+const ORCHESTRATION_DURATION_MS = 120_000;
+const MUTANT_SEEDS = 40;
 const steps = Number(values.steps);
 const planted = values.mutant === undefined ? '' : ` --mutant '${values.mutant}'`;
 const say = (line: string) => process.stdout.write(`${line}\n`);
 
-if (values.world === 'members') await huntMembers(Number(values.minutes));
-else await simulateCore();
+await simulate();
+
+async function simulate(): Promise<void> {
+  const { setLogLevel } = await import('../../rpc/logger.ts');
+  if (values.world !== 'core') setLogLevel('silent');
+  if (values.world === 'members') {
+    const { MemberWorld } = await import('./member-world.ts');
+    await huntWorlds((seed) => new MemberWorld(seed), MEMBERS_DURATION_MS);
+  } else if (values.world === 'orchestration' && values.mutant !== undefined)
+    await killMutants(values.mutant);
+  else if (values.world === 'orchestration') {
+    const { OrchestrationWorld } = await import('./orchestration-world.ts');
+    await huntWorlds((seed) => new OrchestrationWorld(seed), ORCHESTRATION_DURATION_MS);
+  } else if (values.world === 'rolling-update') await updateAll();
+  else await simulateCore();
+}
+
+/** Each in a process of its own, until a seed notices it. */
+async function killMutants(wanted: string): Promise<void> {
+  const { ORCHESTRATION_MUTANTS } = await import('./orchestration-mutants.ts');
+  const child = path.join(import.meta.dirname, 'world-mutant-child.ts');
+  for (const { name } of ORCHESTRATION_MUTANTS) {
+    if (wanted !== 'all' && wanted !== name) continue;
+    const args = [child, 'orchestration', name, `${MUTANT_SEEDS}`, `${ORCHESTRATION_DURATION_MS}`];
+    const { stdout } = await promisify(execFile)(process.execPath, args);
+    const { seed, noticed } = JSON.parse(stdout);
+    say(
+      `${name}: ${noticed === undefined ? `${seed} seeds have not noticed it` : `seed ${seed}: ${noticed}`}`,
+    );
+    if (noticed === undefined) process.exitCode = 1;
+  }
+}
+
+async function updateAll(): Promise<void> {
+  const { RollingUpdate } = await import('./rolling-update.ts');
+  const [services, replicas, agents] = [values.services, values.replicas, values.agents].map(Number) as [
+    number,
+    number,
+    number,
+  ];
+  const begin = performance.now();
+  const update = new RollingUpdate(Number(values.seed ?? 1), { services, replicas, agents });
+  const { lowest, virtualMs, entries } = await update.run();
+  const seconds = Math.round((performance.now() - begin) / 1000);
+  say(
+    `${services} services of ${replicas} tasks updated in ${Math.round(virtualMs / 1000)} simulated seconds (${seconds} real ones, ${entries} entries); the fewest tasks that any had running: ${lowest}`,
+  );
+}
 
 async function simulateCore(): Promise<void> {
   if (values.mutant !== undefined) plant(mutantOf(values.mutant));
@@ -35,20 +91,23 @@ async function simulateCore(): Promise<void> {
   else await hunting(Number(values.minutes));
 }
 
-async function huntMembers(minutes: number): Promise<void> {
-  const { MemberWorld } = await import('./member-world.ts');
-  const { setLogLevel } = await import('../../rpc/logger.ts');
-  setLogLevel('silent');
+interface World {
+  run(durationMs: number): Promise<void>;
+  describe(): string;
+}
+
+async function huntWorlds(newWorld: (seed: number) => World, durationMs: number): Promise<void> {
+  const minutes = Number(values.minutes);
   const endMs = performance.now() + minutes * 60_000;
   const single = values.seed === undefined ? undefined : Number(values.seed);
   let [runs, failures] = [0, 0];
   for (let seed = single ?? Math.floor(Math.random() * 2 ** 31); ; seed++) {
-    const world = new MemberWorld(seed);
+    const world = newWorld(seed);
     try {
-      await world.run(MEMBERS_DURATION_MS);
+      await world.run(durationMs);
     } catch (error) {
       failures++;
-      say(`--world members --seed ${seed}: ${error}\n${world.describe()}`);
+      say(`--world ${values.world} --seed ${seed}: ${error}\n${world.describe()}`);
     }
     runs++;
     if (single !== undefined || performance.now() > endMs) break;

@@ -1,0 +1,111 @@
+// Deliberate bugs of planners and loops, as edits of the source in the process that loads it (mutants.ts). The simulated
+// orchestration has to notice every one.
+
+import path from 'node:path';
+import { defined } from '../../core/assert.ts';
+import { type Edit, plantIn } from './mutants.ts';
+
+interface OrchestrationMutant extends Edit {
+  /** Below manager/. */
+  readonly file: string;
+}
+
+const folder = path.join(import.meta.dirname, '../../manager');
+
+/** Call it before the simulation is imported. */
+export function plantOrchestrationMutant(name: string): void {
+  const mutant = defined(
+    ORCHESTRATION_MUTANTS.find((candidate) => candidate.name === name),
+    `there is no mutant '${name}'`,
+  );
+  plantIn(path.join(folder, mutant.file), mutant);
+}
+
+export const ORCHESTRATION_MUTANTS: readonly OrchestrationMutant[] = [
+  {
+    name: 'a leader decides before it knows what is in its log',
+    file: 'raft-host/raft-host.ts',
+    find: 'const isLeader = isElected && knowsAll;',
+    replace: 'const isLeader = isElected && (knowsAll || isElected);',
+  },
+  {
+    name: 'an allocator forgets what tasks have when it begins',
+    file: 'allocator/allocation.ts',
+    find: 'for (const service of view.service.values()) this.#claimService(service);\n    for (const task of view.task.values())',
+    replace:
+      'for (const service of view.service.values()) this.#claimService(service);\n    for (const task of [...view.task.values()].slice(1e9))',
+  },
+  {
+    name: 'addresses of tasks that have ended stay taken',
+    file: 'allocator/allocation.ts',
+    find: 'this.release(task.attachments, task.id, nowMs);\n    return task.attachments.length > 0;',
+    replace: 'return task.attachments.length > 0 && nowMs > 0;',
+  },
+  {
+    name: 'an allocator does not try again when something was given back',
+    file: 'allocator/allocator-loop.ts',
+    find: 'return isRelevant || (this.#mayRetry && isWaited);',
+    replace: 'return isRelevant || (isWaited && !isWaited);',
+  },
+  {
+    name: 'an update does not count what is being replaced',
+    file: 'orchestrator/plan-update.ts',
+    find: 'const free = Math.max(0, parallelism - settling.length);',
+    replace: 'const free = Math.max(0, parallelism - settling.length * 0);',
+  },
+  {
+    name: 'start-first keeps nothing',
+    file: 'orchestrator/plan-update.ts',
+    find: "config.order === 'start-first' ? old.find((task) => task.status.state === 'running') : undefined;",
+    replace:
+      "config.order === 'start-first' ? old.find((task) => task.status.state === 'failed') : undefined;",
+  },
+  {
+    name: 'start-first stops the old task before the new one runs',
+    file: 'orchestrator/plan-update.ts',
+    find: "isWanted(task) && !isDirty(task, context) && task.status.state === 'running',",
+    replace: 'isWanted(task) && !isDirty(task, context),',
+  },
+  {
+    name: 'an update without progress says nothing',
+    file: 'orchestrator/update-progress.ts',
+    find: 'return { ...status, noProgressSinceMs: sinceMs, message };',
+    replace: 'return message === undefined ? { ...status, noProgressSinceMs: sinceMs } : status;',
+  },
+  {
+    name: 'a restarted task gets company',
+    file: 'orchestrator/plan-restarts.ts',
+    find: "draft.change.push({ task, desiredState: 'shutdown' });\n    const hasSuccessor",
+    replace: 'const hasSuccessor',
+  },
+  {
+    name: 'a job begins as many as it likes',
+    file: 'orchestrator/plan-job.ts',
+    find: 'context.service.spec.mode.replicatedJob?.maxConcurrent || wanted;',
+    replace: 'wanted;',
+  },
+  {
+    name: 'a completed slot of a job begins again',
+    file: 'orchestrator/plan-job.ts',
+    find: "slot.tasks.some((task) => task.status.state === 'complete' || isWanted(task)) || isFinished(slot, context)",
+    replace: 'isFinished(slot, context)',
+  },
+  {
+    name: 'drained nodes keep their tasks',
+    file: 'orchestrator/slots.ts',
+    find: "return node === undefined || node.status.state === 'down' || node.spec.availability === 'drain';",
+    replace: "return node === undefined || node.status.state === 'down';",
+  },
+  {
+    name: 'the reaper keeps all history',
+    file: 'orchestrator/plan-reaping.ts',
+    find: 'return [...removed, ...surplus];',
+    replace: 'return surplus.length < 0 ? surplus : removed;',
+  },
+  {
+    name: 'the reaper forgets tasks that still run',
+    file: 'orchestrator/plan-reaping.ts',
+    find: 'const hasLeftNode = (task: Task) => hasEnded(task) || !isKnownNode(task.nodeId);',
+    replace: 'const hasLeftNode = (task: Task) => hasEnded(task) || isKnownNode(task.nodeId);',
+  },
+];

@@ -1,0 +1,271 @@
+// Operators of a simulated cluster: what they ask for, drawn by chance, through the calls that the command line makes.
+
+import { newServiceSpec } from '../../core/defaults.ts';
+import {
+  emptyNetworkSpec,
+  emptyPlacement,
+  type Node,
+  type PortConfig,
+  type Service,
+  type ServiceMode,
+  type ServiceSpec,
+  type UpdateConfig,
+} from '../../core/generated/objects.ts';
+import { isJob } from '../../core/service-mode.ts';
+import type { ControlService } from '../../proto/generated/control.ts';
+import type { Client } from '../../rpc/client.ts';
+import type { Chance } from '../support/faults.ts';
+import type { Life } from './sim-tasks.ts';
+
+export type Control = Client<typeof ControlService>;
+
+const CALL = { timeoutMs: 10_000 };
+const SERVICES_FIRST = 4;
+const SERVICES_MAX = 8;
+const NETWORKS = ['wide', 'narrow', 'spare'];
+
+export class Operators {
+  readonly #chance: Chance;
+  #named = 0;
+
+  constructor(chance: Chance) {
+    this.#chance = chance;
+  }
+
+  /** One thing that operators do; the name goes into the report. */
+  draw(): { readonly name: string; readonly act: (control: Control) => Promise<unknown> } {
+    const acts: Record<string, (control: Control) => Promise<unknown>> = {
+      create: (control) => this.#create(control),
+      'create another': (control) => this.#create(control),
+      'create a third': (control) => this.#create(control),
+      scale: (control) => this.#change(control, (spec) => this.#scaled(spec)),
+      update: (control) => this.#change(control, (spec) => this.#respecified(spec)),
+      'update again': (control) => this.#change(control, (spec) => this.#respecified(spec)),
+      force: (control) => this.#change(control, forced),
+      stop: (control) => this.#change(control, (spec) => ({ ...spec, stopped: !spec.stopped })),
+      rollback: (control) => this.#rollback(control),
+      remove: (control) => this.#remove(control),
+      node: (control) => this.#availability(control),
+      'node again': (control) => this.#availability(control),
+      label: (control) => this.#label(control),
+      network: (control) => this.#network(control),
+    };
+    const name = this.#pick(Object.keys(acts));
+    return { name, act: acts[name] as (control: Control) => Promise<unknown> };
+  }
+
+  /** Networks that are there from the beginning. */
+  async prepare(control: Control): Promise<void> {
+    const narrow = [{ subnet: '10.99.0.0/28', ipRange: '', gateway: '', auxiliaryAddresses: {} }];
+    await control.createNetwork({ spec: { ...emptyNetworkSpec, name: 'wide' } }, CALL);
+    await control.createNetwork({ spec: { ...emptyNetworkSpec, name: 'narrow', subnets: narrow } }, CALL);
+    for (let count = 0; count < SERVICES_FIRST; count++) await this.#create(control);
+  }
+
+  /** Nodes that are away for good would keep services waiting: all take tasks again, but for one now and then. */
+  async reopen(control: Control): Promise<void> {
+    const { nodes } = await control.listNodes({}, CALL);
+    for (const node of nodes) {
+      const availability = this.#chance() < 0.15 ? 'drain' : 'active';
+      if (node.spec.availability !== availability) await this.#respecify(control, node, { availability });
+    }
+  }
+
+  async #create(control: Control): Promise<void> {
+    const { services } = await control.listServices({}, CALL);
+    if (services.length >= SERVICES_MAX) return;
+    await control.createService({ spec: this.#newSpec(`s${++this.#named}`) }, CALL);
+  }
+
+  async #service(control: Control): Promise<Service | undefined> {
+    const { services } = await control.listServices({}, CALL);
+    return this.#pick(services)?.service;
+  }
+
+  async #change(control: Control, change: (spec: ServiceSpec) => ServiceSpec): Promise<void> {
+    const service = await this.#service(control);
+    if (service === undefined) return;
+    const spec = change(service.spec);
+    await control.updateService(
+      { serviceId: service.id, version: service.specVersion, spec, rollback: false },
+      CALL,
+    );
+  }
+
+  async #rollback(control: Control): Promise<void> {
+    const service = await this.#service(control);
+    if (service?.previousSpec === undefined) return;
+    const rollbackTo = this.#chance() < 0.3 ? Math.max(1, service.specVersion - 2) : undefined;
+    await control.updateService(
+      {
+        serviceId: service.id,
+        version: service.specVersion,
+        rollback: true,
+        ...(rollbackTo !== undefined && { rollbackTo }),
+      },
+      CALL,
+    );
+  }
+
+  async #remove(control: Control): Promise<void> {
+    const service = await this.#service(control);
+    if (service !== undefined) await control.removeService({ service: service.id }, CALL);
+  }
+
+  async #availability(control: Control): Promise<void> {
+    const { nodes } = await control.listNodes({}, CALL);
+    const node = this.#pick(nodes);
+    if (node === undefined) return;
+    const availability = this.#pick(['active', 'active', 'active', 'drain', 'pause'] as const);
+    await this.#respecify(control, node, { availability });
+  }
+
+  async #label(control: Control): Promise<void> {
+    const { nodes } = await control.listNodes({}, CALL);
+    const node = this.#pick(nodes);
+    if (node !== undefined)
+      await this.#respecify(control, node, { labels: { zone: this.#pick(['a', 'a', 'b']) } });
+  }
+
+  async #respecify(control: Control, node: Node, change: Partial<Node['spec']>): Promise<void> {
+    const spec = { ...node.spec, ...change };
+    await control.updateNode({ nodeId: node.id, version: node.meta.version, spec, address: '' }, CALL);
+  }
+
+  async #network(control: Control): Promise<void> {
+    if (this.#chance() < 0.5)
+      await control.createNetwork({ spec: { ...emptyNetworkSpec, name: 'spare' } }, CALL);
+    else await control.removeNetwork({ network: 'spare' }, CALL);
+  }
+
+  #newSpec(name: string): ServiceSpec {
+    const mode = this.#newMode();
+    const life: Life = isJob(mode) ? 'job' : this.#pick(['steady', 'steady', 'flaky'] as const);
+    const base = newServiceSpec(name, { image: 'busybox', env: [`LIFE=${life}`], stopGracePeriodMs: 2_000 });
+    const update = this.#updateConfig();
+    const failureAction = this.#pick(['pause', 'continue'] as const);
+    const rollback = { ...this.#updateConfig(), failureAction };
+    const spec: ServiceSpec = {
+      ...base,
+      mode,
+      ...(!isJob(mode) && { update, rollback }),
+      endpoint: { ...base.endpoint, ports: this.#ports(mode) },
+      task: {
+        ...base.task,
+        restart: {
+          condition: this.#pick(
+            isJob(mode) ? (['on-failure', 'none'] as const) : (['any', 'any', 'any', 'on-failure'] as const),
+          ),
+          delayMs: this.#pick([0, 1_000, 5_000]),
+          maxAttempts: this.#pick([0, 0, 0, 3]),
+          windowMs: this.#pick([0, 0, 30_000]),
+        },
+      },
+    };
+    return this.#withPlace(this.#withNetworks(spec));
+  }
+
+  #newMode(): ServiceMode {
+    const kind = this.#pick([
+      'replicated',
+      'replicated',
+      'replicated',
+      'global',
+      'job',
+      'globalJob',
+    ] as const);
+    if (kind === 'global') return { global: {} };
+    if (kind === 'globalJob') return { globalJob: {} };
+    const count = Math.floor(this.#chance() * 7);
+    if (kind === 'replicated') return { replicated: { replicas: count } };
+    return { replicatedJob: { totalCompletions: count, maxConcurrent: Math.floor(this.#chance() * 4) } };
+  }
+
+  #updateConfig(): UpdateConfig {
+    return {
+      parallelism: this.#pick([1, 1, 2, 0]),
+      delayMs: this.#pick([0, 0, 3_000]),
+      failureAction: this.#pick(['pause', 'continue', 'rollback'] as const),
+      monitorMs: this.#pick([1_000, 5_000]),
+      maxFailureRatio: this.#pick([0, 0, 0.5]),
+      order: this.#pick(['stop-first', 'start-first'] as const),
+      deadlineMs: this.#pick([30_000, 90_000]),
+    };
+  }
+
+  #ports(mode: ServiceMode): PortConfig[] {
+    const drawn = this.#chance();
+    if (drawn < 0.6 || isJob(mode)) return [];
+    const isOfHost = drawn < 0.85;
+    const port: PortConfig = {
+      protocol: 'tcp',
+      targetPort: 80,
+      publishedPort: isOfHost ? this.#pick([8080, 8081]) : this.#pick([0, 9000, 9001]),
+      publishMode: isOfHost ? 'host' : 'ingress',
+      hostAddress: '',
+      hostInterface: '',
+      locality: 'any',
+    };
+    return [port];
+  }
+
+  #withNetworks(spec: ServiceSpec): ServiceSpec {
+    const networks = NETWORKS.filter((name) => this.#chance() < (name === 'spare' ? 0.05 : 0.35)).map(
+      (networkId) => ({
+        networkId,
+        aliases: [],
+        virtualAddresses: [],
+        options: {},
+      }),
+    );
+    const mode = spec.endpoint.ports.length === 0 && this.#chance() < 0.2 ? 'dnsrr' : 'vip';
+    return { ...spec, endpoint: { ...spec.endpoint, mode }, task: { ...spec.task, networks } };
+  }
+
+  #withPlace(spec: ServiceSpec): ServiceSpec {
+    const cpuNanos = this.#pick([0, 0, 0.5e9, 1e9, 2e9]);
+    const placement = {
+      ...emptyPlacement,
+      constraints: this.#pick([[], [], ['node.labels.zone==a'], ['node.labels.zone!=b']]),
+      preferences: this.#pick([[], [], ['spread=node.labels.zone']]),
+      maxReplicasPerNode: spec.mode.replicated === undefined ? 0 : this.#pick([0, 0, 0, 1, 2]),
+      strategy: this.#pick(['spread', 'spread', 'binpack'] as const),
+    };
+    const { resources } = spec.task;
+    const reservations = { cpuNanos, memoryBytes: 0 };
+    return { ...spec, task: { ...spec.task, placement, resources: { ...resources, reservations } } };
+  }
+
+  #scaled(spec: ServiceSpec): ServiceSpec {
+    const count = Math.floor(this.#chance() * 9);
+    if (spec.mode.replicated !== undefined) return { ...spec, mode: { replicated: { replicas: count } } };
+    if (spec.mode.replicatedJob === undefined) return forced(spec);
+    return {
+      ...spec,
+      mode: { replicatedJob: { ...spec.mode.replicatedJob, totalCompletions: count } },
+    };
+  }
+
+  #respecified(spec: ServiceSpec): ServiceSpec {
+    const kind = this.#pick(['life', 'place', 'networks', 'ports', 'config', 'labels'] as const);
+    if (kind === 'place') return this.#withPlace(spec);
+    if (kind === 'networks') return this.#withNetworks(spec);
+    if (kind === 'ports')
+      return { ...spec, endpoint: { ...spec.endpoint, mode: 'vip', ports: this.#ports(spec.mode) } };
+    if (kind === 'labels') return { ...spec, labels: { at: String(this.#chance()) } };
+    if (kind === 'config') return forced(isJob(spec.mode) ? spec : { ...spec, update: this.#updateConfig() });
+    const lives = isJob(spec.mode)
+      ? (['job', 'job', 'bad'] as const)
+      : (['steady', 'steady', 'flaky', 'bad'] as const);
+    const container = { ...spec.task.container, env: [`LIFE=${this.#pick(lives)}`] };
+    return { ...spec, task: { ...spec.task, container } };
+  }
+
+  #pick<T>(values: readonly T[]): T {
+    return values[Math.floor(this.#chance() * values.length)] as T;
+  }
+}
+
+function forced(spec: ServiceSpec): ServiceSpec {
+  return { ...spec, task: { ...spec.task, forceUpdate: spec.task.forceUpdate + 1 } };
+}

@@ -1,0 +1,221 @@
+// What a cluster looks like in which nothing fails any more: every service is what its spec asks for, or says why it cannot
+// be; nothing waits without a reason; nothing is left of what is not wanted.
+
+import { matchesConstraint, parseConstraint } from '../../core/constraint.ts';
+import { DEFAULT_SPEC_HISTORY_LIMIT } from '../../core/defaults.ts';
+import { fitsPlacement, takesTasks } from '../../core/eligible-node.ts';
+import type { Node, Service, Task } from '../../core/generated/objects.ts';
+import { isIngressPort } from '../../core/ingress-port.ts';
+import { wantedReplicas } from '../../core/replicas.ts';
+import { isGlobal, isJob } from '../../core/service-mode.ts';
+import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
+import type { TablesView } from '../../manager/store/tables.ts';
+import type { SimAgent } from './orchestration-agent.ts';
+import { lifeOf } from './sim-tasks.ts';
+
+interface Picture {
+  readonly view: TablesView;
+  readonly nowMs: number;
+}
+
+/** The first thing that is not as it should be in the end. */
+export function unrest(view: TablesView, nowMs: number, agents: readonly SimAgent[]): string | undefined {
+  const picture = { view, nowMs };
+  for (const node of view.node.values())
+    if (node.status.state !== 'ready') return `node ${node.description.hostname} is ${node.status.state}`;
+  for (const task of view.task.values()) {
+    const problem = restlessTask(task, picture);
+    if (problem !== undefined) return `task ${task.id} ${problem}`;
+  }
+  for (const service of view.service.values()) {
+    const problem = restlessService(service, picture) ?? overgrown(service, picture);
+    if (problem !== undefined) return `service ${service.spec.name} ${problem}`;
+  }
+  return strangers(view, agents);
+}
+
+function restlessTask(task: Task, { view, nowMs }: Picture): string | undefined {
+  const service = view.service.get(task.serviceId);
+  if (service === undefined) return 'is left of a service that is gone';
+  const { state, error } = task.status;
+  if (!isWanted(task)) return isOver(task) ? undefined : `is ${state} and is not wanted`;
+  const node = view.node.get(task.nodeId);
+  if (node?.spec.availability === 'drain' && !isTerminal(state)) return 'is on a drained node';
+  if (isTerminal(state)) return undefined;
+  if (compareTaskStates(state, 'assigned') < 0) {
+    if (error === '') return `is ${state} and does not say why`;
+    if (state === 'new')
+      return hasFreeAddress(error, view) ? `waits (${error}) although there is one` : undefined;
+    const fit = freeNode(task, view);
+    return fit && `waits (${error}) although ${fit.description.hostname} has room`;
+  }
+  if (task.desiredState === 'ready')
+    return task.notBeforeMs > nowMs || isAgain(service) ? undefined : 'is prepared and is not started';
+  if (state === 'running' || isAgain(service)) return undefined;
+  return `is ${state} on its way to ${task.desiredState}`;
+}
+
+/** It has ended, or was given up before a node had it. */
+function isOver({ status: { state } }: Task): boolean {
+  return isTerminal(state) || compareTaskStates(state, 'assigned') < 0;
+}
+
+/** Its tasks fail whatever is done: they come and go. */
+function isAgain({ spec }: Service): boolean {
+  return lifeOf(spec) === 'bad';
+}
+
+/** Of the network that the error names. Network, broadcast address and gateway are nobody's. */
+function hasFreeAddress(error: string, view: TablesView): boolean {
+  const [, name = ''] = /^network (\S+) has no free address/.exec(error) ?? [];
+  const network = view.byName('network', name);
+  if (network === undefined) return false;
+  const size = network.subnets.reduce(
+    (sum, { subnet }) => sum + 2 ** (32 - Number(subnet.split('/')[1])) - 3,
+    0,
+  );
+  const tasks = [...view.task.values()].filter((task) => !isOver(task) || isWaiting(task));
+  const ofTasks = tasks.flatMap(({ attachments }) =>
+    attachments.filter(({ networkId }) => networkId === network.id),
+  );
+  const ofServices = [...view.service.values()].flatMap(({ virtualAddresses }) =>
+    virtualAddresses.filter(({ networkId }) => networkId === network.id),
+  );
+  return ofTasks.length + ofServices.length < size;
+}
+
+function isWaiting(task: Task): boolean {
+  return isWanted(task) && compareTaskStates(task.status.state, 'assigned') < 0;
+}
+
+/** A node that could have the task: no more than what the words of the filters say. */
+function freeNode(task: Task, view: TablesView): Node | undefined {
+  const spec = view.revisionOf(task)?.spec;
+  if (spec === undefined) return undefined;
+  const { placement, resources } = spec.task;
+  const ports = spec.endpoint.ports.filter((port) => !isIngressPort(port)).map((port) => port.publishedPort);
+  const candidates = task.nodeId === '' ? [...view.node.values()] : [view.node.get(task.nodeId)];
+  return candidates.find((node) => {
+    if (node === undefined || !takesTasks(node)) return false;
+    if (!placement.constraints.every((text) => matchesConstraint(parseConstraint(text), node))) return false;
+    const here = view
+      .tasksOnNode(node.id)
+      .filter(({ status }) => !isTerminal(status.state) && compareTaskStates(status.state, 'assigned') >= 0);
+    const specs = here.flatMap((other) => view.revisionOf(other)?.spec ?? []);
+    const used = specs.reduce((sum, other) => sum + other.task.resources.reservations.cpuNanos, 0);
+    const taken = specs.flatMap(({ endpoint }) =>
+      endpoint.ports.filter((port) => !isIngressPort(port)).map((port) => port.publishedPort),
+    );
+    const ofService = here.filter((other) => other.serviceId === task.serviceId && isWanted(other)).length;
+    return (
+      (resources.reservations.cpuNanos === 0 ||
+        used + resources.reservations.cpuNanos <= node.description.resources.cpuNanos) &&
+      !ports.some((port) => port > 0 && taken.includes(port)) &&
+      (placement.maxReplicasPerNode === 0 || ofService < placement.maxReplicasPerNode)
+    );
+  });
+}
+
+function restlessService(service: Service, picture: Picture): string | undefined {
+  const { view } = picture;
+  const { spec, updateStatus } = service;
+  const tasks = view.tasksOfService(service.id);
+  const isUnderWay = updateStatus?.state === 'updating' || updateStatus?.state === 'rollback-started';
+  if (isUnderWay && updateStatus.noProgressSinceMs === undefined && !isAgain(service))
+    return `is ${updateStatus.state} and says nothing: ${updateStatus.message}`;
+  const places = isGlobal(spec.mode)
+    ? [...view.node.values()]
+        .filter((node) => !spec.stopped && takesTasks(node) && fitsPlacement(node, spec.task.placement))
+        .map(({ id }) => id)
+    : undefined;
+  const own = Map.groupBy(tasks, ({ slot, nodeId }) => (slot > 0 ? slot : nodeId));
+  if (places !== undefined) {
+    const missing = places.find((place) => !isAnswered(own.get(place) ?? [], service, picture));
+    return missing && `has nothing to say of ${view.node.get(missing)?.description.hostname}`;
+  }
+  const answered = [...own.values()].filter((slot) => isAnswered(slot, service, picture)).length;
+  const wanted = wantedReplicas(spec);
+  if (answered !== wanted && !hasEnoughUnderWay(service, tasks))
+    return `has ${answered} slots in order, ${wanted} are wanted`;
+  const live = tasks.filter((task) => isWanted(task) && !isTerminal(task.status.state)).length;
+  if (!isJob(spec.mode) && live > wanted && !isUnderWay) return `has ${live} tasks, ${wanted} are wanted`;
+  return isStale(service, tasks, picture);
+}
+
+/** A job with a bound on what runs at once does not begin the rest. */
+function hasEnoughUnderWay({ spec }: Service, tasks: readonly Task[]): boolean {
+  const { maxConcurrent = 0 } = spec.mode.replicatedJob ?? {};
+  const live = tasks.filter((task) => isWanted(task) && !isTerminal(task.status.state));
+  return maxConcurrent > 0 && live.length === maxConcurrent;
+}
+
+/** The slot runs, waits for a reason, or has come to its end. */
+function isAnswered(tasks: readonly Task[], service: Service, { view }: Picture): boolean {
+  const { spec, specVersion } = service;
+  const isOfJob = isJob(spec.mode);
+  const own = isOfJob ? tasks.filter((task) => task.specVersion === specVersion) : tasks;
+  if (isOfJob && own.some((task) => task.status.state === 'complete')) return true;
+  if (own.some((task) => isWanted(task) && !isTerminal(task.status.state)))
+    return !isOfJob || lifeOf(spec) === 'bad' || own.some((task) => task.status.error !== '');
+  const [newest] = [...own].sort(
+    (a, b) => b.meta.createdAtMs - a.meta.createdAtMs || b.meta.version - a.meta.version,
+  );
+  if (newest === undefined || !isTerminal(newest.status.state)) return false;
+  if (isAgain(service)) return true;
+  const { condition, maxAttempts } = (view.revisionOf(newest)?.spec ?? spec).task.restart;
+  const hasEndedWell = newest.status.state === 'complete';
+  if (newest.desiredState === 'remove') return false;
+  return condition === 'none' || (condition === 'on-failure' && hasEndedWell) || maxAttempts > 0;
+}
+
+/** After an update that is complete nothing runs that was made from another container. */
+function isStale(
+  { spec, updateStatus }: Service,
+  tasks: readonly Task[],
+  { view }: Picture,
+): string | undefined {
+  if (updateStatus?.state !== 'completed' && updateStatus?.state !== 'rollback-completed') return undefined;
+  const wanted = JSON.stringify([spec.task.container, spec.task.forceUpdate]);
+  const old = tasks.find((task) => {
+    const made = view.revisionOf(task)?.spec.task;
+    return (
+      isWanted(task) &&
+      !isTerminal(task.status.state) &&
+      JSON.stringify([made?.container, made?.forceUpdate]) !== wanted
+    );
+  });
+  return old && `is ${updateStatus.state}, and ${old.id} is of spec ${old.specVersion}`;
+}
+
+/** History is bounded: ended tasks of each slot, and specs. */
+function overgrown(service: Service, { view }: Picture): string | undefined {
+  const [cluster] = view.cluster.values();
+  const tasks = view.tasksOfService(service.id);
+  const most = Math.max(cluster?.spec.taskHistoryLimit ?? 0, service.spec.task.restart.maxAttempts + 1);
+  for (const slot of Map.groupBy(tasks, ({ slot: number, nodeId }) => number || nodeId).values()) {
+    const ended = slot.filter((task) => !isWanted(task) && isOver(task)).length;
+    if (ended > most) return `keeps ${ended} ended tasks of a slot, ${most} are allowed`;
+  }
+  const revisions = view.revisionsOfService(service.id);
+  const used = new Set(tasks.map(({ specVersion }) => specVersion));
+  const kept = revisions.filter(({ specVersion }) => !used.has(specVersion)).length;
+  if (kept > DEFAULT_SPEC_HISTORY_LIMIT + 2) return `keeps ${kept} specs that no task has`;
+  return undefined;
+}
+
+/** What runs on machines is what managers have as running there. */
+function strangers(view: TablesView, agents: readonly SimAgent[]): string | undefined {
+  for (const { options, state } of agents) {
+    for (const { taskId, spec } of state.containers.values()) {
+      const task = view.task.get(taskId);
+      if (task === undefined || task.nodeId !== options.nodeId)
+        return `machine ${options.name} runs ${taskId} of ${spec.name}, which nobody knows`;
+    }
+    for (const task of view.tasksOnNode(options.nodeId)) {
+      const service = view.service.get(task.serviceId);
+      if (task.status.state !== 'running' || service === undefined || isAgain(service)) continue;
+      if (!state.containers.has(task.id)) return `machine ${options.name} does not run ${task.id}`;
+    }
+  }
+  return undefined;
+}
