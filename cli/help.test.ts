@@ -42,7 +42,7 @@ test("Swarm's flags are all known, supported or not, and those of run that servi
       ' ',
     );
   const lists =
-    'group env host dns dns-option dns-search label container-label constraint placement-affinity placement-pref generic-resource ulimit sysctl mount secret config network publish annotation device device-cgroup-rule security-opt tmpfs'.split(
+    'group env host dns dns-option dns-search label container-label constraint placement-pref generic-resource ulimit sysctl mount secret config network publish annotation device device-cgroup-rule security-opt tmpfs'.split(
       ' ',
     );
   const ofRun =
