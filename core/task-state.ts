@@ -26,6 +26,11 @@ export function isWanted(task: Task): boolean {
   return compareTaskStates(task.desiredState, 'complete') <= 0;
 }
 
+/** It has been placed and not ended: it holds what it reserves of its node, also while it stops. */
+export function holdsResources({ status: { state } }: Task): boolean {
+  return compareTaskStates(state, 'assigned') >= 0 && !isTerminal(state);
+}
+
 /** It ended without having been told to, and not well. */
 export function hasFailed(state: TaskState): boolean {
   return state === 'failed' || state === 'rejected' || state === 'orphaned';

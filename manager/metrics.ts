@@ -5,7 +5,7 @@ import { nodeStateNumbers, type Service } from '../core/generated/objects.ts';
 import { TASK_STATES } from '../core/task-state.ts';
 import type { NetworkUse } from '../proto/generated/control.ts';
 import { tallyNetworks } from './control/network-use.ts';
-import { countTasks } from './control/task-counts.ts';
+import { countTasks, type TaskCounts } from './control/task-counts.ts';
 import type { RaftStatus } from './raft-host/host-options.ts';
 import type { Leadership } from './store/replicated-log.ts';
 import type { TablesView } from './store/tables.ts';
@@ -175,14 +175,21 @@ function addLogGauges({ leadership, appliedIndex, raft }: MetricSources, registr
   });
 }
 
-function addServiceGauges({ view }: MetricSources, registry: Registry): void {
+function addServiceGauges({ view, appliedIndex }: MetricSources, registry: Registry): void {
   const labels = ['service_id', 'service_name'];
   const perService = (name: string, help: string, read: (service: Service) => number) =>
     gauge(registry, name, help, labels, (g) => {
       for (const service of view().service.values())
         g.set({ service_id: service.id, service_name: service.spec.name }, read(service));
     });
-  const count = (service: Service) => countTasks(view(), service);
+  // Several gauges ask for the same in one scrape.
+  let counted = { index: -1, of: new Map<string, TaskCounts>() };
+  const count = (service: Service): TaskCounts => {
+    if (counted.index !== appliedIndex()) counted = { index: appliedIndex(), of: new Map() };
+    const counts = counted.of.get(service.id) ?? countTasks(view(), service);
+    counted.of.set(service.id, counts);
+    return counts;
+  };
   const desiredHelp = 'Tasks that the service should have running; of a job, that may run at once.';
   perService('tsswarm_service_replicas_desired', desiredHelp, (service) => count(service).desired);
   const runningHelp = 'Tasks of the service that run.';

@@ -53,14 +53,17 @@ function mainRoutes(routes: NetlinkSocket): Route[] {
 export function hasIpv6(hostRoutes: NetlinkSocket): boolean {
   // Without, the kernel would tell addresses of other families.
   if (!isIpv6InKernel()) return false;
-  const ours = linksOf(hostRoutes).flatMap(({ name, index }) =>
-    index === LOOPBACK_INDEX || name.startsWith(UPLINK_PREFIX) ? [index] : [],
-  );
-  const hasAddress = hostRoutes
+  const addresses = hostRoutes
     .dump(listAddresses('ipv6'))
     .map(({ body }) => decodeAddress(body))
-    .some(({ isGlobal, linkIndex }) => isGlobal && !ours.includes(linkIndex));
-  return hasAddress || hasDefaultRoute(hostRoutes, 'ipv6');
+    .filter(({ isGlobal }) => isGlobal);
+  if (addresses.length > 0) {
+    const ours = linksOf(hostRoutes).flatMap(({ name, index }) =>
+      index === LOOPBACK_INDEX || name.startsWith(UPLINK_PREFIX) ? [index] : [],
+    );
+    if (addresses.some(({ linkIndex }) => !ours.includes(linkIndex))) return true;
+  }
+  return hasDefaultRoute(hostRoutes, 'ipv6');
 }
 
 /** Whether the namespace of this socket has a route to everywhere. */

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { FakeClock } from '../../core/clock.ts';
 import {
-  emptyMeta,
   emptyNetwork,
   emptyNetworkSpec,
   emptySubnet,
@@ -13,8 +12,8 @@ import { setLogLevel } from '../../rpc/logger.ts';
 import { aServiceObject, aTask } from '../../test/support/builders.ts';
 import { eventually } from '../../test/support/eventually.ts';
 import { MemoryLog } from '../../test/support/memory-log.ts';
+import { createRevision } from '../store/service-revision.ts';
 import { Store } from '../store/store.ts';
-import { revisionId } from '../store/tables.ts';
 import { RESERVED_MS } from './address-space.ts';
 import { runAllocatorLoop } from './allocator-loop.ts';
 
@@ -42,15 +41,7 @@ async function openStore(clock: FakeClock): Promise<Store> {
 async function addService(store: Store, service: Service): Promise<void> {
   await store.update((tx) => {
     tx.create('service', service);
-    const { id, specVersion, spec } = service;
-    tx.create('revision', {
-      id: revisionId(id, specVersion),
-      meta: emptyMeta,
-      serviceId: id,
-      specVersion,
-      spec,
-      registryAuth: false,
-    });
+    createRevision(tx, service, undefined);
   });
 }
 

@@ -2,11 +2,10 @@
 // is what the scheduler's filters ask: ready, resources, constraints, platform, host ports, replicas per node. Affinities are
 // left out: the answer is too hopeful where services have them.
 
-import { matchesConstraint, parseConstraint } from '../../core/constraint.ts';
-import { isOfPlatform, takesTasks } from '../../core/eligible-node.ts';
-import type { Node, PortConfig, ServiceSpec } from '../../core/generated/objects.ts';
-import { isIngressPort } from '../../core/ingress-port.ts';
-import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
+import { placementCheck, takesTasks } from '../../core/eligible-node.ts';
+import type { Node, ServiceSpec } from '../../core/generated/objects.ts';
+import { portsOfNode } from '../../core/node-ports.ts';
+import { holdsResources, isWanted } from '../../core/task-state.ts';
 import type { TablesView } from '../store/tables.ts';
 
 /** A node, and what is left of it. */
@@ -61,9 +60,8 @@ export function seatOf(
     countByService: new Map(),
   };
   for (const task of view.tasksOnNode(node.id)) {
-    const { state } = task.status;
     const spec = view.revisionOf(task)?.spec;
-    if (spec === undefined || isTerminal(state) || compareTaskStates(state, 'assigned') < 0) continue;
+    if (spec === undefined || !holdsResources(task)) continue;
     if (!isLeaving(task.id)) take(seat, { serviceId: task.serviceId, spec, isWanted: isWanted(task) });
   }
   return seat;
@@ -106,20 +104,15 @@ export function giveBack(placed: readonly Placed[]): void {
       const { serviceId, spec } = demand;
       seat.cpuNanosFree += count * spec.task.resources.reservations.cpuNanos;
       seat.memoryBytesFree += count * spec.task.resources.reservations.memoryBytes;
-      for (const port of portsOfNode(spec)) seat.hostPorts.delete(port);
+      for (const port of portsOfNode(spec.endpoint)) seat.hostPorts.delete(port);
       seat.countByService.set(serviceId, (seat.countByService.get(serviceId) ?? 0) - count);
     }
 }
 
 /** Whatever is free there: it takes tasks, and the placement wants it. */
 function openTo({ task: { placement } }: ServiceSpec, exceptNodeId: string | undefined) {
-  const constraints = placement.constraints.map(parseConstraint);
-  const { platforms } = placement;
-  return ({ node }: Seat): boolean =>
-    node.id !== exceptNodeId &&
-    takesTasks(node) &&
-    constraints.every((constraint) => matchesConstraint(constraint, node)) &&
-    (platforms.length === 0 || platforms.some((platform) => isOfPlatform(node, platform)));
+  const fits = placementCheck(placement);
+  return ({ node }: Seat): boolean => node.id !== exceptNodeId && takesTasks(node) && fits(node);
 }
 
 function leastLoaded(seats: readonly Seat[], demand: Demand): Seat | undefined {
@@ -136,7 +129,7 @@ function obstacle(seat: Seat, { serviceId, spec }: Demand): 'resources' | 'ports
   const { reservations } = spec.task.resources;
   if (seat.cpuNanosFree < reservations.cpuNanos || seat.memoryBytesFree < reservations.memoryBytes)
     return reservations.cpuNanos + reservations.memoryBytes > 0 ? 'resources' : undefined;
-  if (portsOfNode(spec).some((port) => seat.hostPorts.has(port))) return 'ports';
+  if (portsOfNode(spec.endpoint).some((port) => seat.hostPorts.has(port))) return 'ports';
   const max = spec.task.placement.maxReplicasPerNode;
   return max > 0 && (seat.countByService.get(serviceId) ?? 0) >= max ? 'replicas' : undefined;
 }
@@ -155,7 +148,7 @@ function whyNot(seats: readonly Seat[], demand: Demand): string {
     ];
     reasons.push(`${parts.join('; ')} at most on a node`);
   }
-  if (found.has('ports')) reasons.push(`its port ${portsOfNode(demand.spec).join(', ')} is taken`);
+  if (found.has('ports')) reasons.push(`its port ${portsOfNode(demand.spec.endpoint).join(', ')} is taken`);
   if (found.has('replicas'))
     reasons.push(`at most ${demand.spec.task.placement.maxReplicasPerNode} of it may be on a node`);
   return reasons.join('; ');
@@ -170,14 +163,8 @@ interface Taken {
 function take(seat: Seat, { serviceId, spec, isWanted }: Taken): void {
   seat.cpuNanosFree -= spec.task.resources.reservations.cpuNanos;
   seat.memoryBytesFree -= spec.task.resources.reservations.memoryBytes;
-  for (const port of portsOfNode(spec)) seat.hostPorts.add(port);
+  for (const port of portsOfNode(spec.endpoint)) seat.hostPorts.add(port);
   if (isWanted) seat.countByService.set(serviceId, (seat.countByService.get(serviceId) ?? 0) + 1);
-}
-
-function portsOfNode({ endpoint }: ServiceSpec): string[] {
-  return endpoint.ports
-    .filter((port: PortConfig) => port.publishedPort > 0 && !isIngressPort(port))
-    .map(({ publishedPort, protocol }) => `${publishedPort}/${protocol}`);
 }
 
 function formatBytes(bytes: number): string {

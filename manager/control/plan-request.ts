@@ -1,8 +1,7 @@
 // What creating or updating a service would do, without doing it: what changes, which tasks are made and where there is
 // room for them, addresses and ports. Pure. What would be refused is refused here as well.
 
-import { matchesConstraint, parseConstraint } from '../../core/constraint.ts';
-import { fitsPlacement, takesTasks } from '../../core/eligible-node.ts';
+import { fitsConstraints, fitsPlacement, takesTasks } from '../../core/eligible-node.ts';
 import { SwarmError } from '../../core/errors.ts';
 import { feltEndpoint, feltSpec } from '../../core/felt-spec.ts';
 import type { Service, ServiceSpec, Task } from '../../core/generated/objects.ts';
@@ -18,6 +17,7 @@ import { ingressNetwork, networksOf, tallyNetworks } from './network-use.ts';
 import { placedSpec } from './plan-endpoint.ts';
 import { requireValid, respecified } from './service-api.ts';
 import { specChanges } from './spec-changes.ts';
+import { nodesFor } from './task-counts.ts';
 
 /** `ok` is false when some task would find no place or no address. Throws what the change itself would be refused with. */
 export function planServiceRequest(view: TablesView, request: PlanServiceRequest): ExplainResponse {
@@ -69,17 +69,10 @@ function workOf(view: TablesView, service: Service | undefined, spec: ServiceSpe
     service === undefined
       ? []
       : view.tasksOfService(service.id).filter((task) => isWanted(task) && !isTerminal(task.status.state));
-  const wanted = isGlobal(spec.mode) ? nodesFor(view, spec) : wantedReplicas(spec);
+  const wanted = isGlobal(spec.mode) ? nodesFor(view, spec).length : wantedReplicas(spec);
   // Every change of a job begins another iteration.
   const replaced = tasks.slice(0, wanted).filter((task) => isJob(spec.mode) || isReplaced(view, task, spec));
   return { replaced, kept: Math.min(tasks.length, wanted) - replaced.length, added: wanted - tasks.length };
-}
-
-function nodesFor(view: TablesView, spec: ServiceSpec): number {
-  if (spec.stopped) return 0;
-  return [...view.node.values()].filter(
-    (node) => takesTasks(node) && fitsPlacement(node, spec.task.placement),
-  ).length;
 }
 
 function isReplaced(view: TablesView, task: Task, spec: ServiceSpec): boolean {
@@ -89,11 +82,7 @@ function isReplaced(view: TablesView, task: Task, spec: ServiceSpec): boolean {
     feltSpec(before.task) !== feltSpec(spec.task) ||
     feltEndpoint(before.endpoint) !== feltEndpoint(spec.endpoint);
   const node = view.node.get(task.nodeId);
-  const { constraints } = spec.task.placement;
-  return (
-    isFelt ||
-    (node !== undefined && !constraints.every((text) => matchesConstraint(parseConstraint(text), node)))
-  );
+  return isFelt || (node !== undefined && !fitsConstraints(node, spec.task.placement));
 }
 
 function explainChanges(service: Service | undefined, spec: ServiceSpec): Draft[] {

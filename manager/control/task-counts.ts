@@ -1,7 +1,7 @@
 // How many tasks a service has and should have. Pure.
 
-import { fitsPlacement, takesTasks } from '../../core/eligible-node.ts';
-import type { Node, Service, Task } from '../../core/generated/objects.ts';
+import { placementCheck, takesTasks } from '../../core/eligible-node.ts';
+import type { Node, Service, ServiceSpec, Task } from '../../core/generated/objects.ts';
 import { wantedReplicas } from '../../core/replicas.ts';
 import { isGlobal, isJob } from '../../core/service-mode.ts';
 import { isTerminal, isWanted } from '../../core/task-state.ts';
@@ -37,22 +37,21 @@ export function isCompletion(task: Task, { specVersion }: Service): boolean {
 /** How many tasks are to run under the current spec, or of a job to complete. */
 export function countGoal(view: TablesView, service: Service): number {
   if (!isGlobal(service.spec.mode)) return wantedReplicas(service.spec);
-  return nodesFor(view, service).length;
+  return nodesFor(view, service.spec).length;
 }
 
 /** Nodes that are to have a task, whatever they have now. */
-function nodesFor(view: TablesView, { spec }: Service): Node[] {
+export function nodesFor(view: TablesView, spec: ServiceSpec): Node[] {
   if (spec.stopped) return [];
-  return [...view.node.values()].filter(
-    (node) => takesTasks(node) && fitsPlacement(node, spec.task.placement),
-  );
+  const fits = placementCheck(spec.task.placement);
+  return [...view.node.values()].filter((node) => takesTasks(node) && fits(node));
 }
 
 /** Nodes that are to have a task, and those that keep one: paused ones. */
 function countNodes(view: TablesView, service: Service, tasks: readonly Task[]): number {
   const { spec, specVersion } = service;
   if (spec.stopped) return 0;
-  const wanted = nodesFor(view, service);
+  const wanted = nodesFor(view, spec);
   const keeping = tasks.filter(
     (task) =>
       !isAway(view, task) &&

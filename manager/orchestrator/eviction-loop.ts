@@ -1,6 +1,8 @@
 // Marks the tasks that their node may not keep. Waits and writes; planEvictions decides, and the service loop replaces.
 
+import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '../../core/clock.ts';
+import { isSamePlace } from '../../core/eligible-node.ts';
 import type { Node, Task } from '../../core/generated/objects.ts';
 import { runLoop } from '../loop.ts';
 import type { Commit, Store } from '../store/store.ts';
@@ -48,9 +50,8 @@ function hasTakenOn({ nodeId, specVersion }: Task, previous: Task | undefined): 
 
 /** Anything that constraints look at, its resources, or whether it takes tasks. */
 function hasChanged(node: Node, previous: Node | undefined): boolean {
-  const seen = ({ spec, description, status, role }: Node) =>
-    JSON.stringify([spec, role, status.state, status.address, description]);
-  return previous === undefined || seen(node) !== seen(previous);
+  if (previous === undefined || !isSamePlace(node, previous)) return true;
+  return !isDeepStrictEqual(node.description.resources, previous.description.resources);
 }
 
 function evict(tx: Transaction, nodeId: string): void {

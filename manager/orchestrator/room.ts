@@ -1,7 +1,7 @@
 // Whether nodes can give the tasks that they have more than those have reserved. Pure.
 
 import type { Resources, Service, Task } from '../../core/generated/objects.ts';
-import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
+import { holdsResources } from '../../core/task-state.ts';
 import type { TablesView } from '../store/tables.ts';
 
 /** The check for tasks of one service: each of them on the node is to get what its service reserves now. */
@@ -28,9 +28,7 @@ export function roomOnNodes(view: TablesView, service: Service): (task: Task) =>
 
 /** Tasks that take something of the node's resources. */
 export function holdersOn(view: TablesView, nodeId: string): Task[] {
-  return view
-    .tasksOnNode(nodeId)
-    .filter(({ status: { state } }) => !isTerminal(state) && compareTaskStates(state, 'assigned') >= 0);
+  return view.tasksOnNode(nodeId).filter(holdsResources);
 }
 
 /** By the spec that it was made from or has taken on. */

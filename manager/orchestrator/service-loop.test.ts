@@ -4,14 +4,13 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { FakeClock } from '../../core/clock.ts';
-import { emptyMeta } from '../../core/generated/objects.ts';
 import { isTerminal, isWanted } from '../../core/task-state.ts';
 import { setLogLevel } from '../../rpc/logger.ts';
 import { aServiceObject } from '../../test/support/builders.ts';
 import { eventually } from '../../test/support/eventually.ts';
 import { MemoryLog } from '../../test/support/memory-log.ts';
+import { createRevision } from '../store/service-revision.ts';
 import { Store } from '../store/store.ts';
-import { revisionId } from '../store/tables.ts';
 import { runReaperLoop } from './reaper-loop.ts';
 import { runServiceLoop } from './service-loop.ts';
 
@@ -33,15 +32,7 @@ test('a service of very many replicas is created, scaled down and removed, and h
   for (const service of [big, small])
     await store.update((tx) => {
       tx.create('service', service);
-      const { id, specVersion, spec } = service;
-      tx.create('revision', {
-        id: revisionId(id, specVersion),
-        meta: emptyMeta,
-        serviceId: id,
-        specVersion,
-        spec,
-        registryAuth: false,
-      });
+      createRevision(tx, service, undefined);
     });
   await eventually(() => wanted('big') === MANY && wanted('small') === 2);
   const slots = new Set(store.view.tasksOfService('big').map(({ slot }) => slot));
@@ -67,9 +58,7 @@ test('another leader counts the attempts and the back-off of the one before it',
   const service = aServiceObject('s', 1, (spec) => ({ ...spec, task: { ...spec.task, restart } }));
   await store.update((tx) => {
     tx.create('service', service);
-    const { id, specVersion, spec } = service;
-    const revision = { id: revisionId(id, specVersion), meta: emptyMeta, serviceId: id, specVersion, spec };
-    tx.create('revision', { ...revision, registryAuth: false });
+    createRevision(tx, service, undefined);
   });
   const live = () =>
     store.view.tasksOfService('s').filter((task) => isWanted(task) && !isTerminal(task.status.state));

@@ -1,6 +1,7 @@
 // Keeps every service as its spec says. Waits and writes; what to write is planService's decision.
 
 import type { Clock } from '../../core/clock.ts';
+import { isSamePlace } from '../../core/eligible-node.ts';
 import { emptyMeta, type Node, type Service, type Task } from '../../core/generated/objects.ts';
 import { newId, type RandomBytes } from '../../core/ids.ts';
 import { isGlobal } from '../../core/service-mode.ts';
@@ -55,27 +56,13 @@ function noteDirty(commit: Commit, dirty: Set<string>, store: Store): boolean {
     else if (kind === 'task') dirty.add((object as Task).serviceId);
     else if (kind === 'node') {
       for (const task of store.view.tasksOnNode(object.id)) dirty.add(task.serviceId);
-      if (isAnotherPlace(object as Node, previous as Node | undefined))
+      // It may fit other services than before.
+      if (previous === undefined || !isSamePlace(object as Node, previous as Node))
         for (const service of store.view.service.values())
           if (isGlobal(service.spec.mode)) dirty.add(service.id);
     }
   }
   return dirty.size > before;
-}
-
-/** It may fit other services than before. */
-function isAnotherPlace(node: Node, previous: Node | undefined): boolean {
-  const place = ({ spec, description, status, role }: Node) =>
-    JSON.stringify([
-      spec,
-      role,
-      status.state,
-      status.address,
-      description.hostname,
-      description.platform,
-      description.engineLabels,
-    ]);
-  return previous === undefined || place(node) !== place(previous);
 }
 
 function step(

@@ -1,6 +1,6 @@
 // A service as its planners see it: slots, numbered or one for each node, each with the tasks that filled it.
 
-import { matchesConstraint, parseConstraint } from '../../core/constraint.ts';
+import { fitsConstraints } from '../../core/eligible-node.ts';
 import { feltEndpoint, feltSpec } from '../../core/felt-spec.ts';
 import type { Node, RestartPolicy, Service, Task, TaskSpec } from '../../core/generated/objects.ts';
 import { isGivenUp } from '../../core/node-silence.ts';
@@ -179,8 +179,5 @@ function isPlacementKept(task: Task, spec: TaskSpec, context: ServiceContext): b
   const { placement } = context.service.spec.task;
   if (JSON.stringify(spec.placement) === JSON.stringify(placement) || task.nodeId === '') return true;
   const node = context.nodeOf(task);
-  return (
-    node !== undefined &&
-    placement.constraints.every((text) => matchesConstraint(parseConstraint(text), node))
-  );
+  return node !== undefined && fitsConstraints(node, placement);
 }

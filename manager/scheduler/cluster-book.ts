@@ -1,7 +1,7 @@
 // What the scheduler knows of the cluster, kept up to date commit by commit: what every node has left, and where each
 // service has its tasks.
 
-import { isDeepStrictEqual } from 'node:util';
+import { isSamePlace } from '../../core/eligible-node.ts';
 import { isRecentFailure } from '../../core/failing-node.ts';
 import type {
   GenericResource,
@@ -12,7 +12,7 @@ import type {
   Task,
 } from '../../core/generated/objects.ts';
 import { parsePlacementPreference } from '../../core/placement-preference.ts';
-import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
+import { holdsResources, isTerminal, isWanted } from '../../core/task-state.ts';
 import type { TablesView } from '../store/tables.ts';
 import { type FilterContext, NODE_FILTERS } from './filters.ts';
 import { Neighbourhood } from './neighbours.ts';
@@ -153,7 +153,7 @@ export class ClusterBook {
       const [before, after] = [info.node.description.resources, node.description.resources];
       info.cpuNanosFree += after.cpuNanos - before.cpuNanos;
       info.memoryBytesFree += after.memoryBytes - before.memoryBytes;
-      const isSame = isDeepStrictEqual(placeOf(info.node), placeOf(node));
+      const isSame = isSamePlace(info.node, node);
       info.node = node;
       if (isSame) return;
     }
@@ -242,20 +242,8 @@ function isSameBooking(one: Booking | undefined, other: Booking | undefined): bo
   return one?.info === other?.info && one?.version === other?.version && one?.isWanted === other?.isWanted;
 }
 
-/** A task that is told to stop holds its resources until it has; one that is bound and not placed yet holds none. */
-function holdsResources({ status }: Task): boolean {
-  return compareTaskStates(status.state, 'assigned') >= 0 && !isTerminal(status.state);
-}
-
 /** Services that ask the same of nodes share a tree. */
 function wishesOf({ constraints, platforms, preferences }: Placement): string {
   const platformNames = platforms.map(({ os, architecture }) => `${os}/${architecture}`);
   return [constraints, platformNames, preferences].map((list) => list.join('\n')).join('\n\n');
-}
-
-/** What of a node decides where it stands in trees. */
-function placeOf({ spec, description, status, role }: Node): unknown {
-  const { availability, labels } = spec;
-  const { hostname, platform, engineLabels } = description;
-  return [availability, labels, hostname, platform, engineLabels, status.state, status.address, role];
 }

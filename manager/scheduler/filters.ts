@@ -4,7 +4,8 @@
 import { matchesConstraint, parseConstraint } from '../../core/constraint.ts';
 import { isOfPlatform, takesTasks } from '../../core/eligible-node.ts';
 import type { ServiceSpec } from '../../core/generated/objects.ts';
-import { demandOf, hasGeneric, type NodeInfo } from './node-info.ts';
+import { portsOfNode } from '../../core/node-ports.ts';
+import { hasGeneric, type NodeInfo } from './node-info.ts';
 import type { TaskCounts } from './task-counts.ts';
 
 export type Check = (info: NodeInfo) => boolean;
@@ -69,8 +70,7 @@ const platform: Filter = {
 
 const hostPort: Filter = {
   prepare: (spec) => {
-    if (spec.endpoint.ports.length === 0) return undefined;
-    const { ports } = demandOf(spec);
+    const ports = portsOfNode(spec.endpoint);
     return (info) => !ports.some((port) => info.hostPorts.has(port));
   },
   explain: (count) => `host-mode port already in use on ${nodes(count)}`,

@@ -66,7 +66,6 @@ export class GroupCandidates implements Candidates, Disposable {
       const load = branch.children.length === 0 ? branch.queue.lowestLoad : 0;
       branch.parent?.keys.set(branch.place, load);
     }
-    this.#tree.root.candidates = undefined;
   }
 
   #takeFrom(branch: Branch): NodeInfo | undefined {

@@ -1,8 +1,8 @@
 // A node as the scheduler counts it: what is left of its resources, what runs there, which ports are taken.
 
 import { NODE_FAILURE_WINDOW_MS, NODE_FAILURES_MAX } from '../../core/failing-node.ts';
-import type { GenericResource, Node, PortConfig, ServiceSpec } from '../../core/generated/objects.ts';
-import { isIngressPort } from '../../core/ingress-port.ts';
+import type { GenericResource, Node, ServiceSpec } from '../../core/generated/objects.ts';
+import { portsOfNode } from '../../core/node-ports.ts';
 
 export interface NodeInfo {
   /** Its place among all nodes that there have been. */
@@ -49,8 +49,7 @@ export function newNodeInfo(node: Node, index: number): NodeInfo {
 
 export function demandOf({ task, endpoint }: ServiceSpec): Demand {
   const { cpuNanos, memoryBytes } = task.resources.reservations;
-  const ports = endpoint.ports.filter(takesPortOfNode).map(portKey);
-  return { cpuNanos, memoryBytes, ports, generic: task.resources.generic };
+  return { cpuNanos, memoryBytes, ports: portsOfNode(endpoint), generic: task.resources.generic };
 }
 
 export function take(info: NodeInfo, { cpuNanos, memoryBytes, ports }: Demand): void {
@@ -118,15 +117,6 @@ export function isFailing(info: NodeInfo, key: string, nowMs: number): boolean {
   const recent = times.filter((atMs) => nowMs - atMs <= NODE_FAILURE_WINDOW_MS);
   if (recent.length === 0) info.failures.delete(key);
   return recent.length >= NODE_FAILURES_MAX;
-}
-
-/** A port with a number that the node can give once. */
-function takesPortOfNode(port: PortConfig): boolean {
-  return port.publishedPort > 0 && !isIngressPort(port);
-}
-
-function portKey(port: PortConfig): string {
-  return `${port.publishedPort}/${port.protocol}`;
 }
 
 export function revisionKey(serviceId: string, specVersion: number): string {

@@ -62,12 +62,9 @@ class Scheduler {
       if (kind === 'service' && this.#book.noteService(object.id, current as Service | undefined))
         mayFit = true;
       if (kind !== 'task') continue;
-      const [before, task] = [previous as Task | undefined, current as Task | undefined];
-      this.#book.noteTask(
-        action === 'removed' ? (before ?? (object as Task)) : before,
-        task,
-        this.#specOf(task),
-      );
+      const before = (action === 'removed' ? object : previous) as Task | undefined;
+      const task = current as Task | undefined;
+      this.#book.noteTask(before, task, this.#specOf(task));
       if (this.#waiting.note(object.id, task)) isNews = true;
       mayFit ||= isEnd(task, before) || (this.#isCompanyWanted && isPlaced(task, before));
     }

@@ -10,10 +10,6 @@ export class TaskCounts {
   #list: NodeInfo[] = [];
   #map: Map<NodeInfo, number> | undefined;
 
-  get isEmpty(): boolean {
-    return this.#list.length === 0 && (this.#map === undefined || this.#map.size === 0);
-  }
-
   on(info: NodeInfo): number {
     if (this.#map !== undefined) return this.#map.get(info) ?? 0;
     let count = 0;
