@@ -2,19 +2,17 @@
 // What the managers say goes into the book, which outlives this process: names are served and tasks are reached also
 // when no manager answers.
 
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf, SwarmError } from '../../core/errors.ts';
 import {
   type Assignments,
-  AssignmentsCodec,
   emptyAssignments,
   type NetworkAnswer,
   type NetworkEndpoint,
   type NetworkQuestion,
 } from '../../proto/generated/dispatcher.ts';
-import { decode, encode } from '../../proto/wire.ts';
 import type { Logger } from '../../rpc/logger.ts';
 import { createNamespace, isPinnedNamespace, removeNamespace, startThreadPool } from '../linux/namespace.ts';
 import { NetlinkSocket, netlinkProtocols } from '../linux/netlink-socket.ts';
@@ -25,6 +23,7 @@ import type { Endpoint, Network, TaskNetworkRequest, TaskNetworks } from './netw
 import { NetworkBook } from './network-book.ts';
 import { isOfParent } from './network-facts.ts';
 import { NetworkFollowers } from './network-followers.ts';
+import { NetworkMemory } from './network-memory.ts';
 import { openOverlay, pinnedNetworks } from './overlay/kernel-overlay.ts';
 import type { Drift, Overlay } from './overlay/overlay.ts';
 import { attachToParent } from './parent-network.ts';
@@ -55,7 +54,6 @@ export interface ClusterNetworksOptions {
 const PINS_FOLDER = 'task-netns';
 const NAME_SERVERS_FOLDER = 'task-dns';
 const MEMORY_FILE = 'cluster-networks';
-const MEMORY_DELAY_MS = 1_000;
 /** Of this process and of all that it starts. */
 const HOST_NAMESPACE = '/proc/self/ns/net';
 /** At least this long between a task's last new connection and its end: what is under way arrives. */
@@ -70,6 +68,7 @@ const KEY_LIFE_MS = 12 * 3_600_000;
 export class ClusterNetworks implements TaskNetworks {
   readonly #options: ClusterNetworksOptions;
   readonly #book: NetworkBook;
+  readonly #memory: NetworkMemory;
   readonly #followers: NetworkFollowers;
   /** Task → networks in which it has something. */
   readonly #attached = new Map<string, Set<string>>();
@@ -82,13 +81,13 @@ export class ClusterNetworks implements TaskNetworks {
   /** Tasks that no node sends connections to any more, and that are not gone yet. */
   readonly #drained = new Set<string>();
   #rotationTimer: NodeJS.Timeout | undefined;
-  #memoryTimer: NodeJS.Timeout | undefined;
   #auditTimer: NodeJS.Timeout | undefined;
 
   private constructor(options: ClusterNetworksOptions) {
     this.#options = options;
     this.#nameServers = new TaskNameServers(join(options.runDir, NAME_SERVERS_FOLDER));
     this.#book = new NetworkBook(options.nodeId);
+    this.#memory = new NetworkMemory(this.#memoryFile, options.logger);
     const overlay = (isEncrypted: boolean) => this.#openOverlay(isEncrypted);
     this.#followers = new NetworkFollowers({ ...options, book: this.#book, overlay });
   }
@@ -98,9 +97,11 @@ export class ClusterNetworks implements TaskNetworks {
     await startThreadPool();
     const networks = new ClusterNetworks(options);
     mkdirSync(networks.#pins, { recursive: true });
-    const memory = networks.#recall();
-    if (memory === undefined) return networks;
-    await networks.#hear(memory);
+    for (const said of networks.#memory.recall()) networks.#book.hear(said);
+    for (const id of networks.#book.ids) networks.#followers.follow(id);
+    await networks.#followers.settled();
+    // Its last process may have been killed before it did.
+    void networks.#endFlows(networks.#book.takeStopped());
     for (const overlay of networks.#overlays.values())
       for (const { networkId, endpoints } of (await (await overlay.catch(() => undefined))?.list()) ?? [])
         for (const { id } of endpoints) networks.#noteAttached(taskOf(id), networkId);
@@ -110,7 +111,12 @@ export class ClusterNetworks implements TaskNetworks {
   async hear(assignments: Assignments): Promise<void> {
     // A daemon that was killed while it took a network down has forgotten it.
     if (assignments.complete) this.#followForgotten(assignments);
-    await this.#hear(assignments);
+    const changed = this.#book.hear(assignments);
+    this.#memory.note(assignments, () => this.#book.memory());
+    for (const id of changed) this.#followers.follow(id);
+    const stopped = this.#book.takeStopped();
+    await this.#followers.settled();
+    await this.#endFlows(stopped);
   }
 
   #followForgotten({ networks }: Assignments): void {
@@ -119,20 +125,6 @@ export class ClusterNetworks implements TaskNetworks {
       const { runDir } = isEncrypted ? encrypted(this.#options) : this.#options;
       for (const id of pinnedNetworks(runDir)) if (!told.has(id)) this.#followers.follow(id, isEncrypted);
     }
-  }
-
-  async #hear(assignments: Assignments): Promise<void> {
-    const before = this.#book.ids.length;
-    const changed = this.#book.hear(assignments);
-    for (const id of changed) this.#followers.follow(id);
-    const stopped = this.#book.takeStopped();
-    // What networks there are must not be lost; who is part of them is told again.
-    if (this.#book.ids.length !== before) this.#remember();
-    else if (changed.size > 0) this.#memoryTimer ??= setTimeout(() => this.#remember(), MEMORY_DELAY_MS);
-    await this.#followers.settled();
-    await Promise.all(
-      stopped.flatMap(([id, endpoints]) => endpoints.map((one) => this.#endFlowsOf(id, one))),
-    );
   }
 
   async attach(request: TaskNetworkRequest): Promise<Endpoint> {
@@ -179,6 +171,13 @@ export class ClusterNetworks implements TaskNetworks {
     await Promise.all([whole, isKnown && this.#untilOthersKnow(id)]).catch((error) => {
       if (!signal.aborted) throw error;
     });
+  }
+
+  /** Of tasks that serve no more. */
+  async #endFlows(stopped: ReturnType<NetworkBook['takeStopped']>): Promise<void> {
+    await Promise.all(
+      stopped.flatMap(([id, endpoints]) => endpoints.map((one) => this.#endFlowsOf(id, one))),
+    );
   }
 
   /**
@@ -274,7 +273,6 @@ export class ClusterNetworks implements TaskNetworks {
   async stop(): Promise<void> {
     clearInterval(this.#auditTimer);
     await this.#followers.close();
-    if (this.#memoryTimer !== undefined) this.#remember();
     for (const opening of this.#overlays.values()) {
       const overlay = await opening.catch(() => undefined);
       await overlay?.[Symbol.asyncDispose]();
@@ -376,32 +374,6 @@ export class ClusterNetworks implements TaskNetworks {
   #noteAttached(taskId: string, networkId: string): void {
     const networkIds = this.#attached.get(taskId) ?? new Set();
     this.#attached.set(taskId, networkIds.add(networkId));
-  }
-
-  /** A lost or broken memory costs the time until a manager answers. */
-  #recall(): Assignments | undefined {
-    try {
-      return decode(AssignmentsCodec, readFileSync(this.#memoryFile));
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
-        this.#options.logger.warn({ error: messageOf(error) }, 'cannot read what was known of the networks');
-      return undefined;
-    }
-  }
-
-  #remember(): void {
-    clearTimeout(this.#memoryTimer);
-    this.#memoryTimer = undefined;
-    try {
-      const fresh = `${this.#memoryFile}.new`;
-      writeFileSync(fresh, encode(AssignmentsCodec, this.#book.memory()), { mode: 0o600 });
-      renameSync(fresh, this.#memoryFile);
-    } catch (error) {
-      this.#options.logger.warn(
-        { error: messageOf(error) },
-        'cannot write down what is known of the networks',
-      );
-    }
   }
 }
 

@@ -332,6 +332,25 @@ describe('services on networks of the cluster', { skip: whyNoRealNode() ?? false
     assert.deepEqual(asking.errors, []);
   });
 
+  test('what a node heard last counts after a kill, also while no manager answers', async () => {
+    const [manager, worker] = [world.cluster.node(0), world.cluster.node(1)];
+    const { id } = await world.cluster.find(1);
+    const here = client.tasks.find(({ nodeId }) => nodeId === id) as Task;
+    const { service } = await start('latest', 2, 'front');
+    const [vip = ''] = service.virtualAddresses.map(({ address }) => address);
+    await untilAnswered({ task: here }, { host: vip });
+    await worker.killDaemon();
+    await manager.killDaemon();
+    await using asking = new Asking({ task: here }, { host: vip });
+    await worker.startDaemon();
+    await untilAnswered({ task: here }, { host: 'latest' });
+    assert.deepEqual(asking.errors, []);
+    await manager.startDaemon();
+    await world.cluster.until(1, ({ status }) => status.state === 'ready');
+    assert.deepEqual(asking.errors, []);
+    await world.remove('latest');
+  });
+
   test('what a lost node ran answers nobody any more, and answers again when it is back', async () => {
     const { id } = await world.cluster.find(2);
     const [task] = client.tasks.filter(({ nodeId }) => nodeId !== id) as [Task];
