@@ -109,6 +109,7 @@ export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngin
     clearInterval(sweeping);
     stop.abort();
     await connection.ended;
+    containers[Symbol.dispose]();
     logs[Symbol.dispose]();
     images[Symbol.dispose]();
     containerd.close();

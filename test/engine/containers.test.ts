@@ -198,6 +198,21 @@ for (const runtime of ['runc', 'crun'] as const) {
       for (const { id } of [polite, deaf]) await containers().remove(id);
     });
 
+    test('an engine that is closed in the middle of a stop lets go of it, and the container lives', async () => {
+      const deaf = aContainer({ args: ['sh', '-c', 'trap "" TERM; echo up; while :; do sleep 0.1; done'] });
+      await containers().create(deaf);
+      await containers().start(deaf.id);
+      await eventually(async () => (await collectLogs(own.engine, deaf.id)).length > 0);
+      const stopping = assert.rejects(containers().stop(deaf.id, 60_000), /the engine is closed/);
+
+      await own.reopen();
+
+      await stopping;
+      assert.equal((await containers().inspect(deaf.id))?.status.state, 'running');
+      await containers().stop(deaf.id, 0);
+      await containers().remove(deaf.id);
+    });
+
     test('a terminal gives one stream', async () => {
       const { stdout, stderr } = await shell('test -t 1 && echo terminal; echo more >&2', { tty: true });
 

@@ -2,7 +2,6 @@
 // containerd tell; asking for their state costs no call.
 
 import { mkdirSync, readdirSync } from 'node:fs';
-import { setTimeout as delay } from 'node:timers/promises';
 import { hasCode, messageOf, SwarmError } from '../../../core/errors.ts';
 import type { ResourceLimits } from '../../../core/generated/objects.ts';
 import type { NetworkProbe } from '../../../core/network-probe.ts';
@@ -67,7 +66,7 @@ const SIGKILL = 9;
 // A process that outlives SIGKILL this long hangs in the kernel.
 const KILL_TIMEOUT_MS = 30_000;
 
-export class EngineContainers implements Containers {
+export class EngineContainers implements Containers, Disposable {
   readonly #options: ContainersOptions;
   readonly #entries = new Map<string, ContainerEntry>();
   readonly #starts = new Limiter(PARALLEL_STARTS);
@@ -75,12 +74,18 @@ export class EngineContainers implements Containers {
   /** Takes away what creations have left that failed, where that failed as well. */
   readonly #undoing = new Map<string, () => Promise<void>>();
   readonly #undos = new SingleFlight<void>();
+  readonly #closed = new AbortController();
   #isLoaded = false;
 
   constructor(options: ContainersOptions) {
     this.#options = options;
     const { root, filesRoot } = options.places;
     for (const directory of [root, filesRoot]) mkdirSync(directory, { recursive: true, mode: 0o711 });
+  }
+
+  /** Of ends that are waited for nobody would hear any more; their containers stay as they are. */
+  [Symbol.dispose](): void {
+    this.#closed.abort(new SwarmError('unavailable', 'the engine is closed'));
   }
 
   /** Looks at everything: on the first call it adopts what is there, later it catches up with missed events. */
@@ -255,17 +260,28 @@ export class EngineContainers implements Containers {
     const { measure, lifecycle } = this.#options;
     await measure('stop', async () => {
       await lifecycle.signal(entry, signalNumber(entry.record.stopSignal));
-      if (!(await endsWithin(entry, graceMs))) await this.#killAndWait(entry);
+      if (!(await this.#endsWithin(entry, graceMs))) await this.#killAndWait(entry);
     });
   }
 
   async #killAndWait(entry: ContainerEntry): Promise<void> {
     if (entry.state.state === 'running') await this.#options.lifecycle.signal(entry, SIGKILL);
-    if (await endsWithin(entry, KILL_TIMEOUT_MS)) return;
+    if (await this.#endsWithin(entry, KILL_TIMEOUT_MS)) return;
     throw new SwarmError(
       'deadline-exceeded',
       `container ${entry.id} did not end within ${KILL_TIMEOUT_MS / 1000} s of SIGKILL`,
     );
+  }
+
+  async #endsWithin({ id }: ContainerEntry, timeoutMs: number): Promise<boolean> {
+    const timeout = AbortSignal.timeout(timeoutMs);
+    try {
+      await this.wait(id, AbortSignal.any([timeout, this.#closed.signal]));
+      return true;
+    } catch (error) {
+      if (!timeout.aborted) throw error;
+      return false;
+    }
   }
 
   async kill(id: string, signal: string): Promise<void> {
@@ -388,14 +404,6 @@ function lostRecord(id: string): ContainerRecordFile {
     stopSignal: 'SIGTERM',
     logs: { maxSizeBytes: 0, maxFiles: 1 },
   };
-}
-
-async function endsWithin(entry: ContainerEntry, timeoutMs: number): Promise<boolean> {
-  const timer = new AbortController();
-  const timeout = delay(timeoutMs, false, { signal: timer.signal }).catch(() => false);
-  const hasEnded = await Promise.race([entry.whenExited.then(() => true), timeout]);
-  timer.abort();
-  return hasEnded;
 }
 
 async function ignoreNotFound(call: Promise<unknown>): Promise<void> {
