@@ -35,6 +35,7 @@ import {
 } from './machine.ts';
 import { measureWith, type Observe } from './measure.ts';
 import { chooseRuntime, type Runtime, type RuntimeChoice } from './runtime/runtime.ts';
+import { ContainerUsers } from './users/container-users.ts';
 import { ContainerMounts } from './volumes/container-mounts.ts';
 import { VolumeStore } from './volumes/volume-store.ts';
 
@@ -230,10 +231,11 @@ function buildParts(options: OpenEngineOptions, { machine, runtime, log }: Surro
   const containers: EngineContainers = new EngineContainers({
     containerd,
     composer,
-    lifecycle: new ContainerLifecycle({ containerd, engineId, machine, logs, log }),
+    lifecycle: new ContainerLifecycle({ containerd, engineId, machine, logs, mounts, log }),
     execs: new ContainerExecs({ containerd, directory: path.join(runDir, 'exec'), engineId, machine, log }),
     logs,
     mounts,
+    users: new ContainerUsers(path.join(runDir, 'users')),
     engineId,
     machine,
     places: { root: path.join(dataRoot, 'containers'), filesRoot: path.join(runDir, 'etc') },

@@ -94,6 +94,7 @@ export class FakeEngine implements Engine {
   };
 
   readonly containers: Containers = {
+    claimUsers: async () => ({ firstId: 1_000_000, userNamespace: '', networkNamespace: '' }),
     create: async (config) => {
       if (!this.running.has(config.id))
         this.running.set(config.id, { config, status: { state: 'created' }, ended: Promise.withResolvers() });

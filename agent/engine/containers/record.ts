@@ -4,6 +4,7 @@
 
 import {
   appendFileSync,
+  chownSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -13,7 +14,13 @@ import {
   writeFileSync,
 } from 'node:fs';
 import path from 'node:path';
-import type { ContainerConfig, ContainerExit, ContainerHealthCheck, LogSettings } from '../engine.ts';
+import type {
+  ContainerConfig,
+  ContainerExit,
+  ContainerHealthCheck,
+  LogSettings,
+  UserMapping,
+} from '../engine.ts';
 
 /** The part of a container's configuration that is needed after its creation. */
 export interface ContainerRecordFile {
@@ -31,6 +38,8 @@ export interface ContainerRecordFile {
   readonly healthCheck?: ContainerHealthCheck;
   /** Absent: where the engine has its containers. */
   readonly cgroup?: string;
+  /** Absent: it has the machine's. */
+  readonly users?: UserMapping;
   /** Names of its volumes. */
   readonly volumes?: readonly string[];
   /** Snapshots and manifest digests of the images that are mounted in it. */
@@ -86,11 +95,18 @@ export class ContainerDirectory {
     return this.#read().views ?? [];
   }
 
-  create(config: ContainerConfig, hostname: string): void {
+  create(
+    config: ContainerConfig,
+    { hostname, record }: { hostname: string; record: ContainerRecordFile },
+  ): void {
     for (const directory of [this.path, this.filesPath])
       mkdirSync(directory, { recursive: true, mode: 0o711 });
-    const write = (name: string, text: string) =>
-      writeFileSync(path.join(this.filesPath, name), text, { mode: 0o644 });
+    const { users } = record;
+    const write = (name: string, text: string) => {
+      const file = path.join(this.filesPath, name);
+      writeFileSync(file, text, { mode: 0o644 });
+      if (users !== undefined) chownSync(file, users.firstId, users.firstId);
+    };
     const { address, ipv6Address } = config.network ?? {};
     const ownLine = [address, ipv6Address].map((own) => (own ? `${own}\t${hostname}\n` : '')).join('');
     write('hostname', `${hostname}\n`);
