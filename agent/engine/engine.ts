@@ -272,6 +272,8 @@ export interface ContainerSummary {
   readonly id: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly status: ContainerState;
+  /** Absent: it has the machine's. */
+  readonly users?: UserMapping;
   /** How to find out whether it can answer; absent: nobody knows. */
   readonly healthCheck?: ContainerHealthCheck;
 }

@@ -308,6 +308,8 @@ onEachRuntime('containers with users of their own', (own, runtime) => {
     assert.equal((await containers.exec(id, { command: ['id', '-u'], timeoutMs: 10_000 })).output, '1000\n');
     assert.ok((await containers.stats(id)).memoryBytes > 0);
     assert.equal((await containers.processes(id)).length, 1);
+    const beyond = { command: ['id'], env: [], workdir: '', privileged: false, tty: false, stdin: false };
+    await assert.rejects(containers.openExec(id, { ...beyond, user: '70000' }), { message: /^user 70000: / });
     await containers.kill(id, 'SIGKILL');
     assert.equal((await containers.wait(id)).exitCode, 137);
     await containers.remove(id);
@@ -329,6 +331,25 @@ onEachRuntime('containers with users of their own', (own, runtime) => {
     assert.deepEqual(mountsOf(own()), before);
     assert.ok(!existsSync(path.join(own().options.runDir, 'mounts', id)));
     assert.deepEqual(readdirSync(path.join(own().options.runDir, 'users')), []);
+  });
+
+  test('a creation that was cut off leaves no ids', async () => {
+    const { options } = own();
+    const { dataRoot, runDir } = options;
+    const cutOff = path.join(dataRoot, 'containers', 'cut-off');
+    // As it is when the process is killed between the two steps.
+    mkdirSync(cutOff);
+    writeFileSync(path.join(cutOff, 'container.jsonl'), '{"views":[],"claimsUsers":true}\n');
+    await own().engine.containers.claimUsers('cut-off');
+    // Somebody has made a network for this one, and comes back.
+    const claimed = await own().engine.containers.claimUsers('claimed');
+
+    await own().reopen();
+
+    assert.deepEqual(readdirSync(path.join(runDir, 'users')), [`claimed@${claimed.firstId}`]);
+    assert.deepEqual(await own().engine.containers.claimUsers('claimed'), claimed);
+    await own().engine.containers.remove('claimed');
+    assert.deepEqual(readdirSync(path.join(runDir, 'users')), []);
   });
 
   test('after the daemon and containerd were killed they run on, with the ids that they had', async () => {

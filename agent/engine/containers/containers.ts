@@ -118,7 +118,7 @@ export class EngineContainers implements Containers, Disposable {
   }
 
   async #load(): Promise<void> {
-    const { containerd, places, logs, mounts } = this.#options;
+    const { containerd, places, logs, mounts, users } = this.#options;
     const { containers } = await containerd.containers.list({ filters: [] });
     for (const { id } of containers) {
       const directory = new ContainerDirectory(places, id);
@@ -133,7 +133,9 @@ export class EngineContainers implements Containers, Disposable {
       const directory = new ContainerDirectory(places, id);
       // Its creation was cut off, or its removal.
       if (this.#entries.has(id) || !directory.isMoreThanLog()) continue;
-      await mounts.release(id, { views: directory.readPlan() });
+      const plan = directory.readPlan();
+      await mounts.release(id, plan);
+      if (plan.claimsUsers) users.release(id);
       directory.remove(true);
     }
     mounts.adopt(new Map([...this.#entries].map(([id, { record }]) => [id, record])));
@@ -196,9 +198,9 @@ export class EngineContainers implements Containers, Disposable {
     const directory = new ContainerDirectory(places, config.id);
     const views = imageViews(config);
     await this.#undo(config.id);
-    const hadUsers = users.has(config.id);
+    const claimsUsers = config.usernsMode === 'private' && !users.has(config.id);
     try {
-      directory.writePlan(views);
+      directory.writePlan({ views, claimsUsers });
       const own = await this.#usersOf(config);
       const prepared = await mounts.prepare(config, image, own);
       const composition = await composer.compose(config, image, { directory, prepared, users: own });
@@ -215,7 +217,7 @@ export class EngineContainers implements Containers, Disposable {
           await ignoreNotFound(containerd.snapshots.remove({ snapshotter: SNAPSHOTTER, key: config.id }));
           await ignoreNotFound(containerd.containers.delete({ id: config.id }));
           await mounts.release(config.id, { views });
-          if (!hadUsers) users.release(config.id);
+          if (claimsUsers) users.release(config.id);
           directory.remove(false);
         });
         // containerd may be away: the next attempt, or the next full look, comes back to it.
@@ -408,8 +410,8 @@ export class EngineContainers implements Containers, Disposable {
 }
 
 function summarize({ id, record, state }: ContainerEntry): ContainerSummary {
-  const { labels, healthCheck } = record;
-  return { id, labels, status: state, ...(healthCheck && { healthCheck }) };
+  const { labels, healthCheck, users } = record;
+  return { id, labels, status: state, ...(users && { users }), ...(healthCheck && { healthCheck }) };
 }
 
 /** For a container whose own file is gone: good enough to see and remove it. */

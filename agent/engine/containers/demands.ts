@@ -6,7 +6,7 @@ import { SwarmError } from '../../../core/errors.ts';
 import { isKernelFrom } from '../../../core/seccomp-profile.ts';
 import { type ContainerConfig, HOST_NETWORK } from '../engine.ts';
 import { checkTarget } from '../logs/line-sink.ts';
-import type { Machine } from '../machine.ts';
+import { type Machine, OWN_USERS_KERNEL } from '../machine.ts';
 import { findExecutable, type Runtime } from '../runtime/runtime.ts';
 
 /** Throws `failed-precondition`. */
@@ -44,9 +44,6 @@ export function checkDemands(config: ContainerConfig, machine: Machine): void {
     refuse('blkio-weight', 'has no scheduler of block devices that knows weights');
 }
 
-// Of overlay file systems whose layers are mounted with other owners.
-const MAPPED_LAYERS_KERNEL = '5.19';
-
 /** Of a container with users of its own. Throws `failed-precondition`. */
 export function checkUserDemands(config: ContainerConfig, { hostname, kernel }: Machine): void {
   const refuse = (what: string) => {
@@ -54,8 +51,8 @@ export function checkUserDemands(config: ContainerConfig, { hostname, kernel }: 
       hint: 'With --userns host the container has the users of the node.',
     });
   };
-  if (!isKernelFrom(kernel, MAPPED_LAYERS_KERNEL))
-    refuse(`the kernel is ${kernel}: users of their own need ${MAPPED_LAYERS_KERNEL}`);
+  if (!isKernelFrom(kernel, OWN_USERS_KERNEL))
+    refuse(`the kernel is ${kernel}: users of their own need ${OWN_USERS_KERNEL}`);
   const conflicts: readonly [string, boolean][] = [
     ['is privileged', config.privileged],
     ['has the processes of the node (pid=host)', config.pidMode === 'host'],

@@ -85,14 +85,15 @@ export class ContainerDirectory {
   }
 
   /** Before there is a record: what has to be undone if there never is one. */
-  writePlan(views: readonly string[]): void {
-    if (views.length === 0) return;
+  writePlan(plan: CreationPlan): void {
+    if (!hasWork(plan)) return;
     mkdirSync(this.path, { recursive: true, mode: 0o711 });
-    this.#append({ views });
+    this.#append(plan);
   }
 
-  readPlan(): readonly string[] {
-    return this.#read().views ?? [];
+  readPlan(): CreationPlan {
+    const { views = [], claimsUsers = false } = this.#read();
+    return { views, claimsUsers };
   }
 
   create(
@@ -146,7 +147,7 @@ export class ContainerDirectory {
   }
 
   isMoreThanLog(): boolean {
-    return existsSync(this.filesPath) || this.readRecord() !== undefined || this.readPlan().length > 0;
+    return existsSync(this.filesPath) || this.readRecord() !== undefined || hasWork(this.readPlan());
   }
 
   /** Removes everything, or all but the log. */
@@ -174,9 +175,19 @@ export class ContainerDirectory {
   }
 }
 
+export interface CreationPlan {
+  /** Names of snapshots. */
+  readonly views: readonly string[];
+  /** It claims users that nobody has claimed before. */
+  readonly claimsUsers: boolean;
+}
+
+function hasWork({ views, claimsUsers }: CreationPlan): boolean {
+  return views.length > 0 || claimsUsers;
+}
+
 /** What the lines of the file say, together. */
-interface Steps {
-  readonly views?: readonly string[];
+interface Steps extends Partial<CreationPlan> {
   readonly record?: ContainerRecordFile;
   readonly bootId?: string;
   readonly startedAtMs?: number;

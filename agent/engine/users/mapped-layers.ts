@@ -4,11 +4,12 @@
 import { chownSync, mkdirSync, rmdirSync, statSync } from 'node:fs';
 import path from 'node:path';
 import type { SnapshotMount } from '../../../proto/generated/containerd-types.ts';
+import { libcFunctions } from '../../linux/libc.ts';
 import { mountMapped } from '../../linux/mapped-mounts.ts';
 import { IDS_PER_NAMESPACE } from '../../linux/user-namespace.ts';
-import { unmountAll } from '../containerd/mounts.ts';
 import type { UserMapping } from '../engine.ts';
 
+const MNT_DETACH = 2;
 const LOWER = 'lowerdir=';
 const UPPER = 'upperdir=';
 
@@ -30,7 +31,8 @@ export async function withMappedLayers<T>(
     return await action(mounts.map((mount) => mappedMount(mount, users, show)));
   } finally {
     for (const place of places) {
-      unmountAll(place);
+      // A killed process may have left another one below. What cannot be unmounted cannot be removed either.
+      while (libcFunctions.umount2(place, MNT_DETACH) === 0);
       rmdirSync(place);
     }
   }
