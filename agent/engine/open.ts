@@ -92,7 +92,7 @@ export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngin
     mkdirSync(directory, { recursive: true, mode: 0o711 });
   shareDirectory(runDir);
   const machine = inspectMachine();
-  const runtime = await chooseRuntime({ choice: options.runtime, runDir, engineId, machine, log });
+  const runtime = await chooseRuntime({ choice: options.runtime, runDir, dataRoot, engineId, machine, log });
   const parts = buildParts(options, { machine, runtime, log });
   const { containerd, blobs, supervisor, images, containers, volumes, logs } = parts;
   const stop = new AbortController();

@@ -75,6 +75,13 @@ describe('services with users of their own', { skip: whyNoRealNode() ?? false },
       succeed('exec', id, 'sh', '-c', 'stat -c %u:%a /run/secrets/word; cat /run/secrets/word');
     assert.equal(await secretIn(tasks[0]?.id ?? ''), '1000:400\nfirst');
 
+    const [sent, back] = [path.join(directory, 'sent'), path.join(directory, 'back')];
+    await writeFile(sent, 'x'.repeat(1_000_000));
+    await succeed('cp', sent, 'client.1:/etc/word');
+    assert.equal(await inClient('stat -c %u /etc/word; echo more >>/etc/word'), '0\n');
+    await succeed('cp', 'client.1:/etc/word', back);
+    assert.equal(readFileSync(back, 'utf8'), `${'x'.repeat(1_000_000)}more\n`);
+
     await node.killDaemon();
     await node.startDaemon();
     await eventually(() => running('web', 2));
@@ -130,7 +137,7 @@ describe('a node whose containers have users of their own by default', {
   });
 
   const create = async (name: string, ...flags: readonly string[]): Promise<string> => {
-    const args = ['--detach', '--no-resolve-image', '--name', name, ...flags, image, 'sh', '-c', IDLE];
+    const args = ['--detach', '--no-resolve-image', '--name', name, ...flags, image, 'sh', '-c', WEB];
     return (await node.succeed('service', 'create', ...args)).stdout.trim();
   };
 
@@ -141,6 +148,9 @@ describe('a node whose containers have users of their own by default', {
     assert.ok(rootOf(usual?.status.container?.pid ?? 0) > 2_000_000_000);
     assert.equal(rootOf(opted?.status.container?.pid ?? 0), 0);
     assert.equal(usersOn(node).length, 1);
+    const port = usual?.status.ports[0]?.publishedPort;
+    const answer = await eventually(() => fetch(`http://127.0.0.1:${port}/`));
+    assert.equal(await answer.text(), 'hello\n');
   });
 
   test('a service that needs rights over the node is told how to get them', async () => {

@@ -21,7 +21,7 @@ import { openEngine } from '../../agent/engine/open.ts';
 import { createNamespace, removeNamespace } from '../../agent/linux/namespace.ts';
 import { NetlinkSocket, netlinkProtocols } from '../../agent/linux/netlink-socket.ts';
 import { setLinkUp } from '../../agent/linux/rtnetlink.ts';
-import { emptyMount, emptyResourceLimits } from '../../core/generated/objects.ts';
+import { emptyDevice, emptyMount, emptyResourceLimits } from '../../core/generated/objects.ts';
 import { buildDemoImage } from '../../deploy/demo-image.ts';
 import {
   aContainer,
@@ -90,6 +90,9 @@ onEachRuntime('containers with users of their own', (own, runtime) => {
       timeoutMs: 10_000,
     });
     assert.deepEqual([exitCode, output], [0, '0\n']);
+    await inside('id', { user: 'web' });
+    // Runtimes give containers their standard streams.
+    assert.equal(statSync('/dev/null').uid, 0);
     for (const { id } of [one, other]) await own().engine.containers.remove(id);
     assert.deepEqual(readdirSync(path.join(own().options.runDir, 'users')), []);
   });
@@ -246,7 +249,7 @@ onEachRuntime('containers with users of their own', (own, runtime) => {
       args: [
         'sh',
         '-c',
-        'ping -c 1 127.0.0.1 | grep -c "1 packets received"; ls /sys/class/net; cat /proc/sys/net/ipv4/ip_forward; ip link add d0 type dummy && echo added; (nc -l -p 80 >/tmp/heard & sleep 1; echo hello | nc 127.0.0.1 80; sleep 1; cat /tmp/heard)',
+        'ping -c 1 127.0.0.1 | grep -c "1 packets received"; ls /sys/class/net; cat /proc/sys/net/ipv4/ip_forward; ip link set lo mtu 9000 && echo changed; (nc -l -p 80 >/tmp/heard & sleep 1; echo hello | nc 127.0.0.1 80; sleep 1; cat /tmp/heard)',
       ],
     });
     const { networkNamespace } = await engine.containers.claimUsers(config.id);
@@ -261,7 +264,7 @@ onEachRuntime('containers with users of their own', (own, runtime) => {
 
       const { stdout, stderr } = await runToEnd(engine, { ...config, network });
 
-      assert.match(`${stdout}${stderr}`, /^1\nlo\n1\n(added\n)?/);
+      assert.match(`${stdout}${stderr}`, /^1\nlo\n1\nchanged\n/);
       assert.match(stdout, /hello/);
     } finally {
       removeNamespace(pin);
@@ -286,6 +289,19 @@ onEachRuntime('containers with users of their own', (own, runtime) => {
       args: ['sh', '-c', 'tty; stat -c %u $(tty)'],
     });
     assert.match(stdout, /^\/dev\/(console|pts\/0)\r\n0\r\n$/);
+  });
+
+  test('devices are those of the machine, as far as anybody may use them', async () => {
+    const device = {
+      ...emptyDevice,
+      pathOnHost: '/dev/zero',
+      pathInContainer: '/dev/endless',
+      permissions: 'r',
+    };
+    const script =
+      'head -c 3 /dev/endless | wc -c; chmod 600 /dev/endless /dev/null 2>&1 | grep -c "not permitted"; mknod /own c 1 3 2>&1 | grep -c "not permitted"';
+
+    assert.equal(await inside(script, { devices: [device], capabilitiesAdded: ['ALL'] }), '3\n2\n1\n');
   });
 
   test('commands, sessions, counters and signals reach it', async () => {
@@ -327,6 +343,9 @@ onEachRuntime('containers with users of their own', (own, runtime) => {
       during.filter((place) => place.includes('layer')),
       [],
     );
+    // What is bound may lie where users of the machine must not get.
+    const folder = statSync(path.join(own().options.runDir, 'mounts', id));
+    assert.deepEqual([folder.mode & 0o777, folder.uid >= POOL_FIRST_ID], [0o700, true]);
     await own().engine.containers.remove(id);
     assert.deepEqual(mountsOf(own()), before);
     assert.ok(!existsSync(path.join(own().options.runDir, 'mounts', id)));

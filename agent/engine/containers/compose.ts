@@ -134,7 +134,9 @@ export class ContainerComposer {
       ...(prepared.volumes.length > 0 && { volumes: prepared.volumes }),
       ...(views.length > 0 && { views, images: prepared.images }),
     };
-    return { record, hostname, spec, runtimePath: runtimePath(config.runtime, runtime, machine.hostname) };
+    const chosen = runtimePath(config.runtime, runtime, machine.hostname);
+    const path = chosen ?? (users === undefined ? undefined : runtime.ownUsersPath);
+    return { record, hostname, spec, runtimePath: path };
   }
 
   /** Creates the record in containerd: what the container's snapshot hangs on. */

@@ -9,7 +9,7 @@ import type { ImageConfiguration } from '../images/manifest.ts';
 import type { Machine } from '../machine.ts';
 import type { CdiEdits } from './cdi.ts';
 import type { HostDevice } from './devices.ts';
-import { composeMounts, type HostMount } from './oci-mounts.ts';
+import { composeMounts, deviceMount, type HostMount } from './oci-mounts.ts';
 import { composeResources } from './resources.ts';
 import { composeSecurity } from './security.ts';
 
@@ -106,7 +106,7 @@ export function mergeEnvironment(...lists: readonly (readonly string[])[]): stri
 
 /** The specification as containerd takes it. */
 export function composeSpec(input: SpecInput): Readonly<Record<string, unknown>> {
-  const { machine, initProgram } = input;
+  const { machine, initProgram, users } = input;
   const security = composeSecurity(input, machine);
   const args = processArguments(input);
   const held = input.user.uid === 0 ? security.capabilities : [];
@@ -128,7 +128,12 @@ export function composeSpec(input: SpecInput): Readonly<Record<string, unknown>>
       oomScoreAdj: input.oomScoreAdj,
       ...security.process,
     },
-    mounts: [...composeMounts({ ...input, initPlace: INIT_PLACE }), ...(input.edits?.mounts ?? [])],
+    mounts: [
+      ...composeMounts({ ...input, initPlace: INIT_PLACE }),
+      // Nobody makes device files inside a user namespace.
+      ...(users === undefined ? [] : input.hostDevices.map(deviceMount)),
+      ...(input.edits?.mounts ?? []),
+    ],
     ...(input.edits && { hooks: input.edits.hooks }),
     linux: {
       cgroupsPath: cgroupsPath(input.engineId, input.id, input.cgroupParent),
@@ -138,7 +143,8 @@ export function composeSpec(input: SpecInput): Readonly<Record<string, unknown>>
       ...idMappings(input),
       sysctl: { ...defaultSysctls(input), ...input.sysctls },
       resources,
-      ...(input.hostDevices.length > 0 && { devices: input.hostDevices.map(({ node }) => node) }),
+      ...(input.hostDevices.length > 0 &&
+        users === undefined && { devices: input.hostDevices.map(({ node }) => node) }),
       ...security.linux,
     },
   };

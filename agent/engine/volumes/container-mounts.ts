@@ -4,6 +4,7 @@
 
 import { createHash } from 'node:crypto';
 import {
+  chownSync,
   existsSync,
   lstatSync,
   mkdirSync,
@@ -77,6 +78,7 @@ export class ContainerMounts {
   /** With `users`, what is mounted has the owners inside that it has outside. */
   async prepare(config: ContainerConfig, image: StoredImage, users?: UserMapping): Promise<PreparedMounts> {
     const all = [...config.mounts, ...declaredVolumes(config, image)];
+    const folder = users && this.#folder(config.id, users);
     const mounts: Mount[] = [];
     const volumes: string[] = [];
     const images: string[] = [];
@@ -107,13 +109,9 @@ export class ContainerMounts {
         mounts.push(mount);
       }
     }
-    if (users !== undefined)
+    if (folder !== undefined && users !== undefined)
       for (const [index, mount] of mounts.entries())
-        mounts[index] = mapOwners(
-          mount,
-          path.join(this.#options.directory, config.id, `${index}-own`),
-          users,
-        );
+        mounts[index] = mapOwners(mount, path.join(folder, `${index}-own`), users);
     const places = mounts.filter(({ type }) => type !== 'tmpfs').map(({ source }) => source);
     const restrictions = restrictionsAt(places);
     const restricted = mounts.map((mount) => {
@@ -157,8 +155,15 @@ export class ContainerMounts {
     action: (mounts: readonly SnapshotMount[]) => Promise<T>,
   ): Promise<T> {
     if (users === undefined) return action(snapshot);
-    const directory = path.join(this.#options.directory, containerId);
-    return withMappedLayers(snapshot, { directory, users }, action);
+    return withMappedLayers(snapshot, { directory: this.#folder(containerId, users), users }, action);
+  }
+
+  /** Which none but the container's root enters: what is bound may lie where no user of the machine gets. */
+  #folder(containerId: string, { firstId }: UserMapping): string {
+    const folder = path.join(this.#options.directory, containerId);
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    chownSync(folder, firstId, firstId);
+    return folder;
   }
 
   async #image(
