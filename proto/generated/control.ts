@@ -301,8 +301,11 @@ export interface ServiceLogsRequest {
   readonly serviceIds: readonly string[];
   readonly taskIds: readonly string[];
   readonly options: LogOptions;
+  /** What another manager sent goes on here, by task behind the line of a time; of other tasks all lines are wanted. */
+  readonly resumed: boolean;
+  readonly after: Readonly<Record<string, string>>;
 }
-export const emptyServiceLogsRequest: ServiceLogsRequest = Object.freeze({ serviceIds: [], taskIds: [], options: emptyLogOptions });
+export const emptyServiceLogsRequest: ServiceLogsRequest = Object.freeze({ serviceIds: [], taskIds: [], options: emptyLogOptions, resumed: false, after: {} });
 
 export interface ServiceLogsResponse {
   readonly lines: readonly LogLine[];
@@ -1481,22 +1484,30 @@ export const ServiceLogsRequestCodec: Codec<ServiceLogsRequest> = {
     for (const value of m.serviceIds) w.uint32(10).string(value);
     for (const value of m.taskIds) w.uint32(18).string(value);
     LogOptionsCodec.write(m.options, w.uint32(26).fork()).ldelim();
+    if (m.resumed !== false) w.uint32(32).bool(m.resumed);
+    for (const [key, value] of Object.entries(m.after)) w.uint32(42).fork().uint32(10).string(key).uint32(18).string(value).ldelim();
     return w;
   },
   read(r, end) {
     const serviceIds: string[] = [];
     const taskIds: string[] = [];
     let options: LogOptions = emptyLogOptions;
+    let resumed: boolean = false;
+    const after: [string, string][] = [];
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: serviceIds.push(r.string()); break;
         case 2: taskIds.push(r.string()); break;
         case 3: options = LogOptionsCodec.read(r, r.uint32() + r.pos); break;
+        case 4: resumed = r.bool(); break;
+        case 5: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
+        while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
+        after.push([key, value]); break; }
         default: r.skipType(tag & 7);
       }
     }
-    return { serviceIds, taskIds, options };
+    return { serviceIds, taskIds, options, resumed, after: Object.fromEntries(after) };
   },
 };
 
