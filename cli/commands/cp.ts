@@ -1,8 +1,6 @@
 // `cp`: files out of a running task and into it, as an archive that a `tar` at each end makes and reads. Nothing of an archive is
 // read by us: it may come from a container that wants to harm.
 
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import { SwarmError } from '../../core/errors.ts';
@@ -13,6 +11,7 @@ import { switchFlag } from '../flags/flag.ts';
 import type { Io } from '../io.ts';
 import { formatDecimalSize } from '../output/human.ts';
 import { exitCodeOf } from '../reach/exit-code.ts';
+import { localTar } from '../reach/local-tar.ts';
 import { talk } from '../reach/talk.ts';
 import { UsageError } from '../usage-error.ts';
 
@@ -75,7 +74,15 @@ async function copyOut(copy: Copy, source: Place, target: string): Promise<numbe
   const place = (await isDirectory(path.resolve(io.workdir, target)))
     ? { directory: target, name }
     : split(path.resolve(io.workdir, target));
-  const tar = localTar(copy, ['-x', ...own, '-f', '-', '-C', place.directory, ...renaming(name, place.name)]);
+  const tar = localTar(io.workdir, [
+    '-x',
+    ...own,
+    '-f',
+    '-',
+    '-C',
+    place.directory,
+    ...renaming(name, place.name),
+  ]);
   return tar.whole(run(copy, source, pack, { take: tar.write }));
 }
 
@@ -90,7 +97,18 @@ async function copyIn(copy: Copy, source: string, target: Place): Promise<number
   const own = isArchive ? [] : ['--owner=0', '--group=0'];
   const links = followsLinks ? ['-h'] : [];
   const renamed = renaming(name, place.name);
-  const tar = localTar(copy, ['-c', ...own, ...links, '-f', '-', '-C', directory, ...renamed, '--', name]);
+  const tar = localTar(io.workdir, [
+    '-c',
+    ...own,
+    ...links,
+    '-f',
+    '-',
+    '-C',
+    directory,
+    ...renamed,
+    '--',
+    name,
+  ]);
   return tar.whole(run(copy, target, unpack(place.directory), { stdin: tar.output }));
 }
 
@@ -159,29 +177,4 @@ async function* counted(
     count(data.length);
     yield data;
   }
-}
-
-function localTar({ io }: Copy, args: readonly string[]) {
-  const tar = spawn('tar', args, { cwd: io.workdir, stdio: ['pipe', 'pipe', 'inherit'] });
-  const ended = once(tar, 'close');
-  // A tar that has ended says why by its exit status.
-  tar.stdin.on('error', () => {});
-  return {
-    output: tar.stdout as AsyncIterable<Uint8Array>,
-    async write(data: Uint8Array) {
-      if (!tar.stdin.write(data)) await Promise.race([once(tar.stdin, 'drain'), ended]);
-    },
-    /** The other end's work and this one's: a failure of the other ends this one. */
-    async whole<T>(other: Promise<T>): Promise<T> {
-      try {
-        const result = await other;
-        tar.stdin.end();
-        const [code] = await ended;
-        if (code !== 0) throw new SwarmError('internal', `tar on this machine has failed with ${code}`);
-        return result;
-      } finally {
-        tar.kill();
-      }
-    },
-  };
 }
