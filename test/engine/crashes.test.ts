@@ -3,8 +3,10 @@ import { execFileSync } from 'node:child_process';
 import { appendFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { containerdPlaces } from '../../agent/engine/containerd/configuration.ts';
 import { type Containerd, connectContainerd, SNAPSHOTTER } from '../../agent/engine/containerd/connection.ts';
+import type { ContainerState } from '../../agent/engine/engine.ts';
 import { type OpenEngineOptions, openEngine } from '../../agent/engine/open.ts';
 import {
   aContainer,
@@ -19,6 +21,9 @@ import {
 } from '../support/engine.ts';
 import { killHard, spawnEngine } from '../support/engine-process.ts';
 import { eventually } from '../support/eventually.ts';
+
+// containerd makes a task in some tens of milliseconds.
+const CREATING_MS = 15;
 
 const counting = (until: number, pause: string) =>
   `i=0; while [ $i -lt ${until} ]; do echo $i; i=$((i+1)); ${pause} done; exit 5`;
@@ -121,6 +126,43 @@ for (const runtime of ['runc', 'crun'] as const) {
       await own.engine.containers.start(removed.id);
     });
 
+    test('starts that are cut off while containerd works on them are completed or ended, and leave nothing', async () => {
+      const options = engineOptions({ runtime });
+      let engine = await openEngine(options);
+      await importDemoImage(engine);
+      await engine[Symbol.asyncDispose]();
+      const configs = Array.from({ length: 6 }, () => aContainer());
+      try {
+        const child = await spawnEngine(options, configs, 'starting');
+        await delay(CREATING_MS);
+        await killHard(child);
+        engine = await openEngine(options);
+
+        // containerd ends some of those whose maker has gone when they have begun already.
+        const starts = await Promise.allSettled(configs.map(({ id }) => engine.containers.start(id)));
+        const failures = starts.flatMap((start) => (start.status === 'rejected' ? String(start.reason) : []));
+        assert.deepEqual(
+          failures.filter((failure) => !failure.includes('has ended and does not start again')),
+          [],
+        );
+        await eventually(async () =>
+          (await engine.containers.list()).every(
+            ({ status }) => status.state === 'exited' || existsSync(`/proc/${runningPidOf(status)}`),
+          ),
+        );
+        for (const { id } of configs) await engine.containers.remove(id);
+
+        const mounts = readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
+        assert.deepEqual(
+          mounts.filter((mount) => configs.some(({ id }) => mount.includes(`/${id}/`))),
+          [],
+        );
+      } finally {
+        engine = await reopened(engine, options);
+        await endEngine(engine, options);
+      }
+    });
+
     test('a process whose record is lost is ended', async () => {
       await using own = await openTestEngine({ runtime });
       await importDemoImage(own.engine);
@@ -211,6 +253,11 @@ for (const runtime of ['runc', 'crun'] as const) {
 
 function connectRaw({ dataRoot, runDir, engineId }: OpenEngineOptions): Containerd {
   return connectContainerd(containerdPlaces(dataRoot, runDir).socketPath, `tsswarm-${engineId}`);
+}
+
+function runningPidOf(status: ContainerState): number {
+  assert.equal(status.state, 'running');
+  return status.state === 'running' ? status.pid : 0;
 }
 
 async function reopened(

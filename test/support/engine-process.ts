@@ -6,14 +6,15 @@ import path from 'node:path';
 import type { ContainerConfig } from '../../agent/engine/engine.ts';
 import type { OpenEngineOptions } from '../../agent/engine/open.ts';
 
-/** A process of its own with the engine in it; the caller kills it. */
+/** A process of its own with the engine in it; the caller kills it. All containers run, or with "starting" begin to. */
 export async function spawnEngine(
   options: OpenEngineOptions,
   configs: readonly ContainerConfig[],
+  mode: 'running' | 'starting' = 'running',
 ): Promise<ChildProcess> {
   const { log: _, ...plain } = options;
   const file = path.join(import.meta.dirname, 'engine-child.ts');
-  const child = spawn(process.execPath, [file, JSON.stringify(plain), JSON.stringify(configs)], {
+  const child = spawn(process.execPath, [file, JSON.stringify(plain), JSON.stringify(configs), '[]', mode], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   await once(child.stdout, 'data');

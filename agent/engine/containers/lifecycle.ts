@@ -37,6 +37,9 @@ const EXIT_CODE_REBOOT = 255;
 // Deleting a task runs two programs; more at once only lengthens the queue.
 const PARALLEL_DELETIONS = 4;
 const TASK_TIMEOUT_MS = 120_000;
+// containerd gives up a task whose caller has gone within some seconds.
+const CUT_OFF_LIMIT_MS = 15_000;
+const CUT_OFF_POLL_MS = 50;
 const STOPPED_POLL_MS = 20;
 
 export class ContainerLifecycle {
@@ -89,20 +92,35 @@ export class ContainerLifecycle {
       stderr: tty ? '' : stderr,
       terminal: tty,
     };
-    try {
-      const snapshot = entry.mounts ?? (await this.#snapshotMounts(entry));
-      await this.#alone(entry.id, () =>
+    const snapshot = entry.mounts ?? (await this.#snapshotMounts(entry));
+    await this.#afterCutOffStart(entry.id, () =>
+      this.#alone(entry.id, () =>
         mounts.withRoot(entry.id, { snapshot, users }, (rootfs) =>
           containerd.tasks.create({ ...request, rootfs }, call),
         ),
-      );
-    } catch (error) {
-      // An earlier start was cut off after it had created the task.
-      if (!hasCode(error, 'already-exists')) throw error;
-    }
+      ),
+    );
     entry.mounts = undefined;
     if (openStdin) await keepInputOpen(stdin, await this.#createdPid(entry.id));
     return (await containerd.tasks.start({ containerId: entry.id }, call)).pid;
+  }
+
+  /** An earlier start may have been cut off, with its process, while containerd made the task or after it. */
+  async #afterCutOffStart(id: string, create: () => Promise<unknown>): Promise<void> {
+    const deadline = performance.now() + CUT_OFF_LIMIT_MS;
+    for (;;) {
+      try {
+        await create();
+        return;
+      } catch (error) {
+        const isThere = hasCode(error, 'already-exists');
+        // containerd has not put away yet what it had made, or does so at this moment: that task is not to be relied on.
+        const isInTheWay = isThere || /mkdir .*: file exists/.test(messageOf(error));
+        if (!isInTheWay || performance.now() > deadline) throw error;
+        if (isThere) await this.deleteTask(id);
+        else await delay(CUT_OFF_POLL_MS);
+      }
+    }
   }
 
   async #createdPid(containerId: string): Promise<number> {
