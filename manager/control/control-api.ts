@@ -93,8 +93,8 @@ export function controlHandlers(options: ControlOptions): Handlers<typeof Contro
     },
     traceNetwork: (request) => traceNetwork({ view: store.view, questions: options.questions }, request),
     auditNetworks: (request) => auditNetworks({ view: store.view, questions: options.questions }, request),
-    getCapacity: () => ({ nodes: [...spareOf(store.view)] }),
-    planService: (request) => planServiceRequest(store.view, request),
+    getCapacity: () => ({ nodes: [...spareOf(store.view, clock.nowMs())] }),
+    planService: (request) => planServiceRequest(store.view, request, clock.nowMs()),
     explain: ({ target, kind = '' }) => explain(store.view, { target, kind }, clock.nowMs()),
   };
 }

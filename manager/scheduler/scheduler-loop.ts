@@ -5,10 +5,10 @@ import type { Clock } from '../../core/clock.ts';
 import type { Node, Service, ServiceSpec, Task } from '../../core/generated/objects.ts';
 import { isTerminal } from '../../core/task-state.ts';
 import { runLoop } from '../loop.ts';
+import { type Booking, ClusterBook } from '../placement/cluster-book.ts';
+import { type PlacementPlan, planGroup } from '../placement/plan-placement.ts';
 import type { Commit, Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
-import { type Booking, ClusterBook } from './cluster-book.ts';
-import { type PlacementPlan, planGroup } from './plan-placement.ts';
 import { isWaiting, type WaitingGroup, WaitingTasks } from './waiting-tasks.ts';
 
 export interface SchedulerOptions {

@@ -6,7 +6,7 @@ import { messageOf } from '../../core/errors.ts';
 import type { Node, Service, Task } from '../../core/generated/objects.ts';
 import { isIngressPort } from '../../core/ingress-port.ts';
 import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
-import { ClusterBook } from '../../manager/scheduler/cluster-book.ts';
+import { ClusterBook } from '../../manager/placement/cluster-book.ts';
 import type { StoreEvent } from '../../manager/store/apply-entry.ts';
 import type { ReplicatedLog, StateMachine } from '../../manager/store/replicated-log.ts';
 import type { TablesView } from '../../manager/store/tables.ts';

@@ -70,11 +70,13 @@ export function release(info: NodeInfo, { cpuNanos, memoryBytes, ports }: Demand
 
 /** Whether the node has as much as that which nobody else was given. */
 export function hasGeneric(info: NodeInfo, requests: readonly GenericResource[]): boolean {
-  return requests.every(({ kind, count }) => {
-    const { count: total = 0 } =
-      info.node.description.genericResources.find((each) => each.kind === kind) ?? {};
-    return total - (info.genericUse.get(kind)?.count ?? 0) >= count;
-  });
+  return requests.every(({ kind, count }) => genericFree(info, kind) >= count);
+}
+
+/** How many of a kind nobody was given. */
+export function genericFree({ node, genericUse }: NodeInfo, kind: string): number {
+  const { count = 0 } = node.description.genericResources.find((each) => each.kind === kind) ?? {};
+  return count - (genericUse.get(kind)?.count ?? 0);
 }
 
 /** What a task would be given: so many of a kind, or the first names that are free. */

@@ -23,7 +23,8 @@ export interface NeighbourCounts {
   readonly apart: readonly TaskCounts[];
 }
 
-interface Filter {
+export interface Filter {
+  readonly name: 'ready' | 'resource' | 'constraint' | 'platform' | 'hostPort' | 'maxReplicas' | 'affinity';
   /** The check for one spec, or undefined when the spec asks nothing of this filter. */
   readonly prepare: (spec: ServiceSpec, context: FilterContext) => Check | undefined;
   /** Why `count` nodes were refused. */
@@ -33,11 +34,13 @@ interface Filter {
 const nodes = (count: number) => (count === 1 ? '1 node' : `${count} nodes`);
 
 const ready: Filter = {
+  name: 'ready',
   prepare: () => (info) => takesTasks(info.node),
   explain: (count) => `${nodes(count)} not available for new tasks`,
 };
 
 const resource: Filter = {
+  name: 'resource',
   prepare: ({ task }) => {
     const { cpuNanos, memoryBytes } = task.resources.reservations;
     const { generic } = task.resources;
@@ -51,6 +54,7 @@ const resource: Filter = {
 };
 
 const constraint: Filter = {
+  name: 'constraint',
   prepare: ({ task }) => {
     if (task.placement.constraints.length === 0) return undefined;
     const constraints = task.placement.constraints.map(parseConstraint);
@@ -60,6 +64,7 @@ const constraint: Filter = {
 };
 
 const platform: Filter = {
+  name: 'platform',
   prepare: ({ task }) => {
     const { platforms } = task.placement;
     if (platforms.length === 0) return undefined;
@@ -69,6 +74,7 @@ const platform: Filter = {
 };
 
 const hostPort: Filter = {
+  name: 'hostPort',
   prepare: (spec) => {
     const ports = portsOfNode(spec.endpoint);
     return (info) => !ports.some((port) => info.hostPorts.has(port));
@@ -77,6 +83,7 @@ const hostPort: Filter = {
 };
 
 const maxReplicas: Filter = {
+  name: 'maxReplicas',
   prepare: ({ task }, { counts }) => {
     const { maxReplicasPerNode } = task.placement;
     if (maxReplicasPerNode === 0) return undefined;
@@ -86,6 +93,7 @@ const maxReplicas: Filter = {
 };
 
 const affinity: Filter = {
+  name: 'affinity',
   prepare: (_spec, { neighbours }) => {
     if (neighbours === undefined) return undefined;
     const { together, apart } = neighbours;
