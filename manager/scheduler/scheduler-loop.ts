@@ -66,7 +66,8 @@ class Scheduler {
       const task = current as Task | undefined;
       this.#book.noteTask(before, task, this.#specOf(task));
       if (this.#waiting.note(object.id, task)) isNews = true;
-      mayFit ||= isEnd(task, before) || (this.#isCompanyWanted && isPlaced(task, before));
+      mayFit ||=
+        isEnd(task, before) || hasTakenOn(task, before) || (this.#isCompanyWanted && isPlaced(task, before));
     }
     return (mayFit && this.#waiting.lookAtAll()) || isNews;
   }
@@ -144,6 +145,11 @@ function isEnd(task: Task | undefined, previous: Task | undefined): boolean {
 
 function isPlaced(task: Task | undefined, previous: Task | undefined): boolean {
   return task?.status.state === 'assigned' && previous?.status.state !== 'assigned';
+}
+
+/** Another spec, which may reserve less. */
+function hasTakenOn(task: Task | undefined, previous: Task | undefined): boolean {
+  return task !== undefined && previous !== undefined && task.specVersion !== previous.specVersion;
 }
 
 function stepsOf({ assign, refuse, reason }: PlacementPlan, nowMs: number): ((tx: Transaction) => void)[] {
