@@ -16,8 +16,8 @@ export interface NodeInfo {
   bookings: number;
   /** How many tasks take a port: "8080/tcp" */
   readonly hostPorts: Map<string, number>;
-  /** What tasks have been given of the node's generic resources. */
-  readonly genericUse: Map<string, { count: number; readonly names: Set<string> }>;
+  /** What tasks have been given of the node's generic resources, and how many have a name: while a task changes, it counts twice. */
+  readonly genericUse: Map<string, { count: number; readonly names: Map<string, number> }>;
   /** When tasks failed, by "<service>.<spec version>". */
   readonly failures: Map<string, number[]>;
 }
@@ -90,9 +90,9 @@ export function chooseGeneric(info: NodeInfo, requests: readonly GenericResource
 
 export function giveGeneric(info: NodeInfo, given: readonly GenericResource[]): void {
   for (const { kind, count, names } of given) {
-    const use = info.genericUse.get(kind) ?? { count: 0, names: new Set() };
+    const use = info.genericUse.get(kind) ?? { count: 0, names: new Map<string, number>() };
     use.count += count;
-    for (const name of names) use.names.add(name);
+    for (const name of names) use.names.set(name, (use.names.get(name) ?? 0) + 1);
     info.genericUse.set(kind, use);
   }
 }
@@ -102,7 +102,11 @@ export function takeGenericBack(info: NodeInfo, given: readonly GenericResource[
     const use = info.genericUse.get(kind);
     if (use === undefined) continue;
     use.count -= count;
-    for (const name of names) use.names.delete(name);
+    for (const name of names) {
+      const holders = (use.names.get(name) ?? 0) - 1;
+      if (holders > 0) use.names.set(name, holders);
+      else use.names.delete(name);
+    }
     if (use.count === 0) info.genericUse.delete(kind);
   }
 }
