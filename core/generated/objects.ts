@@ -497,7 +497,7 @@ export interface Placement {
   readonly strategy: PlacementStrategy;
   /** Tasks move to nodes that have come later or again, as many at once as an update replaces. */
   readonly rebalance?: boolean;
-  /** "service==NAME" or "service!=NAME". */
+  /** "service==NAME" or "service!=NAME"; after "prefer:" nodes that do not satisfy it come last. */
   readonly affinities: readonly string[];
 }
 export const emptyPlacement: Placement = Object.freeze({ constraints: [], maxReplicasPerNode: 0, platforms: [], preferences: [], strategy: "spread", affinities: [] });

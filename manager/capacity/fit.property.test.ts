@@ -66,6 +66,7 @@ function anyService(chance: Chance, name: string): Service {
           [],
           [`service==${pick(chance, NAMES)}`],
           [`service!=${pick(chance, NAMES)}`],
+          [`prefer:service==${pick(chance, NAMES)}`, `prefer:service!=${pick(chance, NAMES)}`],
         ]),
         maxReplicasPerNode: pick(chance, [0, 0, 1, 2]),
         strategy: pick(chance, ['spread', 'binpack'] as const),
@@ -127,7 +128,7 @@ function mayHave(
     if (placement.affinities.includes(`service!=${other.name}`)) return undefined;
     else if (other.task.placement.affinities.includes(`service!=${spec.name}`)) return undefined;
   for (const affinity of placement.affinities)
-    if (affinity.includes('==') && !wanted.some(({ name }) => affinity === `service==${name}`))
+    if (affinity.startsWith('service==') && !wanted.some(({ name }) => affinity === `service==${name}`))
       return undefined;
   const portOf = (other: Service['spec']) => other.endpoint.ports[0]?.publishedPort;
   if (portOf(spec) !== undefined && holding.some((task) => portOf(specOf(task)) === portOf(spec)))

@@ -1,6 +1,7 @@
 // Whether tasks would find a place. Pure. The scheduler's own book, filters and choice of nodes answer, so that what is said
 // here and what the scheduler then does cannot differ.
 
+import { parseAffinity } from '../../core/affinity.ts';
 import type { ServiceSpec } from '../../core/generated/objects.ts';
 import { portsOfNode } from '../../core/node-ports.ts';
 import type { Booking, ClusterBook } from '../placement/cluster-book.ts';
@@ -72,10 +73,12 @@ const REASONS: Partial<Record<Filter['name'], (spec: ServiceSpec, infos: readonl
   resource: ({ task }, infos) => resourceReason(task.resources, infos),
   hostPort: ({ endpoint }) => `its port ${portsOfNode(endpoint).join(', ')} is taken`,
   maxReplicas: ({ task }) => `at most ${task.placement.maxReplicasPerNode} of it may be on a node`,
-  affinity: ({ task: { placement } }) =>
-    placement.affinities.length === 0
+  affinity: ({ task: { placement } }) => {
+    const required = placement.affinities.filter((text) => !parseAffinity(text).isPreferred);
+    return required.length === 0
       ? 'another service does not want it on its nodes'
-      : `its affinities are not satisfied (${placement.affinities.join(', ')})`,
+      : `its affinities are not satisfied (${required.join(', ')})`;
+  },
 };
 
 function resourceReason(

@@ -15,7 +15,7 @@ import { parsePlacementPreference } from '../../core/placement-preference.ts';
 import { holdsResources, isTerminal, isWanted } from '../../core/task-state.ts';
 import type { TablesView } from '../store/tables.ts';
 import { type FilterContext, NODE_FILTERS } from './filters.ts';
-import { Neighbourhood } from './neighbours.ts';
+import { Neighbourhood, type Neighbours } from './neighbours.ts';
 import {
   type Demand,
   demandOf,
@@ -143,12 +143,12 @@ export class ClusterBook {
   /** What the filters have to know of others on a node; `version` is the one that is placed. */
   contextFor({ service }: Version, spec: ServiceSpec): FilterContext {
     const { counts } = service;
-    const neighbours = this.#neighbourhood.of(service.id, spec.task.placement.affinities);
-    if (neighbours === undefined) return { counts };
+    const { required, preferred } = this.#neighbourhood.of(service.id, spec.task.placement.affinities);
     const countsOf = (id: string | undefined) =>
       id === service.id ? counts : (this.#services.get(id ?? '')?.counts ?? new TaskCounts());
-    const [together, apart] = [neighbours.together.map(countsOf), neighbours.apart.map(countsOf)];
-    return { counts, neighbours: { together, apart } };
+    const countsOn = (wish: Neighbours | undefined) =>
+      wish && { together: wish.together.map(countsOf), apart: wish.apart.map(countsOf) };
+    return { counts, neighbours: countsOn(required), preferred: countsOn(preferred) };
   }
 
   /** undefined: it is no more. True when it may make a difference to other services. */

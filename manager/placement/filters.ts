@@ -15,6 +15,8 @@ export interface FilterContext {
   readonly counts: TaskCounts;
   /** Absent: it makes no difference who else is on a node. */
   readonly neighbours?: NeighbourCounts | undefined;
+  /** The same of nodes that come first. Absent: all are alike. */
+  readonly preferred?: NeighbourCounts | undefined;
 }
 
 /** Tasks of services that nodes must have, or must not have. */
@@ -29,6 +31,11 @@ export interface Filter {
   readonly prepare: (spec: ServiceSpec, context: FilterContext) => Check | undefined;
   /** Why `count` nodes were refused. */
   readonly explain: (count: number) => string;
+}
+
+export function hasNeighbours({ together, apart }: NeighbourCounts): Check {
+  return (info) =>
+    together.every((counts) => counts.on(info) > 0) && apart.every((counts) => counts.on(info) === 0);
 }
 
 const nodes = (count: number) => (count === 1 ? '1 node' : `${count} nodes`);
@@ -95,10 +102,7 @@ const maxReplicas: Filter = {
 const affinity: Filter = {
   name: 'affinity',
   prepare: (_spec, { neighbours }) => {
-    if (neighbours === undefined) return undefined;
-    const { together, apart } = neighbours;
-    return (info) =>
-      together.every((counts) => counts.on(info) > 0) && apart.every((counts) => counts.on(info) === 0);
+    return neighbours && hasNeighbours(neighbours);
   },
   explain: (count) => `affinities not satisfied on ${nodes(count)}`,
 };

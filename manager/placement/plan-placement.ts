@@ -4,7 +4,14 @@
 
 import type { ServiceSpec, Task } from '../../core/generated/objects.ts';
 import type { Booking, ClusterBook, Version } from './cluster-book.ts';
-import { type Check, FILTERS, type Filter, ROOM_FILTERS } from './filters.ts';
+import {
+  type Check,
+  FILTERS,
+  type Filter,
+  type FilterContext,
+  hasNeighbours,
+  ROOM_FILTERS,
+} from './filters.ts';
 import { GroupCandidates } from './group-candidates.ts';
 import { chooseGeneric, isFailing, type NodeInfo, revisionKey } from './node-info.ts';
 import type { Candidates } from './node-tree.ts';
@@ -57,14 +64,19 @@ export function bookPlaces(request: PlacementRequest, book: ClusterBook, nowMs: 
   const { serviceId, specVersion, spec } = request;
   const version = book.versionOf(serviceId, specVersion, spec);
   const bookings: Booking[] = [];
-  using candidates = candidatesFor(request, version, book, nowMs);
-  while (bookings.length < request.count) {
-    const info = candidates.take();
-    if (info === undefined) break;
-    const booking = { info, version, generic: chooseGeneric(info, version.demand.generic), isWanted: true };
-    bookings.push(booking);
-    book.plan(booking);
-    candidates.putBack();
+  const context = book.contextFor(version, spec);
+  const fromAll = candidatesFor(request, version, { book, context, nowMs });
+  for (const among of [...preferredFirst(request, version, { book, context, nowMs }), fromAll]) {
+    using candidates = among();
+    while (bookings.length < request.count) {
+      const info = candidates.take();
+      if (info === undefined) break;
+      const generic = chooseGeneric(info, version.demand.generic);
+      const booking = { info, version, generic, isWanted: true };
+      bookings.push(booking);
+      book.plan(booking);
+      candidates.putBack();
+    }
   }
   return bookings;
 }
@@ -96,29 +108,50 @@ function explainRefusal(request: PlacementRequest, book: ClusterBook): string {
   return reasons.length === 0 ? 'no suitable node' : `no suitable node (${reasons.join('; ')})`;
 }
 
+interface Setting {
+  readonly book: ClusterBook;
+  readonly context: FilterContext;
+  readonly nowMs: number;
+}
+
+type Choice = () => Candidates & Disposable;
+
+/** The nodes with the neighbours that the service prefers, but for those where it keeps failing. */
+function preferredFirst(request: PlacementRequest, version: Version, setting: Setting): Choice[] {
+  const { preferred } = setting.context;
+  if (preferred === undefined || request.nodeId !== '' || request.isSurvey) return [];
+  const isLiked = hasNeighbours(preferred);
+  const mayHave = (info: NodeInfo) => isLiked(info) && !isFailingOn(info, version, setting.nowMs);
+  return [candidatesFor(request, version, setting, mayHave)];
+}
+
 function candidatesFor(
   { spec, nodeId, exceptNodeId, isSurvey }: PlacementRequest,
   version: Version,
-  book: ClusterBook,
-  nowMs: number,
-): Candidates & Disposable {
-  const { number, service } = version;
-  const context = book.contextFor(version, spec);
+  { book, context, nowMs }: Setting,
+  isAmong?: Check,
+): Choice {
   const isOther = (info: NodeInfo) => info.node.id !== exceptNodeId;
   const allOf = (filters: readonly Filter[]) =>
     every([
       ...filters.flatMap(({ prepare }) => prepare(spec, context) ?? []),
       ...(exceptNodeId === undefined ? [] : [isOther]),
+      ...(isAmong === undefined ? [] : [isAmong]),
     ]);
   const bound = book.node(nodeId);
-  if (nodeId !== '') return theFirst(bound === undefined ? [] : [bound], allOf(FILTERS));
-  if (isSurvey) return theFirst(book.nodes, allOf(FILTERS));
-  return new GroupCandidates(book.treeFor(spec), {
-    counts: service.counts,
-    hasRoom: allOf(ROOM_FILTERS),
-    isFailing: (info) => info.failures.size > 0 && isFailing(info, revisionKey(service.id, number), nowMs),
-    isPacked: spec.task.placement.strategy === 'binpack',
-  });
+  if (nodeId !== '') return () => theFirst(bound === undefined ? [] : [bound], allOf(FILTERS));
+  if (isSurvey) return () => theFirst(book.nodes, allOf(FILTERS));
+  return () =>
+    new GroupCandidates(book.treeFor(spec), {
+      counts: version.service.counts,
+      hasRoom: allOf(ROOM_FILTERS),
+      isFailing: (info) => isFailingOn(info, version, nowMs),
+      isPacked: spec.task.placement.strategy === 'binpack',
+    });
+}
+
+function isFailingOn(info: NodeInfo, { number, service }: Version, nowMs: number): boolean {
+  return info.failures.size > 0 && isFailing(info, revisionKey(service.id, number), nowMs);
 }
 
 /** One node after the other, each as long as it may have more. */
