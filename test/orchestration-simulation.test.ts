@@ -1,6 +1,6 @@
 // The orchestration in simulated time: three managers with every loop of theirs, machines with tasks, and operators, while
-// leaders change, machines crash and messages are lost. What must hold is in sim/orchestration-checks.ts,
-// sim/service-checks.ts and sim/orchestration-rest.ts. TSSWARM_TEST_SEED repeats one run; `npm run simulate -- --world
+// leaders change, machines crash or come back as others and messages are lost. What must hold is in
+// sim/orchestration-checks.ts, sim/service-checks.ts, sim/placement-checks.ts and sim/orchestration-rest.ts. TSSWARM_TEST_SEED repeats one run; `npm run simulate -- --world
 // orchestration` hunts with fresh seeds.
 
 import assert from 'node:assert/strict';
@@ -22,6 +22,8 @@ const MUTANTS = [
   'an allocator forgets what tasks have when it begins',
   'a completed slot of a job begins again',
   'the reaper forgets tasks that still run',
+  'a card is given to several tasks',
+  'the scheduler forgets affinities',
 ];
 /** What the runs have to have been about. */
 const RULES = [
@@ -37,6 +39,11 @@ const RULES = [
   'closed nodes',
   'states grow',
   'reaping',
+  'overbooked',
+  'names',
+  'affinities',
+  'brake',
+  'drains',
 ];
 
 const chosen = process.env['TSSWARM_TEST_SEED'];
