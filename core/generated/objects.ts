@@ -663,8 +663,19 @@ export interface Revision {
   readonly spec: ServiceSpec;
   /** The Payload with this id is the RegistryAuth that its image is pulled with. */
   readonly registryAuth: boolean;
+  /** Absent: the managers themselves, who went back to it. */
+  readonly author?: SpecAuthor;
 }
 export const emptyRevision: Revision = Object.freeze({ id: '', meta: emptyMeta, serviceId: '', specVersion: 0, spec: emptyServiceSpec, registryAuth: false });
+
+/** Who asked for something, as the manager saw that was asked. */
+export interface SpecAuthor {
+  /** Of the machine whose socket was called, or of the certificate that was shown. */
+  readonly nodeId: string;
+  /** Of that machine's operating system. */
+  readonly userId?: number;
+}
+export const emptySpecAuthor: SpecAuthor = Object.freeze({ nodeId: '' });
 
 export interface ContainerStatus {
   readonly containerId: string;

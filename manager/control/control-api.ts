@@ -14,7 +14,6 @@ import type { ReachBroker } from '../reach-broker.ts';
 import type { Store } from '../store/store.ts';
 import { getAuthority, getCluster, getJoinTokens, rotateAuthority, updateCluster } from './cluster-api.ts';
 import { explain } from './explain.ts';
-import { findService } from './find.ts';
 import { serviceLogs } from './logs-api.ts';
 import { createNetwork, getNetwork, listNetworks, removeNetwork, updateNetwork } from './network-api.ts';
 import { auditNetworks, traceNetwork } from './network-trace.ts';
@@ -30,7 +29,7 @@ import {
   updateService,
   watchService,
 } from './service-api.ts';
-import { serviceHistory } from './service-history.ts';
+import { authorOf, getService, serviceHistory } from './service-history.ts';
 import { newTurns } from './turns.ts';
 
 export interface ControlOptions {
@@ -61,10 +60,10 @@ export function controlHandlers(options: ControlOptions): Handlers<typeof Contro
     listNodes: () => ({ nodes: listNodes(options) }),
     updateNode: (request) => updateNode(options, request),
     removeNode: async ({ node, force }) => ({ nodeId: await removeNode(options, node, force) }),
-    createService: (request) => createService(withTurns, request),
-    updateService: (request) => updateService(withTurns, request),
+    createService: (request, { caller }) => createService(withTurns, request, authorOf(caller)),
+    updateService: (request, { caller }) => updateService(withTurns, request, authorOf(caller)),
     removeService: async ({ service }) => ({ serviceId: await removeService(store, service) }),
-    getService: ({ service }) => ({ service: findService(store.view, service) }),
+    getService: ({ service }) => getService(store.view, service),
     getServiceHistory: ({ service }) => serviceHistory(store.view, service),
     listServices: () => listServices(store.view),
     createNetwork: ({ spec }, { signal }) => createNetwork(withTurns, spec, signal),

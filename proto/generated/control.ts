@@ -222,8 +222,10 @@ export const emptyGetServiceRequest: GetServiceRequest = Object.freeze({ service
 
 export interface GetServiceResponse {
   readonly service: Service;
+  /** Who gave it its spec: "uid 0 on node1"; empty: the managers. */
+  readonly updatedBy: string;
 }
-export const emptyGetServiceResponse: GetServiceResponse = Object.freeze({ service: emptyService });
+export const emptyGetServiceResponse: GetServiceResponse = Object.freeze({ service: emptyService, updatedBy: '' });
 
 export interface ServiceSummary {
   readonly service: Service;
@@ -294,8 +296,10 @@ export interface SpecVersion {
   readonly createdAtMs: number;
   /** Against the version before it that is kept: "image: nginx:1.26 → nginx:1.27". None for the oldest. */
   readonly changes: readonly string[];
+  /** "uid 0 on node1"; empty: the managers, who went back to it. */
+  readonly createdBy: string;
 }
-export const emptySpecVersion: SpecVersion = Object.freeze({ version: 0, createdAtMs: 0, changes: [] });
+export const emptySpecVersion: SpecVersion = Object.freeze({ version: 0, createdAtMs: 0, changes: [], createdBy: '' });
 
 export interface ServiceLogsRequest {
   readonly serviceIds: readonly string[];
@@ -1245,18 +1249,21 @@ export const GetServiceRequestCodec: Codec<GetServiceRequest> = {
 export const GetServiceResponseCodec: Codec<GetServiceResponse> = {
   write(m, w) {
     ServiceCodec.write(m.service, w.uint32(10).fork()).ldelim();
+    if (m.updatedBy !== '') w.uint32(18).string(m.updatedBy);
     return w;
   },
   read(r, end) {
     let service: Service = emptyService;
+    let updatedBy: string = '';
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: service = ServiceCodec.read(r, r.uint32() + r.pos); break;
+        case 2: updatedBy = r.string(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { service };
+    return { service, updatedBy };
   },
 };
 
@@ -1457,22 +1464,25 @@ export const SpecVersionCodec: Codec<SpecVersion> = {
     if (m.version !== 0) w.uint32(8).int64(safeInteger(m.version));
     if (m.createdAtMs !== 0) w.uint32(16).int64(safeInteger(m.createdAtMs));
     for (const value of m.changes) w.uint32(26).string(value);
+    if (m.createdBy !== '') w.uint32(34).string(m.createdBy);
     return w;
   },
   read(r, end) {
     let version: number = 0;
     let createdAtMs: number = 0;
     const changes: string[] = [];
+    let createdBy: string = '';
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: version = safeInteger(r.int64()); break;
         case 2: createdAtMs = safeInteger(r.int64()); break;
         case 3: changes.push(r.string()); break;
+        case 4: createdBy = r.string(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { version, createdAtMs, changes };
+    return { version, createdAtMs, changes, createdBy };
   },
 };
 
