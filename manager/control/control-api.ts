@@ -13,6 +13,7 @@ import type { NodeQuestions } from '../node-questions.ts';
 import type { ReachBroker } from '../reach-broker.ts';
 import type { Store } from '../store/store.ts';
 import { getAuthority, getCluster, getJoinTokens, rotateAuthority, updateCluster } from './cluster-api.ts';
+import { watchEvents } from './events-api.ts';
 import { explain } from './explain.ts';
 import { serviceLogs } from './logs-api.ts';
 import { createNetwork, getNetwork, listNetworks, removeNetwork, updateNetwork } from './network-api.ts';
@@ -85,6 +86,7 @@ export function controlHandlers(options: ControlOptions): Handlers<typeof Contro
       yield* listTasks(store.view, request);
     },
     watchService: ({ serviceId }, { signal }) => watchService(store, serviceId, signal),
+    watchEvents: (request, { signal }) => watchEvents(options, request, signal),
     reach: (inputs, context) => reach(options, inputs, context),
     serviceLogs: (request, { signal }) => serviceLogs(store, logBroker, request, signal),
     async *backup() {

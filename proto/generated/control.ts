@@ -279,6 +279,31 @@ export interface WatchServiceResponse {
 }
 export const emptyWatchServiceResponse: WatchServiceResponse = Object.freeze({ tasks: [], removedTaskIds: [], desiredTasks: 0 });
 
+export interface WatchEventsRequest {
+  /** "service", "node", "task", "network", "secret", "config"; none: all. */
+  readonly kinds: readonly string[];
+  readonly after?: number;
+}
+export const emptyWatchEventsRequest: WatchEventsRequest = Object.freeze({ kinds: [] });
+
+export interface WatchEventsResponse {
+  /** Of the log: all events up to it have been sent. */
+  readonly index: number;
+  readonly events: readonly ClusterEvent[];
+}
+export const emptyWatchEventsResponse: WatchEventsResponse = Object.freeze({ index: 0, events: [] });
+
+export interface ClusterEvent {
+  readonly timeMs: number;
+  readonly kind: string;
+  /** "create", "update" or "remove". */
+  readonly action: string;
+  readonly id: string;
+  /** "name"; of tasks "service" and "node"; "KEY.old" and "KEY.new" of what has changed. */
+  readonly attributes: Readonly<Record<string, string>>;
+}
+export const emptyClusterEvent: ClusterEvent = Object.freeze({ timeMs: 0, kind: '', action: '', id: '', attributes: {} });
+
 export interface ServiceHistoryRequest {
   readonly service: string;
 }
@@ -1420,6 +1445,80 @@ export const WatchServiceResponseCodec: Codec<WatchServiceResponse> = {
   },
 };
 
+export const WatchEventsRequestCodec: Codec<WatchEventsRequest> = {
+  write(m, w) {
+    for (const value of m.kinds) w.uint32(10).string(value);
+    if (m.after !== undefined) w.uint32(16).int64(safeInteger(m.after));
+    return w;
+  },
+  read(r, end) {
+    const kinds: string[] = [];
+    let after: number | undefined;
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: kinds.push(r.string()); break;
+        case 2: after = safeInteger(r.int64()); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { kinds, ...(after === undefined ? undefined : { after }) };
+  },
+};
+
+export const WatchEventsResponseCodec: Codec<WatchEventsResponse> = {
+  write(m, w) {
+    if (m.index !== 0) w.uint32(8).int64(safeInteger(m.index));
+    for (const value of m.events) ClusterEventCodec.write(value, w.uint32(18).fork()).ldelim();
+    return w;
+  },
+  read(r, end) {
+    let index: number = 0;
+    const events: ClusterEvent[] = [];
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: index = safeInteger(r.int64()); break;
+        case 2: events.push(ClusterEventCodec.read(r, r.uint32() + r.pos)); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { index, events };
+  },
+};
+
+export const ClusterEventCodec: Codec<ClusterEvent> = {
+  write(m, w) {
+    if (m.timeMs !== 0) w.uint32(8).int64(safeInteger(m.timeMs));
+    if (m.kind !== '') w.uint32(18).string(m.kind);
+    if (m.action !== '') w.uint32(26).string(m.action);
+    if (m.id !== '') w.uint32(34).string(m.id);
+    for (const [key, value] of Object.entries(m.attributes)) w.uint32(42).fork().uint32(10).string(key).uint32(18).string(value).ldelim();
+    return w;
+  },
+  read(r, end) {
+    let timeMs: number = 0;
+    let kind: string = '';
+    let action: string = '';
+    let id: string = '';
+    const attributes: [string, string][] = [];
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: timeMs = safeInteger(r.int64()); break;
+        case 2: kind = r.string(); break;
+        case 3: action = r.string(); break;
+        case 4: id = r.string(); break;
+        case 5: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
+        while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
+        attributes.push([key, value]); break; }
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { timeMs, kind, action, id, attributes: Object.fromEntries(attributes) };
+  },
+};
+
 export const ServiceHistoryRequestCodec: Codec<ServiceHistoryRequest> = {
   write(m, w) {
     if (m.service !== '') w.uint32(10).string(m.service);
@@ -2392,6 +2491,7 @@ export const ControlService = {
   listConfigs: { path: '/tsswarm.v1.Control/ListConfigs', shape: 'unary', callers: ['local', 'manager'], isReadOnly: true, request: ListConfigsRequestCodec, response: ListConfigsResponseCodec },
   listTasks: { path: '/tsswarm.v1.Control/ListTasks', shape: 'server-stream', callers: ['local', 'manager'], isReadOnly: false, request: ListTasksRequestCodec, response: ListTasksResponseCodec },
   watchService: { path: '/tsswarm.v1.Control/WatchService', shape: 'server-stream', callers: ['local', 'manager'], isReadOnly: false, request: WatchServiceRequestCodec, response: WatchServiceResponseCodec },
+  watchEvents: { path: '/tsswarm.v1.Control/WatchEvents', shape: 'server-stream', callers: ['local', 'manager'], isReadOnly: false, request: WatchEventsRequestCodec, response: WatchEventsResponseCodec },
   serviceLogs: { path: '/tsswarm.v1.Control/ServiceLogs', shape: 'server-stream', callers: ['local', 'manager'], isReadOnly: false, request: ServiceLogsRequestCodec, response: ServiceLogsResponseCodec },
   reach: { path: '/tsswarm.v1.Control/Reach', shape: 'bidi', callers: ['local', 'manager'], isReadOnly: false, request: ReachInputCodec, response: ReachOutputCodec },
   traceNetwork: { path: '/tsswarm.v1.Control/TraceNetwork', shape: 'unary', callers: ['local', 'manager'], isReadOnly: true, request: TraceNetworkRequestCodec, response: ExplainResponseCodec },
