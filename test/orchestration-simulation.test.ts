@@ -9,6 +9,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
 import { setLogLevel } from '../rpc/logger.ts';
+import { orchestrationMutantFits } from './sim/orchestration-mutants.ts';
 import { OrchestrationWorld } from './sim/orchestration-world.ts';
 import { RollingUpdate } from './sim/rolling-update.ts';
 
@@ -80,6 +81,11 @@ test('a rolling update of many services at once comes to its end and never goes 
   const { lowest } = await update.run();
 
   assert.equal(lowest, 9, 'of ten tasks one at a time is replaced');
+});
+
+test('every planted bug fits the source', () => {
+  const stale = orchestrationMutantFits().filter(({ count }) => count !== 1);
+  assert.deepEqual(stale, []);
 });
 
 for (const name of MUTANTS)

@@ -1,6 +1,7 @@
 // Deliberate bugs of planners and loops, as edits of the source in the process that loads it (mutants.ts). The simulated
 // orchestration has to notice every one.
 
+import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { defined } from '../../core/assert.ts';
 import { type Edit, plantIn } from './mutants.ts';
@@ -11,6 +12,14 @@ interface OrchestrationMutant extends Edit {
 }
 
 const folder = path.join(import.meta.dirname, '../../manager');
+
+/** How often each text is found that a mutant replaces: once, as long as it fits the source. */
+export function orchestrationMutantFits(): { readonly name: string; readonly count: number }[] {
+  return ORCHESTRATION_MUTANTS.map(({ name, file, find }) => ({
+    name,
+    count: readFileSync(path.join(folder, file), 'utf8').split(find).length - 1,
+  }));
+}
 
 /** Call it before the simulation is imported. */
 export function plantOrchestrationMutant(name: string): void {
@@ -42,10 +51,10 @@ export const ORCHESTRATION_MUTANTS: readonly OrchestrationMutant[] = [
     replace: 'return task.attachments.length > 0 && nowMs > 0;',
   },
   {
-    name: 'an allocator does not try again when something was given back',
+    name: 'an allocator does not try again',
     file: 'allocator/allocator-loop.ts',
-    find: 'return isRelevant || (this.#mayRetry && isWaited);',
-    replace: 'return isRelevant || (isWaited && !isWaited);',
+    find: 'const isRetry = this.#mayRetry || beginMs >= this.#retryAtMs;',
+    replace: 'const isRetry = this.#mayRetry && beginMs < 0;',
   },
   {
     name: 'an update does not count what is being replaced',
@@ -79,12 +88,6 @@ export const ORCHESTRATION_MUTANTS: readonly OrchestrationMutant[] = [
     replace: 'const hasSuccessor',
   },
   {
-    name: 'two tasks of a slot that end at once get a successor each',
-    file: 'orchestrator/plan-restarts.ts',
-    find: 'if (hasSuccessor || isFollowed || ',
-    replace: 'if (hasSuccessor || (isFollowed && slot.number > 1e9) || ',
-  },
-  {
     name: 'a job begins as many as it likes',
     file: 'orchestrator/plan-job.ts',
     find: 'context.service.spec.mode.replicatedJob?.maxConcurrent || wanted;',
@@ -98,9 +101,9 @@ export const ORCHESTRATION_MUTANTS: readonly OrchestrationMutant[] = [
   },
   {
     name: 'drained nodes keep their tasks',
-    file: 'orchestrator/slots.ts',
-    find: "return node === undefined || node.status.state === 'down' || node.spec.availability === 'drain';",
-    replace: "return node === undefined || node.status.state === 'down';",
+    file: 'orchestrator/plan-drain.ts',
+    find: "if (node.spec.availability !== 'drain') return",
+    replace: "if (node.spec.availability !== 'drain' || nowMs > 0) return",
   },
   {
     name: 'the reaper keeps all history',
@@ -159,8 +162,8 @@ export const ORCHESTRATION_MUTANTS: readonly OrchestrationMutant[] = [
   {
     name: 'nobody asks who shuns a service',
     file: 'placement/neighbours.ts',
-    find: 'apart: [...shunned, ...[...(shunning ?? [])].map((service) => service.id)],',
-    replace: 'apart: shunned,',
+    find: 'required: this.#neighbours(required, shunning),',
+    replace: 'required: this.#neighbours(required, []),',
   },
   {
     name: 'a scheduler that begins has not heard of services that shun others',

@@ -354,9 +354,9 @@ export class OrchestrationWorld {
     this.time.after(downMs, () => agent.start());
   }
 
-  /** As when somebody has put in or taken out memory or cards. */
+  /** As when somebody has put in or taken out memory or cards, or tells the daemon of others. */
   #resize(agent: SimAgent): void {
-    this.#crashAgent(agent, 'power', this.#chance() * 5_000);
+    this.#crashAgent(agent, this.#chance() < 0.5 ? 'daemon' : 'power', this.#chance() * 5_000);
     agent.size = this.#anySize();
   }
 
