@@ -1,5 +1,5 @@
 // The scheduler: how fast a million tasks find their nodes among ten thousand, in the planner alone, and how fast what it
-// decided is committed by three managers.
+// decided is committed by three managers. Then all of it from end to end, with a thousand agents.
 
 import { execFileSync } from 'node:child_process';
 import { pathToFileURL } from 'node:url';
@@ -11,6 +11,7 @@ import { aTask, NOW_MS, tablesOf } from '../test/support/builders.ts';
 import { aDemandingSpec, rackedNodes, type SchedulingLoad } from '../test/support/demanding-services.ts';
 import { RaftCluster } from '../test/support/raft-cluster.ts';
 import { freePort } from '../test/support/real-registry.ts';
+import { agentsRows } from './agents.ts';
 import type { BenchOptions } from './main.ts';
 import { againstFloor, median, type Row } from './report.ts';
 
@@ -26,8 +27,10 @@ const MEMBERS = 3;
 const COMMITTED = { nodes: 1_000, services: 1_000, replicas: 200 };
 const COMMITTED_QUICK = { ...COMMITTED, services: 200 };
 const COMMITTED_MIN = 20_000;
+const AGENTS = { agents: 1_000, services: 1_000, replicas: 200, updateSeconds: 10 };
+const AGENTS_QUICK = { agents: 100, services: 100, replicas: 100, updateSeconds: 3 };
 
-/** Bars: a million placements a second, whatever the shape; 20,000 committed by three managers. */
+/** Bars: a million placements a second, whatever the shape; 20,000 committed by three managers; those of `agentsRows`. */
 export async function scheduleBench({ isQuick }: BenchOptions): Promise<Row[]> {
   const tasks = isQuick ? TASKS_QUICK : TASKS;
   const planned = SERVICES.map((shape) => {
@@ -37,7 +40,8 @@ export async function scheduleBench({ isQuick }: BenchOptions): Promise<Row[]> {
     return againstFloor(what, '/s', median(rates), PLACEMENTS_MIN);
   });
   const rate = await committedPerSecond(isQuick ? COMMITTED_QUICK : COMMITTED);
-  return [...planned, againstFloor('committed by three managers', '/s', rate, COMMITTED_MIN)];
+  const committed = againstFloor('committed by three managers', '/s', rate, COMMITTED_MIN);
+  return [...planned, committed, ...(await agentsRows(isQuick ? AGENTS_QUICK : AGENTS))];
 }
 
 async function committedPerSecond(load: SchedulingLoad): Promise<number> {

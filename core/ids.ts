@@ -8,7 +8,6 @@ const ID_BYTES = 17;
 
 /** A new identifier. The first character may be any of 0–9a–z. */
 export function newId(randomBytes: RandomBytes): string {
-  let value = 0n;
-  for (const byte of randomBytes(ID_BYTES)) value = (value << 8n) | BigInt(byte);
+  const value = BigInt(`0x${Buffer.from(randomBytes(ID_BYTES)).toString('hex')}`);
   return value.toString(36).padStart(ID_LENGTH, '0').slice(-ID_LENGTH);
 }

@@ -42,6 +42,7 @@ import { runRebalanceLoop } from './orchestrator/rebalance-loop.ts';
 import { runServiceLoop } from './orchestrator/service-loop.ts';
 import { type GrpcPeers, PEER_CHANNEL_OPTIONS } from './raft-host/grpc-peers.ts';
 import { RaftHost } from './raft-host/raft-host.ts';
+import { pooled } from './random-pool.ts';
 import { runSchedulerLoop } from './scheduler/scheduler-loop.ts';
 import { Servers } from './servers.ts';
 import type { ReplicatedLog } from './store/replicated-log.ts';
@@ -246,7 +247,7 @@ function leadership(
       dispatcher.run(leading),
       runAllocatorLoop(counted('allocator'), leading),
       runSchedulerLoop({ ...counted('scheduler'), onScheduled }, leading),
-      runServiceLoop({ ...counted('services'), randomBytes }, leading),
+      runServiceLoop({ ...counted('services'), randomBytes: pooled(randomBytes) }, leading),
       runEvictionLoop(counted('eviction'), leading),
       runLostNodesLoop(counted('lost-nodes'), leading),
       runDrainLoop(counted('drain'), leading),

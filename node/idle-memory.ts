@@ -2,6 +2,8 @@
 // once it has been quiet for a while, those pages go back to the kernel, and what is needed again is read again.
 
 import { readFileSync } from 'node:fs';
+import { getHeapStatistics, setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { releaseOwnProgram, releaseProgramPages } from '../agent/linux/memory.ts';
 import { messageOf } from '../core/errors.ts';
 import { nodeLog } from './log.ts';
@@ -11,6 +13,8 @@ const PERIOD_MS = 5_000;
 const QUIET_TICKS = 10;
 // And above which it has worked enough since the last time to be worth another look.
 const BUSY_TICKS = 40;
+// A full collection of as much takes some ten milliseconds.
+const SMALL_HEAP_BYTES = 64 * 2 ** 20;
 
 interface Watched {
   ticks: number;
@@ -46,8 +50,18 @@ function look(pid: number, watched: Map<number, Watched>): void {
   known.ticks = ticks;
   if (!isQuiet || ticks - known.ticksAtRelease < BUSY_TICKS) return;
   known.ticksAtRelease = pid === process.pid ? ticks : Number.POSITIVE_INFINITY;
-  if (pid === process.pid) releaseOwnProgram();
-  else releaseProgramPages(pid);
+  if (pid === process.pid) {
+    collectGarbage();
+    releaseOwnProgram();
+  } else releaseProgramPages(pid);
+}
+
+/** What new objects took under load goes back; a large heap is left alone, since looking through it is felt. */
+function collectGarbage(): void {
+  if (getHeapStatistics().used_heap_size > SMALL_HEAP_BYTES) return;
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as (options: { readonly type: 'major' }) => void;
+  collect({ type: 'major' });
 }
 
 /** User and system time of a process, in clock ticks. */

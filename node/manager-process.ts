@@ -40,8 +40,8 @@ const STABLE_MS = 30_000;
 const STOP_LIMIT_MS = 10_000;
 const EXIT_LIMIT_MS = 5_000;
 const FAILURE_LENGTH_MAX = 2_000;
-/** The manager's heap is small and young: bigger half-spaces only raise what an idle node holds. */
-export const MANAGER_V8_FLAGS: readonly string[] = ['--max-semi-space-size=1'];
+/** MB. A busy leader makes garbage faster than small half-spaces hold; an idle one gives them back (`idle-memory.ts`). */
+export const MANAGER_V8_FLAGS: readonly string[] = ['--max-semi-space-size=16'];
 
 export interface ManagerSupervisorOptions {
   readonly program: string;

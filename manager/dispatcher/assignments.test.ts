@@ -28,3 +28,20 @@ test('a task that takes on another spec goes out with it, and the spec before is
   const other = adopt(1);
   assert.deepEqual([ids(other?.revisions), other?.removedRevisionIds], [[], ['s.1']]);
 });
+
+test('what an agent tells of its own tasks is no news to it; a task that ends frees what it needed', () => {
+  const task = aTask('s', { state: 'starting' });
+  const tables = tablesOf([aServiceObject('s', 1)], [task]);
+  const tracker = new AssignmentTracker('n1');
+  tracker.complete(tables, new NetworkDirectory(tables));
+  const told = (change: Partial<typeof task.status>) => ({ ...task, status: { ...task.status, ...change } });
+
+  assert.equal(tracker.note(told({ state: 'running' }), task), false);
+  assert.equal(tracker.note(told({ message: 'still pulling' }), task), false);
+  assert.equal(tracker.note(told({ state: 'failed' }), task), true);
+  assert.equal(tracker.note({ ...task, desiredState: 'shutdown' }, task), true);
+  assert.equal(tracker.note({ ...task, specVersion: 2 }, task), true);
+  // Removed.
+  assert.equal(tracker.note(task), true);
+  assert.equal(tracker.note({ ...task, id: 'other', nodeId: 'n2' }), false);
+});

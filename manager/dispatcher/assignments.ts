@@ -1,11 +1,12 @@
 // What one agent knows of its tasks, and the differences it still has to hear. A task goes out when it is new to the
 // node, or its desired state or its revision changed; a revision goes out once, with the first task that needs it.
 
+import { isDeepStrictEqual } from 'node:util';
 import type { Revision, Task } from '../../core/generated/objects.ts';
 import { compareTaskStates } from '../../core/task-state.ts';
 import { type Assignments, emptyAssignments } from '../../proto/generated/dispatcher.ts';
 import { revisionId, type TablesView } from '../store/tables.ts';
-import type { DirectoryChanges, NetworkDirectory } from './network-directory.ts';
+import { type DirectoryChanges, type NetworkDirectory, takesPart } from './network-directory.ts';
 import { isNoNews, noNetworkNews, SessionNetworks } from './session-networks.ts';
 import { SessionPayloads } from './session-payloads.ts';
 
@@ -35,9 +36,17 @@ export class AssignmentTracker {
     return this.#dirty.size > 0;
   }
 
-  /** To be called for every changed or removed task; cheap for those of other nodes. */
-  note(task: Task): void {
-    if (task.nodeId === this.#nodeId || this.#sent.has(task.id)) this.#dirty.add(task.id);
+  /**
+   * To be called for every changed or removed task; cheap for those of other nodes. `previous` is what it was before the
+   * change. True when the agent may have something to hear: most changes are what agents have told themselves.
+   */
+  note(task: Task, previous?: Task): boolean {
+    if (task.nodeId !== this.#nodeId && !this.#sent.has(task.id)) return false;
+    if (previous !== undefined && isSameToAgent(task, previous)) return false;
+    this.#dirty.add(task.id);
+    this.#networks.note(task);
+    if (previous !== undefined) this.#networks.note(previous);
+    return true;
   }
 
   /** Everything the node has to do; the first message of a session. */
@@ -109,6 +118,17 @@ export class AssignmentTracker {
 
 function isNews({ desiredState, serviceId, specVersion }: Task, sent: Sent | undefined): boolean {
   return sent?.desiredState !== desiredState || sent.revisionId !== revisionId(serviceId, specVersion);
+}
+
+/** Neither its orders nor its part in networks, nor what it needs of secrets, can be others. */
+function isSameToAgent(task: Task, previous: Task): boolean {
+  return (
+    task.nodeId === previous.nodeId &&
+    task.desiredState === previous.desiredState &&
+    task.specVersion === previous.specVersion &&
+    takesPart(task) === takesPart(previous) &&
+    isDeepStrictEqual(task.attachments, previous.attachments)
+  );
 }
 
 /** Assigned, and with the spec that an agent needs: one without would end its session again and again. */

@@ -28,6 +28,7 @@ import { AssignmentTracker } from './assignments.ts';
 import { Drains } from './drains.ts';
 import { type DirectoryChanges, NetworkDirectory } from './network-directory.ts';
 import { newsFor, type SharedNews, sharedNews } from './news.ts';
+import { Rounds } from './rounds.ts';
 import { StatusWriter } from './status-writer.ts';
 
 export interface DispatcherOptions {
@@ -43,7 +44,6 @@ interface Session {
   readonly nodeId: string;
   readonly outbox: AsyncQueue<ManagerMessage>;
   readonly tracker: AssignmentTracker;
-  flushScheduled: boolean;
   news: ClusterNews | undefined;
 }
 
@@ -65,6 +65,7 @@ export class Dispatcher {
   readonly #deadlines = new Map<string, () => void>();
   #isStopped = false;
   #isNewsPlanned = false;
+  readonly #rounds: Rounds<Session>;
   /** Only while this manager leads. */
   #directory: NetworkDirectory | undefined;
   #isNetworkFlushPlanned = false;
@@ -75,6 +76,7 @@ export class Dispatcher {
     this.questions = new NodeQuestions(options.clock, options.randomBytes);
     this.reach = new ReachBroker(options.clock, options.randomBytes);
     this.#statusWriter = new StatusWriter(options.store);
+    this.#rounds = new Rounds(options.clock, (session) => this.#flush(session));
   }
 
   get sessionCount(): number {
@@ -114,13 +116,12 @@ export class Dispatcher {
         const task = object as Task;
         const session = this.#sessions.get(task.nodeId || ((previous as Task | undefined)?.nodeId ?? ''));
         if (session === undefined) continue;
-        session.tracker.note(task);
-        this.#scheduleFlush(session);
+        if (session.tracker.note(task, previous as Task | undefined)) this.#rounds.add(session);
       }
       if (directory.isDirty) this.#planNetworkFlush();
     });
     // Those that came before this manager knew the networks.
-    for (const session of this.#sessions.values()) this.#scheduleFlush(session);
+    for (const session of this.#sessions.values()) this.#rounds.add(session);
     const stopped = new Promise<void>((resolve) => {
       if (signal.aborted) resolve();
       else signal.addEventListener('abort', () => resolve(), { once: true });
@@ -225,7 +226,6 @@ export class Dispatcher {
       nodeId,
       outbox: new AsyncQueue(),
       tracker: new AssignmentTracker(nodeId),
-      flushScheduled: false,
       news: undefined,
     };
     this.#sessions.set(nodeId, session);
@@ -305,23 +305,18 @@ export class Dispatcher {
     session.outbox.push({ news });
   }
 
-  /** Collects the changes of this turn of the event loop into one message. */
-  #scheduleFlush(session: Session): void {
-    if (session.flushScheduled) return;
-    session.flushScheduled = true;
-    this.#options.clock.after(0, () => {
-      session.flushScheduled = false;
-      if (this.#directory === undefined) return;
-      for (const payloads of session.tracker.payloads.catchUp(this.#options.store.view))
-        session.outbox.push({ payloads });
-      send(session, session.tracker.incremental(this.#options.store.view, this.#directory));
-    });
+  /** What its agent does not know yet, in one message. */
+  #flush(session: Session): void {
+    if (this.#directory === undefined || this.#sessions.get(session.nodeId) !== session) return;
+    const { view } = this.#options.store;
+    for (const payloads of session.tracker.payloads.catchUp(view)) session.outbox.push({ payloads });
+    send(session, session.tracker.incremental(view, this.#directory));
   }
 
   /** A new version goes to every node that has a task with it. */
   #notePayload({ sourceId }: Payload): void {
     for (const session of this.#sessions.values())
-      if (session.tracker.payloads.refersTo(sourceId)) this.#scheduleFlush(session);
+      if (session.tracker.payloads.refersTo(sourceId)) this.#rounds.add(session);
   }
 
   /** What changes in networks goes to all their nodes: a little later, so that many changes are one message. */
@@ -336,7 +331,7 @@ export class Dispatcher {
       const changes = directory.takeChanges();
       this.#sendChanges(changes);
       if (directory.meshNetworkId === mesh) return;
-      for (const session of this.#sessions.values()) this.#scheduleFlush(session);
+      for (const session of this.#sessions.values()) this.#rounds.add(session);
     });
   }
 

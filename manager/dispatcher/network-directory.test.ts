@@ -200,6 +200,10 @@ test('snapshot and differences together are always what the managers know', () =
         const rest = tracker.incremental(tables, directory);
         if (rest !== undefined) follower.hear(rest);
       };
+      const putTask = (task: Task, known: Task | undefined) => {
+        put(tables, directory, 'task', task);
+        tracker.note(task, known);
+      };
       for (const { what, slot, node, flag } of commands) {
         const id = `t${slot}`;
         const known = tables.task.get(id);
@@ -211,11 +215,13 @@ test('snapshot and differences together are always what the managers know', () =
           }));
           const task = known ?? { ...aTask(serviceId, { attachments, nodeId: node }), id };
           const desiredState = flag ? ('running' as const) : ('shutdown' as const);
-          put(tables, directory, 'task', { ...task, desiredState });
+          putTask({ ...task, desiredState }, known);
         } else if (what === 'end' && known !== undefined)
-          put(tables, directory, 'task', { ...known, status: { ...known.status, state: 'failed' } });
-        else if (what === 'forget' && known !== undefined) remove(tables, directory, 'task', id);
-        else if (what === 'service') {
+          putTask({ ...known, status: { ...known.status, state: 'failed' } }, known);
+        else if (what === 'forget' && known !== undefined) {
+          remove(tables, directory, 'task', id);
+          tracker.note(known);
+        } else if (what === 'service') {
           const service = attachedService(serviceId, flag ? ['net'] : ['net', 'other']);
           put(tables, directory, 'service', service);
         } else if (what === 'drop-service' && tables.service.get(serviceId) !== undefined)

@@ -3,7 +3,9 @@
 import type { Clock } from '../../core/clock.ts';
 import { DEFAULT_SPEC_HISTORY_LIMIT, defaultClusterSpec } from '../../core/defaults.ts';
 import type { Payload, Revision, Task } from '../../core/generated/objects.ts';
+import { compareTaskStates } from '../../core/task-state.ts';
 import { runLoop } from '../loop.ts';
+import type { StoreEvent } from '../store/apply-entry.ts';
 import type { Commit, Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { pinsOf, planPayloadReaping, planReaping, planRevisionReaping } from './plan-reaping.ts';
@@ -43,8 +45,9 @@ export function runReaperLoop(options: ReaperOptions, signal: AbortSignal): Prom
   };
   const isRelevant = (commit: Commit) => {
     const before = dirty.size + sources.size;
-    for (const { kind, action, object } of commit.events) {
-      if (kind === 'task' && action !== 'created') dirty.add((object as Task).serviceId);
+    for (const { kind, action, object, previous } of commit.events) {
+      if (kind === 'task' && mayBeReaped(object as Task, action, previous as Task | undefined))
+        dirty.add((object as Task).serviceId);
       if (kind === 'service' && action !== 'created') dirty.add(object.id);
       if (kind === 'node' && action === 'removed')
         for (const task of store.view.tasksOnNode(object.id)) dirty.add(task.serviceId);
@@ -56,6 +59,13 @@ export function runReaperLoop(options: ReaperOptions, signal: AbortSignal): Prom
     return dirty.size + sources.size > before;
   };
   return runLoop({ name: 'reaper', isRelevant, pass, ...options }, signal);
+}
+
+/** The task, or a revision that nobody else needs. Tasks that go on as they should are most of what happens. */
+function mayBeReaped(task: Task, action: StoreEvent['action'], previous: Task | undefined): boolean {
+  if (action === 'created') return false;
+  if (action === 'removed' || task.specVersion !== previous?.specVersion) return true;
+  return compareTaskStates(task.desiredState, 'running') > 0;
 }
 
 function reap(tx: Transaction, serviceId: string): void {

@@ -1,10 +1,13 @@
 // Keeps every service as its spec says. Waits and writes; what to write is planService's decision.
 
+import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '../../core/clock.ts';
 import { isSamePlace } from '../../core/eligible-node.ts';
 import { emptyMeta, type Node, type Service, type Task } from '../../core/generated/objects.ts';
 import { newId, type RandomBytes } from '../../core/ids.ts';
+import { needsAllocation } from '../../core/needs-allocation.ts';
 import { isGlobal } from '../../core/service-mode.ts';
+import { isTerminal } from '../../core/task-state.ts';
 import { earliest, runLoop } from '../loop.ts';
 import { createRevision, registryAuthOf } from '../store/service-revision.ts';
 import type { Commit, Store } from '../store/store.ts';
@@ -53,8 +56,10 @@ function noteDirty(commit: Commit, dirty: Set<string>, store: Store): boolean {
   const before = dirty.size;
   for (const { kind, object, previous } of commit.events) {
     if (kind === 'service') dirty.add(object.id);
-    else if (kind === 'task') dirty.add((object as Task).serviceId);
-    else if (kind === 'node') {
+    else if (kind === 'task') {
+      if (!isSameToPlanners(object as Task, previous as Task | undefined))
+        dirty.add((object as Task).serviceId);
+    } else if (kind === 'node') {
       for (const task of store.view.tasksOnNode(object.id)) dirty.add(task.serviceId);
       // It may fit other services than before.
       if (previous === undefined || !isSamePlace(object as Node, previous as Node))
@@ -63,6 +68,22 @@ function noteDirty(commit: Commit, dirty: Set<string>, store: Store): boolean {
     }
   }
   return dirty.size > before;
+}
+
+/** An agent has told something of a task that goes on as before. */
+function isSameToPlanners(task: Task, previous: Task | undefined): boolean {
+  return (
+    previous !== undefined &&
+    !isTerminal(task.status.state) &&
+    task.status.state === previous.status.state &&
+    task.status.runningAtMs === previous.status.runningAtMs &&
+    task.status.error === previous.status.error &&
+    task.desiredState === previous.desiredState &&
+    task.specVersion === previous.specVersion &&
+    task.nodeId === previous.nodeId &&
+    task.leavesLast === previous.leavesLast &&
+    isDeepStrictEqual(task.eviction, previous.eviction)
+  );
 }
 
 function step(
@@ -83,6 +104,9 @@ function step(
   if (service === undefined) return;
   for (const task of plan.adopt) tx.update('task', { ...task, specVersion: service.specVersion });
   const current = applyServicePlan(tx, service, plan);
+  const first = needsAllocation(current.spec)
+    ? ({ state: 'new', message: 'created' } as const)
+    : ({ state: 'pending', message: 'pending task scheduling' } as const);
   for (const task of plan.create) {
     tx.create('task', {
       id: newId(randomBytes),
@@ -93,9 +117,8 @@ function step(
       nodeId: task.nodeId ?? '',
       genericResources: [],
       status: {
-        state: 'new',
+        ...first,
         timestampMs: clock.nowMs(),
-        message: 'created',
         error: '',
         ports: [],
         runningAtMs: 0,

@@ -112,6 +112,10 @@ export function payloadId(sourceId: string, version: number): string {
   return `${sourceId}.${version}`;
 }
 
+function isIndexedAlike(task: Task, stored: Task | undefined): boolean {
+  return stored?.serviceId === task.serviceId && stored.nodeId === task.nodeId;
+}
+
 export class Tables implements TablesView {
   readonly cluster = new Map<string, Cluster>();
   readonly node = new Map<string, Node>();
@@ -163,7 +167,9 @@ export class Tables implements TablesView {
   }
 
   put<K extends Kind>(kind: K, object: Kinds[K]): void {
-    this.#unindex(kind, object.id);
+    // Most of what is put are tasks that stay where they are: replacing them in an index is cheaper than taking them out.
+    if (kind !== 'task' || !isIndexedAlike(object as Task, this.task.get(object.id)))
+      this.#unindex(kind, object.id);
     (this[kind] as Map<string, Kinds[K]>).set(object.id, object);
     if (isNamed(kind)) this.#idByName[kind].set(nameKey(object as Kinds[NamedKind]), object.id);
     if (kind === 'revision')

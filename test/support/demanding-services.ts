@@ -20,13 +20,17 @@ const BATCH = 20_000;
 
 /** Half of them have what services ask for. */
 export function rackedNodes(count: number): Node[] {
-  return Array.from({ length: count }, (_, at) =>
-    aNode(`node-${String(at).padStart(5, '0')}`, {
-      cpus: 1_000,
-      memoryBytes: 2 ** 50,
-      labels: { disk: at % 2 === 0 ? 'ssd' : 'hdd', rack: `r${(at >> 1) % RACKS}`, zone: 'a' },
-    }),
+  return rackLabels(count).map((labels, at) =>
+    aNode(`node-${String(at).padStart(5, '0')}`, { cpus: 1_000, memoryBytes: 2 ** 50, labels }),
   );
+}
+
+export function rackLabels(count: number): Record<string, string>[] {
+  return Array.from({ length: count }, (_, at) => ({
+    disk: at % 2 === 0 ? 'ssd' : 'hdd',
+    rack: `r${(at >> 1) % RACKS}`,
+    zone: 'a',
+  }));
 }
 
 /** With resources, two constraints and a preference. */

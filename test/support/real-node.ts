@@ -10,7 +10,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { emptyClusterSpec } from '../../core/generated/objects.ts';
-import { ControlService } from '../../proto/generated/control.ts';
+import { ControlService, ManagerHealthService } from '../../proto/generated/control.ts';
 import { emptyInitRequest, NodeControlService } from '../../proto/generated/node.ts';
 import { type Client, createClient, openChannel } from '../../rpc/client.ts';
 import { eventually } from './eventually.ts';
@@ -149,6 +149,11 @@ export class RealNode {
 
   get control(): Client<typeof ControlService> {
     return createClient(ControlService, this.#channel('control'));
+  }
+
+  /** Of this node's manager. */
+  get managerHealth(): Client<typeof ManagerHealthService> {
+    return createClient(ManagerHealthService, this.#channel('manager'));
   }
 
   /** Runs the built command line against this node. */
