@@ -26,6 +26,8 @@ export interface AgentOptions {
   readonly random: Random;
   /** Of services that say nothing; absent: files of the usual size. */
   readonly logDriver?: LogDriver | undefined;
+  /** Of services that say nothing; absent: containers have the node's users. */
+  readonly usernsMode?: 'host' | 'private';
   /** Hears of every health check of a container. */
   readonly onHealthCheck: (isSuccess: boolean) => void;
 }

@@ -47,13 +47,17 @@ const CPU_LIST = /^\d+(-\d+)?(,\d+(-\d+)?)*$/;
 /** "c 1:3 rwm", of whom "*" are all. */
 export const DEVICE_RULE = /^([abc]) (\d+|\*):(\d+|\*) ([rwm]{1,3})$/;
 
-const MODES: readonly [flag: string, field: 'pidMode' | 'ipcMode' | 'utsMode' | 'cgroupnsMode', string[]][] =
-  [
-    ['pid', 'pidMode', ['host', 'private']],
-    ['ipc', 'ipcMode', ['host', 'none', 'private', 'shareable']],
-    ['uts', 'utsMode', ['host', 'private']],
-    ['cgroupns', 'cgroupnsMode', ['host', 'private']],
-  ];
+const MODES: readonly [
+  flag: string,
+  field: 'pidMode' | 'ipcMode' | 'utsMode' | 'usernsMode' | 'cgroupnsMode',
+  string[],
+][] = [
+  ['pid', 'pidMode', ['host', 'private']],
+  ['ipc', 'ipcMode', ['host', 'none', 'private', 'shareable']],
+  ['uts', 'utsMode', ['host', 'private']],
+  ['userns', 'usernsMode', ['host', 'private']],
+  ['cgroupns', 'cgroupnsMode', ['host', 'private']],
+];
 
 /** `isHostNetwork`: it is in the node's own network. */
 export function validateContainerOptions(container: ContainerSpec, isHostNetwork: boolean): void {
@@ -69,6 +73,7 @@ export function validateContainerOptions(container: ContainerSpec, isHostNetwork
   if (shmSizeBytes > 0 && shmSizeBytes < SHM_BYTES_MIN)
     throw invalidField('shm-size', `${shmSizeBytes} bytes is less than a page of memory`);
   validateModes(container);
+  if (container.usernsMode === 'private') validateOwnUsers(container, isHostNetwork);
   validateSysctls(container, isHostNetwork);
   validateDevices(container);
   const { cgroupParent, runtime, annotations, security } = container;
@@ -126,10 +131,19 @@ function validateModes(container: ContainerSpec): void {
     if (mode !== '' && !choices.includes(mode))
       throw invalidField(flag, `"${mode}" must be ${choices.map((choice) => `"${choice}"`).join(' or ')}`);
   }
-  if (!['', 'host'].includes(container.usernsMode))
-    throw invalidField('userns', `"${container.usernsMode}" must be "host": nodes map no users`);
   if (container.utsMode === 'host' && container.hostname !== '')
     throw invalidField('hostname', "conflicts with uts=host: the name is the node's");
+}
+
+/** A container with users of its own has no rights over what is the node's. */
+function validateOwnUsers({ privileged, pidMode }: ContainerSpec, isHostNetwork: boolean): void {
+  const conflicts: readonly [string, boolean][] = [
+    ['privileged', privileged],
+    ['pid=host', pidMode === 'host'],
+    ['the network host', isHostNetwork],
+  ];
+  for (const [what, applies] of conflicts)
+    if (applies) throw invalidField('userns', `"private" conflicts with ${what}: "host" is meant`);
 }
 
 function validateSysctls({ sysctls, ipcMode }: ContainerSpec, isHostNetwork: boolean): void {

@@ -13,6 +13,7 @@ type Announce = (subscription: LogSubscription) => void;
 
 interface Subscription {
   readonly options: LogOptions;
+  readonly resumed: ReadonlyMap<string, string> | undefined;
   readonly merge: TimeMerge<LogLine>;
   readonly warnings: string[];
   readonly feeds: Map<string, Feed>;
@@ -86,9 +87,11 @@ export class LogBroker {
     };
   }
 
-  subscribe(options: LogOptions): LogReader {
+  /** With `resumed`, by task the time of the last line that is known: of tasks not in it all lines are wanted. */
+  subscribe(options: LogOptions, resumed?: ReadonlyMap<string, string>): LogReader {
     const subscription: Subscription = {
       options,
+      resumed,
       merge: new TimeMerge({
         clock: this.#clock,
         timeOf: ({ time }) => time,
@@ -109,6 +112,12 @@ export class LogBroker {
       close: () => this.#close(subscription),
       [Symbol.asyncIterator]: () => subscription.merge[Symbol.asyncIterator](),
     };
+  }
+
+  /** This manager does not lead any more: agents have no sessions here, so readers have to ask where they have. */
+  interrupt(): void {
+    const reason = new SwarmError('unavailable', 'the managers have changed their leader');
+    for (const { merge } of this.#subscriptions) merge.fail(reason);
   }
 
   /**
@@ -141,7 +150,8 @@ export class LogBroker {
     for (const id of taskIds) {
       feed.asked.add(id);
       feed.granted.add(id);
-      if (isNew) feed.after.set(id, '');
+      const { resumed } = subscription;
+      if (isNew || resumed !== undefined) feed.after.set(id, resumed?.get(id) ?? '');
     }
     feed.session = announce;
     announce?.(order(feed, taskIds));

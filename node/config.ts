@@ -108,6 +108,11 @@ const OPTIONS = {
     "Whether the leader discards etcd's history after ten minutes",
   ),
   runtime: option<'auto' | 'crun' | 'runc'>('auto', oneOf('auto', 'crun', 'runc'), 'Container runtime'),
+  userns: option<'host' | 'private'>(
+    'host',
+    oneOf('host', 'private'),
+    "Users of containers whose service says nothing: the host's, or their own",
+  ),
   containerd: option('containerd', text, 'containerd program to start'),
   subnet: option('', text, 'Addresses of the node-local network (default: chosen)'),
   'log-driver': option('', text, 'Log driver of services that name none (default: json-file of 64 MiB)'),

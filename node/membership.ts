@@ -254,6 +254,7 @@ export class Membership {
       engine,
       onHealthCheck,
       logDriver: defaultLogDriver(config),
+      usernsMode: config.userns,
       network,
       files: new MemoryFiles(path.join(config['run-dir'], 'secrets')),
       stateDirectory,

@@ -170,9 +170,12 @@ function readField(plan: FieldPlan): string {
         while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = ${readValue(plan)}; else r.skipType(inner & 7); }
         ${plan.name}.push([key, value]); break; }`;
   }
-  if (plan.shape === 'many' && wireType(plan) !== 2)
-    return `if ((tag & 7) === 2) { const stop = r.uint32() + r.pos; while (r.pos < stop) ${plan.name}.push(${readValue(plan)}); } else ${plan.name}.push(${readValue(plan)}); break;`;
-  if (plan.shape === 'many') return `${plan.name}.push(${readValue(plan)}); break;`;
+  if (plan.shape === 'many') {
+    const own = `if (${plan.name} === NONE) ${plan.name} = [];`;
+    const push = `${plan.name}.push(${readValue(plan)});`;
+    if (wireType(plan) === 2) return `${own} ${push} break;`;
+    return `${own} if ((tag & 7) === 2) { const stop = r.uint32() + r.pos; while (r.pos < stop) ${push} } else ${push} break;`;
+  }
   return `${plan.name} = ${readValue(plan)}; break;`;
 }
 
@@ -180,11 +183,13 @@ function codecSource(type: protobuf.Type): string {
   const plans = type.fieldsArray.map(planField);
   const locals = plans.map((plan) => {
     if (plan.shape === 'map') return `const ${plan.name}: [string, ${valueType(plan)}][] = [];`;
-    if (plan.shape === 'many') return `const ${plan.name}: ${valueType(plan)}[] = [];`;
+    if (plan.shape === 'many') return `let ${plan.name}: ${valueType(plan)}[] = NONE;`;
     if (plan.shape === 'optional') return `let ${plan.name}: ${valueType(plan)} | undefined;`;
     return `let ${plan.name}: ${valueType(plan)} = ${emptyValue(plan)};`;
   });
-  const result = plans.map((plan) => {
+  // What is always there comes first: V8 keeps it in the object itself.
+  const inOrder = [...plans].sort((a, b) => Number(a.shape === 'optional') - Number(b.shape === 'optional'));
+  const result = inOrder.map((plan) => {
     if (plan.shape === 'optional') return `...(${plan.name} === undefined ? undefined : { ${plan.name} })`;
     // Unlike an assignment, this also makes a property of the key "__proto__".
     return plan.shape === 'map' ? `${plan.name}: Object.fromEntries(${plan.name})` : plan.name;
@@ -353,7 +358,9 @@ function generate(): void {
     }
   }
   for (const [file, source] of outputs) {
-    const wire = ['type Codec', 'safeInteger'].filter((name) => source.includes(name.replace('type ', '')));
+    const wire = ['type Codec', 'NONE', 'safeInteger'].filter((name) =>
+      source.includes(name.replace('type ', '')),
+    );
     const wireImport =
       wire.length && file.startsWith('proto/')
         ? `import { ${wire.join(', ')} } from '${WIRE_MODULE}';\n`

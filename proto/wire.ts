@@ -32,6 +32,9 @@ export function decode<T>(codec: Codec<T>, bytes: Uint8Array): T {
   return codec.read(protobuf.Reader.create(bytes), bytes.length);
 }
 
+/** Of every repeated field that a message does not have: a manager holds millions of them. */
+export const NONE = Object.freeze([]) as unknown as never[];
+
 /** A 64-bit integer of the wire as a number; asserts that none of its value is lost. */
 export function safeInteger(value: unknown): number {
   assert(

@@ -46,6 +46,12 @@ export class TimeMerge<T> implements AsyncIterable<readonly T[]> {
     this.#wake();
   }
 
+  /** The merge ends with this. */
+  fail(reason: unknown): void {
+    this.#failure ??= { reason };
+    this.#wake();
+  }
+
   async *[Symbol.asyncIterator](): AsyncGenerator<readonly T[], void, undefined> {
     try {
       for (;;) {

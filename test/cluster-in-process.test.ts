@@ -229,6 +229,8 @@ test('logs of a service arrive with their task', async () => {
     serviceIds: [id],
     taskIds: [],
     options: { follow: false, tail: -1, sinceMs: 0, untilMs: 0 },
+    resumed: false,
+    after: {},
   }))
     lines.push(...part.lines.map(({ data }) => Buffer.from(data).toString()));
 

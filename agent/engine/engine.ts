@@ -196,6 +196,7 @@ export type ContainerOptions = Pick<
   | 'shmSizeBytes'
   | 'sysctls'
   | 'ulimits'
+  | 'usernsMode'
   | 'utsMode'
 >;
 
@@ -271,6 +272,8 @@ export interface ContainerSummary {
   readonly id: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly status: ContainerState;
+  /** Absent: it has the machine's. */
+  readonly users?: UserMapping;
   /** How to find out whether it can answer; absent: nobody knows. */
   readonly healthCheck?: ContainerHealthCheck;
 }
@@ -368,7 +371,21 @@ export interface LogQuery {
   readonly signal?: AbortSignal;
 }
 
+/** Users and groups 0 to 65535 of a container are `firstId` and following of the machine, where they are nobody. */
+export interface UserMapping {
+  readonly firstId: number;
+  /** Pins of its user namespace, and of a network namespace that belongs to that. */
+  readonly userNamespace: string;
+  readonly networkNamespace: string;
+}
+
 export interface Containers {
+  /**
+   * Users of its own for a container with `usernsMode` "private", which `create` claims when nobody has: who makes the
+   * container's network needs them before. They are given back by `remove`. `resource-exhausted` when the machine has no
+   * ids left.
+   */
+  claimUsers(id: string): Promise<UserMapping>;
   /** Record, snapshot, files and log spool. Not yet a process. */
   create(config: ContainerConfig): Promise<void>;
   /** Starts the process of a created container; returns its pid. A bad command is `invalid-argument`. */

@@ -48,11 +48,12 @@ test('an operator is told what a machine lacks', () => {
     hasSwapAccounting: true,
     hasSysResource: true,
     openFilesMax: 1,
+    kernel: '6.1.0',
   } as const;
 
   assert.deepEqual(machineWarnings(good), []);
-  const poor = { ...good, isHybrid: true, hasSwapAccounting: false, hasSysResource: false };
-  assert.equal(machineWarnings(poor).length, 3);
+  const poor = { ...good, isHybrid: true, hasSwapAccounting: false, hasSysResource: false, kernel: '5.10.0' };
+  assert.equal(machineWarnings(poor).length, 4);
 });
 
 test('limits and the bounding set of a process are read from its status', () => {

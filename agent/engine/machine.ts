@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync, rmdirSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { CAPABILITIES } from '../../core/capabilities.ts';
+import { isKernelFrom } from '../../core/seccomp-profile.ts';
 
 export interface Machine {
   readonly cgroupVersion: '1' | '2';
@@ -27,6 +28,8 @@ export interface Machine {
   readonly hardLimits: Readonly<Record<string, number>>;
 }
 
+/** Overlay file systems take layers that are mounted with other owners. */
+export const OWN_USERS_KERNEL = '5.19';
 const CAP_SYS_RESOURCE = 24n;
 const LIMIT_NAMES: Readonly<Record<string, string>> = {
   'Max cpu time': 'cpu',
@@ -97,7 +100,7 @@ export function inspectMachine(): Machine {
 
 /** What an operator should know that this machine lacks. */
 export function machineWarnings(
-  machine: Pick<Machine, 'hasSwapAccounting' | 'hasSysResource' | 'isHybrid' | 'openFilesMax'>,
+  machine: Pick<Machine, 'hasSwapAccounting' | 'hasSysResource' | 'isHybrid' | 'kernel' | 'openFilesMax'>,
 ): string[] {
   const warnings: string[] = [];
   if (!machine.hasSysResource)
@@ -106,6 +109,10 @@ export function machineWarnings(
     );
   if (!machine.hasSwapAccounting)
     warnings.push('The kernel does not account swap: a memory limit does not limit swap.');
+  if (!isKernelFrom(machine.kernel, OWN_USERS_KERNEL))
+    warnings.push(
+      `The kernel is older than ${OWN_USERS_KERNEL}: containers cannot have users of their own (userns).`,
+    );
   if (machine.isHybrid)
     warnings.push('This machine has the hybrid cgroup layout: containers use the cgroup v1 hierarchies.');
   return warnings;

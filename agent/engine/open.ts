@@ -35,6 +35,7 @@ import {
 } from './machine.ts';
 import { measureWith, type Observe } from './measure.ts';
 import { chooseRuntime, type Runtime, type RuntimeChoice } from './runtime/runtime.ts';
+import { ContainerUsers } from './users/container-users.ts';
 import { ContainerMounts } from './volumes/container-mounts.ts';
 import { VolumeStore } from './volumes/volume-store.ts';
 
@@ -91,7 +92,7 @@ export async function openEngine(options: OpenEngineOptions): Promise<OwnedEngin
     mkdirSync(directory, { recursive: true, mode: 0o711 });
   shareDirectory(runDir);
   const machine = inspectMachine();
-  const runtime = await chooseRuntime({ choice: options.runtime, runDir, engineId, machine, log });
+  const runtime = await chooseRuntime({ choice: options.runtime, runDir, dataRoot, engineId, machine, log });
   const parts = buildParts(options, { machine, runtime, log });
   const { containerd, blobs, supervisor, images, containers, volumes, logs } = parts;
   const stop = new AbortController();
@@ -230,10 +231,11 @@ function buildParts(options: OpenEngineOptions, { machine, runtime, log }: Surro
   const containers: EngineContainers = new EngineContainers({
     containerd,
     composer,
-    lifecycle: new ContainerLifecycle({ containerd, engineId, machine, logs, log }),
+    lifecycle: new ContainerLifecycle({ containerd, engineId, machine, logs, mounts, log }),
     execs: new ContainerExecs({ containerd, directory: path.join(runDir, 'exec'), engineId, machine, log }),
     logs,
     mounts,
+    users: new ContainerUsers(path.join(runDir, 'users')),
     engineId,
     machine,
     places: { root: path.join(dataRoot, 'containers'), filesRoot: path.join(runDir, 'etc') },

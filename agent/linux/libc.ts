@@ -32,6 +32,13 @@ export const libcFunctions = {
   openat2: libc.func(
     'long syscall(long number, int directory, const char *path, const void *how, size_t size)',
   ),
+  openTree: libc.func('long syscall(long number, int directory, const char *path, unsigned int flags)'),
+  mountSetattr: libc.func(
+    'long syscall(long number, int directory, const char *path, unsigned int flags, const void *attributes, size_t size)',
+  ),
+  moveMount: libc.func(
+    'long syscall(long number, int directory, const char *path, int into, const char *target, unsigned int flags)',
+  ),
   pidfdOpen: libc.func('long syscall(long number, int pid, unsigned int flags)'),
   processMadvise: libc.func(
     'long syscall(long number, int pidfd, const void *ranges, size_t count, int advice, unsigned int flags)',

@@ -1,4 +1,4 @@
-// Network namespaces. A namespace belongs to a thread, so whatever happens inside one is one synchronous block:
+// Namespaces, and work inside those of networks. A namespace belongs to a thread, so whatever happens inside one is one synchronous block:
 // an await would run other code, or a file system call of the thread pool, in the wrong network.
 
 import { closeSync, openSync, statfsSync, unlinkSync } from 'node:fs';
@@ -25,27 +25,33 @@ export async function startThreadPool(): Promise<void> {
 export function withinNamespace<T>(path: string, action: () => T): T {
   const home = openSync(OWN_NAMESPACE, 'r');
   try {
-    const target = openSync(path, 'r');
-    try {
-      check(libcFunctions.setns(target, CLONE_NEWNET), `enter network namespace ${path}`);
-      return returningTo(home, action);
-    } finally {
-      closeSync(target);
-    }
+    enter(path);
+    return returningTo(home, action);
   } finally {
     closeSync(home);
   }
 }
 
+function enter(path: string): void {
+  const target = openSync(path, 'r');
+  try {
+    check(libcFunctions.setns(target, CLONE_NEWNET), `enter network namespace ${path}`);
+  } finally {
+    closeSync(target);
+  }
+}
+
 /**
  * Makes a network namespace, pins it at `path` and runs `configure` inside it, with a file descriptor that names it
- * for as long as `configure` runs. When that throws, the pin is gone again.
+ * for as long as `configure` runs. When that throws, the pin is gone again. `made` is the pin of one that is there
+ * and to be used instead.
  */
-export function createNamespace<T>(path: string, configure: (namespaceFd: number) => T): T {
+export function createNamespace<T>(path: string, configure: (namespaceFd: number) => T, made?: string): T {
   closeSync(openSync(path, 'wx'));
   const home = openSync(OWN_NAMESPACE, 'r');
   try {
-    check(libcFunctions.unshare(CLONE_NEWNET), 'make a network namespace');
+    if (made === undefined) check(libcFunctions.unshare(CLONE_NEWNET), 'make a network namespace');
+    else enter(made);
     return returningTo(home, () => {
       check(libcFunctions.mount(OWN_NAMESPACE, path, 'none', MS_BIND, null), `pin network namespace ${path}`);
       const namespaceFd = openSync(path, 'r');
@@ -60,6 +66,17 @@ export function createNamespace<T>(path: string, configure: (namespaceFd: number
     throw error;
   } finally {
     closeSync(home);
+  }
+}
+
+/** Keeps the namespace of a process at `path` when that process is gone. */
+export function pinNamespace(source: string, path: string): void {
+  closeSync(openSync(path, 'wx'));
+  try {
+    check(libcFunctions.mount(source, path, 'none', MS_BIND, null), `pin namespace ${source}`);
+  } catch (error) {
+    unlinkSync(path);
+    throw error;
   }
 }
 

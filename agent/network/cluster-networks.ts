@@ -138,7 +138,7 @@ export class ClusterNetworks implements TaskNetworks {
     for (const { networkId } of attachments) await this.#followers.ready(networkId);
     this.#nameServers.set(id, request.nameServers ?? []);
     const namespacePath = this.#pin(id);
-    if (!isPinnedNamespace(namespacePath)) makeNamespace(namespacePath);
+    if (!isPinnedNamespace(namespacePath)) makeNamespace(namespacePath, request.madeNamespace);
     const wayOut = this.#wayOut(request);
     let resolvConf = '';
     let published = ports;
@@ -403,11 +403,12 @@ function addressesByFamily(addresses: readonly string[]): { address: string; ipv
   return ipv6Address === undefined ? { address } : { address, ipv6Address };
 }
 
-function makeNamespace(path: string): void {
-  createNamespace(path, () => {
+function makeNamespace(path: string, made: string | undefined): void {
+  const configure = () => {
     using routes = new NetlinkSocket(netlinkProtocols.route);
     routes.execute([setLinkUp(LOOPBACK_INDEX, true)]);
-  });
+  };
+  createNamespace(path, configure, made);
 }
 
 /** Unique on the node, and the task's again from the name alone. */

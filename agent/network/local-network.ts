@@ -311,6 +311,7 @@ class KernelLocalNetwork implements LocalNetwork {
       namespacePath: this.#namespaceOf(request),
       address,
       ...(ipv6Address && { ipv6Address }),
+      madeNamespace: request.madeNamespace,
     };
     if (request.namespacePath === undefined) return layout;
     const udpPorts = request.ports

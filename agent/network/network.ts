@@ -14,6 +14,8 @@ export interface EndpointRequest {
    * follows those it has. Without it the network makes the namespace.
    */
   readonly namespacePath?: string;
+  /** One that the caller has made and pinned, instead of a new one. */
+  readonly madeNamespace?: string | undefined;
   /** Of a further link: whether it leads out. When it does not, it answers what comes in by it. */
   readonly isDefaultRoute?: boolean;
 }
@@ -42,7 +44,7 @@ export interface Network extends AsyncDisposable {
   list(): Promise<Endpoint[]>;
 }
 
-export interface TaskNetworkRequest extends Pick<EndpointRequest, 'id' | 'ports'> {
+export interface TaskNetworkRequest extends Pick<EndpointRequest, 'id' | 'ports' | 'madeNamespace'> {
   /** In networks of the cluster, in the order of the interfaces; none: the network of the node alone. */
   readonly attachments: readonly TaskAttachment[];
   /** Whom its network's name server asks for names of the world outside; absent: whom the node asks. */

@@ -52,6 +52,8 @@ export interface EndpointLayout {
   readonly ipv6Address?: Buffer;
   /** Of a link in a namespace that somebody else has made and has links in. */
   readonly further?: FurtherLink;
+  /** One that is there already, to be used instead of a new one. */
+  readonly madeNamespace?: string | undefined;
 }
 
 export interface FurtherLink {
@@ -212,7 +214,8 @@ export class Wiring implements Disposable {
       if (endpoint.further !== undefined) this.#wireFurther(endpoint, endpoint.further);
       else {
         removeNamespace(endpoint.namespacePath);
-        createNamespace(endpoint.namespacePath, (namespaceFd) => this.#wireInside(endpoint, namespaceFd));
+        const configure = (namespaceFd: number) => this.#wireInside(endpoint, namespaceFd);
+        createNamespace(endpoint.namespacePath, configure, endpoint.madeNamespace);
       }
       return true;
     } catch (error) {

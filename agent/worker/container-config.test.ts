@@ -8,7 +8,7 @@ import {
   emptyTask,
   type Revision,
 } from '../../core/generated/objects.ts';
-import { containerConfig, networkRequest } from './container-config.ts';
+import { containerConfig, networkRequest, withUserns } from './container-config.ts';
 
 function revision(container: Partial<ContainerSpec>): Revision {
   const spec = newServiceSpec('web', { image: 'nginx', ...container });
@@ -45,4 +45,12 @@ test("in a network of the cluster its name server stays, and asks the service's"
   assert.equal(resolvConf(OF_NETWORK, { dns }), OF_NETWORK);
   assert.deepEqual(networkRequest(emptyTask, revision({ dns }).spec).nameServers, ['10.9.9.9']);
   assert.equal(networkRequest(emptyTask, revision({}).spec).nameServers, undefined);
+});
+
+test('whether containers have users of their own, the service says, or else the node', () => {
+  const modeOf = (usernsMode: string, usual?: string) =>
+    withUserns(revision({ usernsMode }).spec.task.container, usual).usernsMode;
+
+  assert.deepEqual([modeOf('', 'private'), modeOf('', 'host'), modeOf('')], ['private', 'host', '']);
+  assert.deepEqual([modeOf('host', 'private'), modeOf('private', 'host')], ['host', 'private']);
 });

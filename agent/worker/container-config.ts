@@ -32,6 +32,11 @@ export interface TaskParts {
   readonly logDriver?: LogDriver | undefined;
 }
 
+/** With the node's default, where the service says nothing. */
+export function withUserns(container: ContainerSpec, usual = ''): ContainerSpec {
+  return container.usernsMode === '' ? { ...container, usernsMode: usual } : container;
+}
+
 /** The container of a task has the task's id. */
 export function containerConfig(task: Task, { spec }: Revision, parts: TaskParts): ContainerConfig {
   const { resources, logDriver } = spec.task;

@@ -21,7 +21,7 @@ import type { ContainerExit, Engine } from '../engine/engine.ts';
 import { Limiter } from '../engine/limiter.ts';
 import { workerLog } from '../log.ts';
 import type { TaskNetworks } from '../network/network.ts';
-import { containerConfig, networkRequest } from './container-config.ts';
+import { containerConfig, networkRequest, withUserns } from './container-config.ts';
 import { followContainer, type Turn } from './health-watch.ts';
 import type { ImagePuller } from './image-puller.ts';
 import type { Journal, JournalEntry } from './journal.ts';
@@ -41,6 +41,7 @@ export interface RunnerContext {
   readonly onHealthCheck: (isSuccess: boolean) => void;
   /** Of services that say nothing. */
   readonly logDriver?: LogDriver | undefined;
+  readonly usernsMode?: string;
 }
 
 // While containerd is away (it is restarted at once) a step is tried again after this.
@@ -234,10 +235,13 @@ export class TaskRunner {
     await Promise.race([pulling, abortion(signal)]);
     await this.#context.preparations.run(async () => {
       signal.throwIfAborted();
-      const container = secrets.container(this.#task, this.#revision);
-      const files = secrets.provide(this.#task, this.#revision, container);
+      const container = withUserns(secrets.container(this.#task, this.#revision), this.#context.usernsMode);
+      const isPrivate = container.usernsMode === 'private';
+      const users = isPrivate ? await engine.containers.claimUsers(this.#task.id) : undefined;
+      const files = secrets.provide(this.#task, this.#revision, { container, users });
       const versions = secrets.versions(container);
-      const endpoint = await network.attach(networkRequest(this.#task, spec));
+      const madeNamespace = users?.networkNamespace;
+      const endpoint = await network.attach({ ...networkRequest(this.#task, spec), madeNamespace });
       const config = containerConfig(this.#task, this.#revision, {
         container,
         files,
@@ -277,7 +281,9 @@ export class TaskRunner {
     return this.#renewals.run(async () => {
       const { state } = this.#status;
       if (this.#isStopped || isTerminal(state) || compareTaskStates(state, 'ready') < 0) return;
-      const { signals, problem, versions } = this.#context.secrets.refresh(this.#task, this.#revision);
+      const { engine, secrets: book } = this.#context;
+      const users = (await engine.containers.inspect(this.#task.id))?.users;
+      const { signals, problem, versions } = book.refresh(this.#task, this.#revision, users);
       const failures = await this.#sendSignals(signals);
       const { files: known } = this.#status;
       const files = versions.map((now, position) => now ?? known[position] ?? emptyFileVersion);

@@ -19,7 +19,8 @@ import {
 import { type PayloadKind, targetOf } from '../../core/validate-payload.ts';
 import { validateContainer } from '../../core/validate-spec.ts';
 import type { NodePayload, Payloads } from '../../proto/generated/dispatcher.ts';
-import type { ContainerFile } from '../engine/engine.ts';
+import type { ContainerFile, UserMapping } from '../engine/engine.ts';
+import { idOnMachine } from '../engine/users/container-users.ts';
 import { PayloadBook } from '../secrets/payload-book.ts';
 import type { TaskFile, TaskFiles } from '../secrets/task-files.ts';
 import { imagesOf } from './service-images.ts';
@@ -86,11 +87,17 @@ export class TaskSecrets {
     return wantedIn(container).map((each) => this.#versionOf(each));
   }
 
-  /** Makes the files. Throws when one cannot be made. */
-  provide(task: Task, revision: Revision, container: ContainerSpec): ContainerFile[] {
+  /** Makes the files, for a container with these users. Throws when one cannot be made. */
+  provide(
+    task: Task,
+    revision: Revision,
+    { container, users }: { container: ContainerSpec; users: UserMapping | undefined },
+  ): ContainerFile[] {
     const wanted = wantedIn(container);
     if (wanted.length === 0) return [];
-    const contents = wanted.map((each) => this.#content(each, task, revision, container));
+    const contents = wanted.map((each) =>
+      ownedInside(this.#content(each, task, revision, container), each, users),
+    );
     const sources = this.#files.write(task.id, contents);
     return wanted.map(({ kind, reference }, position) => ({
       source: sources[position] as string,
@@ -99,7 +106,7 @@ export class TaskSecrets {
   }
 
   /** Replaces the files of a task whose contents are not what they should be. */
-  refresh(task: Task, revision: Revision): Refreshment {
+  refresh(task: Task, revision: Revision, users: UserMapping | undefined): Refreshment {
     const signals = new Set<string>();
     const problems: string[] = [];
     const versions: (FileVersion | undefined)[] = [];
@@ -107,7 +114,7 @@ export class TaskSecrets {
     for (const [position, each] of wantedIn(container).entries()) {
       const { kind, reference } = each;
       try {
-        const content = this.#content(each, task, revision, container);
+        const content = ownedInside(this.#content(each, task, revision, container), each, users);
         versions[position] = this.#versionOf(each);
         const current = this.#files.read(task.id, position);
         if (current === undefined || Buffer.compare(current, content.data) === 0) continue;
@@ -173,6 +180,14 @@ export class TaskSecrets {
       task: { id: task.id, slot: task.slot },
     };
   }
+}
+
+/** With the machine's ids of those who own it in the container. */
+function ownedInside(file: TaskFile, { kind, reference }: Wanted, users: UserMapping | undefined): TaskFile {
+  if (users === undefined) return file;
+  const id = (what: 'uid' | 'gid') =>
+    idOnMachine(users, file[what], `${kind} ${reference.sourceName}: ${what}`);
+  return { ...file, uid: id('uid'), gid: id('gid') };
 }
 
 /** Whether some file follows what these secrets and configs are now. */

@@ -205,6 +205,28 @@ test('a worker that starts anew takes up what came while it was away', async () 
   await eventually(() => bench.files.text('t1', 0) === 'two');
 });
 
+test('in a container with users of its own, files belong to its users, those of later versions too', async () => {
+  await using bench = await Bench.start();
+  const ownerOf = () => bench.files.tasks.get('t1')?.[0]?.uid;
+  bench.hear([payload('one')], { complete: true });
+  bench.run({ secrets: [reference()], usernsMode: 'private' });
+  await bench.until('running');
+  assert.equal(ownerOf(), 1_000_007);
+  assert.equal(bench.network.madeNamespaces.get('t1'), '/net/t1');
+
+  bench.hear([payload('two', { version: 2 })]);
+  await eventually(() => bench.files.text('t1', 0) === 'two');
+  assert.equal(ownerOf(), 1_000_007);
+});
+
+test('such a container has no users beyond 65535', async () => {
+  await using bench = await Bench.start();
+  bench.hear([payload('one')], { complete: true });
+  bench.run({ secrets: [reference({ uid: 70_000 })], usernsMode: 'private' });
+  await bench.until('rejected');
+  assert.match(bench.status?.error ?? '', /^secret db: uid 70000: .*below 65536/);
+});
+
 test('templates are filled in for the task, those in files with other files', async () => {
   await using bench = await Bench.start();
   const template = '{{.Task.Slot}}@{{.Node.Hostname}} {{secret "db"}} {{env "WHO"}}';

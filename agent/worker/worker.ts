@@ -37,6 +37,8 @@ export interface WorkerOptions {
   readonly stateDirectory: string;
   /** Of services that say nothing; absent: files of the usual size. */
   readonly logDriver?: LogDriver | undefined;
+  /** Of services that say nothing; absent: containers have the node's users. */
+  readonly usernsMode?: 'host' | 'private';
   /** Hears of every health check. */
   readonly onHealthCheck: (isSuccess: boolean) => void;
 }
@@ -61,7 +63,7 @@ export class Worker {
 
   /** Adopts what a previous run has left. */
   static async open(options: WorkerOptions): Promise<Worker> {
-    const { engine, network, files, describe, clock, onHealthCheck, logDriver } = options;
+    const { engine, network, files, describe, clock, onHealthCheck, logDriver, usernsMode } = options;
     const journal = new Journal(options.stateDirectory);
     const worker = new Worker({
       engine,
@@ -70,6 +72,7 @@ export class Worker {
       clock,
       onHealthCheck,
       logDriver,
+      ...(usernsMode && { usernsMode }),
       journal,
       puller: new ImagePuller(engine.images),
       preparations: new Limiter(PARALLEL_PREPARATIONS),

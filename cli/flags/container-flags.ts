@@ -73,7 +73,7 @@ export const containerScalarFlags = {
   privileged: switchFlag('Give extended privileges to the container'),
   runtime: modeFlag('OCI runtime to use', ['crun', 'runc']),
   'shm-size': bytesFlag('Size of /dev/shm (0 = 64m)'),
-  userns: modeFlag('User namespace to use', ['host']),
+  userns: modeFlag('User namespace to use', ['host', 'private']),
   uts: modeFlag('UTS namespace to use', ['host', 'private']),
 };
 

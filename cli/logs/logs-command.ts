@@ -4,7 +4,7 @@ import { hasCode, SwarmError } from '../../core/errors.ts';
 import type { Service, Task } from '../../core/generated/objects.ts';
 import type { LogLine } from '../../proto/generated/dispatcher.ts';
 import { defineCommand } from '../command.ts';
-import type { Control } from '../connection.ts';
+import type { Connection, Control } from '../connection.ts';
 import { type FlagValues, switchFlag, valueFlag } from '../flags/flag.ts';
 import { parseMoment } from '../flags/moment.ts';
 import { parseInteger } from '../flags/units.ts';
@@ -12,6 +12,7 @@ import type { Io } from '../io.ts';
 import { shortId } from '../output/human.ts';
 import { findTask } from '../tasks/find-task.ts';
 import { TaskNames } from '../tasks/task-list.ts';
+import { logMessages } from './log-messages.ts';
 
 const ALL_LINES = -1;
 
@@ -47,19 +48,19 @@ export function logsCommand(usage: string, kind: 'service' | 'task') {
     flags: flagTable,
     completes: kind,
     async run({ flags, args: [name = ''], io, connection }) {
-      const control = await connection.control();
-      await showLogs(control, await findTarget(control, name, kind), flags, io);
+      await showLogs(connection, await findTarget(await connection.control(), name, kind), flags, io);
       return 0;
     },
   });
 }
 
 async function showLogs(
-  control: Control,
+  connection: Connection,
   target: Target,
   flags: FlagValues<typeof flagTable>,
   io: Io,
 ): Promise<void> {
+  const control = await connection.control();
   const [{ nodes }, { services }] = await Promise.all([control.listNodes({}), control.listServices({})]);
   const names = new TaskNames(
     { nodes, services: services.map(({ service }) => service) },
@@ -67,7 +68,7 @@ async function showLogs(
   );
   const tasks = new Map<string, Task>();
   const slotWidth = String(target.service?.spec.mode.replicated?.replicas ?? 1).length;
-  const messages = control.serviceLogs({
+  const messages = logMessages(connection, io, {
     serviceIds: target.task === undefined ? [target.service.id] : [],
     taskIds: target.task === undefined ? [] : [target.task.id],
     options: {

@@ -5,9 +5,9 @@ import { hasCode } from '../../core/errors.ts';
 import type { Connection, Control } from '../connection.ts';
 import type { Io } from '../io.ts';
 
-const PAUSE_MS = 200;
+export const PAUSE_MS = 200;
 // An election, with the loss of its first vote, is over by then.
-const SILENCE_LIMIT_MS = 30_000;
+export const SILENCE_LIMIT_MS = 30_000;
 
 export interface Asking<T> {
   readonly connection: Connection;

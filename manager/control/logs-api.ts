@@ -13,7 +13,10 @@ export async function* serviceLogs(
   request: ServiceLogsRequest,
   signal: AbortSignal,
 ): AsyncIterable<ServiceLogsResponse> {
-  const reader = broker.subscribe(request.options);
+  const reader = broker.subscribe(
+    request.options,
+    request.resumed ? new Map(Object.entries(request.after)) : undefined,
+  );
   const onAbort = () => reader.close();
   signal.addEventListener('abort', onAbort);
   const asked = new Map<string, Task>();
@@ -32,7 +35,8 @@ export async function* serviceLogs(
   try {
     const { tasks, warnings } = askFor(selected, { reader, asked, isNew: false });
     const known = new Set(tasks.map(({ id }) => id));
-    yield { lines: [], warnings, tasks };
+    // Who goes on knows already; right after a change of leaders many nodes have no session yet.
+    yield { lines: [], warnings: request.resumed ? [] : warnings, tasks };
     if (!request.options.follow) reader.complete();
     for await (const lines of reader) {
       const named = [...new Set(lines.map(({ taskId }) => taskId))].map((id) => asked.get(id));

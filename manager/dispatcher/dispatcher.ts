@@ -136,6 +136,7 @@ export class Dispatcher {
       for (const cancel of this.#deadlines.values()) cancel();
       this.#deadlines.clear();
       for (const session of this.#sessions.values()) session.outbox.end();
+      this.#options.logBroker.interrupt();
     }
   }
 

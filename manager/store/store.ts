@@ -8,7 +8,14 @@ import { type Change, ChangeCodec, LogEntryCodec } from '../../proto/generated/l
 import { decode, encode, newEncoder } from '../../proto/wire.ts';
 import { AsyncQueue } from '../../rpc/queue.ts';
 import { storeLog } from '../log.ts';
-import { applyEntry, digestOf, objectOf, type StoreEvent, snapshotRecord } from './apply-entry.ts';
+import {
+  applyEntry,
+  digestOf,
+  objectOf,
+  type StoreEvent,
+  snapshotRecord,
+  withSharedTexts,
+} from './apply-entry.ts';
 import { RecentCommits } from './recent-commits.ts';
 import { TablesRehearsal } from './rehearsal.ts';
 import type { ApplyResult, ObjectStateMachine, Rehearsal, ReplicatedLog } from './replicated-log.ts';
@@ -172,7 +179,8 @@ export class Store implements ObjectStateMachine {
       for (const record of chunk) {
         const change = decode(ChangeCodec, record);
         const object = objectOf(change);
-        if (object !== undefined) tables.put(change.kind as Kind, object as Kinds[Kind]);
+        const kind = change.kind as Kind;
+        if (object !== undefined) tables.put(kind, withSharedTexts(tables, kind, object) as Kinds[Kind]);
       }
     this.#tables = tables;
     this.#recent.clear(index);

@@ -2,27 +2,36 @@
 import { type Codec } from '../wire.ts';
 
 export interface RuntimeOptions {
+  /** Owners of the pipes of a container's output. */
+  readonly ioUid: number;
+  readonly ioGid: number;
   readonly binaryName: string;
   readonly root: string;
 }
-export const emptyRuntimeOptions: RuntimeOptions = Object.freeze({ binaryName: '', root: '' });
+export const emptyRuntimeOptions: RuntimeOptions = Object.freeze({ ioUid: 0, ioGid: 0, binaryName: '', root: '' });
 export const RuntimeOptionsCodec: Codec<RuntimeOptions> = {
   write(m, w) {
+    if (m.ioUid !== 0) w.uint32(32).uint32(m.ioUid);
+    if (m.ioGid !== 0) w.uint32(40).uint32(m.ioGid);
     if (m.binaryName !== '') w.uint32(50).string(m.binaryName);
     if (m.root !== '') w.uint32(58).string(m.root);
     return w;
   },
   read(r, end) {
+    let ioUid: number = 0;
+    let ioGid: number = 0;
     let binaryName: string = '';
     let root: string = '';
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
+        case 4: ioUid = r.uint32(); break;
+        case 5: ioGid = r.uint32(); break;
         case 6: binaryName = r.string(); break;
         case 7: root = r.string(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { binaryName, root };
+    return { ioUid, ioGid, binaryName, root };
   },
 };

@@ -1,4 +1,5 @@
-// `service logs --follow` through what happens to a worker: its daemon is killed, its files are rotated and compressed.
+// `service logs --follow` through what happens to a worker, whose daemon is killed and whose files are rotated and compressed,
+// and to managers: another one leads.
 
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -21,9 +22,10 @@ describe('logs that are followed', { skip: whyNoRealNode() ?? false }, () => {
   const followers: ChildProcess[] = [];
 
   before(async () => {
-    cluster = await RealCluster.start('erl', 2);
+    cluster = await RealCluster.start('erl', 3);
     await cluster.init();
     await cluster.join(WORKER, 'worker');
+    await cluster.join(2, 'manager');
     await cluster.node(WORKER).importImage((await buildDemoImage({ name: image })).archive);
   });
   after(async () => {
@@ -39,9 +41,10 @@ describe('logs that are followed', { skip: whyNoRealNode() ?? false }, () => {
         ...[...flags, image, 'sh', '-c', COUNT],
       );
   /** What has been heard so far. */
-  const follow = (name: string, ...flags: readonly string[]) => {
+  const follow = (name: string, ...flags: readonly string[]) => followAt(0, name, ...flags);
+  const followAt = (position: number, name: string, ...flags: readonly string[]) => {
     const args = ['service', 'logs', '--raw', '--follow', ...flags, name];
-    const child = startAt(cluster.node(0), args);
+    const child = startAt(cluster.node(position), args);
     followers.push(child);
     let text = '';
     child.stdout?.on('data', (data) => {
@@ -67,15 +70,31 @@ describe('logs that are followed', { skip: whyNoRealNode() ?? false }, () => {
       await eventually(() => all().length > heard + 100, 30_000);
     }
 
-    for (const lines of [all(), young()]) {
-      const first = Number(lines[0]);
-      assert.deepEqual(
-        lines,
-        lines.map((_, index) => String(first + index)),
-      );
-    }
+    for (const lines of [all(), young()]) assertCounted(lines);
     assert.equal(all()[0], '1');
     assert.ok(young().length > 100);
+  });
+
+  test('go on with another leader, whichever manager was asked', async () => {
+    const asked = [0, 2].flatMap((position) => [
+      followAt(position, 'count'),
+      followAt(position, 'count', '--tail', '0'),
+    ]);
+    await eventually(() => asked.every((lines) => lines().length > 5));
+    const goesOn = async (position: number, end: (node: RealNode) => Promise<void>) => {
+      await eventually(async () => (await cluster.find(position)).managerStatus?.leader === true);
+      const heard = asked.map((lines) => lines().length);
+      await end(cluster.node(position));
+      await cluster.node(position).startDaemon();
+      await eventually(
+        () => asked.every((lines, index) => lines().length > (heard[index] ?? 0) + 100),
+        30_000,
+      );
+    };
+    // One hands its leadership on, the other one dies.
+    await goesOn(0, (node) => node.stopDaemon());
+    await goesOn(2, (node) => node.killDaemon());
+    for (const lines of asked) assertCounted(lines());
   });
 
   test('go on through files that are rotated and compressed, and the whole log is read through them', async () => {
@@ -112,6 +131,15 @@ describe('logs that are followed', { skip: whyNoRealNode() ?? false }, () => {
     assert.match(refused.stderr, /log-opt: compress needs max-size, and a max-file of 2 or more/);
   });
 });
+
+/** One after the other, from whichever is the first. */
+function assertCounted(lines: readonly string[]): void {
+  const first = Number(lines[0]);
+  assert.deepEqual(
+    lines,
+    lines.map((_, index) => String(first + index)),
+  );
+}
 
 function startAt(node: RealNode, args: readonly string[]): ChildProcess {
   const env = { ...process.env, TSSWARM_HOST: `unix://${path.join(node.runDir, 'control.sock')}` };

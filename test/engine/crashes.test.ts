@@ -1,12 +1,10 @@
 import assert from 'node:assert/strict';
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { once } from 'node:events';
+import { execFileSync } from 'node:child_process';
 import { appendFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 import { containerdPlaces } from '../../agent/engine/containerd/configuration.ts';
 import { type Containerd, connectContainerd, SNAPSHOTTER } from '../../agent/engine/containerd/connection.ts';
-import type { ContainerConfig } from '../../agent/engine/engine.ts';
 import { type OpenEngineOptions, openEngine } from '../../agent/engine/open.ts';
 import {
   aContainer,
@@ -19,6 +17,7 @@ import {
   openTestEngine,
   testLog,
 } from '../support/engine.ts';
+import { killHard, spawnEngine } from '../support/engine-process.ts';
 import { eventually } from '../support/eventually.ts';
 
 const counting = (until: number, pause: string) =>
@@ -27,26 +26,6 @@ const counting = (until: number, pause: string) =>
 function assertCounted(lines: readonly string[], until: number): void {
   assert.equal(lines.length, until);
   for (const [index, line] of lines.entries()) assert.equal(line, `${index}\n`);
-}
-
-/** A process of its own with the engine in it; the caller kills it. */
-async function spawnEngine(
-  options: OpenEngineOptions,
-  configs: readonly ContainerConfig[],
-): Promise<ChildProcess> {
-  const { log: _, ...plain } = options;
-  const file = path.join(import.meta.dirname, '../support/engine-child.ts');
-  const child = spawn(process.execPath, [file, JSON.stringify(plain), JSON.stringify(configs)], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  await once(child.stdout, 'data');
-  return child;
-}
-
-async function killHard(child: ChildProcess): Promise<void> {
-  const exited = once(child, 'exit');
-  child.kill('SIGKILL');
-  await exited;
 }
 
 for (const runtime of ['runc', 'crun'] as const) {

@@ -1,6 +1,6 @@
 // An engine of its own for a test: temporary directories, a real containerd, and an end that leaves nothing behind.
 
-import { mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, describe } from 'node:test';
@@ -39,6 +39,8 @@ let serial = 0;
 export function engineOptions(overrides: Partial<OpenEngineOptions> = {}): OpenEngineOptions {
   // Short: a socket path has 107 bytes.
   const directory = mkdtempSync(path.join(tmpdir(), 'tsw-'));
+  // As /run and /var/lib are: containers with users of their own find their root below it.
+  chmodSync(directory, 0o711);
   serial += 1;
   return {
     dataRoot: path.join(directory, 'data'),

@@ -11,6 +11,7 @@ import type {
   ExecRequest,
   ExecResult,
   Images,
+  UserMapping,
   Volumes,
 } from '../../agent/engine/engine.ts';
 import type { Endpoint, EndpointRequest, TaskNetworks } from '../../agent/network/network.ts';
@@ -41,6 +42,7 @@ export class FakeEngine implements Engine {
   onProbe: Containers['probe'] = async () => undefined;
   /** Refuses limits by throwing. */
   onUpdate: (id: string, limits: ResourceLimits) => void = () => {};
+  readonly #users = new Map<string, UserMapping>();
   readonly #pulled = new Set<string>();
   #pid = 1000;
 
@@ -94,6 +96,14 @@ export class FakeEngine implements Engine {
   };
 
   readonly containers: Containers = {
+    claimUsers: async (id) => {
+      this.#users.set(id, {
+        firstId: 1_000_000,
+        userNamespace: `/users/${id}`,
+        networkNamespace: `/net/${id}`,
+      });
+      return this.#users.get(id) as UserMapping;
+    },
     create: async (config) => {
       if (!this.running.has(config.id))
         this.running.set(config.id, { config, status: { state: 'created' }, ended: Promise.withResolvers() });
@@ -119,10 +129,12 @@ export class FakeEngine implements Engine {
     remove: async (id) => {
       if (this.running.get(id)?.status.state === 'running') this.exit(id, 137);
       this.running.delete(id);
+      this.#users.delete(id);
     },
     inspect: async (id) => {
       const container = this.running.get(id);
-      return container && summarize(container);
+      const users = this.#users.get(id);
+      return container && { ...summarize(container), ...(users && { users }) };
     },
     list: async () => [...this.running.values()].map(summarize),
     async *logs() {
@@ -176,9 +188,12 @@ function summarize({ config, status }: FakeContainer): ContainerSummary {
 
 export class FakeNetwork implements TaskNetworks {
   readonly endpoints = new Map<string, Endpoint>();
+  /** What the caller has made for it. */
+  readonly madeNamespaces = new Map<string, string | undefined>();
   #address = 1;
 
-  async attach({ id, ports }: EndpointRequest): Promise<Endpoint> {
+  async attach({ id, ports, madeNamespace }: EndpointRequest): Promise<Endpoint> {
+    this.madeNamespaces.set(id, madeNamespace);
     const known = this.endpoints.get(id);
     if (known !== undefined) return known;
     const endpoint = {

@@ -5,7 +5,7 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createWriteStream, existsSync } from 'node:fs';
-import { cp, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { chmod, cp, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
@@ -67,7 +67,10 @@ export class RealNode {
 
   /** Starts the daemon; the node is in no cluster yet. */
   static async start(options: RealNodeOptions = {}): Promise<RealNode> {
-    const node = new RealNode(await mkdtemp(path.join(os.tmpdir(), 'tsw-node-')), options);
+    const directory = await mkdtemp(path.join(os.tmpdir(), 'tsw-node-'));
+    // As /run and /var/lib are: containers with users of their own find their root below it.
+    await chmod(directory, 0o711);
+    const node = new RealNode(directory, options);
     try {
       await node.startDaemon();
     } catch (error) {

@@ -74,7 +74,8 @@ export async function untilRunning(node: RealNode, serviceId: string, count: num
 export async function linesOf(node: RealNode, serviceId: string): Promise<Map<string, string[]>> {
   const lines = new Map<string, string[]>();
   const options = { follow: false, tail: -1, sinceMs: 0, untilMs: 0 };
-  for await (const part of node.control.serviceLogs({ serviceIds: [serviceId], taskIds: [], options }))
+  const request = { serviceIds: [serviceId], taskIds: [], options, resumed: false, after: {} };
+  for await (const part of node.control.serviceLogs(request))
     for (const { taskId, data } of part.lines)
       lines.set(taskId, [...(lines.get(taskId) ?? []), Buffer.from(data).toString().trimEnd()]);
   return lines;

@@ -161,7 +161,8 @@ function resolve(edits: ContainerEdits, user: CdiRequest['user']): CdiEdits {
 function deviceOf(node: DeviceNode, user: CdiRequest['user']): HostDevice {
   const hostPath = node.hostPath || node.path;
   const stat = statSync(hostPath, { throwIfNoEntry: false, bigint: true });
-  const found = stat && deviceAt(stat, node.path, node.permissions || 'rwm');
+  const found =
+    stat && deviceAt(stat, { source: hostPath, place: node.path, access: node.permissions || 'rwm' });
   if (found === undefined)
     throw new Error(`device node ${hostPath} ${stat ? 'is not a device' : 'does not exist'}`);
   const { uid = user.uid, gid = user.gid, fileMode = found.node.fileMode } = node;

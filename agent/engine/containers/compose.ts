@@ -8,13 +8,14 @@ import { RuntimeOptionsCodec } from '../../../proto/generated/containerd-runc.ts
 import type { SnapshotMount } from '../../../proto/generated/containerd-types.ts';
 import { encode } from '../../../proto/wire.ts';
 import { type Containerd, SNAPSHOTTER } from '../containerd/connection.ts';
-import type { ContainerConfig } from '../engine.ts';
+import type { ContainerConfig, UserMapping } from '../engine.ts';
 import type { BlobStore } from '../images/blob-store.ts';
 import type { StoredImage } from '../images/catalog.ts';
 import { readImageFiles } from '../images/image-files.ts';
 import { SingleFlight } from '../limiter.ts';
 import type { Machine } from '../machine.ts';
 import type { Runtime } from '../runtime/runtime.ts';
+import { checkIds } from '../users/container-users.ts';
 import { imageViews, type PreparedMounts } from '../volumes/container-mounts.ts';
 import { findCdiEdits } from './cdi.ts';
 import { checkDemands, findInit, runtimePath } from './demands.ts';
@@ -69,13 +70,14 @@ export class ContainerComposer {
     this.#options = options;
   }
 
-  /** `prepared` are the container's mounts. */
+  /** `prepared` are the container's mounts; without `users` it has the machine's. */
   async compose(
     config: ContainerConfig,
     image: StoredImage,
-    { directory, prepared }: { directory: ContainerDirectory; prepared: PreparedMounts },
+    parts: { directory: ContainerDirectory; prepared: PreparedMounts; users: UserMapping | undefined },
   ): Promise<Composition> {
     const { engineId, machine, runtime } = this.#options;
+    const { directory, prepared, users } = parts;
     checkDemands(config, machine);
     const stopSignal = config.stopSignal || image.configuration.stopSignal || 'SIGTERM';
     signalNumber(stopSignal);
@@ -89,8 +91,10 @@ export class ContainerComposer {
       hostname: machine.hostname,
       user: processUser,
     });
+    if (users !== undefined) checkIds(processUser);
     const spec = composeSpec({
       ...config,
+      users,
       engineId,
       image: image.configuration,
       hostname,
@@ -126,16 +130,25 @@ export class ContainerComposer {
       logs: config.logs,
       ...(healthCheck && { healthCheck }),
       ...(config.cgroupParent !== '' && { cgroup: cgroupsPath(engineId, id, config.cgroupParent) }),
+      ...(users && { users }),
       ...(prepared.volumes.length > 0 && { volumes: prepared.volumes }),
       ...(views.length > 0 && { views, images: prepared.images }),
     };
-    return { record, hostname, spec, runtimePath: runtimePath(config.runtime, runtime, machine.hostname) };
+    const chosen = runtimePath(config.runtime, runtime, machine.hostname);
+    const path = chosen ?? (users === undefined ? undefined : runtime.ownUsersPath);
+    return { record, hostname, spec, runtimePath: path };
   }
 
   /** Creates the record in containerd: what the container's snapshot hangs on. */
   async createRecord({ record, spec, runtimePath }: Composition): Promise<void> {
     const { containerd, runtime, runtimeRoot } = this.#options;
-    const options = { binaryName: runtimePath ?? runtime.path, root: runtimeRoot };
+    const owner = record.users?.firstId ?? 0;
+    const options = {
+      binaryName: runtimePath ?? runtime.path,
+      root: runtimeRoot,
+      ioUid: owner,
+      ioGid: owner,
+    };
     await containerd.containers.create({
       container: {
         id: record.id,

@@ -23,15 +23,18 @@ import type {
   LogQuery,
   LogRecord,
   ProbeLimits,
+  UserMapping,
 } from '../engine.ts';
 import type { StoredImage } from '../images/catalog.ts';
 import { Limiter, SingleFlight } from '../limiter.ts';
 import type { LogService } from '../logs/log-service.ts';
 import type { Machine } from '../machine.ts';
 import type { Measure } from '../measure.ts';
+import type { ContainerUsers } from '../users/container-users.ts';
 import { type ContainerMounts, imageViews } from '../volumes/container-mounts.ts';
 import { attachTo } from './attach.ts';
 import { type ContainerComposer, checkContainerId } from './compose.ts';
+import { checkUserDemands } from './demands.ts';
 import { ContainerEntry, runningPid } from './entry.ts';
 import type { ContainerExecs } from './exec.ts';
 import { limitFailure } from './failure.ts';
@@ -51,6 +54,7 @@ export interface ContainersOptions {
   readonly logs: LogService;
   readonly places: ContainerPlaces;
   readonly mounts: ContainerMounts;
+  readonly users: ContainerUsers;
   readonly findImage: (reference: string) => StoredImage | undefined;
   readonly engineId: string;
   readonly machine: Machine;
@@ -114,7 +118,7 @@ export class EngineContainers implements Containers, Disposable {
   }
 
   async #load(): Promise<void> {
-    const { containerd, places, logs, mounts } = this.#options;
+    const { containerd, places, logs, mounts, users } = this.#options;
     const { containers } = await containerd.containers.list({ filters: [] });
     for (const { id } of containers) {
       const directory = new ContainerDirectory(places, id);
@@ -129,7 +133,9 @@ export class EngineContainers implements Containers, Disposable {
       const directory = new ContainerDirectory(places, id);
       // Its creation was cut off, or its removal.
       if (this.#entries.has(id) || !directory.isMoreThanLog()) continue;
-      await mounts.release(id, { views: directory.readPlan() });
+      const plan = directory.readPlan();
+      await mounts.release(id, plan);
+      if (plan.claimsUsers) users.release(id);
       directory.remove(true);
     }
     mounts.adopt(new Map([...this.#entries].map(([id, { record }]) => [id, record])));
@@ -188,15 +194,17 @@ export class EngineContainers implements Containers, Disposable {
   }
 
   async #create(config: ContainerConfig, image: StoredImage): Promise<void> {
-    const { composer, containerd, places, mounts } = this.#options;
+    const { composer, containerd, places, mounts, users } = this.#options;
     const directory = new ContainerDirectory(places, config.id);
     const views = imageViews(config);
     await this.#undo(config.id);
+    const claimsUsers = config.usernsMode === 'private' && !users.has(config.id);
     try {
-      directory.writePlan(views);
-      const prepared = await mounts.prepare(config, image);
-      const composition = await composer.compose(config, image, { directory, prepared });
-      directory.create(config, composition.hostname);
+      directory.writePlan({ views, claimsUsers });
+      const own = await this.#usersOf(config);
+      const prepared = await mounts.prepare(config, image, own);
+      const composition = await composer.compose(config, image, { directory, prepared, users: own });
+      directory.create(config, composition);
       directory.writeRecord(composition.record);
       await composer.createRecord(composition);
       const entry = new ContainerEntry(directory, composition.record);
@@ -209,6 +217,7 @@ export class EngineContainers implements Containers, Disposable {
           await ignoreNotFound(containerd.snapshots.remove({ snapshotter: SNAPSHOTTER, key: config.id }));
           await ignoreNotFound(containerd.containers.delete({ id: config.id }));
           await mounts.release(config.id, { views });
+          if (claimsUsers) users.release(config.id);
           directory.remove(false);
         });
         // containerd may be away: the next attempt, or the next full look, comes back to it.
@@ -216,6 +225,17 @@ export class EngineContainers implements Containers, Disposable {
       }
       throw error;
     }
+  }
+
+  async #usersOf(config: ContainerConfig): Promise<UserMapping | undefined> {
+    if (config.usernsMode !== 'private') return undefined;
+    checkUserDemands(config, this.#options.machine);
+    return this.#options.users.claim(config.id);
+  }
+
+  async claimUsers(id: string): Promise<UserMapping> {
+    checkContainerId(id);
+    return this.#options.users.claim(id);
   }
 
   async #undo(id: string): Promise<void> {
@@ -308,6 +328,7 @@ export class EngineContainers implements Containers, Disposable {
     const entry = this.#entries.get(id);
     if (entry === undefined) {
       new ContainerDirectory(this.#options.places, id).remove(keepLogs);
+      this.#options.users.release(id);
       return;
     }
     await entry.turns.run(async () => {
@@ -317,7 +338,7 @@ export class EngineContainers implements Containers, Disposable {
   }
 
   async #remove(entry: ContainerEntry, keepLogs: boolean): Promise<void> {
-    const { containerd, lifecycle, logs, mounts } = this.#options;
+    const { containerd, lifecycle, logs, mounts, users } = this.#options;
     const { id } = entry;
     if (entry.state.state === 'running') await this.#killAndWait(entry);
     if (entry.settled !== undefined) await entry.settled;
@@ -327,6 +348,7 @@ export class EngineContainers implements Containers, Disposable {
       await mounts.release(id, entry.record);
       await ignoreNotFound(containerd.containers.delete({ id }));
     });
+    users.release(id);
     logs.remove(id, entry.directory.path, keepLogs);
     entry.directory.remove(keepLogs);
     this.#entries.delete(id);
@@ -388,8 +410,8 @@ export class EngineContainers implements Containers, Disposable {
 }
 
 function summarize({ id, record, state }: ContainerEntry): ContainerSummary {
-  const { labels, healthCheck } = record;
-  return { id, labels, status: state, ...(healthCheck && { healthCheck }) };
+  const { labels, healthCheck, users } = record;
+  return { id, labels, status: state, ...(users && { users }), ...(healthCheck && { healthCheck }) };
 }
 
 /** For a container whose own file is gone: good enough to see and remove it. */

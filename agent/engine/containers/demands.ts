@@ -3,9 +3,10 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import path from 'node:path';
 import { SwarmError } from '../../../core/errors.ts';
-import type { ContainerConfig } from '../engine.ts';
+import { isKernelFrom } from '../../../core/seccomp-profile.ts';
+import { type ContainerConfig, HOST_NETWORK } from '../engine.ts';
 import { checkTarget } from '../logs/line-sink.ts';
-import type { Machine } from '../machine.ts';
+import { type Machine, OWN_USERS_KERNEL } from '../machine.ts';
 import { findExecutable, type Runtime } from '../runtime/runtime.ts';
 
 /** Throws `failed-precondition`. */
@@ -41,6 +42,24 @@ export function checkDemands(config: ContainerConfig, machine: Machine): void {
     refuse('memory-swappiness', 'has cgroup v2, which has no swappiness of its own for a container');
   if (limits.blkioWeight > 0 && !machine.hasBlockWeight)
     refuse('blkio-weight', 'has no scheduler of block devices that knows weights');
+}
+
+/** Of a container with users of its own. Throws `failed-precondition`. */
+export function checkUserDemands(config: ContainerConfig, { hostname, kernel }: Machine): void {
+  const refuse = (what: string) => {
+    throw new SwarmError('failed-precondition', `userns: on node ${hostname} ${what}`, {
+      hint: 'With --userns host the container has the users of the node.',
+    });
+  };
+  if (!isKernelFrom(kernel, OWN_USERS_KERNEL))
+    refuse(`the kernel is ${kernel}: users of their own need ${OWN_USERS_KERNEL}`);
+  const conflicts: readonly [string, boolean][] = [
+    ['is privileged', config.privileged],
+    ['has the processes of the node (pid=host)', config.pidMode === 'host'],
+    ['is in the network host', config.network?.namespacePath === HOST_NETWORK],
+  ];
+  for (const [what, applies] of conflicts)
+    if (applies) refuse(`containers have users of their own, which does not go with one that ${what}`);
 }
 
 function isBeyond({ hasSysResource, hardLimits }: Machine, name: string, hard: number): boolean {

@@ -15,6 +15,8 @@ export interface DeviceRule {
 }
 
 export interface HostDevice {
+  /** Its path on this machine. */
+  readonly source: string;
   readonly node: {
     readonly path: string;
     readonly type: 'b' | 'c';
@@ -41,7 +43,9 @@ export function findDevices(devices: readonly Device[], hostname: string): HostD
     if (stat === undefined) throw missing('does not exist');
     const found = stat.isDirectory()
       ? devicesBelow(pathOnHost, pathInContainer, permissions)
-      : [deviceAt(stat, pathInContainer, permissions)].filter((device) => device !== undefined);
+      : [deviceAt(stat, { source: pathOnHost, place: pathInContainer, access: permissions })].filter(
+          (device) => device !== undefined,
+        );
     if (found.length === 0) throw missing('is not a device');
     return found;
   });
@@ -59,12 +63,15 @@ function devicesBelow(directory: string, place: string, permissions: string): Ho
     if (entry.isDirectory()) return devicesBelow(file, target, permissions);
     if (!entry.isCharacterDevice() && !entry.isBlockDevice()) return [];
     const stat = statSync(file, { throwIfNoEntry: false, bigint: true });
-    return (stat && deviceAt(stat, target, permissions)) ?? [];
+    return (stat && deviceAt(stat, { source: file, place: target, access: permissions })) ?? [];
   });
 }
 
 /** Undefined when the file is no device. */
-export function deviceAt(stat: BigIntStats, place: string, access: string): HostDevice | undefined {
+export function deviceAt(
+  stat: BigIntStats,
+  { source, place, access }: { source: string; place: string; access: string },
+): HostDevice | undefined {
   const type = stat.isBlockDevice() ? 'b' : stat.isCharacterDevice() ? 'c' : undefined;
   if (type === undefined) return undefined;
   // As in glibc's gnu_dev_major and gnu_dev_minor.
@@ -73,6 +80,7 @@ export function deviceAt(stat: BigIntStats, place: string, access: string): Host
   const [uid, gid] = [Number(stat.uid), Number(stat.gid)];
   const fileMode = Number(stat.mode & ACCESS_BITS);
   return {
+    source,
     node: { path: place, type, major, minor, fileMode, uid, gid },
     rule: { allow: true, type, major, minor, access },
   };

@@ -11,6 +11,7 @@ import type { Containerd } from '../containerd/connection.ts';
 import type { ExecRequest, ExecResult, ExecSession, ExecSessionRequest, WindowSize } from '../engine.ts';
 import { Limiter } from '../limiter.ts';
 import type { Machine } from '../machine.ts';
+import { checkIds } from '../users/container-users.ts';
 import { type ContainerEntry, runningPid } from './entry.ts';
 import { ExecOutput } from './exec-output.ts';
 import { type ExecProcess, sessionProcess } from './exec-process.ts';
@@ -86,6 +87,7 @@ export class ContainerExecs {
     const root = `/proc/${runningPid(entry)}/root`;
     const { containerd, directory, machine } = this.#options;
     const process = await sessionProcess(await this.#processOf(entry), request, { root, machine });
+    if (entry.record.users !== undefined && process.user !== undefined) checkIds(process.user);
     const name = newName(entry);
     const streams = ExecStreams.create(path.join(directory, `${fifoName(name)}${SEPARATOR}`), request);
     for (const fifo of streams.fifos) this.#attended.add(fifo);

@@ -9,7 +9,7 @@ import type { Containerd } from '../containerd/connection.ts';
 import { LogService } from '../logs/log-service.ts';
 import { inspectMachine } from '../machine.ts';
 import { ContainerEntry } from './entry.ts';
-import { ContainerLifecycle } from './lifecycle.ts';
+import { ContainerLifecycle, type LifecycleOptions } from './lifecycle.ts';
 import { ContainerDirectory } from './record.ts';
 import { shimGroup } from './spec.ts';
 
@@ -47,7 +47,8 @@ test('in one shim containers are created and deleted one after the other, in sev
   using logs = new LogService(path.join(root, 'spool'), log);
   const containerd = { tasks } as unknown as Containerd;
   const machine = inspectMachine();
-  const lifecycle = new ContainerLifecycle({ containerd, engineId: 'e1', machine, logs, log });
+  const mounts: LifecycleOptions['mounts'] = { withRoot: (_id, { snapshot }, action) => action(snapshot) };
+  const lifecycle = new ContainerLifecycle({ containerd, engineId: 'e1', machine, logs, mounts, log });
   const entries = Array.from({ length: 12 }, (_, index) => anEntry(root, `box-${index}`));
   try {
     await Promise.all(entries.slice(0, 6).map((entry) => lifecycle.start(entry)));

@@ -14,6 +14,7 @@ import type { ContainerExit } from '../engine.ts';
 import { Limiter, SingleFlight } from '../limiter.ts';
 import type { LogService } from '../logs/log-service.ts';
 import type { Machine } from '../machine.ts';
+import type { ContainerMounts } from '../volumes/container-mounts.ts';
 import type { ContainerEntry } from './entry.ts';
 import { startFailure } from './failure.ts';
 import { cgroupsPath, shimGroup } from './spec.ts';
@@ -24,6 +25,7 @@ export interface LifecycleOptions {
   readonly engineId: string;
   readonly machine: Machine;
   readonly logs: LogService;
+  readonly mounts: Pick<ContainerMounts, 'withRoot'>;
   readonly log: Logger;
 }
 
@@ -74,22 +76,26 @@ export class ContainerLifecycle {
   }
 
   async #startTask(entry: ContainerEntry): Promise<number> {
-    const { containerd, logs } = this.#options;
+    const { containerd, logs, mounts } = this.#options;
     const { stdout, stderr } = logs.spoolPaths(entry.id);
     const call = { timeoutMs: TASK_TIMEOUT_MS };
-    const { openStdin, tty } = entry.record;
+    const { openStdin, tty, users } = entry.record;
     const stdin = openStdin ? entry.directory.stdinPath : '';
     if (openStdin) makeInput(stdin);
     const request = {
       containerId: entry.id,
-      rootfs: entry.mounts ?? (await this.#snapshotMounts(entry)),
       stdin,
       stdout,
       stderr: tty ? '' : stderr,
       terminal: tty,
     };
     try {
-      await this.#alone(entry.id, () => containerd.tasks.create(request, call));
+      const snapshot = entry.mounts ?? (await this.#snapshotMounts(entry));
+      await this.#alone(entry.id, () =>
+        mounts.withRoot(entry.id, { snapshot, users }, (rootfs) =>
+          containerd.tasks.create({ ...request, rootfs }, call),
+        ),
+      );
     } catch (error) {
       // An earlier start was cut off after it had created the task.
       if (!hasCode(error, 'already-exists')) throw error;

@@ -4,6 +4,7 @@ import type { Mount } from '../../../core/generated/objects.ts';
 import { isKernelFrom } from '../../../core/seccomp-profile.ts';
 import type { ContainerFile } from '../engine.ts';
 import type { Machine } from '../machine.ts';
+import type { HostDevice } from './devices.ts';
 
 export interface OciMount {
   readonly destination: string;
@@ -109,6 +110,11 @@ function readOnlyOptions({ type, bindRecursive, bindPropagation }: Mount, { kern
   const isOfTree = type === 'bind' && (bindRecursive === '' || bindRecursive === 'enabled') && isPrivate;
   const isRecursive = bindRecursive === 'readonly' || isOfTree;
   return isRecursive && isKernelFrom(kernel, RECURSIVE_READ_ONLY_KERNEL) ? ['ro', 'rro'] : ['ro'];
+}
+
+/** The machine's own device file in place of one that is made for the container. */
+export function deviceMount({ source, node }: HostDevice): OciMount {
+  return { destination: node.path, type: 'bind', source, options: ['bind', 'nosuid', 'noexec'] };
 }
 
 /** A slave of the machine's mount: that is how mounts over it arrive in the container. */

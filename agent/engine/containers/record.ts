@@ -4,6 +4,7 @@
 
 import {
   appendFileSync,
+  chownSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -13,7 +14,13 @@ import {
   writeFileSync,
 } from 'node:fs';
 import path from 'node:path';
-import type { ContainerConfig, ContainerExit, ContainerHealthCheck, LogSettings } from '../engine.ts';
+import type {
+  ContainerConfig,
+  ContainerExit,
+  ContainerHealthCheck,
+  LogSettings,
+  UserMapping,
+} from '../engine.ts';
 
 /** The part of a container's configuration that is needed after its creation. */
 export interface ContainerRecordFile {
@@ -31,6 +38,8 @@ export interface ContainerRecordFile {
   readonly healthCheck?: ContainerHealthCheck;
   /** Absent: where the engine has its containers. */
   readonly cgroup?: string;
+  /** Absent: it has the machine's. */
+  readonly users?: UserMapping;
   /** Names of its volumes. */
   readonly volumes?: readonly string[];
   /** Snapshots and manifest digests of the images that are mounted in it. */
@@ -76,21 +85,29 @@ export class ContainerDirectory {
   }
 
   /** Before there is a record: what has to be undone if there never is one. */
-  writePlan(views: readonly string[]): void {
-    if (views.length === 0) return;
+  writePlan(plan: CreationPlan): void {
+    if (!hasWork(plan)) return;
     mkdirSync(this.path, { recursive: true, mode: 0o711 });
-    this.#append({ views });
+    this.#append(plan);
   }
 
-  readPlan(): readonly string[] {
-    return this.#read().views ?? [];
+  readPlan(): CreationPlan {
+    const { views = [], claimsUsers = false } = this.#read();
+    return { views, claimsUsers };
   }
 
-  create(config: ContainerConfig, hostname: string): void {
+  create(
+    config: ContainerConfig,
+    { hostname, record }: { hostname: string; record: ContainerRecordFile },
+  ): void {
     for (const directory of [this.path, this.filesPath])
       mkdirSync(directory, { recursive: true, mode: 0o711 });
-    const write = (name: string, text: string) =>
-      writeFileSync(path.join(this.filesPath, name), text, { mode: 0o644 });
+    const { users } = record;
+    const write = (name: string, text: string) => {
+      const file = path.join(this.filesPath, name);
+      writeFileSync(file, text, { mode: 0o644 });
+      if (users !== undefined) chownSync(file, users.firstId, users.firstId);
+    };
     const { address, ipv6Address } = config.network ?? {};
     const ownLine = [address, ipv6Address].map((own) => (own ? `${own}\t${hostname}\n` : '')).join('');
     write('hostname', `${hostname}\n`);
@@ -130,7 +147,7 @@ export class ContainerDirectory {
   }
 
   isMoreThanLog(): boolean {
-    return existsSync(this.filesPath) || this.readRecord() !== undefined || this.readPlan().length > 0;
+    return existsSync(this.filesPath) || this.readRecord() !== undefined || hasWork(this.readPlan());
   }
 
   /** Removes everything, or all but the log. */
@@ -158,9 +175,19 @@ export class ContainerDirectory {
   }
 }
 
+export interface CreationPlan {
+  /** Names of snapshots. */
+  readonly views: readonly string[];
+  /** It claims users that nobody has claimed before. */
+  readonly claimsUsers: boolean;
+}
+
+function hasWork({ views, claimsUsers }: CreationPlan): boolean {
+  return views.length > 0 || claimsUsers;
+}
+
 /** What the lines of the file say, together. */
-interface Steps {
-  readonly views?: readonly string[];
+interface Steps extends Partial<CreationPlan> {
   readonly record?: ContainerRecordFile;
   readonly bootId?: string;
   readonly startedAtMs?: number;

@@ -214,6 +214,24 @@ test('a profile that is not the one compiled beforehand is compiled by the runti
   assert.equal(filterOf(seccomp('{"defaultAction":"SCMP_ACT_ALLOW"}')), undefined);
 });
 
+test('a container with users of its own joins their namespace, and has echoes for its groups alone', () => {
+  const users = { firstId: 2_000_224_256, userNamespace: '/users/u', networkNamespace: '/users/n' };
+  const { linux } = specOf({ users, networkNamespacePath: '/pin' });
+  const mappings = [{ containerID: 0, hostID: 2_000_224_256, size: 65_536 }];
+
+  assert.deepEqual([linux.uidMappings, linux.gidMappings], [mappings, mappings]);
+  assert.deepEqual(
+    linux.namespaces.filter(({ path }: { path?: string }) => path !== undefined),
+    [
+      { type: 'network', path: '/pin' },
+      { type: 'user', path: '/users/u' },
+    ],
+  );
+  // The kernel takes no group that the namespace does not have.
+  assert.equal(linux.sysctl['net.ipv4.ping_group_range'], '0 65535');
+  assert.equal(specOf({}).linux.uidMappings, undefined);
+});
+
 test('swap is what is said beside the memory, as much as memory, or not limited', () => {
   const swap = (swapBytes?: number) => {
     const limits = {

@@ -3,12 +3,13 @@
 import path from 'node:path';
 import { SwarmError } from '../../../core/errors.ts';
 import type { ResourceLimits } from '../../../core/generated/objects.ts';
-import { type ContainerFile, type ContainerOptions, HOST_NETWORK } from '../engine.ts';
+import { IDS_PER_NAMESPACE } from '../../linux/user-namespace.ts';
+import { type ContainerFile, type ContainerOptions, HOST_NETWORK, type UserMapping } from '../engine.ts';
 import type { ImageConfiguration } from '../images/manifest.ts';
 import type { Machine } from '../machine.ts';
 import type { CdiEdits } from './cdi.ts';
 import type { HostDevice } from './devices.ts';
-import { composeMounts, type HostMount } from './oci-mounts.ts';
+import { composeMounts, deviceMount, type HostMount } from './oci-mounts.ts';
 import { composeResources } from './resources.ts';
 import { composeSecurity } from './security.ts';
 
@@ -48,6 +49,8 @@ export interface SpecInput extends ContainerOptions {
   readonly edits?: Pick<CdiEdits, 'env' | 'mounts' | 'hooks'>;
   /** Program that is to be the first process; absent: none. */
   readonly initProgram?: string | undefined;
+  /** Absent: the machine's. */
+  readonly users?: UserMapping | undefined;
   /** Absent: a network namespace of its own with loopback only. */
   readonly networkNamespacePath?: string;
   /** Directory with the container's hostname, hosts and resolv.conf. */
@@ -103,7 +106,7 @@ export function mergeEnvironment(...lists: readonly (readonly string[])[]): stri
 
 /** The specification as containerd takes it. */
 export function composeSpec(input: SpecInput): Readonly<Record<string, unknown>> {
-  const { machine, initProgram } = input;
+  const { machine, initProgram, users } = input;
   const security = composeSecurity(input, machine);
   const args = processArguments(input);
   const held = input.user.uid === 0 ? security.capabilities : [];
@@ -125,16 +128,23 @@ export function composeSpec(input: SpecInput): Readonly<Record<string, unknown>>
       oomScoreAdj: input.oomScoreAdj,
       ...security.process,
     },
-    mounts: [...composeMounts({ ...input, initPlace: INIT_PLACE }), ...(input.edits?.mounts ?? [])],
+    mounts: [
+      ...composeMounts({ ...input, initPlace: INIT_PLACE }),
+      // Nobody makes device files inside a user namespace.
+      ...(users === undefined ? [] : input.hostDevices.map(deviceMount)),
+      ...(input.edits?.mounts ?? []),
+    ],
     ...(input.edits && { hooks: input.edits.hooks }),
     linux: {
       cgroupsPath: cgroupsPath(input.engineId, input.id, input.cgroupParent),
       // Else crun cuts every tie to the machine's mounts before it binds the first.
       ...(input.files.length > 0 && { rootfsPropagation: 'rslave' }),
       namespaces: namespaces(input),
+      ...idMappings(input),
       sysctl: { ...defaultSysctls(input), ...input.sysctls },
       resources,
-      ...(input.hostDevices.length > 0 && { devices: input.hostDevices.map(({ node }) => node) }),
+      ...(input.hostDevices.length > 0 &&
+        users === undefined && { devices: input.hostDevices.map(({ node }) => node) }),
       ...security.linux,
     },
   };
@@ -173,7 +183,7 @@ function rlimits({ machine, ulimits }: SpecInput): ProcessLimit[] {
 }
 
 function namespaces(input: SpecInput): { type: string; path?: string }[] {
-  const { networkNamespacePath, machine, cgroupnsMode } = input;
+  const { networkNamespacePath, machine, cgroupnsMode, users } = input;
   const own = (type: string, mode: string) => (mode === 'host' ? [] : [{ type }]);
   const hasCgroup = cgroupnsMode === 'private' || (cgroupnsMode === '' && machine.cgroupVersion === '2');
   return [
@@ -187,13 +197,22 @@ function namespaces(input: SpecInput): { type: string; path?: string }[] {
         ? []
         : [{ type: 'network', path: networkNamespacePath }]),
     ...(hasCgroup ? [{ type: 'cgroup' }] : []),
+    ...(users === undefined ? [] : [{ type: 'user', path: users.userNamespace }]),
   ];
 }
 
+/** Those that its user namespace has: runtimes do without looking them up. */
+function idMappings({ users }: SpecInput): object {
+  if (users === undefined) return {};
+  const mappings = [{ containerID: 0, hostID: users.firstId, size: IDS_PER_NAMESPACE }];
+  return { uidMappings: mappings, gidMappings: mappings };
+}
+
 /** They are the machine's own in its own network. */
-function defaultSysctls({ networkNamespacePath }: SpecInput): Record<string, string> {
+function defaultSysctls({ networkNamespacePath, users }: SpecInput): Record<string, string> {
   if (networkNamespacePath === HOST_NETWORK) return {};
-  return { 'net.ipv4.ip_unprivileged_port_start': '0', 'net.ipv4.ping_group_range': '0 2147483647' };
+  const lastGroup = users === undefined ? 2 ** 31 - 1 : IDS_PER_NAMESPACE - 1;
+  return { 'net.ipv4.ip_unprivileged_port_start': '0', 'net.ipv4.ping_group_range': `0 ${lastGroup}` };
 }
 
 /** A number in JSON just as it is written. */

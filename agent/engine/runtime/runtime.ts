@@ -2,7 +2,7 @@
 // a self-test at start decides, and its outcome is remembered until the binary changes.
 
 import { execFile } from 'node:child_process';
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { SwarmError } from '../../../core/errors.ts';
@@ -21,6 +21,8 @@ export interface Runtime {
   readonly description: string;
   /** crun on a hybrid machine works only where it sees no controllers in the unified hierarchy. */
   readonly hidesUnifiedControllers: boolean;
+  /** For containers with users of their own, when another program is to be run for them. */
+  readonly ownUsersPath?: string;
   /** See `Findings`. */
   readonly seccompFilter: string | undefined;
   readonly warnings: readonly string[];
@@ -29,6 +31,8 @@ export interface Runtime {
 export interface RuntimeOptions {
   readonly choice: RuntimeChoice;
   readonly runDir: string;
+  /** Lasting, and not mounted noexec. */
+  readonly dataRoot: string;
   readonly engineId: string;
   readonly machine: Machine;
   readonly log: Logger;
@@ -51,10 +55,31 @@ export async function chooseRuntime(options: RuntimeOptions): Promise<Runtime> {
   const { failure, seccompFilter } = await findingsOn(crun, options);
   if (failure === undefined) {
     const hidesUnifiedControllers = machine.isHybrid;
-    return { ...(await describe('crun', crun)), hidesUnifiedControllers, seccompFilter, warnings: [] };
+    const ownUsersPath = writeOwnUsersProgram(options.dataRoot, crun);
+    const described = await describe('crun', crun);
+    return { ...described, hidesUnifiedControllers, ownUsersPath, seccompFilter, warnings: [] };
   }
   if (choice === 'crun') throw new SwarmError('failed-precondition', `crun does not work here: ${failure}`);
   return runcWith([`crun does not work here, runc is used: ${failure}`]);
+}
+
+/**
+ * crun gives what it has as its standard input to the container's user (seen in 1.8.1). Where that is /dev/null, the machine's
+ * own would belong to a container: an empty pipe takes its place.
+ */
+function writeOwnUsersProgram(directory: string, crun: string): string {
+  const file = path.join(directory, 'crun-own-users');
+  const quoted = `'${crun.replaceAll("'", "'\\''")}'`;
+  const script = `#!/bin/sh
+if [ /proc/self/fd/0 -ef /dev/null ]; then exec ${quoted} "$@" <<END
+END
+fi
+exec ${quoted} "$@"
+`;
+  // It may be running.
+  writeFileSync(`${file}.new`, script, { mode: 0o755 });
+  renameSync(`${file}.new`, file);
+  return file;
 }
 
 async function runcWith(warnings: readonly string[]): Promise<Runtime> {

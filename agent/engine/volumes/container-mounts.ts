@@ -4,6 +4,7 @@
 
 import { createHash } from 'node:crypto';
 import {
+  chownSync,
   existsSync,
   lstatSync,
   mkdirSync,
@@ -20,11 +21,13 @@ import type { SnapshotMount } from '../../../proto/generated/containerd-types.ts
 import { type Containerd, SNAPSHOTTER } from '../containerd/connection.ts';
 import { restrictionsAt, unmountAll } from '../containerd/mounts.ts';
 import type { HostMount } from '../containers/oci-mounts.ts';
-import type { ContainerConfig } from '../engine.ts';
+import type { ContainerConfig, UserMapping } from '../engine.ts';
 import type { StoredImage } from '../images/catalog.ts';
 import { mountSnapshot } from '../images/image-files.ts';
 import { Limiter } from '../limiter.ts';
+import { withMappedLayers } from '../users/mapped-layers.ts';
 import { fillVolumes } from './fill-volume.ts';
+import { mapOwners } from './mapped-owners.ts';
 import { pinSubpath } from './pinned-paths.ts';
 import type { VolumeStore } from './volume-store.ts';
 
@@ -72,8 +75,10 @@ export class ContainerMounts {
     mkdirSync(options.directory, { recursive: true, mode: 0o711 });
   }
 
-  async prepare(config: ContainerConfig, image: StoredImage): Promise<PreparedMounts> {
+  /** With `users`, what is mounted has the owners inside that it has outside. */
+  async prepare(config: ContainerConfig, image: StoredImage, users?: UserMapping): Promise<PreparedMounts> {
     const all = [...config.mounts, ...declaredVolumes(config, image)];
+    const folder = users && this.#folder(config.id, users);
     const mounts: Mount[] = [];
     const volumes: string[] = [];
     const images: string[] = [];
@@ -95,7 +100,8 @@ export class ContainerMounts {
           ),
         );
       } else if (mount.type === 'image') {
-        const { digest, source } = await this.#image(mount, `${config.id}-view-${index}`, place);
+        const view = { key: `${config.id}-view-${index}`, place, users };
+        const { digest, source } = await this.#image(config.id, mount, view);
         images.push(digest);
         mounts.push({ ...mount, source });
       } else {
@@ -103,6 +109,9 @@ export class ContainerMounts {
         mounts.push(mount);
       }
     }
+    if (folder !== undefined && users !== undefined)
+      for (const [index, mount] of mounts.entries())
+        mounts[index] = mapOwners(mount, path.join(folder, `${index}-own`), users);
     const places = mounts.filter(({ type }) => type !== 'tmpfs').map(({ source }) => source);
     const restrictions = restrictionsAt(places);
     const restricted = mounts.map((mount) => {
@@ -139,7 +148,29 @@ export class ContainerMounts {
     return { ...mount, source: place };
   }
 
-  async #image(mount: Mount, key: string, place: string): Promise<{ digest: string; source: string }> {
+  /** Mounts of a container's snapshot that show it as the container is to see it, for as long as the action takes. */
+  async withRoot<T>(
+    containerId: string,
+    { snapshot, users }: { snapshot: readonly SnapshotMount[]; users: UserMapping | undefined },
+    action: (mounts: readonly SnapshotMount[]) => Promise<T>,
+  ): Promise<T> {
+    if (users === undefined) return action(snapshot);
+    return withMappedLayers(snapshot, { directory: this.#folder(containerId, users), users }, action);
+  }
+
+  /** Which none but the container's root enters: what is bound may lie where no user of the machine gets. */
+  #folder(containerId: string, { firstId }: UserMapping): string {
+    const folder = path.join(this.#options.directory, containerId);
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    chownSync(folder, firstId, firstId);
+    return folder;
+  }
+
+  async #image(
+    containerId: string,
+    mount: Mount,
+    { key, place, users }: { key: string; place: string; users: UserMapping | undefined },
+  ): Promise<{ digest: string; source: string }> {
     const { findImage, containerd } = this.#options;
     const image = findImage(mount.source);
     if (image === undefined) throw new SwarmError('not-found', `No such image: ${mount.source}`);
@@ -150,7 +181,9 @@ export class ContainerMounts {
     const root = `${place}-image`;
     const { mounts } = await containerd.snapshots.view({ ...view, parent, labels });
     mkdirSync(root, { recursive: true, mode: 0o711 });
-    mountSnapshot(mounts, root);
+    await this.withRoot(containerId, { snapshot: mounts, users }, async (shown) =>
+      mountSnapshot(shown, root),
+    );
     const { digest } = image.manifest;
     if (mount.subpath === '') return { digest, source: root };
     pinSubpath(root, mount.subpath, place);
