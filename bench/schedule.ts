@@ -4,8 +4,8 @@
 import { execFileSync } from 'node:child_process';
 import { pathToFileURL } from 'node:url';
 import type { Task } from '../core/generated/objects.ts';
-import { ClusterBook } from '../manager/scheduler/cluster-book.ts';
-import { planGroup } from '../manager/scheduler/plan-placement.ts';
+import { ClusterBook } from '../manager/placement/cluster-book.ts';
+import { planGroup } from '../manager/placement/plan-placement.ts';
 import { MANAGER_V8_FLAGS } from '../node/manager-process.ts';
 import { aTask, NOW_MS, tablesOf } from '../test/support/builders.ts';
 import { aDemandingSpec, rackedNodes, type SchedulingLoad } from '../test/support/demanding-services.ts';

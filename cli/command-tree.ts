@@ -465,6 +465,11 @@ export const commandTree: CommandGroup = {
       load: () => import('./commands/exec.ts'),
     },
     {
+      name: 'events',
+      summary: 'Get real time events of the swarm',
+      load: () => import('./commands/events.ts'),
+    },
+    {
       name: 'why',
       summary: 'Explain what a service, task, node or update waits for',
       load: () => import('./commands/why.ts'),

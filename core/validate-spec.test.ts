@@ -154,7 +154,7 @@ test('each malformed field is refused by name', () => {
     [
       'an affinity without a service',
       task({ placement: { ...good.task.placement, affinities: ['db'] } }),
-      /placement-affinity: "db" must be service==NAME or service!=NAME/,
+      /placement-affinity: "db" must be service==NAME, service!=NAME or/,
     ],
     [
       'an affinity for itself',

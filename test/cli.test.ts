@@ -186,6 +186,19 @@ test("inspect prints Docker's JSON, templates and text, and [] for what is missi
   assert.equal(node.stdout, 'testnode manager\n');
 });
 
+test('history and inspect tell who gave a service its spec', async () => {
+  await using cli = await CliCluster.start();
+  await createWeb(cli);
+  await cli.run(['service', 'update', '-q', '--label-add', 'a=b', 'web']);
+
+  const history = await cli.run(['service', 'history', '--format', '{{.Version}} {{.CreatedBy}}', 'web']);
+  const pretty = await cli.run(['service', 'inspect', '--pretty', 'web']);
+
+  const me = `uid ${process.getuid?.()} on testnode`;
+  assert.equal(history.stdout, `2 ${me}\n1 ${me}\n`);
+  assert.ok(pretty.stdout.includes(`Updated by:\t${me}\n`), pretty.stdout);
+});
+
 test('a service is stopped, started and restarted with all that it is', async () => {
   await using cli = await CliCluster.start();
   await createWeb(cli);

@@ -1,6 +1,6 @@
 // The orchestration in simulated time: three managers with every loop of theirs, machines with tasks, and operators, while
-// leaders change, machines crash and messages are lost. What must hold is in sim/orchestration-checks.ts,
-// sim/service-checks.ts and sim/orchestration-rest.ts. TSSWARM_TEST_SEED repeats one run; `npm run simulate -- --world
+// leaders change, machines crash or come back as others and messages are lost. What must hold is in
+// sim/orchestration-checks.ts, sim/service-checks.ts, sim/placement-checks.ts and sim/orchestration-rest.ts. TSSWARM_TEST_SEED repeats one run; `npm run simulate -- --world
 // orchestration` hunts with fresh seeds.
 
 import assert from 'node:assert/strict';
@@ -9,6 +9,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
 import { setLogLevel } from '../rpc/logger.ts';
+import { orchestrationMutantFits } from './sim/orchestration-mutants.ts';
 import { OrchestrationWorld } from './sim/orchestration-world.ts';
 import { RollingUpdate } from './sim/rolling-update.ts';
 
@@ -22,6 +23,8 @@ const MUTANTS = [
   'an allocator forgets what tasks have when it begins',
   'a completed slot of a job begins again',
   'the reaper forgets tasks that still run',
+  'a card is given to several tasks',
+  'the scheduler forgets affinities',
 ];
 /** What the runs have to have been about. */
 const RULES = [
@@ -37,6 +40,11 @@ const RULES = [
   'closed nodes',
   'states grow',
   'reaping',
+  'overbooked',
+  'names',
+  'affinities',
+  'brake',
+  'drains',
 ];
 
 const chosen = process.env['TSSWARM_TEST_SEED'];
@@ -73,6 +81,11 @@ test('a rolling update of many services at once comes to its end and never goes 
   const { lowest } = await update.run();
 
   assert.equal(lowest, 9, 'of ten tasks one at a time is replaced');
+});
+
+test('every planted bug fits the source', () => {
+  const stale = orchestrationMutantFits().filter(({ count }) => count !== 1);
+  assert.deepEqual(stale, []);
 });
 
 for (const name of MUTANTS)

@@ -234,7 +234,7 @@ export const createFlags = {
   constraint: listFlag('Placement constraints (KEY==VALUE or KEY!=VALUE)'),
   'placement-pref': listFlag('Add a placement preference (spread=node.labels.LABEL)'),
   'placement-affinity': listFlag(
-    'Share nodes with another service, or share none (service==NAME or service!=NAME)',
+    'Share nodes with another service, or share none ([prefer:]service==NAME or [prefer:]service!=NAME)',
   ),
   'generic-resource': valuesFlag(
     'list',
@@ -273,7 +273,7 @@ export const updateFlags = {
   'constraint-rm': listFlag('Remove a constraint'),
   'placement-pref-add': listFlag('Add a placement preference'),
   'placement-pref-rm': listFlag('Remove a placement preference'),
-  'placement-affinity-add': listFlag('Add an affinity (service==NAME or service!=NAME)'),
+  'placement-affinity-add': listFlag('Add an affinity ([prefer:]service==NAME or [prefer:]service!=NAME)'),
   'placement-affinity-rm': listFlag('Remove an affinity'),
   'generic-resource-add': valuesFlag('list', parseGenericRequest, 'Add or change a generic resource'),
   'generic-resource-rm': listFlag('Remove a generic resource by its kind'),

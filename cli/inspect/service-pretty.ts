@@ -13,8 +13,15 @@ import { formatBinarySize, formatElapsed, formatGoDuration } from '../output/hum
 import { portsOfService } from '../output/ports.ts';
 import { containerLines } from './container-pretty.ts';
 
-/** `networks` are those of the cluster, for their names. */
-export function prettyService(service: Service, networks: readonly Network[], nowMs: number): string {
+interface Shown {
+  readonly service: Service;
+  /** Those of the cluster, for their names. */
+  readonly networks: readonly Network[];
+  /** Who gave it its spec; empty: the managers. */
+  readonly updatedBy: string;
+}
+
+export function prettyService({ service, networks, updatedBy }: Shown, nowMs: number): string {
   const { spec } = service;
   const lines = [
     '',
@@ -22,6 +29,7 @@ export function prettyService(service: Service, networks: readonly Network[], no
     `Name:\t\t${spec.name}`,
     ...labelLines('Labels', spec.labels),
     ...modeLines(spec),
+    `Updated by:\t${updatedBy || 'the managers'}`,
     ...updateStatusLines(service, nowMs),
     ...placementLines(spec.task),
     ...(isJob(spec.mode) ? [] : updateConfigLines('UpdateConfig', 'Update', spec.update)),

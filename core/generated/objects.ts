@@ -497,7 +497,7 @@ export interface Placement {
   readonly strategy: PlacementStrategy;
   /** Tasks move to nodes that have come later or again, as many at once as an update replaces. */
   readonly rebalance?: boolean;
-  /** "service==NAME" or "service!=NAME". */
+  /** "service==NAME" or "service!=NAME"; after "prefer:" nodes that do not satisfy it come last. */
   readonly affinities: readonly string[];
 }
 export const emptyPlacement: Placement = Object.freeze({ constraints: [], maxReplicasPerNode: 0, platforms: [], preferences: [], strategy: "spread", affinities: [] });
@@ -663,8 +663,19 @@ export interface Revision {
   readonly spec: ServiceSpec;
   /** The Payload with this id is the RegistryAuth that its image is pulled with. */
   readonly registryAuth: boolean;
+  /** Absent: the managers themselves, who went back to it. */
+  readonly author?: SpecAuthor;
 }
 export const emptyRevision: Revision = Object.freeze({ id: '', meta: emptyMeta, serviceId: '', specVersion: 0, spec: emptyServiceSpec, registryAuth: false });
+
+/** Who asked for something, as the manager saw that was asked. */
+export interface SpecAuthor {
+  /** Of the machine whose socket was called, or of the certificate that was shown. */
+  readonly nodeId: string;
+  /** Of that machine's operating system. */
+  readonly userId?: number;
+}
+export const emptySpecAuthor: SpecAuthor = Object.freeze({ nodeId: '' });
 
 export interface ContainerStatus {
   readonly containerId: string;

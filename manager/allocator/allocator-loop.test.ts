@@ -90,6 +90,32 @@ test('tasks wait for their network, get addresses, and those that get none say w
   assert.deepEqual(stored?.attachments, (first as Task).attachments);
 });
 
+test('who has waited for an address gets it before those that come later', async (t) => {
+  const clock = new FakeClock();
+  const store = await openStore(clock);
+  const stop = new AbortController();
+  t.after(() => stop.abort());
+  void runAllocatorLoop({ store, clock }, stop.signal);
+  await store.update((tx) => tx.create('network', network));
+  await addService(store, attachedService('web'));
+  const tasks = await addTasks(store, 'web', 5);
+  const stored = ({ id }: Task) => store.view.task.get(id) as Task;
+  await eventually(() => tasks.some((task) => /no free address/.test(stored(task).status.error)));
+  const waiting = tasks.find((task) => stored(task).status.state === 'new') as Task;
+  const holder = tasks.find((task) => task !== waiting) as Task;
+
+  // As a task that fails does: it ends, and its successor is there when its address has rested.
+  await store.update((tx) => tx.delete('task', holder.id));
+  await eventually(() => /1 were just given back/.test(stored(waiting).status.error));
+  const adding = addTasks(store, 'web', 1);
+  clock.advance(RESERVED_MS);
+  const [late] = (await adding) as [Task];
+  await eventually(() => [waiting, late].some((task) => stored(task).status.state === 'pending'));
+
+  assert.equal(stored(waiting).status.state, 'pending');
+  assert.equal(stored(late).status.state, 'new');
+});
+
 test('a new leader gives out nothing that the one before has given', async () => {
   const clock = new FakeClock();
   const store = await openStore(clock);

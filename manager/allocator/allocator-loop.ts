@@ -78,16 +78,16 @@ class Allocator {
 
   async pass(): Promise<number | undefined> {
     const beginMs = this.#clock.nowMs();
-    if (this.#mayRetry || beginMs >= this.#retryAtMs) {
-      this.#mayRetry = false;
-      for (const id of this.#stuckServices.keys()) this.#services.add(id);
-      for (const id of this.#stuckTasks) this.#tasks.add(id);
-    }
+    // Who has waited comes before who is new: tasks that fail and come again would keep all others waiting.
+    const isRetry = this.#mayRetry || beginMs >= this.#retryAtMs;
+    const services = new Set([...(isRetry ? this.#stuckServices.keys() : []), ...take(this.#services)]);
+    const tasks = new Set([...(isRetry ? this.#stuckTasks : []), ...take(this.#tasks)]);
+    if (isRetry) this.#mayRetry = false;
     try {
       for (const id of take(this.#nodes)) await this.#allocateTunnelAddress(id);
       for (const id of take(this.#networks)) await this.#allocateNetwork(id);
-      await this.#allocateServices(take(this.#services));
-      await this.#allocateTasks(take(this.#tasks));
+      await this.#allocateServices([...services]);
+      await this.#allocateTasks([...tasks]);
     } catch (error) {
       // What was decided and not written is unknown: everything is read again.
       this.#allocation = this.#start();

@@ -2,10 +2,10 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { emptyPortConfig, type Node, type ServiceSpec } from '../../core/generated/objects.ts';
-import { aNode, aServiceObject, aTask, tablesOf } from '../../test/support/builders.ts';
-import { giveBack, placeDemands, seatsOf } from './fit.ts';
+import { aNode, aServiceObject, aTask, NOW_MS, tablesOf } from '../../test/support/builders.ts';
+import { ClusterBook } from '../placement/cluster-book.ts';
+import { placeDemands } from './fit.ts';
 import { spareOf, withoutNode } from './spare.ts';
 
 const GIB = 2 ** 30;
@@ -22,13 +22,12 @@ const needing =
 
 function placeOf(change: (spec: ServiceSpec) => ServiceSpec, count: number, nodes: readonly Node[]) {
   const { id, spec } = aServiceObject('web', count, change);
-  const seats = seatsOf(tablesOf([], [], nodes));
-  const [placed] = placeDemands([{ serviceId: id, spec, count }], seats);
+  const book = ClusterBook.of(tablesOf([], [], nodes));
+  const demand = { serviceId: id, specVersion: 1, spec, count };
+  const [placed] = placeDemands([demand], book, { nowMs: NOW_MS });
   assert.ok(placed !== undefined);
-  return {
-    ...placed,
-    places: Object.fromEntries([...placed.countBySeat].map(([{ node }, tasks]) => [node.id, tasks])),
-  };
+  const places = [...Map.groupBy(placed.bookings, ({ info }) => info.node.id)];
+  return { ...placed, places: Object.fromEntries(places.map(([id, { length }]) => [id, length])) };
 }
 
 test('tasks are spread over the nodes that have room, and those without a place have a reason', () => {
@@ -97,7 +96,7 @@ test('what would be without a node: its tasks need a place on the others, those 
   const tables = tablesOf([web, agent], tasks.slice(0, 2), nodes);
   const reason = 'needs 2 GiB, free 1 GiB at most on a node';
   assert.deepEqual(
-    [...spareOf(tables)],
+    [...spareOf(tables, NOW_MS)],
     [
       {
         nodeId: 'a',
@@ -110,7 +109,7 @@ test('what would be without a node: its tasks need a place on the others, those 
   );
 
   const withGlobal = tablesOf([web, agent], tasks.slice(1), nodes);
-  assert.deepEqual(withoutNode(withGlobal, nodes[1] as Node), {
+  assert.deepEqual(withoutNode(withGlobal, nodes[1] as Node, { nowMs: NOW_MS }), {
     nodeId: 'b',
     hostname: 'b',
     tasks: 1,
@@ -118,37 +117,52 @@ test('what would be without a node: its tasks need a place on the others, those 
   });
 });
 
-test('what is given back leaves the seats as they were', () => {
-  const demand = fc.record({ memory: fc.nat(4), count: fc.nat(5), port: fc.boolean() });
-  fc.assert(
-    fc.property(fc.array(demand, { maxLength: 5 }), fc.integer({ min: 1, max: 4 }), (asked, count) => {
-      const nodes = Array.from({ length: count }, (_, index) => aNode(`n${index}`));
-      const seats = seatsOf(tablesOf([], [], nodes));
-      const shape = () =>
-        JSON.stringify(
-          seats.map(({ cpuNanosFree, memoryBytesFree, hostPorts, countByService }) => [
-            cpuNanosFree,
-            memoryBytesFree,
-            [...hostPorts],
-            [...countByService].filter(([, tasks]) => tasks > 0),
-          ]),
-        );
-      const before = shape();
-      const demands = asked.map(({ memory, count, port }, index) => {
-        const { id, spec } = aServiceObject(`s${index}`, count, needing(memory * GIB));
-        const ports = [
-          { ...emptyPortConfig, publishMode: 'host' as const, targetPort: 80, publishedPort: 80 + index },
-        ];
-        return {
-          serviceId: id,
-          spec: { ...spec, endpoint: { ...spec.endpoint, ports: port ? ports : [] } },
-          count,
-        };
-      });
-      const placed = placeDemands(demands, seats);
-      giveBack(placed);
-      assert.equal(shape(), before);
+test('generic resources are what limits a service, and who shuns it', () => {
+  const node = aNode('a');
+  const genericResources = [{ kind: 'GPU', count: 2, names: ['g0', 'g1'] }];
+  const withCards = { ...node, description: { ...node.description, genericResources } };
+  const cards = placeOf(
+    (spec) => ({
+      ...spec,
+      task: {
+        ...spec.task,
+        resources: { ...spec.task.resources, generic: [{ kind: 'GPU', count: 1, names: [] }] },
+      },
     }),
-    { numRuns: 100 },
+    3,
+    [withCards, aNode('b')],
   );
+  assert.deepEqual(
+    [cards.places, cards.missing, cards.reason],
+    [{ a: 2 }, 1, 'needs 1 of GPU, free 0 at most on a node'],
+  );
+});
+
+const nextTo =
+  (...affinities: string[]) =>
+  (spec: ServiceSpec): ServiceSpec => ({
+    ...spec,
+    task: { ...spec.task, placement: { ...spec.task.placement, affinities } },
+  });
+
+test('a node is not to be drained when its tasks may share no other node with what is there', () => {
+  const nodes = [aNode('a'), aNode('b')];
+  const [web, db] = [aServiceObject('web', 1, nextTo('service!=db')), aServiceObject('db', 1)];
+  const tasks = [aTask('web', { nodeId: 'a' }), aTask('db', { nodeId: 'b' })];
+  const tables = tablesOf([web, db], tasks, nodes);
+  const reasons = nodes.map(
+    (node) => withoutNode(tables, node, { nowMs: NOW_MS }).misfits.map(({ reason }) => reason)[0],
+  );
+  assert.deepEqual(reasons, [
+    'its affinities are not satisfied (service!=db)',
+    'another service does not want it on its nodes',
+  ]);
+});
+
+test('who goes with a service finds a place where that has found one', () => {
+  const nodes = [aNode('a'), aNode('b')];
+  const cache = aServiceObject('cache', 1, (spec) => nextTo('service==web')(needing(GIB)(spec)));
+  const tasks = [aTask('cache', { nodeId: 'a' }), aTask('web', { nodeId: 'a' })];
+  const tables = tablesOf([cache, aServiceObject('web', 1)], tasks, nodes);
+  assert.deepEqual(withoutNode(tables, nodes[0] as Node, { nowMs: NOW_MS }).misfits, []);
 });

@@ -1,170 +1,105 @@
-// Whether tasks would find a place: which of them fit on which nodes, first fit, service by service. Pure. What is asked
-// is what the scheduler's filters ask: ready, resources, constraints, platform, host ports, replicas per node. Affinities are
-// left out: the answer is too hopeful where services have them.
+// Whether tasks would find a place. Pure. The scheduler's own book, filters and choice of nodes answer, so that what is said
+// here and what the scheduler then does cannot differ.
 
-import { placementCheck, takesTasks } from '../../core/eligible-node.ts';
-import type { Node, ServiceSpec } from '../../core/generated/objects.ts';
+import { parseAffinity } from '../../core/affinity.ts';
+import type { ServiceSpec } from '../../core/generated/objects.ts';
 import { portsOfNode } from '../../core/node-ports.ts';
-import { holdsResources, isWanted } from '../../core/task-state.ts';
-import type { TablesView } from '../store/tables.ts';
+import type { Booking, ClusterBook } from '../placement/cluster-book.ts';
+import { type Filter, NODE_FILTERS, ROOM_FILTERS } from '../placement/filters.ts';
+import { genericFree, type NodeInfo } from '../placement/node-info.ts';
+import { bookPlaces, type PlacementRequest, refusals } from '../placement/plan-placement.ts';
 
-/** A node, and what is left of it. */
-export interface Seat {
-  readonly node: Node;
-  cpuNanosFree: number;
-  memoryBytesFree: number;
-  /** "8080/tcp" */
-  readonly hostPorts: Set<string>;
-  readonly countByService: Map<string, number>;
-}
-
-/** Tasks of one service that need a place. */
-export interface Demand {
-  readonly serviceId: string;
-  readonly spec: ServiceSpec;
-  readonly count: number;
-}
+/** Tasks of one version of a service that need a place. */
+export type Demand = Pick<PlacementRequest, 'serviceId' | 'specVersion' | 'spec' | 'count'>;
 
 export interface Placed {
   readonly demand: Demand;
-  /** Tasks by seat. */
-  readonly countBySeat: ReadonlyMap<Seat, number>;
+  readonly bookings: readonly Booking[];
   /** Tasks without a place, and why. */
   readonly missing: number;
   readonly reason: string;
 }
 
-export interface Choice {
-  /** Takes the first seat with room, for a mere yes or no. Absent: the one that has the fewest of the service. */
-  readonly isFirst?: boolean;
-  /** A node that is not to be had. */
-  readonly exceptNodeId?: string;
+export interface Choice extends Partial<Pick<PlacementRequest, 'nodeId' | 'exceptNodeId' | 'isSurvey'>> {
+  /** Where tasks failed a while ago is the last choice. */
+  readonly nowMs: number;
 }
 
-/** Nodes as they are, without what the tasks take that `isLeaving` names. */
-export function seatsOf(view: TablesView, isLeaving?: (taskId: string) => boolean): Seat[] {
-  return [...view.node.values()].map((node) => seatOf(view, node, isLeaving));
-}
-
-export function seatOf(
-  view: TablesView,
-  node: Node,
-  isLeaving: (taskId: string) => boolean = () => false,
-): Seat {
-  const { cpuNanos, memoryBytes } = node.description.resources;
-  const seat: Seat = {
-    node,
-    cpuNanosFree: cpuNanos,
-    memoryBytesFree: memoryBytes,
-    hostPorts: new Set(),
-    countByService: new Map(),
-  };
-  for (const task of view.tasksOnNode(node.id)) {
-    const spec = view.revisionOf(task)?.spec;
-    if (spec === undefined || !holdsResources(task)) continue;
-    if (!isLeaving(task.id)) take(seat, { serviceId: task.serviceId, spec, isWanted: isWanted(task) });
-  }
-  return seat;
-}
-
-/** Books what fits on the seats. */
+/** Books what fits, in this order; who waits for company is asked again when others have come. */
 export function placeDemands(
   demands: readonly Demand[],
-  seats: readonly Seat[],
-  { isFirst = false, exceptNodeId }: Choice = {},
+  book: ClusterBook,
+  { nowMs, ...choice }: Choice,
 ): Placed[] {
-  return demands.map((demand) => {
-    const { serviceId, spec, count } = demand;
-    const isOpen = openTo(spec, exceptNodeId);
-    const countBySeat = new Map<Seat, number>();
-    const among = isFirst ? seats : seats.filter(isOpen);
-    let left = count;
-    while (left > 0) {
-      const best = isFirst
-        ? seats.find((seat) => isOpen(seat) && obstacle(seat, demand) === undefined)
-        : leastLoaded(among, demand);
-      if (best === undefined) break;
-      take(best, { serviceId, spec, isWanted: true });
-      countBySeat.set(best, (countBySeat.get(best) ?? 0) + 1);
-      left--;
+  const found = demands.map((demand) => ({
+    demand,
+    request: { nodeId: '', ...choice, ...demand },
+    bookings: [] as Booking[],
+  }));
+  for (let isNews = true; isNews; ) {
+    isNews = false;
+    for (const { request, bookings } of found) {
+      const count = request.count - bookings.length;
+      if (count === 0) continue;
+      const more = bookPlaces({ ...request, count }, book, nowMs);
+      bookings.push(...more);
+      isNews ||= more.length > 0;
     }
-    return {
-      demand,
-      countBySeat,
-      missing: left,
-      reason: left === 0 ? '' : whyNot(seats.filter(isOpen), demand),
-    };
+    isNews &&= found.some(
+      ({ request: { spec, count }, bookings }) =>
+        bookings.length < count && spec.task.placement.affinities.length > 0,
+    );
+  }
+  return found.map(({ demand, request, bookings }) => {
+    const missing = request.count - bookings.length;
+    return { demand, bookings, missing, reason: missing === 0 ? '' : whyNot(request, book) };
   });
 }
 
 /** Undoes what `placeDemands` has booked. */
-export function giveBack(placed: readonly Placed[]): void {
-  for (const { demand, countBySeat } of placed)
-    for (const [seat, count] of countBySeat) {
-      const { serviceId, spec } = demand;
-      seat.cpuNanosFree += count * spec.task.resources.reservations.cpuNanos;
-      seat.memoryBytesFree += count * spec.task.resources.reservations.memoryBytes;
-      for (const port of portsOfNode(spec.endpoint)) seat.hostPorts.delete(port);
-      seat.countByService.set(serviceId, (seat.countByService.get(serviceId) ?? 0) - count);
-    }
+export function giveBack(placed: readonly Placed[], book: ClusterBook): void {
+  for (const { bookings } of placed) for (const booking of bookings) book.cancel(booking);
 }
 
-/** Whatever is free there: it takes tasks, and the placement wants it. */
-function openTo({ task: { placement } }: ServiceSpec, exceptNodeId: string | undefined) {
-  const fits = placementCheck(placement);
-  return ({ node }: Seat): boolean => node.id !== exceptNodeId && takesTasks(node) && fits(node);
+function whyNot(request: PlacementRequest, book: ClusterBook): string {
+  const reasons = [...refusals(request, book, [...NODE_FILTERS, ...ROOM_FILTERS])]
+    .filter(([, infos]) => infos.length > 0)
+    .flatMap(([{ name }, infos]) => REASONS[name]?.(request.spec, infos) ?? []);
+  return reasons.length === 0 ? 'no node that is ready satisfies its placement' : reasons.join('; ');
 }
 
-function leastLoaded(seats: readonly Seat[], demand: Demand): Seat | undefined {
-  let best: Seat | undefined;
-  const countOn = (seat: Seat) => seat.countByService.get(demand.serviceId) ?? 0;
-  for (const seat of seats)
-    if ((best === undefined || countOn(seat) < countOn(best)) && obstacle(seat, demand) === undefined)
-      best = seat;
-  return best;
-}
+/** What nodes lack that the placement wants; others are not spoken of. */
+const REASONS: Partial<Record<Filter['name'], (spec: ServiceSpec, infos: readonly NodeInfo[]) => string>> = {
+  resource: ({ task }, infos) => resourceReason(task.resources, infos),
+  hostPort: ({ endpoint }) => `its port ${portsOfNode(endpoint).join(', ')} is taken`,
+  maxReplicas: ({ task }) => `at most ${task.placement.maxReplicasPerNode} of it may be on a node`,
+  affinity: ({ task: { placement } }) => {
+    const required = placement.affinities.filter((text) => !parseAffinity(text).isPreferred);
+    return required.length === 0
+      ? 'another service does not want it on its nodes'
+      : `its affinities are not satisfied (${required.join(', ')})`;
+  },
+};
 
-/** Of a node that may have the service's tasks: what keeps it from having one more. */
-function obstacle(seat: Seat, { serviceId, spec }: Demand): 'resources' | 'ports' | 'replicas' | undefined {
-  const { reservations } = spec.task.resources;
-  if (seat.cpuNanosFree < reservations.cpuNanos || seat.memoryBytesFree < reservations.memoryBytes)
-    return reservations.cpuNanos + reservations.memoryBytes > 0 ? 'resources' : undefined;
-  if (portsOfNode(spec.endpoint).some((port) => seat.hostPorts.has(port))) return 'ports';
-  const max = spec.task.placement.maxReplicasPerNode;
-  return max > 0 && (seat.countByService.get(serviceId) ?? 0) >= max ? 'replicas' : undefined;
-}
-
-function whyNot(seats: readonly Seat[], demand: Demand): string {
-  if (seats.length === 0) return 'no node that is ready satisfies its placement';
-  const { cpuNanos, memoryBytes } = demand.spec.task.resources.reservations;
-  const found = new Set(seats.map((seat) => obstacle(seat, demand)));
-  const reasons: string[] = [];
-  if (found.has('resources')) {
-    const memoryFree = Math.max(...seats.map((seat) => seat.memoryBytesFree));
-    const cpuFree = Math.max(...seats.map((seat) => seat.cpuNanosFree));
-    const parts = [
-      ...(memoryBytes > 0 ? [`needs ${formatBytes(memoryBytes)}, free ${formatBytes(memoryFree)}`] : []),
-      ...(cpuNanos > 0 ? [`needs ${formatCpus(cpuNanos)}, free ${formatCpus(cpuFree)}`] : []),
-    ];
-    reasons.push(`${parts.join('; ')} at most on a node`);
-  }
-  if (found.has('ports')) reasons.push(`its port ${portsOfNode(demand.spec.endpoint).join(', ')} is taken`);
-  if (found.has('replicas'))
-    reasons.push(`at most ${demand.spec.task.placement.maxReplicasPerNode} of it may be on a node`);
-  return reasons.join('; ');
-}
-
-interface Taken {
-  readonly serviceId: string;
-  readonly spec: ServiceSpec;
-  readonly isWanted: boolean;
-}
-
-function take(seat: Seat, { serviceId, spec, isWanted }: Taken): void {
-  seat.cpuNanosFree -= spec.task.resources.reservations.cpuNanos;
-  seat.memoryBytesFree -= spec.task.resources.reservations.memoryBytes;
-  for (const port of portsOfNode(spec.endpoint)) seat.hostPorts.add(port);
-  if (isWanted) seat.countByService.set(serviceId, (seat.countByService.get(serviceId) ?? 0) + 1);
+function resourceReason(
+  { reservations: { cpuNanos, memoryBytes }, generic }: ServiceSpec['task']['resources'],
+  infos: readonly NodeInfo[],
+): string {
+  const most = (freeOf: (info: NodeInfo) => number) => Math.max(...infos.map(freeOf));
+  const memoryFree = most((info) => info.memoryBytesFree);
+  const cpuFree = most((info) => info.cpuNanosFree);
+  const parts = [
+    ...(memoryBytes > 0 ? [`needs ${formatBytes(memoryBytes)}, free ${formatBytes(memoryFree)}`] : []),
+    ...(cpuNanos > 0 ? [`needs ${formatCpus(cpuNanos)}, free ${formatCpus(cpuFree)}`] : []),
+    ...generic.map(({ kind, count }) => {
+      const free = Math.max(
+        0,
+        most((info) => genericFree(info, kind)),
+      );
+      return `needs ${count} of ${kind}, free ${free}`;
+    }),
+  ];
+  return `${parts.join('; ')} at most on a node`;
 }
 
 function formatBytes(bytes: number): string {

@@ -2,8 +2,8 @@
 // wants to know more asks for the capacity.
 
 import { type Clock, sleep } from '../../core/clock.ts';
+import { ClusterBook } from '../placement/cluster-book.ts';
 import type { Store } from '../store/store.ts';
-import { type Seat, seatOf } from './fit.ts';
 import { withoutNode } from './spare.ts';
 
 export interface SpareOptions {
@@ -42,18 +42,18 @@ export async function runSpareLoop(
 async function countServices(store: Store, clock: Clock, signal: AbortSignal): Promise<number> {
   const services = new Set<string>();
   const { view } = store;
-  const nodes = [...view.node.values()].filter(({ status }) => status.state !== 'down');
-  const seats: Seat[] = [];
   let turns = 0;
   const pause = async () => {
     if (++turns % NODES_AT_A_TIME === 0) await sleep(clock, 0, signal);
   };
-  for (const node of nodes) {
-    seats.push(seatOf(view, node));
-    await pause();
-  }
-  for (const node of nodes) {
-    for (const { serviceId } of withoutNode(view, node, seats).misfits) services.add(serviceId);
+  const counting = ClusterBook.counting(view);
+  let counted = counting.next();
+  for (; !counted.done; counted = counting.next()) await pause();
+  const book = counted.value;
+  for (const { node } of book.nodes) {
+    if (node.status.state === 'down') continue;
+    const choice = { nowMs: clock.nowMs(), isSurvey: true };
+    for (const { serviceId } of withoutNode(view, node, choice, book).misfits) services.add(serviceId);
     await pause();
   }
   return services.size;

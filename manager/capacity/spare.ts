@@ -4,20 +4,27 @@ import type { Node, ServiceSpec } from '../../core/generated/objects.ts';
 import { isGlobal } from '../../core/service-mode.ts';
 import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
 import type { Misfit, NodeSpare } from '../../proto/generated/control.ts';
+import { ClusterBook } from '../placement/cluster-book.ts';
 import type { TablesView } from '../store/tables.ts';
-import { type Demand, giveBack, placeDemands, seatsOf } from './fit.ts';
+import { type Choice, type Demand, giveBack, placeDemands } from './fit.ts';
 
 /** Of each node that is not down, one after the other. */
-export function* spareOf(view: TablesView): Iterable<NodeSpare> {
-  const seats = seatsOf(view);
-  for (const { node } of seats) if (node.status.state !== 'down') yield withoutNode(view, node, seats);
+export function* spareOf(view: TablesView, nowMs: number): Iterable<NodeSpare> {
+  const book = ClusterBook.of(view);
+  for (const { node } of book.nodes)
+    if (node.status.state !== 'down') yield withoutNode(view, node, { nowMs, isSurvey: true }, book);
 }
 
-/** Tasks of global services stay away with the node; all others have to go elsewhere. The seats are as before after it. */
-export function withoutNode(view: TablesView, node: Node, seats = seatsOf(view)): NodeSpare {
-  const demands = demandsOf(view, node.id);
-  const placed = placeDemands(demands, seats, { isFirst: true, exceptNodeId: node.id });
-  giveBack(placed);
+/** Tasks of global services stay away with the node; all others have to go elsewhere. The book is as before after it. */
+export function withoutNode(
+  view: TablesView,
+  { id, description }: Node,
+  choice: Pick<Choice, 'nowMs' | 'isSurvey'>,
+  book = ClusterBook.of(view),
+): NodeSpare {
+  const demands = demandsOf(view, id);
+  const placed = placeDemands(demands, book, { ...choice, exceptNodeId: id });
+  giveBack(placed, book);
   const misfits = placed
     .filter(({ missing }) => missing > 0)
     .map(({ demand, missing, reason }): Misfit => {
@@ -25,22 +32,23 @@ export function withoutNode(view: TablesView, node: Node, seats = seatsOf(view))
       return { serviceId, serviceName: spec.name, tasks: missing, reason };
     });
   const tasks = demands.reduce((total, { count }) => total + count, 0);
-  return { nodeId: node.id, hostname: node.description.hostname, tasks, misfits };
+  return { nodeId: id, hostname: description.hostname, tasks, misfits };
 }
 
 /** The biggest first, which are the hardest to place. */
 function demandsOf(view: TablesView, nodeId: string): Demand[] {
-  const specs = new Map<string, { serviceId: string; spec: ServiceSpec; count: number }>();
+  const specs = new Map<string, { -readonly [K in keyof Demand]: Demand[K] }>();
   for (const task of view.tasksOnNode(nodeId)) {
     const spec = view.revisionOf(task)?.spec;
     const { state } = task.status;
     if (spec === undefined || isGlobal(spec.mode) || !isWanted(task)) continue;
     if (isTerminal(state) || compareTaskStates(state, 'assigned') < 0) continue;
-    const key = `${task.serviceId}.${task.specVersion}`;
-    const known = specs.get(key) ?? { serviceId: task.serviceId, spec, count: 0 };
+    const { serviceId, specVersion } = task;
+    const key = `${serviceId}.${specVersion}`;
+    const known = specs.get(key) ?? { serviceId, specVersion, spec, count: 0 };
     known.count++;
     specs.set(key, known);
   }
-  const size = ({ spec }: Demand) => spec.task.resources.reservations.memoryBytes;
+  const size = ({ spec }: { readonly spec: ServiceSpec }) => spec.task.resources.reservations.memoryBytes;
   return [...specs.values()].sort((a, b) => size(b) - size(a) || (a.spec.name < b.spec.name ? -1 : 1));
 }

@@ -13,8 +13,8 @@ import type { NodeQuestions } from '../node-questions.ts';
 import type { ReachBroker } from '../reach-broker.ts';
 import type { Store } from '../store/store.ts';
 import { getAuthority, getCluster, getJoinTokens, rotateAuthority, updateCluster } from './cluster-api.ts';
+import { watchEvents } from './events-api.ts';
 import { explain } from './explain.ts';
-import { findService } from './find.ts';
 import { serviceLogs } from './logs-api.ts';
 import { createNetwork, getNetwork, listNetworks, removeNetwork, updateNetwork } from './network-api.ts';
 import { auditNetworks, traceNetwork } from './network-trace.ts';
@@ -30,7 +30,7 @@ import {
   updateService,
   watchService,
 } from './service-api.ts';
-import { serviceHistory } from './service-history.ts';
+import { authorOf, getService, serviceHistory } from './service-history.ts';
 import { newTurns } from './turns.ts';
 
 export interface ControlOptions {
@@ -61,10 +61,10 @@ export function controlHandlers(options: ControlOptions): Handlers<typeof Contro
     listNodes: () => ({ nodes: listNodes(options) }),
     updateNode: (request) => updateNode(options, request),
     removeNode: async ({ node, force }) => ({ nodeId: await removeNode(options, node, force) }),
-    createService: (request) => createService(withTurns, request),
-    updateService: (request) => updateService(withTurns, request),
+    createService: (request, { caller }) => createService(withTurns, request, authorOf(caller)),
+    updateService: (request, { caller }) => updateService(withTurns, request, authorOf(caller)),
     removeService: async ({ service }) => ({ serviceId: await removeService(store, service) }),
-    getService: ({ service }) => ({ service: findService(store.view, service) }),
+    getService: ({ service }) => getService(store.view, service),
     getServiceHistory: ({ service }) => serviceHistory(store.view, service),
     listServices: () => listServices(store.view),
     createNetwork: ({ spec }, { signal }) => createNetwork(withTurns, spec, signal),
@@ -86,6 +86,7 @@ export function controlHandlers(options: ControlOptions): Handlers<typeof Contro
       yield* listTasks(store.view, request);
     },
     watchService: ({ serviceId }, { signal }) => watchService(store, serviceId, signal),
+    watchEvents: (request, { signal }) => watchEvents(options, request, signal),
     reach: (inputs, context) => reach(options, inputs, context),
     serviceLogs: (request, { signal }) => serviceLogs(store, logBroker, request, signal),
     async *backup() {
@@ -93,8 +94,8 @@ export function controlHandlers(options: ControlOptions): Handlers<typeof Contro
     },
     traceNetwork: (request) => traceNetwork({ view: store.view, questions: options.questions }, request),
     auditNetworks: (request) => auditNetworks({ view: store.view, questions: options.questions }, request),
-    getCapacity: () => ({ nodes: [...spareOf(store.view)] }),
-    planService: (request) => planServiceRequest(store.view, request),
+    getCapacity: () => ({ nodes: [...spareOf(store.view, clock.nowMs())] }),
+    planService: (request) => planServiceRequest(store.view, request, clock.nowMs()),
     explain: ({ target, kind = '' }) => explain(store.view, { target, kind }, clock.nowMs()),
   };
 }

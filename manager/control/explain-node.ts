@@ -21,7 +21,7 @@ export function explainNode(view: TablesView, node: Node, nowMs: number): Draft[
     ...explainAvailability(view, node, nowMs),
     ...explainRole(node),
     ...explainTasks(view, node, tasks, spec, nowMs),
-    ...explainSpare(view, node),
+    ...explainSpare(view, node, nowMs),
   ];
 }
 
@@ -149,9 +149,9 @@ function explainTasks(
 }
 
 /** A warning, not a trouble: what would be if it died. */
-function explainSpare(view: TablesView, node: Node): Draft[] {
+function explainSpare(view: TablesView, node: Node, nowMs: number): Draft[] {
   if (node.status.state !== 'ready' || node.spec.availability === 'drain') return [];
-  const names = withoutNode(view, node).misfits.map(
+  const names = withoutNode(view, node, { nowMs }).misfits.map(
     ({ serviceName, reason }) => `${serviceName} (${reason})`,
   );
   if (names.length === 0) return [];

@@ -33,7 +33,7 @@ export async function updateNode(
       requireDispensable(options, tx, node);
     const isDrained = spec.availability === 'drain';
     const isBegun = isDrained && node.spec.availability !== 'drain';
-    if (isBegun && !force) requireRoomElsewhere(tx, node);
+    if (isBegun && !force) requireRoomElsewhere(tx, node, clock.nowMs());
     const drainStartedAtMs = isBegun ? clock.nowMs() : isDrained ? (node.drainStartedAtMs ?? 0) : 0;
     tx.update('node', { ...node, spec, drainStartedAtMs }, moved);
   });
@@ -41,8 +41,8 @@ export async function updateNode(
 }
 
 /** Refuses to drain a node whose tasks would fit nowhere else. */
-function requireRoomElsewhere(tx: Transaction, node: Node): void {
-  const { misfits } = withoutNode(tx.view, node);
+function requireRoomElsewhere(tx: Transaction, node: Node, nowMs: number): void {
+  const { misfits } = withoutNode(tx.view, node, { nowMs });
   if (misfits.length === 0) return;
   const reasons = misfits.map(
     ({ serviceName, tasks, reason }) =>

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { emptyPortConfig, type Service, type ServiceSpec } from '../../core/generated/objects.ts';
-import { aNetwork, aNode, aServiceObject, aTask, tablesOf } from '../../test/support/builders.ts';
+import { aNetwork, aNode, aServiceObject, aTask, NOW_MS, tablesOf } from '../../test/support/builders.ts';
 import { planServiceRequest } from './plan-request.ts';
 
 const GIB = 2 ** 30;
@@ -20,9 +20,9 @@ const reserving =
     },
   });
 const create = (tables: Tables, spec: ServiceSpec) =>
-  planServiceRequest(tables, { serviceId: '', version: 0, spec });
+  planServiceRequest(tables, { serviceId: '', version: 0, spec }, NOW_MS);
 const update = (tables: Tables, { id, specVersion }: Service, spec: ServiceSpec) =>
-  planServiceRequest(tables, { serviceId: id, version: specVersion, spec });
+  planServiceRequest(tables, { serviceId: id, version: specVersion, spec }, NOW_MS);
 const textOf = ({ steps }: ReturnType<typeof create>) =>
   steps.map(({ subject, text }) => `${subject}: ${text}`);
 

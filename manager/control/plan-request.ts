@@ -4,12 +4,13 @@
 import { fitsConstraints, fitsPlacement, takesTasks } from '../../core/eligible-node.ts';
 import { SwarmError } from '../../core/errors.ts';
 import { feltEndpoint, feltSpec } from '../../core/felt-spec.ts';
-import type { Service, ServiceSpec, Task } from '../../core/generated/objects.ts';
+import { emptyService, type Service, type ServiceSpec, type Task } from '../../core/generated/objects.ts';
 import { wantedReplicas } from '../../core/replicas.ts';
 import { isGlobal, isJob } from '../../core/service-mode.ts';
 import { isTerminal, isWanted } from '../../core/task-state.ts';
 import type { ExplainResponse, PlanServiceRequest } from '../../proto/generated/control.ts';
-import { type Placed, placeDemands, type Seat, seatsOf } from '../capacity/fit.ts';
+import { type Demand, type Placed, placeDemands } from '../capacity/fit.ts';
+import { ClusterBook } from '../placement/cluster-book.ts';
 import type { TablesView } from '../store/tables.ts';
 import { explanationOf } from './explain.ts';
 import type { Draft } from './explain-task.ts';
@@ -20,16 +21,21 @@ import { specChanges } from './spec-changes.ts';
 import { nodesFor } from './task-counts.ts';
 
 /** `ok` is false when some task would find no place or no address. Throws what the change itself would be refused with. */
-export function planServiceRequest(view: TablesView, request: PlanServiceRequest): ExplainResponse {
+export function planServiceRequest(
+  view: TablesView,
+  request: PlanServiceRequest,
+  nowMs: number,
+): ExplainResponse {
   requireValid(request.spec);
   const service = currentService(view, request);
   const spec = placedSpec(view, request.serviceId, request.spec);
   if (service !== undefined) respecified(service, spec);
+  const future = { ...(service ?? emptyService), spec };
   const work = workOf(view, service, spec);
   return explanationOf([
     ...explainChanges(service, spec),
     ...explainWork(service, spec, work),
-    ...explainPlaces(view, request.serviceId, spec, work),
+    ...explainPlaces(view, future, work, nowMs),
     ...explainAddresses(view, service, spec, work),
     ...explainPorts(spec),
   ]);
@@ -112,8 +118,8 @@ function explainWork(
 }
 
 /** Where there is room for the tasks that are made. */
-function explainPlaces(view: TablesView, serviceId: string, spec: ServiceSpec, work: Work): Draft[] {
-  const { replaced, added } = work;
+function explainPlaces(view: TablesView, future: Service, { replaced, added }: Work, nowMs: number): Draft[] {
+  const { spec } = future;
   const isStartFirst = spec.update.order === 'start-first';
   const going = new Set(isStartFirst ? [] : replaced.map(({ id }) => id));
   const atOnce = isStartFirst
@@ -121,15 +127,16 @@ function explainPlaces(view: TablesView, serviceId: string, spec: ServiceSpec, w
     : replaced.length;
   const count = Math.max(0, added) + atOnce;
   if (count === 0) return [];
-  const seats = seatsOf(view, (taskId) => going.has(taskId));
-  const demand = { serviceId, spec, count };
-  if (isGlobal(spec.mode)) return placeOnEach(seats, demand.spec, serviceId);
-  return placeDemands([demand], seats).flatMap(explainPlaced);
+  const book = ClusterBook.of(view, (taskId) => going.has(taskId));
+  book.noteService(future.id, future);
+  const demand = { serviceId: future.id, specVersion: future.specVersion + 1, spec, count };
+  if (isGlobal(spec.mode)) return placeOnEach(demand, book, nowMs);
+  return placeDemands([demand], book, { nowMs }).flatMap(explainPlaced);
 }
 
-function explainPlaced({ countBySeat, missing, reason, demand }: Placed): Draft[] {
-  const places = [...countBySeat]
-    .map(([{ node }, count]) => `${node.description.hostname || node.id}: ${count}`)
+function explainPlaced({ bookings, missing, reason, demand }: Placed): Draft[] {
+  const places = [...Map.groupBy(bookings, ({ info }) => info.node)]
+    .map(([node, { length }]) => `${node.description.hostname || node.id}: ${length}`)
     .sort();
   return [
     ...(places.length > 0 ? [{ subject: 'scheduler', text: `room for them on ${places.join(', ')}` }] : []),
@@ -147,11 +154,12 @@ function explainPlaced({ countBySeat, missing, reason, demand }: Placed): Draft[
 }
 
 /** A service of one task on each node: each node for itself. */
-function placeOnEach(seats: readonly Seat[], spec: ServiceSpec, serviceId: string): Draft[] {
-  const among = seats.filter(({ node }) => takesTasks(node) && fitsPlacement(node, spec.task.placement));
-  return among.flatMap((seat) => {
-    const [placed] = placeDemands([{ serviceId, spec, count: 1 }], [seat]);
-    const host = seat.node.description.hostname || seat.node.id;
+function placeOnEach(demand: Demand, book: ClusterBook, nowMs: number): Draft[] {
+  const { placement } = demand.spec.task;
+  const among = book.nodes.filter(({ node }) => takesTasks(node) && fitsPlacement(node, placement));
+  return among.flatMap(({ node }) => {
+    const [placed] = placeDemands([{ ...demand, count: 1 }], book, { nowMs, nodeId: node.id });
+    const host = node.description.hostname || node.id;
     if (placed === undefined || placed.missing === 0)
       return [{ subject: 'scheduler', text: `room on ${host}` }];
     const remedy = 'ask for less, exclude the node by a --constraint, or free it';

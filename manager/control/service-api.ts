@@ -1,7 +1,13 @@
 // Services, as operators create, change, remove and look at them.
 
 import { invalidField, SwarmError } from '../../core/errors.ts';
-import { emptyService, type Service, type ServiceSpec, type Task } from '../../core/generated/objects.ts';
+import {
+  emptyService,
+  type Service,
+  type ServiceSpec,
+  type SpecAuthor,
+  type Task,
+} from '../../core/generated/objects.ts';
 import { newId } from '../../core/ids.ts';
 import { isJob, modeName } from '../../core/service-mode.ts';
 import { validateRegistryAuth } from '../../core/validate-registry-auth.ts';
@@ -37,6 +43,7 @@ type ServiceOptions = Pick<ControlOptions, 'store' | 'clock' | 'randomBytes'> & 
 export async function createService(
   { store, randomBytes, takeTurn }: ServiceOptions,
   { spec, registryAuth }: CreateServiceRequest,
+  author?: SpecAuthor,
 ): Promise<CreateServiceResponse> {
   requireValid(spec);
   validateRegistryAuth(registryAuth, spec);
@@ -50,7 +57,7 @@ export async function createService(
         );
       const service: Service = { ...emptyService, id, spec: placedSpec(tx.view, id, spec), specVersion: 1 };
       tx.create('service', service);
-      createRevision(tx, service, registryAuth);
+      createRevision(tx, service, registryAuth, author);
     }),
   );
   return { service: stored(store.view, id) };
@@ -59,6 +66,7 @@ export async function createService(
 export async function updateService(
   { store, clock, takeTurn }: ServiceOptions,
   request: UpdateServiceRequest,
+  author?: SpecAuthor,
 ): Promise<UpdateServiceResponse> {
   const { spec, serviceId, registryAuth } = request;
   if (spec !== undefined) {
@@ -81,7 +89,8 @@ export async function updateService(
       const placed = { ...next, spec: placedSpec(tx.view, serviceId, next.spec) };
       tx.update('service', placed);
       const before = target?.version ?? service.specVersion;
-      createRevision(tx, placed, registryAuth ?? registryAuthOf(tx.view, serviceId, before));
+      const auth = registryAuth ?? registryAuthOf(tx.view, serviceId, before);
+      createRevision(tx, placed, auth, author);
     }),
   );
   return { service: stored(store.view, serviceId) };

@@ -24,16 +24,18 @@ function changedOften(times: number) {
       specVersion: version,
       spec: withImage(first.spec, `app:${version}`),
       registryAuth: false,
+      // The managers went back to the second one.
+      ...(version !== 2 && { author: { nodeId: version === 1 ? 'n1' : 'gone', userId: 1000 } }),
     });
   return { service, tables };
 }
 
-test('history tells what changed from each spec to the next, the newest first', () => {
+test('history tells what changed from each spec to the next and who did it, the newest first', () => {
   const { tables } = changedOften(3);
   assert.deepEqual(serviceHistory(tables, 's').versions, [
-    { version: 3, createdAtMs: NOW_MS + 3, changes: ['image: app:2 → app:3'] },
-    { version: 2, createdAtMs: NOW_MS + 2, changes: ['image: app:1 → app:2'] },
-    { version: 1, createdAtMs: NOW_MS + 1, changes: [] },
+    { version: 3, createdAtMs: NOW_MS + 3, createdBy: 'uid 1000 on gone', changes: ['image: app:2 → app:3'] },
+    { version: 2, createdAtMs: NOW_MS + 2, createdBy: '', changes: ['image: app:1 → app:2'] },
+    { version: 1, createdAtMs: NOW_MS + 1, createdBy: 'uid 1000 on n1', changes: [] },
   ]);
 });
 

@@ -1,20 +1,40 @@
 // The specs that are kept of a service: what they were, and the way back to one of them. Pure.
 
 import { SwarmError } from '../../core/errors.ts';
-import type { Revision, Service } from '../../core/generated/objects.ts';
-import type { ServiceHistoryResponse } from '../../proto/generated/control.ts';
-import type { TablesView } from '../store/tables.ts';
+import type { Revision, Service, SpecAuthor } from '../../core/generated/objects.ts';
+import type { GetServiceResponse, ServiceHistoryResponse } from '../../proto/generated/control.ts';
+import type { Caller } from '../../rpc/caller.ts';
+import { revisionId, type TablesView } from '../store/tables.ts';
 import { findService } from './find.ts';
 import { specChanges } from './spec-changes.ts';
+
+/** Whoever is at a manager's socket acts on that machine: its users are told apart. */
+export function authorOf({ nodeId, userId }: Caller): SpecAuthor {
+  return { nodeId, ...(userId !== undefined && { userId }) };
+}
+
+export function getService(view: TablesView, reference: string): GetServiceResponse {
+  const service = findService(view, reference);
+  const revision = view.revision.get(revisionId(service.id, service.specVersion));
+  return { service, updatedBy: authorText(view, revision?.author) };
+}
+
+function authorText(view: TablesView, author: SpecAuthor | undefined): string {
+  if (author === undefined) return '';
+  const { nodeId, userId } = author;
+  const host = view.node.get(nodeId)?.description.hostname || nodeId;
+  return userId === undefined ? host : `uid ${userId} on ${host}`;
+}
 
 export function serviceHistory(view: TablesView, reference: string): ServiceHistoryResponse {
   const { id } = findService(view, reference);
   const revisions = keptRevisions(view, id);
-  const versions = revisions.map(({ specVersion, meta, spec }, index) => {
+  const versions = revisions.map(({ specVersion, meta, spec, author }, index) => {
     const before = revisions[index + 1];
     return {
       version: specVersion,
       createdAtMs: meta.createdAtMs,
+      createdBy: authorText(view, author),
       changes: before === undefined ? [] : specChanges(before.spec, spec),
     };
   });

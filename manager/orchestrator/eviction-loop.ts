@@ -51,7 +51,8 @@ function hasTakenOn({ nodeId, specVersion }: Task, previous: Task | undefined): 
 /** Anything that constraints look at, its resources, or whether it takes tasks. */
 function hasChanged(node: Node, previous: Node | undefined): boolean {
   if (previous === undefined || !isSamePlace(node, previous)) return true;
-  return !isDeepStrictEqual(node.description.resources, previous.description.resources);
+  const partsOf = ({ description: { resources, genericResources } }: Node) => [resources, genericResources];
+  return !isDeepStrictEqual(partsOf(node), partsOf(previous));
 }
 
 function evict(tx: Transaction, nodeId: string): void {

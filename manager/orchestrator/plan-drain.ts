@@ -18,8 +18,9 @@ export function planDrain(view: TablesView, node: Node, nowMs: number): DrainPla
   if (node.spec.availability !== 'drain') return { evict: [], wakeAtMs: undefined };
   const tasks = drainable(view, node.id);
   const deadlineAtMs = drainDeadlineMs(node);
-  // From a node that does not answer nothing moves in good order.
-  const isOrderly = nowMs < deadlineAtMs && node.status.state === 'ready';
+  // From a node that is down nothing moves in good order. One that is silent, or has not come to a new leader yet, may go on.
+  const isDown = node.status.state === 'down' || node.status.state === 'disconnected';
+  const isOrderly = nowMs < deadlineAtMs && !isDown;
   if (!isOrderly)
     return {
       evict: tasks

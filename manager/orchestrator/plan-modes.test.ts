@@ -236,6 +236,33 @@ describe('evictions', () => {
     assert.deepEqual(planEvictions(tablesOf([service], marked, [node]), node), []);
   });
 
+  test('a node without the cards that it had loses the tasks that were given them, the newest where it has too few (B16: swarmkit#3162)', () => {
+    const given = (kind: string, age: number, ...names: string[]): Task => ({
+      ...aTask('s', { createdAtMs: NOW_MS - age }),
+      genericResources: [{ kind, count: names.length || 1, names }],
+    });
+    const tasks = [given('GPU', 3, 'g0'), given('GPU', 2, 'g1'), given('SSD', 2), given('SSD', 1)];
+    const bare = aNode('n1');
+    const having = (...genericResources: Node['description']['genericResources']) => ({
+      ...bare,
+      description: { ...bare.description, genericResources },
+    });
+    const tables = tablesOf([aServiceObject('s', 4)], tasks, [bare]);
+    const reasons = (node: Node) =>
+      planEvictions(tables, node).map(({ task, reason }) => [tasks.indexOf(task), reason]);
+    const cards = { kind: 'GPU', count: 2, names: ['g1', 'g2'] };
+    assert.deepEqual(reasons(having(cards, { kind: 'SSD', count: 1, names: [] })), [
+      [0, 'its node does not have the GPU any more'],
+      [3, 'its node does not have the SSD any more'],
+    ]);
+    assert.equal(reasons(bare).length, 4);
+    const more = [
+      { ...cards, count: 3, names: ['g0', 'g1', 'g2'] },
+      { kind: 'SSD', count: 2, names: [] },
+    ];
+    assert.deepEqual(reasons(having(...more)), []);
+  });
+
   test('an evicted task is replaced at once, and its successor waits until it has stopped', () => {
     const task = { ...aTask('s', { slot: 1 }), eviction: 'because' };
     const result = plan(aServiceObject('s', 1), [task]);

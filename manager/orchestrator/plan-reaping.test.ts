@@ -16,6 +16,14 @@ test('a removed task is deleted when nothing of it can run any more, not before'
   assert.deepEqual(reap([running, ended, neverPlaced], 5, 0), [ended, neverPlaced]);
 });
 
+test('a task that came to a node in the moment in which that was removed is deleted once it is not wanted', () => {
+  const limits = { historyLimit: 5, maxAttempts: 0, isKnownNode: (id: string) => id === 'n1' };
+  const stranded = aTask('s', { nodeId: 'gone', state: 'assigned', desired: 'shutdown' });
+  const stopping = aTask('s', { nodeId: 'n1', state: 'running', desired: 'shutdown' });
+  const wanted = aTask('s', { nodeId: 'gone', state: 'assigned' });
+  assert.deepEqual(planReaping([stranded, stopping, wanted, dead(1)], limits), [stranded]);
+});
+
 test('history is kept per slot up to the limit, the newest of it', () => {
   const tasks = [dead(400), dead(300), dead(200), dead(100), aTask('s')];
   assert.deepEqual(reap(tasks, 2, 0), [tasks[1], tasks[0]]);

@@ -1,7 +1,7 @@
 // Which tasks, revisions, and versions of secrets and configs nobody needs any more. Pure.
 
 import type { FileReference, Payload, Revision, Task } from '../../core/generated/objects.ts';
-import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
+import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
 import { revisionId, type TablesView } from '../store/tables.ts';
 import { groupBySlot } from './slots.ts';
 
@@ -22,11 +22,17 @@ export function planReaping(
   { historyLimit, maxAttempts, isKnownNode }: ReapingLimits,
 ): Task[] {
   const hasLeftNode = (task: Task) => hasEnded(task) || !isKnownNode(task.nodeId);
-  const removed = tasks.filter((task) => task.desiredState === 'remove' && hasLeftNode(task));
+  // Tasks go with their node when it is removed; one that came to it in the same moment is without anybody to tell of its end.
+  const isStranded = (task: Task) => !isWanted(task) && !hasEnded(task) && !isKnownNode(task.nodeId);
+  const removed = tasks.filter(
+    (task) => isStranded(task) || (task.desiredState === 'remove' && hasLeftNode(task)),
+  );
   if (historyLimit < 0) return removed;
   // Counting restart attempts needs that many ended tasks.
   const keep = Math.max(historyLimit, maxAttempts + 1);
-  const surplus = groupBySlot(tasks.filter((task) => task.desiredState !== 'remove')).flatMap((slot) =>
+  const surplus = groupBySlot(
+    tasks.filter((task) => task.desiredState !== 'remove' && !isStranded(task)),
+  ).flatMap((slot) =>
     slot.tasks
       .filter((task) => compareTaskStates(task.desiredState, 'running') > 0 && hasLeftNode(task))
       .slice(keep),

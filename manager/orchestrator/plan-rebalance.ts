@@ -9,8 +9,9 @@ import { isRecentFailure, NODE_FAILURES_MAX } from '../../core/failing-node.ts';
 import type { Node, Service, Task } from '../../core/generated/objects.ts';
 import { wantedReplicas } from '../../core/replicas.ts';
 import { isTerminal, isWanted } from '../../core/task-state.ts';
-import { placeDemands, type Seat, seatsOf } from '../capacity/fit.ts';
 import { earliest } from '../loop.ts';
+import { ClusterBook } from '../placement/cluster-book.ts';
+import { bookPlaces } from '../placement/plan-placement.ts';
 import type { TablesView } from '../store/tables.ts';
 
 export const REBALANCE_REASON = 'another node has fewer tasks of its service';
@@ -43,17 +44,18 @@ export function planRebalance(view: TablesView, service: Service, { nowMs, calmM
   const healthyAtMs =
     Math.max(0, ...tasks.map(({ status }) => status.runningAtMs)) + service.spec.update.monitorMs;
   if (nowMs < healthyAtMs) return { move: [], wakeAtMs: healthyAtMs };
-  const seats = seatsOf(view).filter(({ node }) => takesTasks(node));
+  const book = ClusterBook.of(view);
+  const nodes = book.nodes.map(({ node }) => node).filter(takesTasks);
   const isTarget = targetCheck(view, service, { nowMs, calmMs });
   const byNode = Map.groupBy(tasks, ({ nodeId }) => nodeId);
   const movesMax = service.spec.update.parallelism || Number.POSITIVE_INFINITY;
   const move: Task[] = [];
   while (move.length < movesMax) {
-    const task = nextMove(view, service, { seats, byNode, isTarget });
+    const task = nextMove(view, service, { book, nodes, byNode, isTarget, nowMs });
     if (task === undefined) break;
     move.push(task);
   }
-  return { move, wakeAtMs: move.length > 0 ? undefined : nextCalmMs(seats, { nowMs, calmMs }) };
+  return { move, wakeAtMs: move.length > 0 ? undefined : nextCalmMs(nodes, { nowMs, calmMs }) };
 }
 
 /** Every replica runs, and nothing else is going on. */
@@ -65,38 +67,37 @@ function isWhole({ spec, previousSpec, updateStatus }: Service, tasks: readonly 
 }
 
 interface Field {
-  readonly seats: readonly Seat[];
+  readonly book: ClusterBook;
+  /** Those that take tasks. */
+  readonly nodes: readonly Node[];
   readonly byNode: Map<string, Task[]>;
   readonly isTarget: (node: Node) => boolean;
+  readonly nowMs: number;
 }
 
 /** Takes a task from the fullest node and books its place on the emptiest, when that is worth while. */
 function nextMove(
   view: TablesView,
-  { id, spec }: Service,
-  { seats, byNode, isTarget }: Field,
+  { id: serviceId, spec, specVersion }: Service,
+  { book, nodes, byNode, isTarget, nowMs }: Field,
 ): Task | undefined {
-  const countOn = ({ node }: Seat) => byNode.get(node.id)?.length ?? 0;
-  const ordered = seats.toSorted((a, b) => countOn(b) - countOn(a) || (a.node.id < b.node.id ? -1 : 1));
+  const countOn = ({ id }: Node) => byNode.get(id)?.length ?? 0;
+  const ordered = nodes.toSorted((a, b) => countOn(b) - countOn(a) || (a.id < b.id ? -1 : 1));
+  const hasRoom = ({ id: nodeId }: Node) =>
+    bookPlaces({ serviceId, specVersion, spec, count: 1, nodeId }, book, nowMs).length === 1;
   for (const from of ordered) {
-    const task = byNode.get(from.node.id)?.findLast((candidate) => !hasComeBack(view, candidate));
+    const task = byNode.get(from.id)?.findLast((candidate) => !hasComeBack(view, candidate));
     if (task === undefined) continue;
     const target = ordered.findLast(
-      (seat) =>
-        countOn(from) - countOn(seat) >= 2 &&
-        isTarget(seat.node) &&
-        placeDemands([{ serviceId: id, spec, count: 1 }], [seat])[0]?.missing === 0,
+      (node) => countOn(from) - countOn(node) >= 2 && isTarget(node) && hasRoom(node),
     );
     if (target === undefined) continue;
     byNode.set(
-      from.node.id,
-      (byNode.get(from.node.id) ?? []).filter((other) => other !== task),
+      from.id,
+      (byNode.get(from.id) ?? []).filter((other) => other !== task),
     );
     // Its successor counts there; it may not be moved on.
-    byNode.set(target.node.id, [
-      { ...task, eviction: REBALANCE_REASON },
-      ...(byNode.get(target.node.id) ?? []),
-    ]);
+    byNode.set(target.id, [{ ...task, eviction: REBALANCE_REASON }, ...(byNode.get(target.id) ?? [])]);
     return task;
   }
   return undefined;
@@ -123,9 +124,9 @@ function targetCheck(view: TablesView, service: Service, { nowMs, calmMs }: Mome
   };
 }
 
-function nextCalmMs(seats: readonly Seat[], { nowMs, calmMs }: Moment): number | undefined {
-  return seats
-    .map(({ node }) => node.status.sinceMs + calmMs)
+function nextCalmMs(nodes: readonly Node[], { nowMs, calmMs }: Moment): number | undefined {
+  return nodes
+    .map(({ status }) => status.sinceMs + calmMs)
     .filter((atMs) => atMs > nowMs)
     .reduce<number | undefined>(earliest, undefined);
 }

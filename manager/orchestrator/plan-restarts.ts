@@ -20,6 +20,8 @@ const CALM_MS = 60_000;
 
 /** Ended and lost tasks are replaced, where the restart policy says so. */
 export function planRestarts(slot: Slot, context: ServiceContext, draft: PlanDraft): void {
+  // The power of a node in the middle of an update that starts first: both tasks of the slot have ended.
+  let isFollowed = false;
   for (const task of slot.tasks) {
     if (!isWanted(task)) continue;
     if (isLeavingLast(task, context)) {
@@ -43,7 +45,8 @@ export function planRestarts(slot: Slot, context: ServiceContext, draft: PlanDra
         !isTerminal(other.status.state) &&
         !isLeavingLast(other, context),
     );
-    if (hasSuccessor || !isRestartDue(task, slot, context)) continue;
+    if (hasSuccessor || isFollowed || !isRestartDue(task, slot, context)) continue;
+    isFollowed = true;
     // A drained or lost node is no reason to wait.
     const delayMs = isTerminal(task.status.state) && !isLost ? restartDelayMs(task, slot, context) : 0;
     draft.create.push({ ...placeOf(slot), desiredState: 'ready', notBeforeMs: context.nowMs + delayMs });

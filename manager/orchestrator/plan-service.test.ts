@@ -124,6 +124,18 @@ describe('restarts', () => {
     ]);
   });
 
+  test('two tasks of a slot that end at once, in an update that starts first, are followed by one (B14: moby#39130)', () => {
+    const service = aServiceObject('s', 1, (spec) => ({ ...spec, mode: { global: {} } }));
+    const died = (specVersion: number) =>
+      aTask('s', { slot: 0, nodeId: 'n1', specVersion, state: 'failed', endedAtMs: NOW_MS - 1 });
+    const result = plan({ ...service, specVersion: 2 }, [died(2), died(1)], [aNode('n1')]);
+    assert.deepEqual(
+      result.create.map(({ nodeId, desiredState }) => [nodeId, desiredState]),
+      [['n1', 'ready']],
+    );
+    assert.equal(result.change.length, 2);
+  });
+
   test('the replacement waits for its predecessor to be down, but not for ever', () => {
     const old = aTask('s', { state: 'running', desired: 'shutdown' });
     const next = aTask('s', { state: 'ready', desired: 'ready', createdAtMs: NOW_MS });

@@ -94,6 +94,22 @@ test('a task that waits is placed when another one is removed, whatever its stat
   await eventually(() => placed(store, 'second').length === 1);
 });
 
+test('a task that waits is placed when another one takes on a spec that reserves less', async (t) => {
+  const store = await scheduling(t, [aNode('a', { memoryBytes: 1_000 })]);
+  await createService(store, 'first', 1, reserving(600));
+  await eventually(() => placed(store, 'first').length === 1);
+  await createService(store, 'second', 1, reserving(600));
+  await eventually(() => tasksOf(store, 'second')[0]?.status.error !== '');
+
+  await store.update((tx) => {
+    const service = { ...aServiceObject('first', 1, reserving(300)), specVersion: 2 };
+    createRevision(tx, service, undefined);
+    tx.update('task', { ...(tasksOf(store, 'first')[0] as Task), specVersion: 2 });
+  });
+
+  await eventually(() => placed(store, 'second').length === 1);
+});
+
 test('a task that wants company is placed when that has come', async (t) => {
   const store = await scheduling(t, [aNode('a'), aNode('b')]);
   await createService(store, 'cache', 1, nextTo('service==app'));

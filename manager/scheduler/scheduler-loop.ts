@@ -5,10 +5,10 @@ import type { Clock } from '../../core/clock.ts';
 import type { Node, Service, ServiceSpec, Task } from '../../core/generated/objects.ts';
 import { isTerminal } from '../../core/task-state.ts';
 import { runLoop } from '../loop.ts';
+import { type Booking, ClusterBook } from '../placement/cluster-book.ts';
+import { type PlacementPlan, planGroup } from '../placement/plan-placement.ts';
 import type { Commit, Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
-import { type Booking, ClusterBook } from './cluster-book.ts';
-import { type PlacementPlan, planGroup } from './plan-placement.ts';
 import { isWaiting, type WaitingGroup, WaitingTasks } from './waiting-tasks.ts';
 
 export interface SchedulerOptions {
@@ -66,7 +66,8 @@ class Scheduler {
       const task = current as Task | undefined;
       this.#book.noteTask(before, task, this.#specOf(task));
       if (this.#waiting.note(object.id, task)) isNews = true;
-      mayFit ||= isEnd(task, before) || (this.#isCompanyWanted && isPlaced(task, before));
+      mayFit ||=
+        isEnd(task, before) || hasTakenOn(task, before) || (this.#isCompanyWanted && isPlaced(task, before));
     }
     return (mayFit && this.#waiting.lookAtAll()) || isNews;
   }
@@ -144,6 +145,11 @@ function isEnd(task: Task | undefined, previous: Task | undefined): boolean {
 
 function isPlaced(task: Task | undefined, previous: Task | undefined): boolean {
   return task?.status.state === 'assigned' && previous?.status.state !== 'assigned';
+}
+
+/** Another spec, which may reserve less. */
+function hasTakenOn(task: Task | undefined, previous: Task | undefined): boolean {
+  return task !== undefined && previous !== undefined && task.specVersion !== previous.specVersion;
 }
 
 function stepsOf({ assign, refuse, reason }: PlacementPlan, nowMs: number): ((tx: Transaction) => void)[] {

@@ -222,8 +222,10 @@ export const emptyGetServiceRequest: GetServiceRequest = Object.freeze({ service
 
 export interface GetServiceResponse {
   readonly service: Service;
+  /** Who gave it its spec: "uid 0 on node1"; empty: the managers. */
+  readonly updatedBy: string;
 }
-export const emptyGetServiceResponse: GetServiceResponse = Object.freeze({ service: emptyService });
+export const emptyGetServiceResponse: GetServiceResponse = Object.freeze({ service: emptyService, updatedBy: '' });
 
 export interface ServiceSummary {
   readonly service: Service;
@@ -277,6 +279,31 @@ export interface WatchServiceResponse {
 }
 export const emptyWatchServiceResponse: WatchServiceResponse = Object.freeze({ tasks: [], removedTaskIds: [], desiredTasks: 0 });
 
+export interface WatchEventsRequest {
+  /** "service", "node", "task", "network", "secret", "config"; none: all. */
+  readonly kinds: readonly string[];
+  readonly after?: number;
+}
+export const emptyWatchEventsRequest: WatchEventsRequest = Object.freeze({ kinds: [] });
+
+export interface WatchEventsResponse {
+  /** Of the log: all events up to it have been sent. */
+  readonly index: number;
+  readonly events: readonly ClusterEvent[];
+}
+export const emptyWatchEventsResponse: WatchEventsResponse = Object.freeze({ index: 0, events: [] });
+
+export interface ClusterEvent {
+  readonly timeMs: number;
+  readonly kind: string;
+  /** "create", "update" or "remove". */
+  readonly action: string;
+  readonly id: string;
+  /** "name"; of tasks "service" and "node"; "KEY.old" and "KEY.new" of what has changed. */
+  readonly attributes: Readonly<Record<string, string>>;
+}
+export const emptyClusterEvent: ClusterEvent = Object.freeze({ timeMs: 0, kind: '', action: '', id: '', attributes: {} });
+
 export interface ServiceHistoryRequest {
   readonly service: string;
 }
@@ -294,8 +321,10 @@ export interface SpecVersion {
   readonly createdAtMs: number;
   /** Against the version before it that is kept: "image: nginx:1.26 → nginx:1.27". None for the oldest. */
   readonly changes: readonly string[];
+  /** "uid 0 on node1"; empty: the managers, who went back to it. */
+  readonly createdBy: string;
 }
-export const emptySpecVersion: SpecVersion = Object.freeze({ version: 0, createdAtMs: 0, changes: [] });
+export const emptySpecVersion: SpecVersion = Object.freeze({ version: 0, createdAtMs: 0, changes: [], createdBy: '' });
 
 export interface ServiceLogsRequest {
   readonly serviceIds: readonly string[];
@@ -1248,18 +1277,21 @@ export const GetServiceRequestCodec: Codec<GetServiceRequest> = {
 export const GetServiceResponseCodec: Codec<GetServiceResponse> = {
   write(m, w) {
     ServiceCodec.write(m.service, w.uint32(10).fork()).ldelim();
+    if (m.updatedBy !== '') w.uint32(18).string(m.updatedBy);
     return w;
   },
   read(r, end) {
     let service: Service = emptyService;
+    let updatedBy: string = '';
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: service = ServiceCodec.read(r, r.uint32() + r.pos); break;
+        case 2: updatedBy = r.string(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { service };
+    return { service, updatedBy };
   },
 };
 
@@ -1416,6 +1448,80 @@ export const WatchServiceResponseCodec: Codec<WatchServiceResponse> = {
   },
 };
 
+export const WatchEventsRequestCodec: Codec<WatchEventsRequest> = {
+  write(m, w) {
+    for (const value of m.kinds) w.uint32(10).string(value);
+    if (m.after !== undefined) w.uint32(16).int64(safeInteger(m.after));
+    return w;
+  },
+  read(r, end) {
+    let kinds: string[] = NONE;
+    let after: number | undefined;
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: if (kinds === NONE) kinds = []; kinds.push(r.string()); break;
+        case 2: after = safeInteger(r.int64()); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { kinds, ...(after === undefined ? undefined : { after }) };
+  },
+};
+
+export const WatchEventsResponseCodec: Codec<WatchEventsResponse> = {
+  write(m, w) {
+    if (m.index !== 0) w.uint32(8).int64(safeInteger(m.index));
+    for (const value of m.events) ClusterEventCodec.write(value, w.uint32(18).fork()).ldelim();
+    return w;
+  },
+  read(r, end) {
+    let index: number = 0;
+    let events: ClusterEvent[] = NONE;
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: index = safeInteger(r.int64()); break;
+        case 2: if (events === NONE) events = []; events.push(ClusterEventCodec.read(r, r.uint32() + r.pos)); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { index, events };
+  },
+};
+
+export const ClusterEventCodec: Codec<ClusterEvent> = {
+  write(m, w) {
+    if (m.timeMs !== 0) w.uint32(8).int64(safeInteger(m.timeMs));
+    if (m.kind !== '') w.uint32(18).string(m.kind);
+    if (m.action !== '') w.uint32(26).string(m.action);
+    if (m.id !== '') w.uint32(34).string(m.id);
+    for (const [key, value] of Object.entries(m.attributes)) w.uint32(42).fork().uint32(10).string(key).uint32(18).string(value).ldelim();
+    return w;
+  },
+  read(r, end) {
+    let timeMs: number = 0;
+    let kind: string = '';
+    let action: string = '';
+    let id: string = '';
+    const attributes: [string, string][] = [];
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: timeMs = safeInteger(r.int64()); break;
+        case 2: kind = r.string(); break;
+        case 3: action = r.string(); break;
+        case 4: id = r.string(); break;
+        case 5: { const stop = r.uint32() + r.pos; let key = ''; let value: string = '';
+        while (r.pos < stop) { const inner = r.uint32(); if (inner >>> 3 === 1) key = r.string(); else if (inner >>> 3 === 2) value = r.string(); else r.skipType(inner & 7); }
+        attributes.push([key, value]); break; }
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { timeMs, kind, action, id, attributes: Object.fromEntries(attributes) };
+  },
+};
+
 export const ServiceHistoryRequestCodec: Codec<ServiceHistoryRequest> = {
   write(m, w) {
     if (m.service !== '') w.uint32(10).string(m.service);
@@ -1460,22 +1566,25 @@ export const SpecVersionCodec: Codec<SpecVersion> = {
     if (m.version !== 0) w.uint32(8).int64(safeInteger(m.version));
     if (m.createdAtMs !== 0) w.uint32(16).int64(safeInteger(m.createdAtMs));
     for (const value of m.changes) w.uint32(26).string(value);
+    if (m.createdBy !== '') w.uint32(34).string(m.createdBy);
     return w;
   },
   read(r, end) {
     let version: number = 0;
     let createdAtMs: number = 0;
     let changes: string[] = NONE;
+    let createdBy: string = '';
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: version = safeInteger(r.int64()); break;
         case 2: createdAtMs = safeInteger(r.int64()); break;
         case 3: if (changes === NONE) changes = []; changes.push(r.string()); break;
+        case 4: createdBy = r.string(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { version, createdAtMs, changes };
+    return { version, createdAtMs, changes, createdBy };
   },
 };
 
@@ -2393,6 +2502,7 @@ export const ControlService = {
   listConfigs: { path: '/tsswarm.v1.Control/ListConfigs', shape: 'unary', callers: ['local', 'manager'], isReadOnly: true, request: ListConfigsRequestCodec, response: ListConfigsResponseCodec },
   listTasks: { path: '/tsswarm.v1.Control/ListTasks', shape: 'server-stream', callers: ['local', 'manager'], isReadOnly: false, request: ListTasksRequestCodec, response: ListTasksResponseCodec },
   watchService: { path: '/tsswarm.v1.Control/WatchService', shape: 'server-stream', callers: ['local', 'manager'], isReadOnly: false, request: WatchServiceRequestCodec, response: WatchServiceResponseCodec },
+  watchEvents: { path: '/tsswarm.v1.Control/WatchEvents', shape: 'server-stream', callers: ['local', 'manager'], isReadOnly: false, request: WatchEventsRequestCodec, response: WatchEventsResponseCodec },
   serviceLogs: { path: '/tsswarm.v1.Control/ServiceLogs', shape: 'server-stream', callers: ['local', 'manager'], isReadOnly: false, request: ServiceLogsRequestCodec, response: ServiceLogsResponseCodec },
   reach: { path: '/tsswarm.v1.Control/Reach', shape: 'bidi', callers: ['local', 'manager'], isReadOnly: false, request: ReachInputCodec, response: ReachOutputCodec },
   traceNetwork: { path: '/tsswarm.v1.Control/TraceNetwork', shape: 'unary', callers: ['local', 'manager'], isReadOnly: true, request: TraceNetworkRequestCodec, response: ExplainResponseCodec },

@@ -2,10 +2,20 @@
 // worker (sim-tasks.ts).
 
 import { Redescription, runSessions } from '../../agent/session/session.ts';
-import { emptyNodeDescription, type NodeDescription } from '../../core/generated/objects.ts';
+import {
+  emptyNodeDescription,
+  type GenericResource,
+  type NodeDescription,
+} from '../../core/generated/objects.ts';
 import type { Chance } from '../support/faults.ts';
 import { type SimNetwork, SimProcess } from './sim-calls.ts';
 import { type Luck, type SimContainer, SimMachineState, SimWorker } from './sim-tasks.ts';
+
+/** What a machine has; another one may come back under its name. */
+export interface MachineSize {
+  readonly cpus: number;
+  readonly generic: readonly GenericResource[];
+}
 
 export interface SimAgentOptions {
   readonly name: string;
@@ -14,8 +24,8 @@ export interface SimAgentOptions {
   readonly chance: Chance;
   readonly luck: Luck;
   readonly managers: readonly string[];
-  readonly cpus: number;
-  readonly onStarted: (agent: SimAgent, container: SimContainer) => void;
+  readonly size: MachineSize;
+  readonly onStarted: (agent: SimAgent, container: SimContainer, all: Iterable<SimContainer>) => void;
 }
 
 export class SimAgent {
@@ -23,15 +33,21 @@ export class SimAgent {
   readonly state: SimMachineState;
   process: SimProcess | undefined;
   skewMs = 0;
+  size: MachineSize;
+  /** It has left the cluster: it never starts again. */
+  isGone = false;
 
   constructor(options: SimAgentOptions) {
     this.options = options;
+    this.size = options.size;
     const { network, chance, luck, onStarted } = options;
-    this.state = new SimMachineState(network.time, chance, luck, (container) => onStarted(this, container));
+    this.state = new SimMachineState(network.time, chance, luck, (container) =>
+      onStarted(this, container, this.state.containers.values()),
+    );
   }
 
   start(): void {
-    if (this.process !== undefined) return;
+    if (this.process !== undefined || this.isGone) return;
     const { name, nodeId, network, chance, luck, managers } = this.options;
     const process = new SimProcess(name, network.time, () => this.skewMs);
     this.process = process;
@@ -62,12 +78,14 @@ export class SimAgent {
   }
 
   describe(): NodeDescription {
-    const { name, cpus } = this.options;
+    const { name } = this.options;
+    const { cpus, generic } = this.size;
     return {
       ...emptyNodeDescription,
       hostname: name,
       platform: { os: 'linux', architecture: 'x86_64' },
       resources: { cpuNanos: cpus * 1e9, memoryBytes: 8 * 2 ** 30 },
+      genericResources: generic,
     };
   }
 

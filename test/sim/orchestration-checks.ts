@@ -6,11 +6,12 @@ import { messageOf } from '../../core/errors.ts';
 import type { Node, Service, Task } from '../../core/generated/objects.ts';
 import { isIngressPort } from '../../core/ingress-port.ts';
 import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
-import { ClusterBook } from '../../manager/scheduler/cluster-book.ts';
+import { ClusterBook } from '../../manager/placement/cluster-book.ts';
 import type { StoreEvent } from '../../manager/store/apply-entry.ts';
 import type { ReplicatedLog, StateMachine } from '../../manager/store/replicated-log.ts';
 import type { TablesView } from '../../manager/store/tables.ts';
 import { Violation } from './core-checks.ts';
+import { PlacementChecks } from './placement-checks.ts';
 import { ServiceChecks } from './service-checks.ts';
 import type { SimContainer } from './sim-tasks.ts';
 
@@ -31,13 +32,16 @@ export class OrchestrationChecks {
   readonly #closed = new Map<string, number>();
   readonly #evicted = new Set<string>();
   readonly #services: ServiceChecks;
+  readonly #placement: PlacementChecks;
 
   readonly #onCommit: (events: readonly StoreEvent[]) => void;
 
   /** `onCommit` hears of every entry once. */
   constructor(onCommit: (events: readonly StoreEvent[]) => void = () => {}) {
     this.#onCommit = onCommit;
-    this.#services = new ServiceChecks((condition, rule, message) => this.check(condition, rule, message));
+    const check = this.check.bind(this);
+    this.#services = new ServiceChecks(check);
+    this.#placement = new PlacementChecks(check);
   }
 
   check(condition: boolean, rule: string, message: () => string): void {
@@ -90,11 +94,12 @@ export class OrchestrationChecks {
       else if (event.kind === 'node') this.#node(event.object as Node, event.action === 'removed');
     }
     this.#services.committed(view, index, this.#decidedAt, events);
+    this.#placement.committed(view, index, this.#decidedAt, events);
     if (index % WHOLE_EVERY === 0) this.whole(view);
   }
 
   /** Two containers that run on one machine never want the same port, and fit into it together (B16). */
-  started(nodeId: string, cpus: number, { task, spec }: SimContainer, all: Iterable<SimContainer>): void {
+  started(nodeId: string, { task, spec }: SimContainer, all: Iterable<SimContainer>): void {
     let cpuNanos = 0;
     const ports = new Map<number, string>();
     for (const other of all) {
@@ -112,6 +117,8 @@ export class OrchestrationChecks {
         ports.set(port.publishedPort, other.taskId);
       }
     }
+    // What was placed before the machine shrank may start there and has to go again.
+    const cpus = this.#placement.cpusMost(nodeId);
     this.check(
       cpuNanos <= cpus * 1e9,
       'room',

@@ -1,6 +1,7 @@
 // Deliberate bugs of planners and loops, as edits of the source in the process that loads it (mutants.ts). The simulated
 // orchestration has to notice every one.
 
+import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { defined } from '../../core/assert.ts';
 import { type Edit, plantIn } from './mutants.ts';
@@ -11,6 +12,14 @@ interface OrchestrationMutant extends Edit {
 }
 
 const folder = path.join(import.meta.dirname, '../../manager');
+
+/** How often each text is found that a mutant replaces: once, as long as it fits the source. */
+export function orchestrationMutantFits(): { readonly name: string; readonly count: number }[] {
+  return ORCHESTRATION_MUTANTS.map(({ name, file, find }) => ({
+    name,
+    count: readFileSync(path.join(folder, file), 'utf8').split(find).length - 1,
+  }));
+}
 
 /** Call it before the simulation is imported. */
 export function plantOrchestrationMutant(name: string): void {
@@ -42,10 +51,10 @@ export const ORCHESTRATION_MUTANTS: readonly OrchestrationMutant[] = [
     replace: 'return task.attachments.length > 0 && nowMs > 0;',
   },
   {
-    name: 'an allocator does not try again when something was given back',
+    name: 'an allocator does not try again',
     file: 'allocator/allocator-loop.ts',
-    find: 'return isRelevant || (this.#mayRetry && isWaited);',
-    replace: 'return isRelevant || (isWaited && !isWaited);',
+    find: 'const isRetry = this.#mayRetry || beginMs >= this.#retryAtMs;',
+    replace: 'const isRetry = this.#mayRetry && beginMs < 0;',
   },
   {
     name: 'an update does not count what is being replaced',
@@ -92,9 +101,9 @@ export const ORCHESTRATION_MUTANTS: readonly OrchestrationMutant[] = [
   },
   {
     name: 'drained nodes keep their tasks',
-    file: 'orchestrator/slots.ts',
-    find: "return node === undefined || node.status.state === 'down' || node.spec.availability === 'drain';",
-    replace: "return node === undefined || node.status.state === 'down';",
+    file: 'orchestrator/plan-drain.ts',
+    find: "if (node.spec.availability !== 'drain') return",
+    replace: "if (node.spec.availability !== 'drain' || nowMs > 0) return",
   },
   {
     name: 'the reaper keeps all history',
@@ -107,5 +116,83 @@ export const ORCHESTRATION_MUTANTS: readonly OrchestrationMutant[] = [
     file: 'orchestrator/plan-reaping.ts',
     find: 'const hasLeftNode = (task: Task) => hasEnded(task) || !isKnownNode(task.nodeId);',
     replace: 'const hasLeftNode = (task: Task) => hasEnded(task) || isKnownNode(task.nodeId);',
+  },
+  {
+    name: 'a card is given to several tasks',
+    file: 'placement/node-info.ts',
+    find: 'names.filter((name) => !used?.has(name)).slice(0, count)',
+    replace: 'names.filter((name) => !used?.has(name) || name !== undefined).slice(0, count)',
+  },
+  {
+    name: 'nobody counts what of a kind is given',
+    file: 'placement/node-info.ts',
+    find: 'return count - (genericUse.get(kind)?.count ?? 0);',
+    replace: 'return count - 0 * (genericUse.get(kind)?.count ?? 0);',
+  },
+  {
+    name: 'a card is free when its task is told to stop',
+    file: 'placement/node-info.ts',
+    find: 'const holders = (use.names.get(name) ?? 0) - 1;',
+    replace: 'const holders = 0;',
+  },
+  {
+    name: 'a node keeps tasks whose cards it has no more',
+    file: 'orchestrator/plan-evictions.ts',
+    find: 'given.count > (free.get(given.kind) ?? 0) ||\n        given.names.some((name) => !names.get(given.kind)?.includes(name)),',
+    replace: 'given.count > (free.get(given.kind) ?? 1e9) && names.size > 1e9,',
+  },
+  {
+    name: 'a node that has become smaller keeps its tasks',
+    file: 'orchestrator/plan-evictions.ts',
+    find: 'while (left.length > 0 && !isWithin(',
+    replace: 'while (left.length > 1e9 && !isWithin(',
+  },
+  {
+    name: 'the book does not hear that a node has become smaller',
+    file: 'placement/cluster-book.ts',
+    find: 'info.cpuNanosFree += after.cpuNanos - before.cpuNanos;',
+    replace: 'info.cpuNanosFree += Math.max(0, after.cpuNanos - before.cpuNanos);',
+  },
+  {
+    name: 'the scheduler forgets affinities',
+    file: 'placement/filters.ts',
+    find: 'together.every((counts) => counts.on(info) > 0) && apart.every((counts) => counts.on(info) === 0);',
+    replace: 'together.length + apart.length >= 0 || info === undefined;',
+  },
+  {
+    name: 'nobody asks who shuns a service',
+    file: 'placement/neighbours.ts',
+    find: 'required: this.#neighbours(required, shunning),',
+    replace: 'required: this.#neighbours(required, []),',
+  },
+  {
+    name: 'a scheduler that begins has not heard of services that shun others',
+    file: 'placement/cluster-book.ts',
+    find: 'for (const service of view.service.values()) this.noteService(service.id, service);',
+    replace: '',
+  },
+  {
+    name: 'the brake does not know what an earlier leader has given up',
+    file: 'orchestrator/plan-lost-nodes.ts',
+    find: 'let free = hasOthers ? max - recent.length : 0;',
+    replace: 'let free = hasOthers ? max : 0;',
+  },
+  {
+    name: 'nodes that fall silent are not held',
+    file: 'dispatcher/dispatcher.ts',
+    find: "const held = state === 'down';",
+    replace: "const held = state !== 'down' && state === undefined;",
+  },
+  {
+    name: 'a drain takes all tasks at once when the leader changes',
+    file: 'orchestrator/plan-drain.ts',
+    find: 'const isOrderly = nowMs < deadlineAtMs && !isDown;',
+    replace: "const isOrderly = nowMs < deadlineAtMs && !isDown && node.status.state === 'ready';",
+  },
+  {
+    name: 'a drain takes all tasks at once',
+    file: 'orchestrator/plan-drain.ts',
+    find: 'const rate = node.spec.drainRate || Number.POSITIVE_INFINITY;',
+    replace: 'const rate = Number.POSITIVE_INFINITY;',
   },
 ];

@@ -4,6 +4,7 @@ import { newServiceSpec } from '../../core/defaults.ts';
 import {
   emptyNetworkSpec,
   emptyPlacement,
+  type GenericResource,
   type Node,
   type PortConfig,
   type Service,
@@ -19,7 +20,7 @@ import type { Life } from './sim-tasks.ts';
 
 export type Control = Client<typeof ControlService>;
 
-const CALL = { timeoutMs: 10_000 };
+export const CALL = { timeoutMs: 10_000 };
 const SERVICES_FIRST = 4;
 const SERVICES_MAX = 8;
 const NETWORKS = ['wide', 'narrow', 'spare'];
@@ -45,6 +46,7 @@ export class Operators {
       stop: (control) => this.#change(control, (spec) => ({ ...spec, stopped: !spec.stopped })),
       rollback: (control) => this.#rollback(control),
       remove: (control) => this.#remove(control),
+      drain: (control) => this.drain(control),
       node: (control) => this.#availability(control),
       'node again': (control) => this.#availability(control),
       label: (control) => this.#label(control),
@@ -62,10 +64,17 @@ export class Operators {
     for (let count = 0; count < SERVICES_FIRST; count++) await this.#create(control);
   }
 
-  /** Nodes that are away for good would keep services waiting: all take tasks again, but for one now and then. */
-  async reopen(control: Control): Promise<void> {
+  /**
+   * Nodes that are away for good would keep services waiting: those that are not among `ids` are removed, all others take
+   * tasks again, but for one now and then.
+   */
+  async reopen(control: Control, ids: ReadonlySet<string>): Promise<void> {
     const { nodes } = await control.listNodes({}, CALL);
     for (const node of nodes) {
+      if (!ids.has(node.id)) {
+        await control.removeNode({ node: node.id, force: true }, CALL);
+        continue;
+      }
       const availability = this.#chance() < 0.15 ? 'drain' : 'active';
       if (node.spec.availability !== availability) await this.#respecify(control, node, { availability });
     }
@@ -120,6 +129,15 @@ export class Operators {
     await this.#respecify(control, node, { availability });
   }
 
+  /** Of a node, some tasks at a time, whether they fit elsewhere or not. */
+  async drain(control: Control): Promise<void> {
+    const { nodes } = await control.listNodes({}, CALL);
+    const node = this.#pick(nodes);
+    if (node === undefined) return;
+    const pace = { drainRate: this.#pick([0, 1, 1, 2]), drainDeadlineMs: this.#pick([0, 20_000, 60_000]) };
+    await this.#respecify(control, node, { availability: 'drain', ...pace });
+  }
+
   async #label(control: Control): Promise<void> {
     const { nodes } = await control.listNodes({}, CALL);
     const node = this.#pick(nodes);
@@ -129,7 +147,8 @@ export class Operators {
 
   async #respecify(control: Control, node: Node, change: Partial<Node['spec']>): Promise<void> {
     const spec = { ...node.spec, ...change };
-    await control.updateNode({ nodeId: node.id, version: node.meta.version, spec, address: '' }, CALL);
+    const { version } = node.meta;
+    await control.updateNode({ nodeId: node.id, version, spec, address: '', force: true }, CALL);
   }
 
   async #network(control: Control): Promise<void> {
@@ -229,11 +248,30 @@ export class Operators {
       constraints: this.#pick([[], [], ['node.labels.zone==a'], ['node.labels.zone!=b']]),
       preferences: this.#pick([[], [], ['spread=node.labels.zone']]),
       maxReplicasPerNode: spec.mode.replicated === undefined ? 0 : this.#pick([0, 0, 0, 1, 2]),
+      affinities: this.#affinities(spec.name),
       strategy: this.#pick(['spread', 'spread', 'binpack'] as const),
     };
+    const generic = this.#pick([
+      [],
+      [],
+      [],
+      [],
+      [cards(1)],
+      [cards(2)],
+      [{ kind: 'SSD', count: 1, names: [] }],
+    ]);
     const { resources } = spec.task;
     const reservations = { cpuNanos, memoryBytes: 0 };
-    return { ...spec, task: { ...spec.task, placement, resources: { ...resources, reservations } } };
+    return { ...spec, task: { ...spec.task, placement, resources: { ...resources, generic, reservations } } };
+  }
+
+  /** Of services that there are, were or will be. */
+  #affinities(own: string): string[] {
+    const drawn = this.#chance();
+    const other = `s${1 + Math.floor(this.#chance() * (this.#named + 1))}`;
+    if (drawn < 0.08 && other !== own) return [`service==${other}`];
+    if (drawn < 0.16) return [`prefer:service${this.#pick(['==', '!='])}${other === own ? 's0' : other}`];
+    return drawn < 0.3 ? [`service!=${other}`] : [];
   }
 
   #scaled(spec: ServiceSpec): ServiceSpec {
@@ -264,6 +302,10 @@ export class Operators {
   #pick<T>(values: readonly T[]): T {
     return values[Math.floor(this.#chance() * values.length)] as T;
   }
+}
+
+function cards(count: number): GenericResource {
+  return { kind: 'GPU', count, names: [] };
 }
 
 function forced(spec: ServiceSpec): ServiceSpec {

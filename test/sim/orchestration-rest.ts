@@ -23,6 +23,10 @@ export function unrest(view: TablesView, nowMs: number, agents: readonly SimAgen
   const picture = { view, nowMs };
   for (const node of view.node.values())
     if (node.status.state !== 'ready') return `node ${node.description.hostname} is ${node.status.state}`;
+  for (const node of view.node.values()) {
+    const problem = overbooked(node, view);
+    if (problem !== undefined) return `node ${node.description.hostname} ${problem}`;
+  }
   for (const task of view.task.values()) {
     const problem = restlessTask(task, picture);
     if (problem !== undefined) return `task ${task.id} ${problem}`;
@@ -32,6 +36,37 @@ export function unrest(view: TablesView, nowMs: number, agents: readonly SimAgen
     if (problem !== undefined) return `service ${service.spec.name} ${problem}`;
   }
   return strangers(view, agents);
+}
+
+/** What has changed in place, and nodes that have become smaller, leave nobody without what was promised. */
+function overbooked(node: Node, view: TablesView): string | undefined {
+  if (node.spec.availability !== 'active') return undefined;
+  const tasks = view.tasksOnNode(node.id).filter((task) => isWanted(task) && !isOver(task));
+  const reserved = tasks.reduce(
+    (sum, task) => sum + (view.revisionOf(task)?.spec.task.resources.reservations.cpuNanos ?? 0),
+    0,
+  );
+  const { resources, genericResources } = node.description;
+  if (reserved > resources.cpuNanos) return `has ${resources.cpuNanos} CPUs for ${reserved}`;
+  const names = new Set<string>();
+  for (const { kind, name } of tasks.flatMap((task) => namesOf(task))) {
+    if (names.has(`${kind} ${name}`)) return `has given ${kind} ${name} twice`;
+    names.add(`${kind} ${name}`);
+    if (!genericResources.some((each) => each.kind === kind && each.names.includes(name)))
+      return `has given ${kind} ${name}, which it does not have`;
+  }
+  const short = genericResources.find(
+    ({ kind, count }) => tasks.reduce((sum, task) => sum + countOf(task.genericResources, kind), 0) > count,
+  );
+  return short && `has given more ${short.kind} than it has`;
+}
+
+function namesOf({ genericResources }: Task): { readonly kind: string; readonly name: string }[] {
+  return genericResources.flatMap(({ kind, names }) => names.map((name) => ({ kind, name })));
+}
+
+function countOf(resources: Task['genericResources'], kind: string): number {
+  return resources.find((each) => each.kind === kind)?.count ?? 0;
 }
 
 function restlessTask(task: Task, { view, nowMs }: Picture): string | undefined {
@@ -107,7 +142,20 @@ function freeNode(task: Task, view: TablesView): Node | undefined {
       endpoint.ports.filter((port) => !isIngressPort(port)).map((port) => port.publishedPort),
     );
     const ofService = here.filter((other) => other.serviceId === task.serviceId && isWanted(other)).length;
+    const given = (kind: string) =>
+      here.reduce((sum, { genericResources }) => sum + countOf(genericResources, kind), 0);
+    const wanted = here.filter(isWanted).flatMap((other) => view.service.get(other.serviceId)?.spec ?? []);
+    const name = view.service.get(task.serviceId)?.spec.name;
+    const affinities = placement.affinities.filter((text) => text.startsWith('service'));
     return (
+      resources.generic.every(
+        ({ kind, count }) => given(kind) + count <= countOf(node.description.genericResources, kind),
+      ) &&
+      affinities.every(
+        (text) =>
+          wanted.some((other) => text.slice('service=='.length) === other.name) === text.includes('=='),
+      ) &&
+      !wanted.some((other) => other.task.placement.affinities.includes(`service!=${name}`)) &&
       (resources.reservations.cpuNanos === 0 ||
         used + resources.reservations.cpuNanos <= node.description.resources.cpuNanos) &&
       !ports.some((port) => port > 0 && taken.includes(port)) &&
@@ -164,7 +212,8 @@ function isAnswered(tasks: readonly Task[], service: Service, { view }: Picture)
   if (isAgain(service)) return true;
   const { condition, maxAttempts } = (view.revisionOf(newest)?.spec ?? spec).task.restart;
   const hasEndedWell = newest.status.state === 'complete';
-  if (newest.desiredState === 'remove') return false;
+  // One that had to leave its node is replaced as long as its slot is wanted.
+  if (newest.desiredState === 'remove' || newest.eviction !== undefined) return false;
   return condition === 'none' || (condition === 'on-failure' && hasEndedWell) || maxAttempts > 0;
 }
 

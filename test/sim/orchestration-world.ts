@@ -20,10 +20,10 @@ import type { Member } from '../../proto/generated/raft.ts';
 import { createClient } from '../../rpc/client.ts';
 import { seededChance } from '../support/faults.ts';
 import { Violation } from './core-checks.ts';
-import { SimAgent } from './orchestration-agent.ts';
+import { type MachineSize, SimAgent } from './orchestration-agent.ts';
 import { OrchestrationChecks } from './orchestration-checks.ts';
 import { OrchestrationManager } from './orchestration-manager.ts';
-import { type Control, Operators } from './orchestration-operators.ts';
+import { CALL, type Control, Operators } from './orchestration-operators.ts';
 import { unrest } from './orchestration-rest.ts';
 import { type Doors, SimNetwork, SimProcess } from './sim-calls.ts';
 import { type CrashKind, SimDisk } from './sim-disk.ts';
@@ -69,6 +69,7 @@ export class OrchestrationWorld {
   readonly #luck: Luck;
   readonly #operators: Operators;
   readonly #clusterId: string;
+  readonly #addresses: readonly string[];
   readonly #snapshotInterval: number;
   readonly #desk: SimProcess;
   #isHealed = false;
@@ -93,26 +94,35 @@ export class OrchestrationWorld {
     this.#managers = Array.from({ length: MANAGERS }, (_, index) => this.#newManagerMachine(index + 1));
     const count = options.agents ?? 4 + Math.floor(this.#chance() * 9);
     const addresses = this.#managers.map(({ member }) => member.address);
-    this.agents = Array.from(
-      { length: count },
-      (_, index) =>
-        new SimAgent({
-          name: `a${index + 1}`,
-          nodeId: newId(this.#randomBytes),
-          network: this.#network,
-          chance: this.#chance,
-          luck: this.#luck,
-          managers: addresses,
-          cpus: options.cpus ?? 2 + Math.floor(this.#chance() * 4),
-          onStarted: (agent, container) =>
-            this.checks.started(
-              agent.options.nodeId,
-              agent.options.cpus,
-              container,
-              agent.state.containers.values(),
-            ),
-        }),
+    this.#addresses = addresses;
+    this.agents = Array.from({ length: count }, (_, index) =>
+      this.#newAgent(
+        `a${index + 1}`,
+        options.isCalm ? { cpus: options.cpus ?? 4, generic: [] } : this.#anySize(),
+      ),
     );
+  }
+
+  #newAgent(name: string, size: MachineSize): SimAgent {
+    return new SimAgent({
+      name,
+      nodeId: newId(this.#randomBytes),
+      network: this.#network,
+      chance: this.#chance,
+      luck: this.#luck,
+      managers: this.#addresses,
+      size,
+      onStarted: ({ options: { nodeId } }, container, all) => this.checks.started(nodeId, container, all),
+    });
+  }
+
+  #anySize(): MachineSize {
+    const cards = ['g0', 'g1', 'g2', 'g3'].filter(() => this.#chance() < 0.4);
+    const generic = [
+      { kind: 'GPU', count: cards.length, names: cards },
+      { kind: 'SSD', count: Math.floor(this.#chance() * 3), names: [] },
+    ];
+    return { cpus: 2 + Math.floor(this.#chance() * 4), generic };
   }
 
   /** Lives through so much virtual time with faults, then without, and checks everything. Throws a Violation. */
@@ -291,7 +301,9 @@ export class OrchestrationWorld {
       'kill the leader': () => this.#crash(leading, 'process', this.#chance() * 4_000),
       'cut the power of a manager': () => this.#crash(machine, 'power', this.#chance() * 8_000),
       'pause the leader': () => this.#pause(leading, 500 + this.#chance() * 6_000),
-      'hand leadership on': () => void leading.manager?.host.transferLeadership().catch(refused),
+      'hand leadership on': () => {
+        if (leading.manager?.isOpen) void leading.manager.host.transferLeadership().catch(refused);
+      },
       'slow a disk': () => {
         machine.diskDelayMs = this.#chance() < 0.5 ? 0.2 : this.#chance() * 40;
       },
@@ -308,6 +320,18 @@ export class OrchestrationWorld {
       'end a daemon for long': () => this.#crashAgent(agent, 'daemon', 10_000 + this.#chance() * 20_000),
       'cut the power of a machine': () => this.#crashAgent(agent, 'power', this.#chance() * 20_000),
       'lose a disk': () => this.#crashAgent(agent, 'disk', this.#chance() * 20_000),
+      'come back with another size': () => this.#resize(agent),
+      'come back with another size again': () => this.#resize(agent),
+      'remove a machine, which joins again': () => this.#rejoin(agent),
+      'lose half of the machines and the leader': () => {
+        for (const each of this.agents)
+          if (this.#chance() < 0.5) this.#crashAgent(each, 'daemon', 8_000 + this.#chance() * 10_000);
+        if (this.#chance() < 0.5) this.#crash(leading, 'process', this.#chance() * 4_000);
+      },
+      'drain while the leader changes': () => {
+        void this.operate((control) => this.#operators.drain(control));
+        this.time.after(this.#chance() * 500, () => this.#crash(leading, 'process', this.#chance() * 4_000));
+      },
       'pause a daemon': () => {
         if (agent.process) agent.process.clock.pausedUntilMs = this.time.nowMs + this.#chance() * 12_000;
       },
@@ -328,6 +352,34 @@ export class OrchestrationWorld {
   #crashAgent(agent: SimAgent, kind: 'daemon' | 'power' | 'disk', downMs: number): void {
     agent.crash(kind);
     this.time.after(downMs, () => agent.start());
+  }
+
+  /** As when somebody has put in or taken out memory or cards, or tells the daemon of others. */
+  #resize(agent: SimAgent): void {
+    this.#crashAgent(agent, this.#chance() < 0.5 ? 'daemon' : 'power', this.#chance() * 5_000);
+    agent.size = this.#anySize();
+  }
+
+  /** Nothing of it is left; what joins again is another node with the same name. */
+  #rejoin(agent: SimAgent): void {
+    agent.crash('disk');
+    agent.isGone = true;
+    void this.operate((control) => control.removeNode({ node: agent.options.nodeId, force: true }, CALL));
+    const next = this.#newAgent(agent.options.name, this.#anySize());
+    this.agents[this.agents.indexOf(agent)] = next;
+    this.time.after(this.#chance() * 5_000, () => this.#join(next));
+  }
+
+  #join(agent: SimAgent): void {
+    const { nodeId } = agent.options;
+    const { store } = this.leader ?? {};
+    const again = () => this.time.after(500, () => this.#join(agent));
+    if (store === undefined) again();
+    else if (store.view.node.get(nodeId) !== undefined) agent.start();
+    else
+      store
+        .update((tx) => tx.create('node', newNode(nodeId, this.#chance() < 0.6)))
+        .then(() => agent.start(), again);
   }
 
   #cut(): void {
@@ -358,7 +410,8 @@ export class OrchestrationWorld {
     }
     for (const agent of this.agents) agent.skewMs = 0;
     await this.advance(20_000);
-    await this.carryOut((control) => this.#operators.reopen(control));
+    const ids = new Set(this.agents.map(({ options }) => options.nodeId));
+    await this.carryOut((control) => this.#operators.reopen(control, ids));
     await this.until('rest', HEAL_MS, () => this.unrest());
   }
 
@@ -394,7 +447,7 @@ export class OrchestrationWorld {
     if (view === undefined) return managers.join('\n');
     const nodes = [...view.node.values()].map(
       ({ id, spec, status, description }) =>
-        `${id} ${description.hostname} ${status.state} ${spec.availability} ${JSON.stringify(spec.labels)} ${description.resources.cpuNanos / 1e9} CPUs`,
+        `${id} ${description.hostname} ${status.state} ${spec.availability} ${JSON.stringify(spec.labels)} ${description.resources.cpuNanos / 1e9} CPUs ${JSON.stringify(description.genericResources)}`,
     );
     const services = [...view.service.values()].flatMap((service) => {
       const { id, spec, specVersion, updateStatus } = service;
@@ -404,6 +457,7 @@ export class OrchestrationWorld {
         env: container.env,
         placement,
         reserved: resources.reservations.cpuNanos,
+        generic: resources.generic,
         restart,
         ports: spec.endpoint.ports,
         update: spec.update,

@@ -116,13 +116,9 @@ export class CliCluster {
 /** The command line as an operator's shell starts it. */
 export async function runProgram(
   args: readonly string[],
-  { environment = {}, stdin = '', workdir }: CliOptions = {},
+  { stdin = '', ...options }: CliOptions = {},
 ): Promise<CliResult> {
-  // Without "--" Node takes an --env-file behind the program's name for its own.
-  const child = spawn(process.execPath, ['--', PROGRAM, ...args], {
-    env: { PATH: process.env['PATH'], LANG: 'C.UTF-8', ...environment },
-    ...(workdir && { cwd: workdir }),
-  });
+  const child = spawnProgram(args, options);
   child.stdin.on('error', () => {});
   child.stdin.end(stdin);
   const [stdout, stderr, code] = await Promise.all([
@@ -131,4 +127,31 @@ export async function runProgram(
     new Promise<number | null>((resolve) => child.on('close', resolve)),
   ]);
   return { code, stdout, stderr };
+}
+
+/** One that goes on until it is disposed of. */
+export function startProgram(args: readonly string[], options: Omit<CliOptions, 'stdin'> = {}) {
+  const child = spawnProgram(args, options);
+  const ended = new Promise((resolve) => child.on('close', resolve));
+  let stdout = '';
+  child.stdout.setEncoding('utf8').on('data', (piece: string) => {
+    stdout += piece;
+  });
+  child.stderr.resume();
+  return {
+    /** What it has said by now. */
+    stdout: () => stdout,
+    [Symbol.asyncDispose]: async () => {
+      child.kill('SIGKILL');
+      await ended;
+    },
+  };
+}
+
+function spawnProgram(args: readonly string[], { environment = {}, workdir }: Omit<CliOptions, 'stdin'>) {
+  // Without "--" Node takes an --env-file behind the program's name for its own.
+  return spawn(process.execPath, ['--', PROGRAM, ...args], {
+    env: { PATH: process.env['PATH'], LANG: 'C.UTF-8', ...environment },
+    ...(workdir && { cwd: workdir }),
+  });
 }

@@ -1,4 +1,4 @@
-// `service history`: the specs that are kept of a service, and what changed from each to the next.
+// `service history`: the specs that are kept of a service, who gave them to it, and what changed from each to the next.
 
 import { defineCommand } from '../../command.ts';
 import { formatFlag, noTruncFlag, quietFlag } from '../../flags/common-flags.ts';
@@ -6,8 +6,14 @@ import { formatList, type Row } from '../../format/list-format.ts';
 import { formatTime } from '../../inspect/time.ts';
 import { formatElapsed, truncate } from '../../output/human.ts';
 
-const TITLES = { Version: 'VERSION', Age: 'AGE', Changes: 'CHANGES', CreatedAt: 'CREATED AT' };
-const LAYOUT = '{{.Version}}\t{{.Age}}\t{{.Changes}}';
+const TITLES = {
+  Version: 'VERSION',
+  Age: 'AGE',
+  CreatedBy: 'BY',
+  Changes: 'CHANGES',
+  CreatedAt: 'CREATED AT',
+};
+const LAYOUT = '{{.Version}}\t{{.Age}}\t{{.CreatedBy}}\t{{.Changes}}';
 const CHANGES_LENGTH_MAX = 100;
 
 export const command = defineCommand({
@@ -17,12 +23,13 @@ export const command = defineCommand({
   completes: 'service',
   async run({ flags, args: [name = ''], io, connection }) {
     const { versions } = await (await connection.control()).getServiceHistory({ service: name });
-    const rows = versions.map(({ version, createdAtMs, changes }): Row => {
+    const rows = versions.map(({ version, createdAtMs, createdBy, changes }): Row => {
       const text = changes.join('; ');
       return {
         ID: String(version),
         Version: version,
         Age: `${formatElapsed(io.nowMs() - createdAtMs)} ago`,
+        CreatedBy: createdBy || 'the managers',
         Changes: flags['no-trunc'] ? text : truncate(text, CHANGES_LENGTH_MAX),
         CreatedAt: formatTime(createdAtMs),
       };

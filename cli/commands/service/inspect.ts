@@ -10,6 +10,7 @@ import { toDockerService } from '../../inspect/service-shape.ts';
 interface Found {
   readonly service: Service;
   readonly networks: readonly Network[];
+  readonly updatedBy: string;
 }
 
 export const command = defineCommand({
@@ -29,11 +30,11 @@ export const command = defineCommand({
     return inspectObjects<Found>({
       names: args,
       find: async (name) => {
-        const { service } = await control.getService({ service: name });
-        return { service, networks: await networksOf(service) };
+        const { service, updatedBy } = await control.getService({ service: name });
+        return { service, networks: await networksOf(service), updatedBy };
       },
       toShape: ({ service, networks }) => toDockerService(service, networks),
-      toText: ({ service, networks }) => prettyService(service, networks, io.nowMs()),
+      toText: (found) => prettyService(found, io.nowMs()),
       flags,
       io,
     });

@@ -1,12 +1,19 @@
 // Which services want to share nodes and which do not, by their names, as operators write them.
 
-import { parseAffinity } from '../../core/affinity.ts';
+import { type Affinity, parseAffinity } from '../../core/affinity.ts';
 import type { Service } from '../../core/generated/objects.ts';
 
 /** Ids of services; undefined: there is none of the name. */
 export interface Neighbours {
   readonly together: readonly (string | undefined)[];
   readonly apart: readonly string[];
+}
+
+interface Wishes {
+  /** What nodes must satisfy. */
+  readonly required: Neighbours | undefined;
+  /** What nodes that come first satisfy as well. */
+  readonly preferred: Neighbours | undefined;
 }
 
 export class Neighbourhood {
@@ -24,21 +31,27 @@ export class Neighbourhood {
     return before?.spec.name !== service?.spec.name || wishesOf(before) !== wishesOf(service);
   }
 
-  /** Undefined when it makes no difference who else is on a node. */
-  of(id: string, affinities: readonly string[]): Neighbours | undefined {
+  /** Undefined is what makes no difference, whoever else is on a node. */
+  of(id: string, affinities: readonly string[]): Wishes {
     const name = this.#services.get(id)?.spec.name ?? '';
-    const shunning = this.#shunning.get(name);
-    if (affinities.length === 0 && shunning === undefined) return undefined;
-    const wishes = affinities.map(parseAffinity);
-    const shunned = wishes.flatMap(({ service, isTogether }) =>
-      isTogether ? [] : (this.#byName.get(service)?.id ?? []),
+    const shunning = [...(this.#shunning.get(name) ?? [])].map((service) => service.id);
+    const [preferred = [], required = []] = [true, false].map((isPreferred) =>
+      affinities.map(parseAffinity).filter((affinity) => affinity.isPreferred === isPreferred),
     );
     return {
-      together: wishes
-        .filter(({ isTogether }) => isTogether)
-        .map(({ service }) => this.#byName.get(service)?.id),
-      apart: [...shunned, ...[...(shunning ?? [])].map((service) => service.id)],
+      required: this.#neighbours(required, shunning),
+      preferred: this.#neighbours(preferred, []),
     };
+  }
+
+  #neighbours(affinities: readonly Affinity[], shunning: readonly string[]): Neighbours | undefined {
+    if (affinities.length + shunning.length === 0) return undefined;
+    const [wanted, shunned] = [true, false].map((isTogether) =>
+      affinities
+        .filter((affinity) => affinity.isTogether === isTogether)
+        .map(({ service }) => this.#byName.get(service)?.id),
+    );
+    return { together: wanted ?? [], apart: [...(shunned ?? []).filter(isDefined), ...shunning] };
   }
 
   #add(service: Service): void {
@@ -64,5 +77,9 @@ export class Neighbourhood {
 function shunnedBy({ spec }: Service): string[] {
   return spec.task.placement.affinities
     .map(parseAffinity)
-    .flatMap(({ service, isTogether }) => (isTogether ? [] : [service]));
+    .flatMap(({ service, isTogether, isPreferred }) => (isTogether || isPreferred ? [] : [service]));
+}
+
+function isDefined(id: string | undefined): id is string {
+  return id !== undefined;
 }

@@ -16,8 +16,8 @@ export interface NodeInfo {
   bookings: number;
   /** How many tasks take a port: "8080/tcp" */
   readonly hostPorts: Map<string, number>;
-  /** What tasks have been given of the node's generic resources. */
-  readonly genericUse: Map<string, { count: number; readonly names: Set<string> }>;
+  /** What tasks have been given of the node's generic resources, and how many have a name: while a task changes, it counts twice. */
+  readonly genericUse: Map<string, { count: number; readonly names: Map<string, number> }>;
   /** When tasks failed, by "<service>.<spec version>". */
   readonly failures: Map<string, number[]>;
 }
@@ -70,11 +70,13 @@ export function release(info: NodeInfo, { cpuNanos, memoryBytes, ports }: Demand
 
 /** Whether the node has as much as that which nobody else was given. */
 export function hasGeneric(info: NodeInfo, requests: readonly GenericResource[]): boolean {
-  return requests.every(({ kind, count }) => {
-    const { count: total = 0 } =
-      info.node.description.genericResources.find((each) => each.kind === kind) ?? {};
-    return total - (info.genericUse.get(kind)?.count ?? 0) >= count;
-  });
+  return requests.every(({ kind, count }) => genericFree(info, kind) >= count);
+}
+
+/** How many of a kind nobody was given. */
+export function genericFree({ node, genericUse }: NodeInfo, kind: string): number {
+  const { count = 0 } = node.description.genericResources.find((each) => each.kind === kind) ?? {};
+  return count - (genericUse.get(kind)?.count ?? 0);
 }
 
 /** What a task would be given: so many of a kind, or the first names that are free. */
@@ -88,9 +90,9 @@ export function chooseGeneric(info: NodeInfo, requests: readonly GenericResource
 
 export function giveGeneric(info: NodeInfo, given: readonly GenericResource[]): void {
   for (const { kind, count, names } of given) {
-    const use = info.genericUse.get(kind) ?? { count: 0, names: new Set() };
+    const use = info.genericUse.get(kind) ?? { count: 0, names: new Map<string, number>() };
     use.count += count;
-    for (const name of names) use.names.add(name);
+    for (const name of names) use.names.set(name, (use.names.get(name) ?? 0) + 1);
     info.genericUse.set(kind, use);
   }
 }
@@ -100,7 +102,11 @@ export function takeGenericBack(info: NodeInfo, given: readonly GenericResource[
     const use = info.genericUse.get(kind);
     if (use === undefined) continue;
     use.count -= count;
-    for (const name of names) use.names.delete(name);
+    for (const name of names) {
+      const holders = (use.names.get(name) ?? 0) - 1;
+      if (holders > 0) use.names.set(name, holders);
+      else use.names.delete(name);
+    }
     if (use.count === 0) info.genericUse.delete(kind);
   }
 }

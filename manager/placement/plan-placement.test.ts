@@ -202,6 +202,32 @@ test('a branch without room leaves the rest to the others', () => {
   assert.deepEqual(perNode(plan), { a: 1, b: 2 });
 });
 
+test('branches that fill up, or that no node of is open, never keep a decision from its end (B13: swarmkit#3200)', () => {
+  const anyNode = fc.record({
+    zone: fc.nat(2),
+    rack: fc.nat(2),
+    room: fc.nat(3),
+    availability: fc.constantFrom('active', 'active', 'pause', 'drain'),
+  });
+  const change = (spec: ServiceSpec) =>
+    place3({ preferences: ['spread=node.labels.zone', 'spread=node.labels.rack'] })(reserve(100)(spec));
+  fc.assert(
+    fc.property(fc.array(anyNode, { maxLength: 12 }), fc.nat(30), (shapes, count) => {
+      const nodes = shapes.map(({ zone, rack, room, availability }, index) => {
+        const labels = { ...(zone > 0 && { zone: `z${zone}` }), ...(rack > 0 && { rack: `r${rack}` }) };
+        return aNode(`n${index}`, { memoryBytes: 100 * room, availability, labels });
+      });
+      const open = shapes.filter(({ availability }) => availability === 'active');
+      const room = open.reduce((sum, shape) => sum + shape.room, 0);
+      const { assign, refuse, reason } = place({ nodes, count, change });
+      assert.equal(assign.length, Math.min(room, count));
+      assert.equal(assign.length + refuse.length, count);
+      assert.equal(reason !== '', refuse.length > 0);
+    }),
+    { numRuns: 300 },
+  );
+});
+
 test('preferences come one below the other', () => {
   const preferences = ['spread=node.labels.zone', 'spread=node.labels.rack'];
   const nodes = [
@@ -315,6 +341,35 @@ test('who does not want to share nodes is not joined either', () => {
   assert.deepEqual(perNode(plan), { b: 2 });
 });
 
+test('neighbours that are preferred come first, and others will do', () => {
+  const nodes = [aNode('a', { memoryBytes: 1_000 }), aNode('b'), aNode('c')];
+  const existing = [aTask('other', { nodeId: 'a' })];
+  const change = (affinity: string) => (spec: ServiceSpec) => nextTo(affinity)(reserve(500)(spec));
+  const near = (count: number) =>
+    perNode(place({ nodes, count, existing, change: change('prefer:service==other') }));
+  assert.deepEqual(near(2), { a: 2 });
+  assert.deepEqual(near(4), { a: 2, b: 1, c: 1 });
+  const far = perNode(place({ nodes, count: 4, existing, change: change('prefer:service!=other') }));
+  assert.deepEqual(far, { b: 2, c: 2 });
+  const nobody = place({ nodes, count: 3, change: change('prefer:service==nobody') });
+  assert.deepEqual(perNode(nobody), { a: 1, b: 1, c: 1 });
+
+  const failed = Array.from({ length: 5 }, () =>
+    aTask('s', { nodeId: 'a', state: 'failed', desired: 'shutdown', endedAtMs: NOW_MS }),
+  );
+  const elsewhere = { nodes, count: 1, existing: [...existing, ...failed] };
+  assert.deepEqual(perNode(place({ ...elsewhere, change: change('prefer:service==other') })), { b: 1 });
+});
+
+test('a preference keeps nobody away', () => {
+  const shy = aServiceObject('shy', 1, nextTo('prefer:service!=loud'));
+  const loud = aServiceObject('loud', 1);
+  const book = bookOf([shy, loud], [aTask('shy', { nodeId: 'a' })], [aNode('a')]);
+  const tasks = [aTask('loud', { nodeId: '', state: 'pending' })];
+  const group = { serviceId: 'loud', specVersion: 1, spec: loud.spec, tasks, nodeId: '' };
+  assert.deepEqual(perNode(planGroup(group, book, NOW_MS)), { a: 1 });
+});
+
 const withCards = (id: string, ...names: string[]): Node => {
   const node = aNode(id);
   const genericResources = [{ kind: 'GPU', count: names.length, names }];
@@ -325,7 +380,7 @@ const asking = (count: number) => (spec: ServiceSpec) => ({
   task: { ...spec.task, resources: { ...spec.task.resources, generic: [{ kind: 'GPU', count, names: [] }] } },
 });
 
-test('each task gets generic resources of its own, by name, as many as it asks for (swarmkit#3162)', () => {
+test('each task gets generic resources of its own, by name, as many as it asks for (B16: swarmkit#3162)', () => {
   const nodes = [withCards('a', 'a0', 'a1', 'a2'), withCards('b', 'b0'), aNode('c')];
   const held = [{ kind: 'GPU', count: 1, names: ['a1'] }];
   const existing = [{ ...aTask('s', { nodeId: 'a' }), genericResources: held }];

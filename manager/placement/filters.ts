@@ -15,6 +15,8 @@ export interface FilterContext {
   readonly counts: TaskCounts;
   /** Absent: it makes no difference who else is on a node. */
   readonly neighbours?: NeighbourCounts | undefined;
+  /** The same of nodes that come first. Absent: all are alike. */
+  readonly preferred?: NeighbourCounts | undefined;
 }
 
 /** Tasks of services that nodes must have, or must not have. */
@@ -23,21 +25,29 @@ export interface NeighbourCounts {
   readonly apart: readonly TaskCounts[];
 }
 
-interface Filter {
+export interface Filter {
+  readonly name: 'ready' | 'resource' | 'constraint' | 'platform' | 'hostPort' | 'maxReplicas' | 'affinity';
   /** The check for one spec, or undefined when the spec asks nothing of this filter. */
   readonly prepare: (spec: ServiceSpec, context: FilterContext) => Check | undefined;
   /** Why `count` nodes were refused. */
   readonly explain: (count: number) => string;
 }
 
+export function hasNeighbours({ together, apart }: NeighbourCounts): Check {
+  return (info) =>
+    together.every((counts) => counts.on(info) > 0) && apart.every((counts) => counts.on(info) === 0);
+}
+
 const nodes = (count: number) => (count === 1 ? '1 node' : `${count} nodes`);
 
 const ready: Filter = {
+  name: 'ready',
   prepare: () => (info) => takesTasks(info.node),
   explain: (count) => `${nodes(count)} not available for new tasks`,
 };
 
 const resource: Filter = {
+  name: 'resource',
   prepare: ({ task }) => {
     const { cpuNanos, memoryBytes } = task.resources.reservations;
     const { generic } = task.resources;
@@ -51,6 +61,7 @@ const resource: Filter = {
 };
 
 const constraint: Filter = {
+  name: 'constraint',
   prepare: ({ task }) => {
     if (task.placement.constraints.length === 0) return undefined;
     const constraints = task.placement.constraints.map(parseConstraint);
@@ -60,6 +71,7 @@ const constraint: Filter = {
 };
 
 const platform: Filter = {
+  name: 'platform',
   prepare: ({ task }) => {
     const { platforms } = task.placement;
     if (platforms.length === 0) return undefined;
@@ -69,6 +81,7 @@ const platform: Filter = {
 };
 
 const hostPort: Filter = {
+  name: 'hostPort',
   prepare: (spec) => {
     const ports = portsOfNode(spec.endpoint);
     return (info) => !ports.some((port) => info.hostPorts.has(port));
@@ -77,6 +90,7 @@ const hostPort: Filter = {
 };
 
 const maxReplicas: Filter = {
+  name: 'maxReplicas',
   prepare: ({ task }, { counts }) => {
     const { maxReplicasPerNode } = task.placement;
     if (maxReplicasPerNode === 0) return undefined;
@@ -86,11 +100,9 @@ const maxReplicas: Filter = {
 };
 
 const affinity: Filter = {
+  name: 'affinity',
   prepare: (_spec, { neighbours }) => {
-    if (neighbours === undefined) return undefined;
-    const { together, apart } = neighbours;
-    return (info) =>
-      together.every((counts) => counts.on(info) > 0) && apart.every((counts) => counts.on(info) === 0);
+    return neighbours && hasNeighbours(neighbours);
   },
   explain: (count) => `affinities not satisfied on ${nodes(count)}`,
 };

@@ -15,7 +15,7 @@ import { parsePlacementPreference } from '../../core/placement-preference.ts';
 import { holdsResources, isTerminal, isWanted } from '../../core/task-state.ts';
 import type { TablesView } from '../store/tables.ts';
 import { type FilterContext, NODE_FILTERS } from './filters.ts';
-import { Neighbourhood } from './neighbours.ts';
+import { Neighbourhood, type Neighbours } from './neighbours.ts';
 import {
   type Demand,
   demandOf,
@@ -72,15 +72,29 @@ export class ClusterBook {
   readonly #trees = new Map<string, NodeTree>();
   readonly #neighbourhood = new Neighbourhood();
 
-  /** Counts what every node has and carries. */
-  static of(view: TablesView): ClusterBook {
+  /** Counts what every node has and carries; without the tasks that `isLeaving` names. */
+  static of(view: TablesView, isLeaving?: (taskId: string) => boolean): ClusterBook {
     const book = new ClusterBook();
-    for (const node of view.node.values()) book.noteNode(node.id, node);
-    for (const service of view.service.values()) book.noteService(service.id, service);
-    for (const task of view.task.values()) {
-      book.noteTask(undefined, task, view.revisionOf(task)?.spec);
-    }
+    for (const _ of book.#count(view, isLeaving));
     return book;
+  }
+
+  /** The same, node by node: others may have their turn in between. */
+  static *counting(view: TablesView): Generator<void, ClusterBook> {
+    const book = new ClusterBook();
+    yield* book.#count(view);
+    return book;
+  }
+
+  *#count(view: TablesView, isLeaving: (taskId: string) => boolean = () => false): Generator<void> {
+    const nodes = [...view.node.values()];
+    for (const node of nodes) this.noteNode(node.id, node);
+    for (const service of view.service.values()) this.noteService(service.id, service);
+    for (const { id } of nodes) {
+      for (const task of view.tasksOnNode(id))
+        if (!isLeaving(task.id)) this.noteTask(undefined, task, view.revisionOf(task)?.spec);
+      yield;
+    }
   }
 
   get nodes(): readonly NodeInfo[] {
@@ -129,12 +143,12 @@ export class ClusterBook {
   /** What the filters have to know of others on a node; `version` is the one that is placed. */
   contextFor({ service }: Version, spec: ServiceSpec): FilterContext {
     const { counts } = service;
-    const neighbours = this.#neighbourhood.of(service.id, spec.task.placement.affinities);
-    if (neighbours === undefined) return { counts };
+    const { required, preferred } = this.#neighbourhood.of(service.id, spec.task.placement.affinities);
     const countsOf = (id: string | undefined) =>
       id === service.id ? counts : (this.#services.get(id ?? '')?.counts ?? new TaskCounts());
-    const [together, apart] = [neighbours.together.map(countsOf), neighbours.apart.map(countsOf)];
-    return { counts, neighbours: { together, apart } };
+    const countsOn = (wish: Neighbours | undefined) =>
+      wish && { together: wish.together.map(countsOf), apart: wish.apart.map(countsOf) };
+    return { counts, neighbours: countsOn(required), preferred: countsOn(preferred) };
   }
 
   /** undefined: it is no more. True when it may make a difference to other services. */
@@ -178,6 +192,11 @@ export class ClusterBook {
   /** Books what a task will take that is about to be placed. */
   plan(booking: Booking): void {
     this.#add(booking);
+  }
+
+  /** Takes back what was booked by `plan` and of which no task was expected. */
+  cancel(booking: Booking): void {
+    this.#remove(booking);
   }
 
   /** Tells which task it is that something was booked for: what comes of it is not booked again. */
