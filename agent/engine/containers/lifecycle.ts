@@ -40,6 +40,7 @@ const TASK_TIMEOUT_MS = 120_000;
 // containerd gives up a task whose caller has gone within some seconds.
 const CUT_OFF_LIMIT_MS = 15_000;
 const CUT_OFF_POLL_MS = 50;
+const PLACE_OF_TASK_TAKEN = /failed to start shim: .*: (file exists|no such file or directory)$/;
 const STOPPED_POLL_MS = 20;
 
 export class ContainerLifecycle {
@@ -115,7 +116,7 @@ export class ContainerLifecycle {
       } catch (error) {
         const isThere = hasCode(error, 'already-exists');
         // containerd has not put away yet what it had made, or does so at this moment: that task is not to be relied on.
-        const isInTheWay = isThere || /mkdir .*: file exists/.test(messageOf(error));
+        const isInTheWay = isThere || PLACE_OF_TASK_TAKEN.test(messageOf(error));
         if (!isInTheWay || performance.now() > deadline) throw error;
         if (isThere) await this.deleteTask(id);
         else await delay(CUT_OFF_POLL_MS);
