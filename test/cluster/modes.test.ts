@@ -184,7 +184,7 @@ describe('service modes', { skip: whyNoRealNode() ?? false, timeout: 120_000 }, 
       assert.match((await cluster.node(0).cli('why', name)).stdout, /raise the limit of limited/);
       const history = await cli('service', 'history', name);
       assert.match(history, /VERSION +AGE +BY +CHANGES/);
-      assert.match(history, /uid 0 on \S+ +limits memory-bytes/);
+      assert.match(history, /uid 0 on \S+ +limits/);
       assert.match(history, /limits memory-bytes: 134217728 → 209715200/);
 
       await cli('service', 'rollback', '--to', '2', name);
