@@ -44,7 +44,7 @@ export async function agentsRows(load: AgentsLoad): Promise<Row[]> {
     labels: rackLabels(load.agents),
   });
   const idleMb = managerMb(leader);
-  const pings = new Pings(leader);
+  await using pings = new Pings(leader);
   const running = await deploy(leader, agents, load);
   const tasks = load.services * load.replicas;
   const usedMb = managerMb(leader) - idleMb;
@@ -132,7 +132,7 @@ async function sendNews(leader: RealNode, agents: SimulatedAgents, load: AgentsL
 }
 
 /** Asks the leader again and again, and notes how long each answer took. */
-class Pings {
+class Pings implements AsyncDisposable {
   readonly #tookMs: number[] = [];
   #isStopped = false;
   readonly #pinging: Promise<void>;
@@ -142,9 +142,13 @@ class Pings {
   }
 
   async stop(): Promise<readonly number[]> {
+    await this[Symbol.asyncDispose]();
+    return this.#tookMs;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
     this.#isStopped = true;
     await this.#pinging;
-    return this.#tookMs;
   }
 
   async #ping({ managerHealth }: RealNode): Promise<void> {

@@ -12,8 +12,9 @@ import { aDemandingSpec, rackedNodes, type SchedulingLoad } from '../test/suppor
 import { RaftCluster } from '../test/support/raft-cluster.ts';
 import { freePort } from '../test/support/real-registry.ts';
 import { agentsRows } from './agents.ts';
+import { heldForATask } from './held-memory.ts';
 import type { BenchOptions } from './main.ts';
-import { againstFloor, median, type Row } from './report.ts';
+import { againstFloor, againstLimit, median, type Row } from './report.ts';
 
 const NODES = 10_000;
 const TASKS = 1_000_000;
@@ -27,6 +28,8 @@ const MEMBERS = 3;
 const COMMITTED = { nodes: 1_000, services: 1_000, replicas: 200 };
 const COMMITTED_QUICK = { ...COMMITTED, services: 200 };
 const COMMITTED_MIN = 20_000;
+/** For 1,000 tasks. */
+const HELD_MB_MAX = 0.5;
 const AGENTS = { agents: 1_000, services: 1_000, replicas: 200, updateSeconds: 10 };
 const AGENTS_QUICK = { agents: 100, services: 100, replicas: 100, updateSeconds: 3 };
 
@@ -41,7 +44,9 @@ export async function scheduleBench({ isQuick }: BenchOptions): Promise<Row[]> {
   });
   const rate = await committedPerSecond(isQuick ? COMMITTED_QUICK : COMMITTED);
   const committed = againstFloor('committed by three managers', '/s', rate, COMMITTED_MIN);
-  return [...planned, committed, ...(await agentsRows(isQuick ? AGENTS_QUICK : AGENTS))];
+  const heldMb = heldForATask(tasks / 5) / 1000;
+  const held = againstLimit('heap of the tables for 1,000 tasks', 'MB', heldMb, HELD_MB_MAX);
+  return [...planned, committed, held, ...(await agentsRows(isQuick ? AGENTS_QUICK : AGENTS))];
 }
 
 async function committedPerSecond(load: SchedulingLoad): Promise<number> {

@@ -4,17 +4,26 @@ import type { Commit } from './store.ts';
 
 // At a hundred commits a second, ten seconds: a reconnect, not an absence.
 const KEPT_MAX = 1_000;
+// And so many changes, each of which holds an object as it was and as it came to be: some twenty megabytes of tasks.
+const CHANGES_KEPT_MAX = 20_000;
 
 export class RecentCommits {
   #commits: Commit[] = [];
+  #changes = 0;
   /** Commits up to this index are not here. */
   forgottenIndex = 0;
 
   push(commit: Commit): void {
     this.#commits.push(commit);
-    if (this.#commits.length < 2 * KEPT_MAX) return;
-    this.forgottenIndex = this.#commits[KEPT_MAX - 1]?.index ?? commit.index;
-    this.#commits = this.#commits.slice(KEPT_MAX);
+    this.#changes += commit.events.length;
+    if (this.#commits.length < 2 * KEPT_MAX && this.#changes < 2 * CHANGES_KEPT_MAX) return;
+    let forgotten = 0;
+    while (this.#commits.length - forgotten > KEPT_MAX || this.#changes > CHANGES_KEPT_MAX) {
+      const oldest = this.#commits[forgotten++];
+      this.#changes -= oldest?.events.length ?? 0;
+      this.forgottenIndex = oldest?.index ?? commit.index;
+    }
+    this.#commits = this.#commits.slice(forgotten);
   }
 
   after(index: number): readonly Commit[] {
@@ -25,6 +34,7 @@ export class RecentCommits {
   /** A snapshot took the place of everything up to `index`. */
   clear(index: number): void {
     this.#commits = [];
+    this.#changes = 0;
     this.forgottenIndex = index;
   }
 }

@@ -60,8 +60,7 @@ export async function scheduleTasks(
   { nodes, services, replicas }: SchedulingLoad,
 ): Promise<number> {
   await store.batch(rackedNodes(nodes).map((node) => (tx) => tx.create('node', node)));
-  for (let first = 0; first < services; first += BATCH / replicas)
-    await createServices(store, first, Math.min(services, first + BATCH / replicas), replicas);
+  await createTasks(store, { services, replicas });
   const ended = new AbortController();
   const startedMs = performance.now();
   const { promise, resolve } = Promise.withResolvers<void>();
@@ -78,6 +77,15 @@ export async function scheduleTasks(
   ended.abort();
   await loop;
   return tookMs;
+}
+
+/** Services with tasks that wait. */
+export async function createTasks(
+  store: Store,
+  { services, replicas }: Omit<SchedulingLoad, 'nodes'>,
+): Promise<void> {
+  for (let first = 0; first < services; first += BATCH / replicas)
+    await createServices(store, first, Math.min(services, first + BATCH / replicas), replicas);
 }
 
 async function createServices(store: Store, first: number, end: number, replicas: number): Promise<void> {

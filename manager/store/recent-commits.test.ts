@@ -1,0 +1,45 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { aTask } from '../../test/support/builders.ts';
+import { RecentCommits } from './recent-commits.ts';
+import type { Commit } from './store.ts';
+
+const task = aTask('s');
+
+function commit(index: number, changes: number): Commit {
+  const event = { kind: 'task', action: 'updated', object: task, previous: task } as const;
+  return { index, events: Array.from({ length: changes }, () => event) };
+}
+
+function sizeOf(commits: readonly Commit[]): number {
+  return commits.reduce((sum, { events }) => sum + events.length, 0);
+}
+
+test('keeps the last commits without a gap, and says from where on', () => {
+  const recent = new RecentCommits();
+  for (let index = 1; index <= 5_000; index++) {
+    recent.push(commit(index, 1));
+    const kept = recent.after(recent.forgottenIndex);
+    assert.ok(kept.length <= 2_000 && kept.length >= Math.min(index, 1_000));
+    assert.equal(kept[0]?.index, recent.forgottenIndex + 1);
+    assert.equal(kept.at(-1)?.index, index);
+  }
+  assert.deepEqual(
+    recent.after(4_998).map(({ index }) => index),
+    [4_999, 5_000],
+  );
+});
+
+test('holds no more than some ten thousand changes, however many there are in a commit', () => {
+  const recent = new RecentCommits();
+  for (let index = 1; index <= 500; index++) {
+    recent.push(commit(index, 500));
+    const kept = recent.after(recent.forgottenIndex);
+    assert.ok(sizeOf(kept) < 40_000);
+    assert.equal(kept[0]?.index, recent.forgottenIndex + 1);
+  }
+  // One alone is kept as little as many.
+  recent.push(commit(501, 100_000));
+  assert.equal(recent.forgottenIndex, 501);
+  assert.deepEqual(recent.after(501), []);
+});
