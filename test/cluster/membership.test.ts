@@ -94,7 +94,7 @@ describe('a cluster of five nodes', { skip: whyNoRealNode() ?? false }, () => {
   });
 
   test('a demotion that is taken back at once leaves a manager that counts', async () => {
-    for (let round = 0; round < 3; round++) {
+    for (let round = 0; round < 2; round++) {
       await setRole(2, 'worker', 0);
       await cluster.until(2, ({ managerStatus }) => managerStatus?.voter !== true, 0);
       await setRole(2, 'manager', 0);

@@ -158,7 +158,7 @@ describe('reach into tasks', { skip: whyNoRealNode() ?? false }, () => {
   test('an operator who does not read stops the command and grows no daemon', async () => {
     const node = cluster.node(WORKER);
     const before = await residentKib(node.daemonPid);
-    const child = open(1, 'exec', 'web.1', 'sh', '-c', 'dd if=/dev/zero bs=65536 count=4096 2>/dev/null');
+    const child = open(1, 'exec', 'web.1', 'sh', '-c', 'dd if=/dev/zero bs=65536 count=1536 2>/dev/null');
     child.pause();
     await eventually(async () => (await fifos()).length > 0);
     let last = -1;
@@ -178,7 +178,7 @@ describe('reach into tasks', { skip: whyNoRealNode() ?? false }, () => {
     child.resume();
 
     assert.equal(await child.code, 0);
-    assert.equal(child.bytes().length, 4096 * 65536);
+    assert.equal(child.bytes().length, 1536 * 65536);
     assert.ok(last < 64 * 2 ** 20, `${last} bytes were written to an operator who read none`);
     assert.ok(grown < 64 * 1024, `the daemon grew by ${grown} KiB`);
   });

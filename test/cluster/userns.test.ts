@@ -54,7 +54,10 @@ describe('services with users of their own', { skip: whyNoRealNode() ?? false },
     await writeFile(path.join(directory, 'one'), 'first');
     await writeFile(path.join(directory, 'two'), 'second');
     await succeed('secret', 'create', 'word', path.join(directory, 'one'));
-    const common = ['--no-resolve-image', '--userns', 'private', '--network', 'front'];
+    const common = [
+      ...['--no-resolve-image', '--detach', '--update-monitor', '100ms'],
+      ...['--userns', 'private', '--network', 'front'],
+    ];
     await succeed(
       ...['service', 'create', '--name', 'web', ...common, '--mode', 'global', '--user', 'web'],
       ...['--secret', 'source=word,target=word,uid=1000,gid=1000,mode=0400', '--publish', '18080:80'],

@@ -5,12 +5,14 @@ import path from 'node:path';
 import { mutantOf, plant } from './mutants.ts';
 
 const [name = '', seeds = '', steps = ''] = process.argv.slice(2);
-plant(mutantOf(name));
+const mutant = mutantOf(name);
+plant(mutant);
 const { runSeed } = await import('./core-run.ts');
 const { runScript } = await import('./script.ts');
 let kill: { rule: string; message: string } | undefined;
-let seed = 0;
-while (kill === undefined && seed < Number(seeds)) kill = runSeed(++seed, Number(steps));
+let seed = (mutant.firstSeed ?? 1) - 1;
+const last = mutant.isScripted ? seed : seed + Number(seeds);
+while (kill === undefined && seed < last) kill = runSeed(++seed, Number(steps));
 kill ??= differingScript();
 process.stdout.write(`${JSON.stringify({ name, rule: kill?.rule, message: kill?.message, seed })}\n`);
 

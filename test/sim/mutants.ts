@@ -15,6 +15,10 @@ export interface Edit {
 
 export interface Mutant extends Edit {
   readonly file: 'configuration' | 'leader' | 'outbox' | 'progress' | 'raft' | 'raft-log';
+  /** Where the search begins, for what is seldom noticed. Default: 1. */
+  readonly firstSeed?: number;
+  /** No run notices it, a script does. */
+  readonly isScripted?: boolean;
 }
 
 const folder = path.join(import.meta.dirname, '../../manager/raft');
@@ -163,6 +167,7 @@ const ELECTIONS: readonly Mutant[] = [
   },
   {
     name: 'elections do not tell what is committed',
+    firstSeed: 217,
     file: 'raft',
     find: 'this.#learnCommit(message);',
     replace: '',
@@ -196,6 +201,7 @@ const REPLICATION: readonly Mutant[] = [
   },
   {
     name: 'earlier terms are committed by counting',
+    firstSeed: 41,
     file: 'leader',
     find: 'index > log.committedIndex && log.termOf(index) === term',
     replace: 'index > log.committedIndex && term !== 0',
@@ -376,6 +382,7 @@ const TRANSFER: readonly Mutant[] = [
   },
   {
     name: 'timeout-now is obeyed by who has no vote',
+    firstSeed: 72,
     file: 'raft',
     find: "if (this.#role === 'follower' && this.#mayCampaign()) this.#becomeCandidate(TRANSFER);",
     replace: "if (this.#role === 'follower') this.#becomeCandidate(TRANSFER);",
@@ -388,6 +395,7 @@ const TRANSFER: readonly Mutant[] = [
   },
   {
     name: 'a transfer is never given up',
+    firstSeed: 56,
     file: 'raft',
     find: 'this.#leader.endTransfer();',
     replace: '',
@@ -403,6 +411,7 @@ const CONFIGURATION: readonly Mutant[] = [
   },
   {
     name: 'commits need the new majority only',
+    firstSeed: 44,
     file: 'configuration',
     find: '? Math.min(index, majorityIndex(configuration.outgoingVoters, matchOf))',
     replace: '? index',
@@ -451,12 +460,14 @@ const CONFIGURATION: readonly Mutant[] = [
   },
   {
     name: 'who has not applied a change campaigns',
+    firstSeed: 73,
     file: 'raft',
     find: '!this.#outbox.isInstalling &&\n      !this.log.hasUnappliedConfiguration()',
     replace: '!this.#outbox.isInstalling',
   },
   {
     name: 'a candidate that lost its vote goes on',
+    isScripted: true,
     file: 'raft',
     find: "if (this.#role !== 'follower' && !isVoter(this.configuration, this.id)) {",
     replace: "if (this.#role === 'leader' && !isVoter(this.configuration, this.id)) {",
@@ -520,6 +531,7 @@ const SNAPSHOTS: readonly Mutant[] = [
   },
   {
     name: 'a snapshot replaces a log that goes further',
+    firstSeed: 1332,
     file: 'raft',
     find: 'if (this.log.termOf(index) === term) this.log.commitTo(index);',
     replace: 'if (this.log.termOf(index) === term && index < 0) this.log.commitTo(index);',
@@ -532,6 +544,7 @@ const SNAPSHOTS: readonly Mutant[] = [
   },
   {
     name: 'a write attests what a snapshot has replaced',
+    firstSeed: 476,
     file: 'raft-log',
     find: 'for (const attestation of this.#inFlight) attestation.lastIndex = 0;',
     replace: 'for (const attestation of this.#inFlight) attestation.lastIndex += 1;',
