@@ -3,6 +3,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { emptyPortConfig, type Node, type ServiceSpec } from '../../core/generated/objects.ts';
+import { systemClock } from '../../node/system-clock.ts';
+import type { NodeSpare } from '../../proto/generated/control.ts';
 import { aNode, aServiceObject, aTask, NOW_MS, tablesOf } from '../../test/support/builders.ts';
 import { ClusterBook } from '../placement/cluster-book.ts';
 import { placeDemands } from './fit.ts';
@@ -84,7 +86,7 @@ test('a port of the node is given once, and replicas per node are bounded', () =
   assert.deepEqual([bounded.missing, bounded.reason], [1, 'at most 2 of it may be on a node']);
 });
 
-test('what would be without a node: its tasks need a place on the others, those of global services do not', () => {
+test('what would be without a node: its tasks need a place on the others, those of global services do not', async () => {
   const nodes = [aNode('a', { memoryBytes: 4 * GIB }), aNode('b', { memoryBytes: 3 * GIB })];
   const web = aServiceObject('web', 2, needing(2 * GIB));
   const agent = aServiceObject('agent', 0, (spec) => ({ ...needing(4 * GIB)(spec), mode: { global: {} } }));
@@ -95,18 +97,17 @@ test('what would be without a node: its tasks need a place on the others, those 
   ];
   const tables = tablesOf([web, agent], tasks.slice(0, 2), nodes);
   const reason = 'needs 2 GiB, free 1 GiB at most on a node';
-  assert.deepEqual(
-    [...spareOf(tables, NOW_MS)],
-    [
-      {
-        nodeId: 'a',
-        hostname: 'a',
-        tasks: 1,
-        misfits: [{ serviceId: 'web', serviceName: 'web', tasks: 1, reason }],
-      },
-      { nodeId: 'b', hostname: 'b', tasks: 1, misfits: [] },
-    ],
-  );
+  const spare: NodeSpare[] = [];
+  for await (const one of spareOf(tables, systemClock, new AbortController().signal)) spare.push(one);
+  assert.deepEqual(spare, [
+    {
+      nodeId: 'a',
+      hostname: 'a',
+      tasks: 1,
+      misfits: [{ serviceId: 'web', serviceName: 'web', tasks: 1, reason }],
+    },
+    { nodeId: 'b', hostname: 'b', tasks: 1, misfits: [] },
+  ]);
 
   const withGlobal = tablesOf([web, agent], tasks.slice(1), nodes);
   assert.deepEqual(withoutNode(withGlobal, nodes[1] as Node, { nowMs: NOW_MS }), {

@@ -2,9 +2,8 @@
 // wants to know more asks for the capacity.
 
 import { type Clock, sleep } from '../../core/clock.ts';
-import { ClusterBook } from '../placement/cluster-book.ts';
 import type { Store } from '../store/store.ts';
-import { withoutNode } from './spare.ts';
+import { spareOf } from './spare.ts';
 
 export interface SpareOptions {
   readonly store: Store;
@@ -15,8 +14,6 @@ export interface SpareOptions {
 
 // As often as Prometheus asks by default.
 const PERIOD_MS = 60_000;
-// The loops go on in between.
-const NODES_AT_A_TIME = 10;
 
 /** Runs until the signal aborts. */
 export async function runSpareLoop(
@@ -41,20 +38,7 @@ export async function runSpareLoop(
 
 async function countServices(store: Store, clock: Clock, signal: AbortSignal): Promise<number> {
   const services = new Set<string>();
-  const { view } = store;
-  let turns = 0;
-  const pause = async () => {
-    if (++turns % NODES_AT_A_TIME === 0) await sleep(clock, 0, signal);
-  };
-  const counting = ClusterBook.counting(view);
-  let counted = counting.next();
-  for (; !counted.done; counted = counting.next()) await pause();
-  const book = counted.value;
-  for (const { node } of book.nodes) {
-    if (node.status.state === 'down') continue;
-    const choice = { nowMs: clock.nowMs(), isSurvey: true };
-    for (const { serviceId } of withoutNode(view, node, choice, book).misfits) services.add(serviceId);
-    await pause();
-  }
+  for await (const { misfits } of spareOf(store.view, clock, signal))
+    for (const { serviceId } of misfits) services.add(serviceId);
   return services.size;
 }

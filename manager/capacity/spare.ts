@@ -1,5 +1,6 @@
-// What would be if a node were not there: which of its tasks would find no place on the others. Pure.
+// What would be if a node were not there: which of its tasks would find no place on the others.
 
+import { type Clock, sleep } from '../../core/clock.ts';
 import type { Node, ServiceSpec } from '../../core/generated/objects.ts';
 import { isGlobal } from '../../core/service-mode.ts';
 import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
@@ -8,11 +9,28 @@ import { ClusterBook } from '../placement/cluster-book.ts';
 import type { TablesView } from '../store/tables.ts';
 import { type Choice, type Demand, giveBack, placeDemands } from './fit.ts';
 
+// What else a manager has to do goes on after so many nodes, or tasks.
+const TURNS_AT_A_TIME = 4;
+
 /** Of each node that is not down, one after the other. */
-export function* spareOf(view: TablesView, nowMs: number): Iterable<NodeSpare> {
-  const book = ClusterBook.of(view);
-  for (const { node } of book.nodes)
-    if (node.status.state !== 'down') yield withoutNode(view, node, { nowMs, isSurvey: true }, book);
+export async function* spareOf(
+  view: TablesView,
+  clock: Clock,
+  signal: AbortSignal,
+): AsyncIterable<NodeSpare> {
+  let turns = 0;
+  const pause = async () => {
+    if (++turns % TURNS_AT_A_TIME === 0) await sleep(clock, 0, signal);
+  };
+  const counting = ClusterBook.counting(view);
+  let counted = counting.next();
+  for (; !counted.done; counted = counting.next()) await pause();
+  const book = counted.value;
+  for (const { node } of book.nodes) {
+    if (node.status.state === 'down') continue;
+    yield withoutNode(view, node, { nowMs: clock.nowMs(), isSurvey: true }, book);
+    await pause();
+  }
 }
 
 /** Tasks of global services stay away with the node; all others have to go elsewhere. The book is as before after it. */

@@ -2,7 +2,7 @@
 
 import type { Clock } from '../../core/clock.ts';
 import type { RandomBytes } from '../../core/ids.ts';
-import type { ControlService } from '../../proto/generated/control.ts';
+import type { ControlService, NodeSpare } from '../../proto/generated/control.ts';
 import type { Handlers } from '../../rpc/server.ts';
 import { theCluster } from '../ca/authority.ts';
 import type { CertificateTool } from '../ca/certificate-tool.ts';
@@ -94,7 +94,11 @@ export function controlHandlers(options: ControlOptions): Handlers<typeof Contro
     },
     traceNetwork: (request) => traceNetwork({ view: store.view, questions: options.questions }, request),
     auditNetworks: (request) => auditNetworks({ view: store.view, questions: options.questions }, request),
-    getCapacity: () => ({ nodes: [...spareOf(store.view, clock.nowMs())] }),
+    getCapacity: async (_, { signal }) => {
+      const nodes: NodeSpare[] = [];
+      for await (const node of spareOf(store.view, clock, signal)) nodes.push(node);
+      return { nodes };
+    },
     planService: (request) => planServiceRequest(store.view, request, clock.nowMs()),
     explain: ({ target, kind = '' }) => explain(store.view, { target, kind }, clock.nowMs()),
   };
