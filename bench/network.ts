@@ -2,7 +2,6 @@
 // a thousand published ports, how many names a core serves, and what a connection costs (mesh.ts). In namespaces: the
 // machine's own network is not touched.
 
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { OverlayNetwork } from '../agent/network/overlay/overlay.ts';
 import { CallableProgram } from '../test/network/lab.ts';
@@ -103,9 +102,7 @@ async function measurePorts(host: OverlayHost): Promise<Row[]> {
 
 /** From what the managers say to the kernel, as an agent has it; what a connection costs among them: mesh.ts. */
 async function measureServices(lab: OverlayLab, host: OverlayHost): Promise<Row[]> {
-  const stateDir = join(host.runDir, 'agent-state');
-  mkdirSync(stateDir);
-  const args = [join(host.runDir, 'agent'), stateDir, host.address];
+  const args = [join(host.runDir, 'agent'), host.address];
   const program = lab.program(host.path, 'agent-network-process.ts', args);
   const first = await program.line();
   if (first !== 'ready') throw new Error(`agent-network-process.ts: ${first}`);

@@ -36,10 +36,8 @@ export interface ClusterNetworksOptions {
   readonly nodeId: string;
   /** The network of tasks that ask for no other. */
   readonly local: Network;
-  /** For what ends with the machine's uptime. */
+  /** For what ends with the machine's uptime: in memory, since what is written there holds up the networks. */
   readonly runDir: string;
-  /** For what the next process is to know before it hears of a manager. */
-  readonly stateDir: string;
   readonly engineId: string;
   /** The address of this node that other nodes send to. */
   readonly dataPathAddress: string;
@@ -290,7 +288,7 @@ export class ClusterNetworks implements TaskNetworks {
   }
 
   get #memoryFile(): string {
-    return join(this.#options.stateDir, MEMORY_FILE);
+    return join(this.#options.runDir, MEMORY_FILE);
   }
 
   /** The first network that leads out; the ingress network only when there is no other. */

@@ -413,7 +413,7 @@ describe('services on networks of the cluster', { skip: whyNoRealNode() ?? false
     assert.ok(await hasIt());
     await node.killDaemon();
     await world.remove('lonely');
-    await rm(path.join(node.dataRoot, 'network', 'cluster-networks'));
+    await rm(path.join(node.runDir, 'cluster-networks'));
     await node.startDaemon();
     await eventually(async () => !(await hasIt()));
     await world.manager.control.removeNetwork({ network: 'forgotten' });

@@ -19,7 +19,7 @@ import { answerCalls } from './answer-calls.ts';
 const NODES = 100;
 const NETWORK_ID = 'many';
 
-const [runDir = '', stateDir = '', dataPathAddress = ''] = process.argv.slice(2);
+const [runDir = '', dataPathAddress = ''] = process.argv.slice(2);
 
 /** Nobody attaches anything to it. */
 const local: LocalNetwork = {
@@ -36,7 +36,6 @@ const networks = await ClusterNetworks.open({
   nodeId: 'n0',
   local,
   runDir,
-  stateDir,
   engineId: 'many',
   dataPathAddress,
   onProblem: (text) => {
