@@ -34,7 +34,20 @@ describe('events, authors and capacity', { skip: whyNoRealNode() ?? false, timeo
   const create = (position: number, name: string, ...flags: readonly string[]) =>
     cluster
       .node(position)
-      .cli('service', 'create', '--no-resolve-image', '--name', name, ...flags, IMAGE, 'sh', '-c', IDLE);
+      .cli(
+        'service',
+        'create',
+        '--no-resolve-image',
+        '--update-monitor',
+        '100ms',
+        '--name',
+        name,
+        ...flags,
+        IMAGE,
+        'sh',
+        '-c',
+        IDLE,
+      );
   /** What `tsswarm events` says on a host, as it comes. */
   const follow = (position: number, ...flags: readonly string[]) => {
     const host = `unix://${path.join(cluster.node(position).runDir, 'control.sock')}`;

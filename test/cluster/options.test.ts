@@ -68,7 +68,17 @@ describe('options of a service', { skip: whyNoRealNode() ?? false }, () => {
     await writeFile(path.join(mountpoint, 'note'), 'kept');
 
     await succeed(
-      ...['service', 'create', '--name', 'web', '--no-resolve-image', '--cap-add', 'NET_ADMIN'],
+      ...[
+        'service',
+        'create',
+        '--name',
+        'web',
+        '--no-resolve-image',
+        '--update-monitor',
+        '100ms',
+        '--cap-add',
+        'NET_ADMIN',
+      ],
       ...['--cap-drop', 'MKNOD', '--ulimit', 'nofile=111:222', '--oom-score-adj', '55'],
       ...['--sysctl', 'net.core.somaxconn=77', '--host', 'db:10.1.2.3', '--dns', '10.9.9.9'],
       ...['--dns-search', 'example.com', '--dns-option', 'ndots:3', '--shm-size', '1m'],
@@ -194,7 +204,17 @@ describe('name servers of a service', { skip: whyNoRealNode() ?? false }, () => 
       await once(upstream.stdout, 'data');
       const create = async (name: string, flags: readonly string[]) => {
         const script = 'while :; do nslookup far.example; nslookup named; sleep 1; done';
-        const own = ['--name', name, '--network', 'net', '--no-resolve-image', '--stop-grace-period', '1s'];
+        const own = [
+          '--name',
+          name,
+          '--network',
+          'net',
+          '--no-resolve-image',
+          '--update-monitor',
+          '100ms',
+          '--stop-grace-period',
+          '1s',
+        ];
         await node.succeed('service', 'create', ...own, ...flags, image, 'sh', '-c', script);
       };
       await node.cli('network', 'create', '--driver', 'overlay', 'net');

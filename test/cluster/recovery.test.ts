@@ -63,7 +63,19 @@ test('a forced new cluster keeps its services and does not touch their container
   await using node = await RealNode.start();
   await node.init();
   await importImage(node);
-  await node.cli('service', 'create', '--name', 'kept', '--replicas', '2', IMAGE, 'sleep', '1000');
+  await node.cli(
+    'service',
+    'create',
+    '--update-monitor',
+    '100ms',
+    '--name',
+    'kept',
+    '--replicas',
+    '2',
+    IMAGE,
+    'sleep',
+    '1000',
+  );
   const before = await node.cli('service', 'ps', 'kept', '-q', '--no-trunc');
 
   const forced = await node.cli('init', '--force-new-cluster');
