@@ -2,10 +2,10 @@
 // From the creation of services to the last task that runs, then news of tasks without end, and meanwhile how long the
 // leader takes for a call that reads nothing, which waits for its event loop.
 
-import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { defined } from '../core/assert.ts';
 import { aDemandingSpec, rackLabels } from '../test/support/demanding-services.ts';
+import { managerPidOf, statusKib } from '../test/support/process-status.ts';
 import { RealCluster } from '../test/support/real-cluster.ts';
 import type { RealNode } from '../test/support/real-node.ts';
 import { SimulatedAgents } from '../test/support/simulated-agents.ts';
@@ -163,12 +163,5 @@ class Pings implements AsyncDisposable {
 
 /** Resident memory of the manager that a daemon has started. */
 function managerMb({ daemonPid }: RealNode): number {
-  const children = readdirSync(`/proc/${daemonPid}/task`).flatMap((thread) =>
-    readFileSync(`/proc/${daemonPid}/task/${thread}/children`, 'utf8').trim().split(' '),
-  );
-  const pid = children.find(
-    (child) => child && readFileSync(`/proc/${child}/cmdline`, 'utf8').includes('manager-process'),
-  );
-  const status = readFileSync(`/proc/${defined(pid, 'a manager')}/status`, 'utf8');
-  return (Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1]) * 1024) / MB;
+  return (statusKib(defined(managerPidOf(daemonPid), 'a manager'), 'VmRSS') * 1024) / MB;
 }

@@ -1,9 +1,10 @@
 // A new manager takes over the state of others, as real processes with mutual TLS between: how long that takes for a million
 // tasks, and how much memory it takes besides the state, on both sides, when that is half a gigabyte.
 
-import { readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { defined } from '../core/assert.ts';
 import { eventually } from '../test/support/eventually.ts';
+import { statusKib } from '../test/support/process-status.ts';
 import { RaftCluster, type RaftClusterOptions, type RaftProcess } from '../test/support/raft-cluster.ts';
 import { freePort } from '../test/support/real-registry.ts';
 import type { BenchOptions } from './main.ts';
@@ -109,11 +110,6 @@ async function installRegisters(
 function watchMemory(pid: number): () => number {
   // 5 sets the highest back to what it is now: proc(5), clear_refs.
   writeFileSync(`/proc/${pid}/clear_refs`, '5');
-  const before = statusKb(pid, 'VmRSS');
-  return () => ((statusKb(pid, 'VmHWM') - before) * 1024) / MB;
-}
-
-function statusKb(pid: number, field: string): number {
-  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-  return Number(new RegExp(`^${field}:\\s+(\\d+)`, 'm').exec(status)?.[1]);
+  const before = statusKib(pid, 'VmRSS');
+  return () => ((statusKib(pid, 'VmHWM') - before) * 1024) / MB;
 }

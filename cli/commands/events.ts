@@ -1,19 +1,15 @@
 // `events`: what happens to services, tasks, nodes, networks, secrets and configs, from now on. When the manager goes, another is
 // asked for what came meanwhile.
 
-import { setTimeout as delay } from 'node:timers/promises';
-import { hasCode, SwarmError } from '../../core/errors.ts';
 import type { ClusterEvent } from '../../proto/generated/control.ts';
 import { defineCommand } from '../command.ts';
 import { filterFlag, formatFlag } from '../flags/common-flags.ts';
 import { formatList } from '../format/list-format.ts';
 import { formatTime, toNanos } from '../inspect/time.ts';
 import { type Filters, matchesFilter, parseFilters } from '../output/filter.ts';
+import { follow } from '../progress/follow.ts';
 
 const FILTERS = ['type', 'event', 'service', 'node'];
-const PAUSE_MS = 500;
-// An election, with the loss of its first vote, is over by then.
-const SILENCE_LIMIT_MS = 30_000;
 
 export const command = defineCommand({
   usage: '[OPTIONS]',
@@ -23,25 +19,18 @@ export const command = defineCommand({
     const filters = parseFilters(flags.filter ?? [], FILTERS);
     const kinds = filters.get('type') ?? [];
     let after: number | undefined;
-    let lostAtMs: number | undefined;
-    for (;;) {
-      try {
-        const control = await connection.control();
-        const request = { kinds, ...(after !== undefined && { after }) };
-        for await (const { index, events } of control.watchEvents(request)) {
-          [after, lostAtMs] = [index, undefined];
-          const shown = events.filter((event) => isWanted(event, filters));
-          if (shown.length > 0) await io.out(formatEvents(shown, flags.format));
-        }
-        throw new SwarmError('unavailable', 'the manager has ended the stream of events');
-      } catch (error) {
-        if (after === undefined || !hasCode(error, 'unavailable')) throw error;
-        lostAtMs ??= io.nowMs();
-        if (io.nowMs() - lostAtMs > SILENCE_LIMIT_MS) throw error;
-        connection.reopen();
-        await delay(PAUSE_MS);
-      }
+    const messages = follow({
+      connection,
+      io,
+      open: (control) => control.watchEvents({ kinds, ...(after !== undefined && { after }) }),
+      isEager: true,
+    });
+    for await (const { index, events } of messages) {
+      after = index;
+      const shown = events.filter((event) => isWanted(event, filters));
+      if (shown.length > 0) await io.out(formatEvents(shown, flags.format));
     }
+    return 0;
   },
 });
 

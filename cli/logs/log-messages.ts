@@ -1,12 +1,10 @@
 // The lines of tasks as managers send them. Those that are followed go on where they were when the managers change their
 // leader, or the one that is asked starts again.
 
-import { setTimeout as delay } from 'node:timers/promises';
-import { hasCode } from '../../core/errors.ts';
 import type { ServiceLogsRequest, ServiceLogsResponse } from '../../proto/generated/control.ts';
-import type { Connection } from '../connection.ts';
+import type { Connection, Control } from '../connection.ts';
 import type { Io } from '../io.ts';
-import { PAUSE_MS, SILENCE_LIMIT_MS } from '../progress/ask.ts';
+import { follow } from '../progress/follow.ts';
 
 /** Ends when all lines are there; never, with `follow`. Throws when no manager answers for half a minute. */
 export async function* logMessages(
@@ -14,28 +12,20 @@ export async function* logMessages(
   io: Pick<Io, 'nowMs'>,
   request: Omit<ServiceLogsRequest, 'resumed' | 'after'>,
 ): AsyncIterable<ServiceLogsResponse> {
-  const { follow, tail } = request.options;
   const startMs = io.nowMs();
   const after: Record<string, string> = {};
-  let failingSinceMs: number | undefined;
-  for (let resumed = false; ; resumed = true) {
-    try {
-      const control = await connection.control();
-      for await (const message of control.serviceLogs({ ...request, resumed, after })) {
-        failingSinceMs = undefined;
-        // Of those with lines from before, nothing but what comes after this command is wanted.
-        if (!resumed && tail >= 0) for (const { id } of message.tasks) after[id] ??= lineTime(startMs);
-        for (const { taskId, time } of message.lines) after[taskId] = time;
-        yield message;
-      }
-      if (!follow) return;
-    } catch (error) {
-      failingSinceMs ??= io.nowMs();
-      const isOver = io.nowMs() - failingSinceMs > SILENCE_LIMIT_MS;
-      if (!follow || !hasCode(error, 'unavailable') || isOver) throw error;
-    }
-    connection.reopen();
-    await delay(PAUSE_MS);
+  let resumed = false;
+  const open = (control: Control) => control.serviceLogs({ ...request, resumed, after });
+  const messages = request.options.follow
+    ? follow({ connection, io, open })
+    : open(await connection.control());
+  for await (const message of messages) {
+    // Of those with lines from before, nothing but what comes after this command is wanted.
+    if (!resumed && request.options.tail >= 0)
+      for (const { id } of message.tasks) after[id] ??= lineTime(startMs);
+    for (const { taskId, time } of message.lines) after[taskId] = time;
+    resumed = true;
+    yield message;
   }
 }
 

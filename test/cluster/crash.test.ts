@@ -1,11 +1,13 @@
 // kill -9 of everything that can be killed: no container, exit code or log line is lost, and the node comes back.
 
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
+import { defined } from '../../core/assert.ts';
 import type { Task } from '../../core/generated/objects.ts';
 import { buildDemoImage } from '../../deploy/demo-image.ts';
 import { eventually } from '../support/eventually.ts';
+import { managerPidOf } from '../support/process-status.ts';
 import { RealNode, whyNoRealNode } from '../support/real-node.ts';
 import { createService, linesOf, tasksOf, untilRunning } from '../support/services.ts';
 
@@ -140,20 +142,5 @@ function isAlive(pid: number): boolean {
 }
 
 function managerPid(node: RealNode): number {
-  const isManager = (pid: string) => {
-    try {
-      const parent = Number(/^PPid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]);
-      return (
-        parent === node.daemonPid && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('manager-process')
-      );
-    } catch {
-      // It ended while we looked.
-      return false;
-    }
-  };
-  const pid = readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .find(isManager);
-  assert.ok(pid !== undefined, 'the daemon has a manager process');
-  return Number(pid);
+  return defined(managerPidOf(node.daemonPid), 'the daemon has a manager process');
 }

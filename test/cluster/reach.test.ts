@@ -10,6 +10,7 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { buildDemoImage } from '../../deploy/demo-image.ts';
 import { eventually } from '../support/eventually.ts';
+import { statusKib } from '../support/process-status.ts';
 import { RealCluster } from '../support/real-cluster.ts';
 import { type RealNode, whyNoRealNode } from '../support/real-node.ts';
 import { IDLE } from '../support/services.ts';
@@ -167,7 +168,7 @@ describe('reach into tasks', { skip: whyNoRealNode() ?? false }, () => {
 
   test('an operator who does not read stops the command and grows no daemon', async () => {
     const node = cluster.node(WORKER);
-    const before = await residentKib(node.daemonPid);
+    const before = statusKib(node.daemonPid, 'VmRSS');
     const child = open(1, 'exec', 'web.1', 'sh', '-c', 'dd if=/dev/zero bs=65536 count=1536 2>/dev/null');
     child.pause();
     await eventually(async () => (await fifos()).length > 0);
@@ -184,7 +185,7 @@ describe('reach into tasks', { skip: whyNoRealNode() ?? false }, () => {
       500,
     );
 
-    const grown = (await residentKib(node.daemonPid)) - before;
+    const grown = statusKib(node.daemonPid, 'VmRSS') - before;
     child.resume();
 
     assert.equal(await child.code, 0);
@@ -386,11 +387,6 @@ function startAt(node: RealNode, program: string, args: readonly string[]): Star
 
 function sha(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex');
-}
-
-async function residentKib(pid: number): Promise<number> {
-  const status = await readFile(`/proc/${pid}/status`, 'utf8');
-  return Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1]);
 }
 
 /** What the `dd` that runs in a task has written; 0 when there is none. Of a busybox shell it may be a fork. */

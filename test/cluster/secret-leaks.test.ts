@@ -8,6 +8,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { defined } from '../../core/assert.ts';
 import { emptyFileReference, type FileReference, type Service } from '../../core/generated/objects.ts';
 import { buildDemoImage } from '../../deploy/demo-image.ts';
 import { eventually } from '../support/eventually.ts';
@@ -19,6 +20,7 @@ import {
   searchMemory,
   searchProcesses,
 } from '../support/find-bytes.ts';
+import { managerPidOf } from '../support/process-status.ts';
 import { RealCluster } from '../support/real-cluster.ts';
 import { type RealNode, whyNoRealNode } from '../support/real-node.ts';
 import { createService, IDLE, untilRunning } from '../support/services.ts';
@@ -210,11 +212,14 @@ describe('where secrets are', { skip: whyNoRealNode() ?? false }, () => {
     assert.deepEqual(coreFiles(), [], 'the daemon leaves none');
     await node.startDaemon();
     await eventually(() => control().getCluster({}), 30_000);
-    const nextPid = await managerOf(node);
+    const nextPid = defined(managerPidOf(node.daemonPid), 'a manager');
     dumpsCore(nextPid);
     process.kill(nextPid, 'SIGABRT');
     await eventually(() => coreFiles().length === 1, 10_000);
-    await eventually(async () => (await managerOf(node)) !== nextPid, 10_000);
+    await eventually(() => {
+      const pid = managerPidOf(node.daemonPid);
+      return pid !== undefined && pid !== nextPid;
+    }, 10_000);
     assert.deepEqual(
       searchFiles(node.directory, planted, { except: [path.join(node.runDir, 'secrets')] }).findings,
       [],
@@ -223,16 +228,6 @@ describe('where secrets are', { skip: whyNoRealNode() ?? false }, () => {
     await removeAll();
   });
 });
-
-async function managerOf(node: RealNode): Promise<number> {
-  const children = readFileSync(`/proc/${node.daemonPid}/task/${node.daemonPid}/children`, 'utf8')
-    .trim()
-    .split(' ');
-  const found = children.find((pid) =>
-    readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('manager-process'),
-  );
-  return Number(found);
-}
 
 /** Whole numbers below `bound`, the same ones for a seed. */
 function randomFrom(seed: number): (bound: number) => number {

@@ -19,7 +19,7 @@ import { LogBroker } from '../../manager/log-broker.ts';
 import { NodeQuestions } from '../../manager/node-questions.ts';
 import { newMemberId } from '../../manager/raft-host/member-id.ts';
 import type { PeerEvents, PeerNetwork } from '../../manager/raft-host/peers.ts';
-import { RaftHost } from '../../manager/raft-host/raft-host.ts';
+import type { RaftHost } from '../../manager/raft-host/raft-host.ts';
 import { ReachBroker } from '../../manager/reach-broker.ts';
 import { identify } from '../../manager/servers.ts';
 import { Store } from '../../manager/store/store.ts';
@@ -33,6 +33,7 @@ import type { Chance } from '../support/faults.ts';
 import type { MemberChecks } from './member-checks.ts';
 import { type Doors, methodsOf, type SimNetwork, type SimProcess } from './sim-calls.ts';
 import type { SimDisk } from './sim-disk.ts';
+import { simRaftHost } from './sim-raft-host.ts';
 
 export interface SimManagerOptions {
   readonly process: SimProcess;
@@ -151,29 +152,16 @@ export class SimManager {
   }
 
   #newHost(): RaftHost {
-    const { process, disk, nodeId, clusterId, address, founding, chance, randomBytes } = this.options;
-    const { clock } = process;
+    const { nodeId, address, founding, randomBytes } = this.options;
     const self = { id: newMemberId(randomBytes), nodeId, address };
     const spec = () => [...this.store.view.cluster.values()][0]?.spec;
-    return new RaftHost({
-      log: {
-        disk,
-        randomBytes,
-        onFatal: (error) => this.#failed.abort(error),
-        segmentBytes: { first: 16_384, max: 65_536 },
-        ballastBytes: 4096,
-        lowWatermarkBytes: 0,
-        defer: (callback) => clock.wake(0, callback),
-      },
-      clusterId,
+    return simRaftHost(this.options, {
       self,
       ...(founding && { founders: [self] }),
       openNetwork: (member, events) => this.options.openPeers(this, member, events),
-      clock,
-      random: chance,
-      defer: (callback) => clock.wake(0, callback),
       snapshotInterval: () => spec()?.snapshotInterval ?? 100,
-      stateHashInterval: 50,
+      segmentBytes: { first: 16_384, max: 65_536 },
+      onFatal: (error) => this.#failed.abort(error),
     });
   }
 

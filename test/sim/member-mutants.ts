@@ -2,25 +2,16 @@
 // simulated members have to notice every one.
 
 import path from 'node:path';
-import { defined } from '../../core/assert.ts';
-import { type Edit, plantIn } from './mutants.ts';
-
-interface MemberMutant extends Edit {
-  readonly file: string;
-}
+import { type FileMutant, plantNamed } from './mutants.ts';
 
 const root = path.join(import.meta.dirname, '../..');
 
 /** Call it before the simulation is imported. */
 export function plantMemberMutant(name: string): void {
-  const mutant = defined(
-    MEMBER_MUTANTS.find((candidate) => candidate.name === name),
-    `there is no mutant '${name}'`,
-  );
-  plantIn(path.join(root, mutant.file), mutant);
+  plantNamed(MEMBER_MUTANTS, root, name);
 }
 
-export const MEMBER_MUTANTS: readonly MemberMutant[] = [
+export const MEMBER_MUTANTS: readonly FileMutant[] = [
   {
     name: 'a manager becomes a worker before it has left the members',
     file: 'manager/ca/plan-roles.ts',

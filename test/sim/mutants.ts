@@ -13,6 +13,10 @@ export interface Edit {
   readonly replace: string;
 }
 
+export interface FileMutant extends Edit {
+  readonly file: string;
+}
+
 export interface Mutant extends Edit {
   readonly file: 'configuration' | 'leader' | 'outbox' | 'progress' | 'raft' | 'raft-log';
   /** Where the search begins, for what is seldom noticed. Default: 1. */
@@ -38,6 +42,12 @@ export function plantIn(target: string, edit: Edit): void {
   registerHooks({ load });
 }
 
+/** The bug of this name, of a list whose files are below `root`. */
+export function plantNamed(mutants: readonly FileMutant[], root: string, name: string): void {
+  const mutant = named(mutants, name);
+  plantIn(path.join(root, mutant.file), mutant);
+}
+
 export function sourceOf({ file }: Mutant): string {
   return readFileSync(path.join(folder, `${file}.ts`), 'utf8');
 }
@@ -50,8 +60,12 @@ export function mutate({ name, find, replace }: Edit, source: string): string {
 }
 
 export function mutantOf(name: string): Mutant {
+  return named(MUTANTS, name);
+}
+
+function named<M extends Edit>(mutants: readonly M[], name: string): M {
   return defined(
-    MUTANTS.find((mutant) => mutant.name === name),
+    mutants.find((mutant) => mutant.name === name),
     `there is no mutant '${name}'`,
   );
 }

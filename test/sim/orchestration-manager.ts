@@ -16,7 +16,7 @@ import { runLostNodesLoop } from '../../manager/orchestrator/lost-nodes-loop.ts'
 import { runReaperLoop } from '../../manager/orchestrator/reaper-loop.ts';
 import { runRebalanceLoop } from '../../manager/orchestrator/rebalance-loop.ts';
 import { runServiceLoop } from '../../manager/orchestrator/service-loop.ts';
-import { RaftHost } from '../../manager/raft-host/raft-host.ts';
+import type { RaftHost } from '../../manager/raft-host/raft-host.ts';
 import { runSchedulerLoop } from '../../manager/scheduler/scheduler-loop.ts';
 import { Store } from '../../manager/store/store.ts';
 import type { Transaction } from '../../manager/store/transaction.ts';
@@ -30,6 +30,7 @@ import { quickCertificates } from './quick-certificates.ts';
 import { type Doors, methodsOf, type SimNetwork, type SimProcess } from './sim-calls.ts';
 import type { SimDisk } from './sim-disk.ts';
 import type { SimPeers } from './sim-peers.ts';
+import { simRaftHost } from './sim-raft-host.ts';
 
 export interface OrchestrationManagerOptions {
   readonly process: SimProcess;
@@ -95,28 +96,14 @@ export class OrchestrationManager {
   }
 
   #newHost(): RaftHost {
-    const { process, disk, clusterId, self, founders, chance, randomBytes, peers, snapshotInterval } =
-      this.options;
-    const { clock } = process;
-    return new RaftHost({
-      log: {
-        disk,
-        randomBytes,
-        onFatal: (error) => this.#failed.abort(error),
-        segmentBytes: { first: 65_536, max: 1_048_576 },
-        ballastBytes: 4096,
-        lowWatermarkBytes: 0,
-        defer: (callback) => clock.wake(0, callback),
-      },
-      clusterId,
+    const { self, founders, peers, snapshotInterval } = this.options;
+    return simRaftHost(this.options, {
       self,
       founders,
       openNetwork: (member, events) => peers.open(this, member, events),
-      clock,
-      random: chance,
-      defer: (callback) => clock.wake(0, callback),
       snapshotInterval: () => snapshotInterval,
-      stateHashInterval: 50,
+      segmentBytes: { first: 65_536, max: 1_048_576 },
+      onFatal: (error) => this.#failed.abort(error),
     });
   }
 

@@ -3,13 +3,7 @@
 
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { defined } from '../../core/assert.ts';
-import { type Edit, plantIn } from './mutants.ts';
-
-interface OrchestrationMutant extends Edit {
-  /** Below manager/. */
-  readonly file: string;
-}
+import { type FileMutant, plantNamed } from './mutants.ts';
 
 const folder = path.join(import.meta.dirname, '../../manager');
 
@@ -23,14 +17,11 @@ export function orchestrationMutantFits(): { readonly name: string; readonly cou
 
 /** Call it before the simulation is imported. */
 export function plantOrchestrationMutant(name: string): void {
-  const mutant = defined(
-    ORCHESTRATION_MUTANTS.find((candidate) => candidate.name === name),
-    `there is no mutant '${name}'`,
-  );
-  plantIn(path.join(folder, mutant.file), mutant);
+  plantNamed(ORCHESTRATION_MUTANTS, folder, name);
 }
 
-export const ORCHESTRATION_MUTANTS: readonly OrchestrationMutant[] = [
+/** Files are below manager/. */
+export const ORCHESTRATION_MUTANTS: readonly FileMutant[] = [
   {
     name: 'a leader decides before it knows what is in its log',
     file: 'raft-host/raft-host.ts',
