@@ -126,10 +126,14 @@ export class NetworkSoak {
 
   /** Who asks from a container that has been replaced asks from nowhere. */
   async #requireClients(): Promise<void> {
-    const running = (await tasksOf(this.#world.manager, await this.#idOf('client'))).filter(isRunning);
-    const left = this.#askers.filter(({ id }) => !running.some((task) => task.id === id));
-    if (left.length > 0)
-      throw new Error(`${left.length} clients were replaced: what they asked says nothing`);
+    const tasks = await tasksOf(this.#world.manager, await this.#idOf('client'));
+    const lost = this.#askers.filter(({ id }) => !tasks.some((task) => task.id === id && isRunning(task)));
+    if (lost.length === 0) return;
+    const told = tasks.map(
+      ({ id, nodeId, desiredState, status: { state, message, error, timestampMs } }) =>
+        `${new Date(timestampMs).toISOString()} ${id} on ${nodeId}: ${state}, to be ${desiredState}: ${message} ${error}`,
+    );
+    throw new Error(`clients were replaced, what they asked says nothing:\n${told.join('\n')}`);
   }
 
   async #change(): Promise<void> {
