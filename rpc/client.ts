@@ -141,17 +141,42 @@ export function createClient<S extends Service>(
 ): Client<S> {
   const entries = Object.entries(service).map(([name, method]) => [
     name,
-    bind(channel.grpc, method, metadata),
+    bind(channel.grpc, method, metadata, codecsOf(method)),
   ]);
   return Object.fromEntries(entries) as Client<S>;
+}
+
+/** Calls a method for somebody else: messages that are streamed are bytes as they came, and are sent on as they are. */
+export function createRelay(
+  method: AnyMethod,
+  channel: Channel,
+  metadata: CallMetadata,
+): (options: CallOptions) => BidiCall<unknown, unknown> {
+  const asTheyAre = { serialize: (message: Buffer) => message, deserialize: (bytes: Buffer) => bytes };
+  return bind(channel.grpc, method, metadata, asTheyAre as Codecs) as ReturnType<typeof createRelay>;
 }
 
 type AnyMethod = Service[string];
 type Cancellable = { cancel(): void; once(event: 'status', listener: () => void): unknown };
 
-function bind(grpc: GrpcClient, method: AnyMethod, base: CallMetadata): unknown {
-  const serialize = (message: unknown) => encode(method.request as Codec<unknown>, message);
-  const deserialize = (bytes: Buffer) => decode(method.response as Codec<unknown>, bytes);
+interface Codecs {
+  readonly serialize: (message: unknown) => Buffer;
+  readonly deserialize: (bytes: Buffer) => unknown;
+}
+
+function codecsOf(method: AnyMethod): Codecs {
+  return {
+    serialize: (message) => encode(method.request as Codec<unknown>, message),
+    deserialize: (bytes) => decode(method.response as Codec<unknown>, bytes),
+  };
+}
+
+function bind(
+  grpc: GrpcClient,
+  method: AnyMethod,
+  base: CallMetadata,
+  { serialize, deserialize }: Codecs,
+): unknown {
   const prepare = (options: CallOptions): [Metadata, GrpcCallOptions] => {
     const metadata = new Metadata();
     for (const [key, value] of Object.entries({ ...base, ...options.metadata })) metadata.set(key, value);

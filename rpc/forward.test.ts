@@ -9,10 +9,16 @@ import { defined } from '../core/assert.ts';
 import { hasCode, SwarmError } from '../core/errors.ts';
 import { systemClock } from '../node/system-clock.ts';
 import { ControlService } from '../proto/generated/control.ts';
-import { DispatcherService, emptyAgentMessage, emptyLogBatch } from '../proto/generated/dispatcher.ts';
+import {
+  type AgentMessage,
+  DispatcherService,
+  emptyAgentMessage,
+  emptyLogBatch,
+} from '../proto/generated/dispatcher.ts';
+import { decode, encode } from '../proto/wire.ts';
 import { newIdentities, TEST_CLUSTER } from '../test/support/test-authority.ts';
 import type { Caller } from './caller.ts';
-import { type Channel, createClient, openChannel, openTlsChannel } from './client.ts';
+import { type Channel, createClient, createRelay, openChannel, openTlsChannel } from './client.ts';
 import { onLeader } from './forward.ts';
 import { type CallContext, type Handlers, RpcServer } from './server.ts';
 import { clientCredentials } from './tls.ts';
@@ -58,6 +64,7 @@ async function start(t: TestContext, handlers: Partial<AllHandlers>) {
   });
   return {
     links,
+    channel,
     control: createClient(ControlService, channel),
     dispatcher: createClient(DispatcherService, channel),
   };
@@ -109,6 +116,38 @@ test('the leader hears who has asked, in every shape of call', async (t) => {
   assert.equal(answers, 3);
   // Whoever is at a manager's own socket acts as that manager.
   assert.deepEqual(callers, Array(4).fill({ role: 'manager', nodeId: 'follower' }));
+});
+
+test("what goes both ways is the leader's to read: what it knows and this manager does not goes through", async (t) => {
+  const heard: AgentMessage[] = [];
+  const { channel, links } = await start(t, {
+    async *session(messages) {
+      for await (const message of messages) {
+        heard.push(message);
+        yield { heartbeat: { periodMs: 7 } };
+      }
+    },
+  });
+  const { session } = DispatcherService;
+  const exchange = async (...messages: readonly Buffer[]) => {
+    const call = createRelay(session, channel, {})({});
+    for (const message of messages) await call.send(message);
+    call.end();
+    const answers: unknown[] = [];
+    for await (const answer of call) answers.push(decode(session.response, answer as Buffer));
+    return answers;
+  };
+  const heartbeat = encode(session.request, { heartbeat: {} });
+  // Field 1000 of a later version.
+  const later = Buffer.concat([heartbeat, Buffer.from([0xc0, 0x3e, 1])]);
+
+  assert.deepEqual(await exchange(heartbeat, later), Array(2).fill({ heartbeat: { periodMs: 7 } }));
+  await assert.rejects(exchange(Buffer.from([0xff])));
+  links.push(undefined);
+  assert.deepEqual(await exchange(heartbeat), [{ heartbeat: { periodMs: 7 } }]);
+  links.push(undefined);
+  await assert.rejects(exchange(Buffer.from([0xff])));
+  assert.deepEqual(heard, Array(3).fill({ heartbeat: {} }));
 });
 
 test("the leader's refusal arrives as it is", async (t) => {

@@ -1,11 +1,12 @@
 // Calls that only the leader can answer: whichever manager is asked passes them on. The caller's identity goes along, and
-// nobody passes a call on twice.
+// nobody passes a call on twice. What goes both ways is passed on without being read: a manager has the sessions of a
+// thousand agents.
 
 import { type Clock, sleep } from '../core/clock.ts';
 import { hasCode, SwarmError } from '../core/errors.ts';
-import type { Method, Service } from '../proto/wire.ts';
+import { type Codec, decode, type Method, type Service } from '../proto/wire.ts';
 import { auditedMetadata, forwardingMetadata } from './caller.ts';
-import { type BidiCall, type Channel, type ClientStreamCall, createClient, type Outgoing } from './client.ts';
+import { type Channel, type ClientStreamCall, createClient, createRelay, type Outgoing } from './client.ts';
 import type { CallContext, Handlers } from './server.ts';
 
 /** Where the leader is. */
@@ -41,20 +42,29 @@ export function onLeader<S extends Service>(
 function forwarder(
   service: Service,
   name: string,
-  { shape, isReadOnly }: Method<unknown, unknown>,
+  method: Method<unknown, unknown>,
   handle: AnyCall,
   leader: LeaderLink,
 ): AnyCall {
-  /** The leader's method, or undefined when this manager leads. */
-  const find = async ({ signal, caller, isForwarded }: CallContext) => {
+  const { shape, isReadOnly } = method;
+  /** Where the leader is and what it has to know of the caller, or undefined when this manager leads. */
+  const way = async ({ signal, caller, isForwarded }: CallContext) => {
     const channel = await leader.find(signal);
     if (channel === undefined) return undefined;
     if (isForwarded)
       throw new SwarmError('unavailable', 'the manager that was asked does not lead any more', {
         isUndone: true,
       });
-    const metadata = AUDITED.includes(name) ? auditedMetadata(caller) : forwardingMetadata(caller);
-    const client = createClient(service, channel, metadata);
+    return {
+      channel,
+      metadata: AUDITED.includes(name) ? auditedMetadata(caller) : forwardingMetadata(caller),
+    };
+  };
+  /** The leader's method. */
+  const find = async (context: CallContext) => {
+    const to = await way(context);
+    if (to === undefined) return undefined;
+    const client = createClient(service, to.channel, to.metadata);
     return (client as Record<string, AnyCall>)[name] as AnyCall;
   };
   switch (shape) {
@@ -94,16 +104,36 @@ function forwarder(
         await sendAll(requests, call);
         return call.response;
       }) as AnyCall;
-    case 'bidi':
-      return async function* (requests: AsyncIterable<unknown>, context: CallContext) {
-        const remote = await find(context);
-        if (remote === undefined) return yield* handle(requests, context) as AsyncIterable<unknown>;
-        const call = remote({ signal: context.signal }, undefined) as BidiCall<unknown, unknown>;
+    case 'bidi': {
+      const relay = async function* (requests: AsyncIterable<unknown>, context: CallContext) {
+        const to = await way(context);
+        if (to === undefined)
+          return yield* handle(readAll(method.request, requests), context) as AsyncIterable<unknown>;
+        const call = createRelay(method, to.channel, to.metadata)({ signal: context.signal });
         // A failure shows on the answers as well, which are what ends this call.
         sendAll(requests, call).catch(() => call.end());
         yield* call;
-      } as AnyCall;
+      };
+      return Object.assign(relay as AnyCall, { takesBytes: true });
+    }
   }
+}
+
+/** Messages of what may still be bytes. */
+function readAll(codec: Codec<unknown>, requests: AsyncIterable<unknown>): AsyncIterable<unknown> {
+  return {
+    [Symbol.asyncIterator]() {
+      const incoming = requests[Symbol.asyncIterator]();
+      return {
+        async next() {
+          const { done, value } = await incoming.next();
+          if (done) return { done, value };
+          return { done: false, value: value instanceof Uint8Array ? decode(codec, value) : value };
+        },
+        return: async () => (await incoming.return?.()) ?? { done: true, value: undefined },
+      };
+    },
+  };
 }
 
 async function sendAll(requests: AsyncIterable<unknown>, call: Outgoing<unknown>): Promise<void> {

@@ -46,7 +46,11 @@ export type Handlers<S extends Service> = {
 /** Sees every finished call: for metrics and logs. */
 export type CallObserver = (path: string, durationMs: number, error: unknown) => void;
 
-type AnyHandler = (request: never, context: CallContext) => unknown;
+interface AnyHandler {
+  (request: never, context: CallContext): unknown;
+  /** Its requests are the bytes that came; what it answers may be bytes as well. */
+  readonly takesBytes?: boolean;
+}
 type AnyCall =
   | ServerUnaryCall<unknown, unknown>
   | ServerWritableStream<unknown, unknown>
@@ -83,8 +87,9 @@ export class RpcServer {
     const definitions: Record<string, object> = {};
     const implementations: Record<string, UntypedHandleCall> = {};
     for (const [name, method] of Object.entries(service)) {
-      definitions[name] = definitionOf(method);
-      implementations[name] = this.#implement(method, handlers[name as keyof S] as AnyHandler);
+      const handler = handlers[name as keyof S] as AnyHandler;
+      definitions[name] = definitionOf(method, handler);
+      implementations[name] = this.#implement(method, handler);
     }
     this.#server.addService(definitions as never, implementations);
   }
@@ -210,14 +215,18 @@ export class RpcServer {
   }
 }
 
-function definitionOf(method: Service[string]): object {
+function definitionOf(method: Service[string], handler: AnyHandler): object {
   return {
     path: method.path,
     requestStream: method.shape === 'client-stream' || method.shape === 'bidi',
     responseStream: method.shape === 'server-stream' || method.shape === 'bidi',
     requestSerialize: (message: unknown) => encode(method.request as Codec<unknown>, message),
-    requestDeserialize: (bytes: Buffer) => decode(method.request as Codec<unknown>, bytes),
-    responseSerialize: (message: unknown) => encode(method.response as Codec<unknown>, message),
+    requestDeserialize: (bytes: Buffer) =>
+      handler.takesBytes ? bytes : decode(method.request as Codec<unknown>, bytes),
+    responseSerialize: (message: unknown) =>
+      handler.takesBytes && message instanceof Uint8Array
+        ? message
+        : encode(method.response as Codec<unknown>, message),
     responseDeserialize: (bytes: Buffer) => decode(method.response as Codec<unknown>, bytes),
   };
 }
