@@ -45,12 +45,16 @@ function loadRoot(): protobuf.Root {
   return root;
 }
 
+function hasOption(field: protobuf.Field, name: 'required' | 'shared'): boolean {
+  return field.options?.[`(${name})`] === true || field.options?.[`(tsswarm.${name})`] === true;
+}
+
 function planField(field: protobuf.Field): FieldPlan {
   const resolved = field.resolvedType;
   const kind = resolved instanceof protobuf.Enum ? 'enum' : resolved === null ? 'scalar' : 'message';
   const single =
     kind === 'message'
-      ? field.options?.['(required)'] === true || field.options?.['(tsswarm.required)'] === true
+      ? hasOption(field, 'required')
         ? 'one'
         : 'optional'
       : field.options?.['proto3_optional'] === true
@@ -122,6 +126,8 @@ function enumCodecName(target: string): string {
 }
 
 function writeValue(plan: FieldPlan, tag: number, value: string): string {
+  if (hasOption(plan.field, 'shared'))
+    return `w.uint32(${tag}).bytes(encodeOnce(${plan.target}Codec, ${value}));`;
   if (plan.kind === 'message')
     return `${plan.target}Codec.write(${value}, w.uint32(${tag}).fork()).ldelim();`;
   if (plan.kind === 'enum') return `w.uint32(${tag}).int32(${enumCodecName(plan.target)}Numbers[${value}]);`;
@@ -358,7 +364,7 @@ function generate(): void {
     }
   }
   for (const [file, source] of outputs) {
-    const wire = ['type Codec', 'NONE', 'safeInteger'].filter((name) =>
+    const wire = ['encodeOnce', 'type Codec', 'NONE', 'safeInteger'].filter((name) =>
       source.includes(name.replace('type ', '')),
     );
     const wireImport =

@@ -27,6 +27,15 @@ export function newEncoder(): typeof encode {
   return (codec, message) => codec.write(message, writer.reset()).finish() as Buffer;
 }
 
+const keptBytes = new WeakMap<object, Uint8Array>();
+
+/** The bytes of a message that is written again and again; they are kept as long as it is. */
+export function encodeOnce<T extends object>(codec: Codec<T>, message: T): Uint8Array {
+  const kept = keptBytes.get(message) ?? encode(codec, message);
+  keptBytes.set(message, kept);
+  return kept;
+}
+
 /** Throws a RangeError or Error of protobufjs on bytes that are no such message. */
 export function decode<T>(codec: Codec<T>, bytes: Uint8Array): T {
   return codec.read(protobuf.Reader.create(bytes), bytes.length);
