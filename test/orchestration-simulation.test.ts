@@ -45,6 +45,7 @@ const RULES = [
   'affinities',
   'brake',
   'drains',
+  'stored as written',
 ];
 
 const chosen = process.env['TSSWARM_TEST_SEED'];

@@ -2,7 +2,7 @@
 // equal on all managers at equal index.
 
 import { assert } from '../../core/assert.ts';
-import type { Task } from '../../core/generated/objects.ts';
+import type { Meta, Task, TaskStatus } from '../../core/generated/objects.ts';
 import { type Change, ChangeCodec, emptyChange, type LogEntry } from '../../proto/generated/log.ts';
 import { encode } from '../../proto/wire.ts';
 import { isNamed, KINDS, type Kind, type Kinds, type NamedKind, type StoredObject } from './tables.ts';
@@ -109,24 +109,28 @@ function applyChange(target: EntryTarget, index: number, timeMs: number, change:
     return { kind, action: 'removed', object: previous };
   }
   const meta = { version: index, createdAtMs: previous?.meta.createdAtMs ?? timeMs, updatedAtMs: timeMs };
-  const object = withSharedTexts(target, kind, { ...put, meta });
+  const object = asStored(target, kind, put, meta);
   target.put(kind, object as Kinds[typeof kind]);
   if (previous === undefined) return { kind, action: 'created', object };
   return { kind, action: 'updated', object, previous };
 }
 
 /** There may be a million tasks: each text that is an id of another object, or its own, is held once. */
-export function withSharedTexts(
+export function asStored(
   target: Pick<EntryTarget, 'get'>,
   kind: Kind,
   object: StoredObject,
+  meta: Meta,
 ): StoredObject {
-  if (kind !== 'task') return object;
+  if (kind !== 'task') return { ...object, meta };
   const task = object as Task;
   const { id, status } = task;
-  const { container } = status;
   const serviceId = target.get('service', task.serviceId)?.id ?? task.serviceId;
   const nodeId = target.get('node', task.nodeId)?.id ?? task.nodeId;
-  if (container?.containerId !== id) return { ...task, serviceId, nodeId };
-  return { ...task, serviceId, nodeId, status: { ...status, container: { ...container, containerId: id } } };
+  return { ...task, meta, serviceId, nodeId, status: withSharedId(status, id) };
+}
+
+function withSharedId(status: TaskStatus, id: string): TaskStatus {
+  const { container } = status;
+  return container?.containerId === id ? { ...status, container: { ...container, containerId: id } } : status;
 }

@@ -4,18 +4,11 @@
 
 import type { Clock } from '../../core/clock.ts';
 import { hasCode, SwarmError } from '../../core/errors.ts';
-import { type Change, ChangeCodec, LogEntryCodec } from '../../proto/generated/log.ts';
+import { type Change, ChangeCodec, type LogEntry, LogEntryCodec } from '../../proto/generated/log.ts';
 import { decode, encode, newEncoder } from '../../proto/wire.ts';
 import { AsyncQueue } from '../../rpc/queue.ts';
 import { storeLog } from '../log.ts';
-import {
-  applyEntry,
-  digestOf,
-  objectOf,
-  type StoreEvent,
-  snapshotRecord,
-  withSharedTexts,
-} from './apply-entry.ts';
+import { applyEntry, asStored, digestOf, objectOf, type StoreEvent, snapshotRecord } from './apply-entry.ts';
 import { RecentCommits } from './recent-commits.ts';
 import { TablesRehearsal } from './rehearsal.ts';
 import type { ApplyResult, ObjectStateMachine, Rehearsal, ReplicatedLog } from './replicated-log.ts';
@@ -48,6 +41,8 @@ export class Store implements ObjectStateMachine {
   readonly #listeners = new Set<(commit: Commit) => void>();
   readonly #recent = new RecentCommits();
   readonly #watches = new Set<(failure?: unknown) => void>();
+  /** What this manager has proposed, by its payload: applied as it is, without being read again. */
+  readonly #proposed = new Map<Uint8Array, LogEntry>();
 
   constructor(log: ReplicatedLog, clock: Clock, observe: StoreObserver = () => {}) {
     this.#log = log;
@@ -154,7 +149,8 @@ export class Store implements ObjectStateMachine {
   }
 
   apply(index: number, payload: Uint8Array): ApplyResult {
-    const outcome = applyEntry(this.#tables, index, decode(LogEntryCodec, payload));
+    const entry = this.#proposed.get(payload) ?? decode(LogEntryCodec, payload);
+    const outcome = applyEntry(this.#tables, index, entry);
     if (!outcome.applied) return { applied: false, index, reason: outcome.reason };
     const commit = { index, events: outcome.events };
     this.#recent.push(commit);
@@ -180,7 +176,8 @@ export class Store implements ObjectStateMachine {
         const change = decode(ChangeCodec, record);
         const object = objectOf(change);
         const kind = change.kind as Kind;
-        if (object !== undefined) tables.put(kind, withSharedTexts(tables, kind, object) as Kinds[Kind]);
+        if (object !== undefined)
+          tables.put(kind, asStored(tables, kind, object, object.meta) as Kinds[Kind]);
       }
     this.#tables = tables;
     this.#recent.clear(index);
@@ -191,15 +188,21 @@ export class Store implements ObjectStateMachine {
     for (const stop of this.#watches) stop(reason);
   }
 
-  #propose(changes: readonly Change[]): Promise<ApplyResult> {
-    const payload = encode(LogEntryCodec, { timeMs: this.#clock.nowMs(), changes });
+  async #propose(changes: readonly Change[]): Promise<ApplyResult> {
+    const entry = { timeMs: this.#clock.nowMs(), changes: [...changes] };
+    const payload = encode(LogEntryCodec, entry);
     const bytesMax = Math.min(ENTRY_BYTES_MAX, this.#log.payloadBytesMax ?? ENTRY_BYTES_MAX);
     if (payload.length > bytesMax)
       throw new SwarmError(
         'resource-exhausted',
         `the change has ${payload.length} bytes, more than the ${bytesMax} of one log entry`,
       );
-    return this.#log.propose(payload);
+    this.#proposed.set(payload, entry);
+    try {
+      return await this.#log.propose(payload);
+    } finally {
+      this.#proposed.delete(payload);
+    }
   }
 }
 

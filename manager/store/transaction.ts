@@ -16,14 +16,16 @@ interface Write {
 export class Transaction {
   /** The store without this transaction's own writes. */
   readonly view: TablesView;
-  readonly #writes = new Map<string, Write>();
+  /** In the order of their first writes. */
+  readonly #writes: Write[] = [];
+  readonly #writeOf = new Map<Kind, Map<string, Write>>();
 
   constructor(view: TablesView) {
     this.view = view;
   }
 
   get<K extends Kind>(kind: K, id: string): Kinds[K] | undefined {
-    const write = this.#writes.get(`${kind}/${id}`);
+    const write = this.#writeOf.get(kind)?.get(id);
     if (write !== undefined) return write.object as Kinds[K] | undefined;
     return this.view[kind].get(id) as Kinds[K] | undefined;
   }
@@ -54,12 +56,12 @@ export class Transaction {
   }
 
   get size(): number {
-    return this.#writes.size;
+    return this.#writes.length;
   }
 
   /** What the log has to carry. An object created and deleted again leaves nothing. */
   changes(): Change[] {
-    return [...this.#writes.values()]
+    return this.#writes
       .filter((write) => write.object !== undefined || write.expectedVersion !== 0)
       .map((write) => ({
         ...emptyChange,
@@ -74,15 +76,18 @@ export class Transaction {
     const { id } = target;
     assert(id !== '', `a ${kind} without id`);
     const object = 'object' in target ? undefined : target;
-    const key = `${kind}/${id}`;
-    const earlier = this.#writes.get(key);
-    if (earlier !== undefined) earlier.object = object;
-    else
-      this.#writes.set(key, {
-        kind,
-        id,
-        object,
-        expectedVersion: this.view[kind].get(id)?.meta.version ?? 0,
-      });
+    let writes = this.#writeOf.get(kind);
+    if (writes === undefined) {
+      writes = new Map();
+      this.#writeOf.set(kind, writes);
+    }
+    const earlier = writes.get(id);
+    if (earlier !== undefined) {
+      earlier.object = object;
+      return;
+    }
+    const write = { kind, id, object, expectedVersion: this.view[kind].get(id)?.meta.version ?? 0 };
+    writes.set(id, write);
+    this.#writes.push(write);
   }
 }

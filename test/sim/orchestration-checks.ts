@@ -1,6 +1,7 @@
 // What must hold after every entry of the log, whoever decided it and whatever became of the cluster meanwhile. A decision
 // is judged by what its writer could know: the state that it saw when it proposed the entry.
 
+import { inspect, isDeepStrictEqual } from 'node:util';
 import { takesTasks } from '../../core/eligible-node.ts';
 import { messageOf } from '../../core/errors.ts';
 import type { Node, Service, Task } from '../../core/generated/objects.ts';
@@ -10,6 +11,8 @@ import { ClusterBook } from '../../manager/placement/cluster-book.ts';
 import type { StoreEvent } from '../../manager/store/apply-entry.ts';
 import type { ReplicatedLog, StateMachine } from '../../manager/store/replicated-log.ts';
 import type { TablesView } from '../../manager/store/tables.ts';
+import { LogEntryCodec } from '../../proto/generated/log.ts';
+import { decode } from '../../proto/wire.ts';
 import { Violation } from './core-checks.ts';
 import { PlacementChecks } from './placement-checks.ts';
 import { ServiceChecks } from './service-checks.ts';
@@ -26,6 +29,8 @@ export class OrchestrationChecks {
   /** Payload → index of the state that its writer saw. */
   readonly #decided = new Map<string, number>();
   #decidedAt = 0;
+  /** Of the entry that is being applied. */
+  #payload: Uint8Array = new Uint8Array();
   /** "network address" → who has it. */
   readonly #addresses = new Map<string, string>();
   /** Node → since which entry it takes no tasks. */
@@ -59,6 +64,7 @@ export class OrchestrationChecks {
       apply: (index, payload) => {
         const key = keyOf(payload);
         this.#decidedAt = this.#decided.get(key) ?? index - 1;
+        this.#payload = payload;
         return machine.apply(index, payload);
       },
       snapshot: () => machine.snapshot(),
@@ -88,6 +94,7 @@ export class OrchestrationChecks {
     if (index <= this.index || this.failure !== undefined) return;
     this.index = index;
     this.#onCommit(events);
+    this.#checkStored(events);
     for (const event of events) {
       if (event.kind === 'task') this.#task(view, event);
       else if (event.kind === 'service') this.#service(event);
@@ -124,6 +131,19 @@ export class OrchestrationChecks {
       'room',
       () => `${task.id} of ${spec.name} starts on ${nodeId}, which has ${cpus} CPUs for ${cpuNanos / 1e9}`,
     );
+  }
+
+  /** Who wrote an entry does not read it again: what it has is what the others read. */
+  #checkStored(events: readonly StoreEvent[]): void {
+    const { changes } = decode(LogEntryCodec, this.#payload);
+    for (const [position, { kind, object }] of events.entries()) {
+      const written = changes[position]?.[kind];
+      this.check(
+        written === undefined || isDeepStrictEqual({ ...written, meta: object.meta }, object),
+        'stored as written',
+        () => `${kind} ${object.id} is ${inspect(object)} and was written as ${inspect(written)}`,
+      );
+    }
   }
 
   #task(view: TablesView, { action, object, previous }: StoreEvent): void {

@@ -186,4 +186,10 @@ export const ORCHESTRATION_MUTANTS: readonly FileMutant[] = [
     find: 'const rate = node.spec.drainRate || Number.POSITIVE_INFINITY;',
     replace: 'const rate = Number.POSITIVE_INFINITY;',
   },
+  {
+    name: 'a leader keeps what it has not written',
+    file: 'orchestrator/service-loop.ts',
+    find: 'genericResources: NONE,\n  }));',
+    replace: 'genericResources: NONE,\n    eviction: undefined as unknown as string,\n  }));',
+  },
 ];
