@@ -43,7 +43,7 @@ import { runServiceLoop } from './orchestrator/service-loop.ts';
 import { type GrpcPeers, PEER_CHANNEL_OPTIONS } from './raft-host/grpc-peers.ts';
 import { RaftHost } from './raft-host/raft-host.ts';
 import { pooled } from './random-pool.ts';
-import { runSchedulerLoop } from './scheduler/scheduler-loop.ts';
+import { Scheduler } from './scheduler/scheduler-loop.ts';
 import { Servers } from './servers.ts';
 import type { ReplicatedLog } from './store/replicated-log.ts';
 import { Store } from './store/store.ts';
@@ -243,11 +243,15 @@ function leadership(
   return async (leading) => {
     if (founding !== undefined) await bootstrap({ ...options, store, randomBytes }, founding);
     founding = undefined;
+    const scheduler = new Scheduler({ ...counted('scheduler'), onScheduled });
     await Promise.all([
       dispatcher.run(leading),
       runAllocatorLoop(counted('allocator'), leading),
-      runSchedulerLoop({ ...counted('scheduler'), onScheduled }, leading),
-      runServiceLoop({ ...counted('services'), randomBytes: pooled(randomBytes) }, leading),
+      scheduler.run(leading),
+      runServiceLoop(
+        { ...counted('services'), randomBytes: pooled(randomBytes), placer: scheduler },
+        leading,
+      ),
       runEvictionLoop(counted('eviction'), leading),
       runLostNodesLoop(counted('lost-nodes'), leading),
       runDrainLoop(counted('drain'), leading),

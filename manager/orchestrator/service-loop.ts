@@ -8,7 +8,9 @@ import { newId, type RandomBytes } from '../../core/ids.ts';
 import { needsAllocation } from '../../core/needs-allocation.ts';
 import { isGlobal } from '../../core/service-mode.ts';
 import { isTerminal } from '../../core/task-state.ts';
+import { NONE } from '../../proto/wire.ts';
 import { earliest, runLoop } from '../loop.ts';
+import type { Placer } from '../placement/placer.ts';
 import { createRevision, registryAuthOf } from '../store/service-revision.ts';
 import type { Commit, Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
@@ -19,6 +21,8 @@ export interface ServiceLoopOptions {
   readonly store: Store;
   readonly clock: Clock;
   readonly randomBytes: RandomBytes;
+  /** Without it, new tasks wait for the scheduler. */
+  readonly placer?: Placer;
   readonly onFailure?: (error: unknown) => void;
 }
 
@@ -27,9 +31,11 @@ const CHANGES_PER_STEP_MAX = 1_000;
 
 /** Runs until the signal aborts. */
 export function runServiceLoop(options: ServiceLoopOptions, signal: AbortSignal): Promise<void> {
-  const { store, clock } = options;
+  const { store, clock, placer } = options;
   const dirty = new Set<string>();
   const wakeTimes = new Map<string, number>();
+  /** By service: new tasks that have a place since they were last decided. */
+  const placed = new Map<string, readonly string[]>();
   for (const service of store.view.service.values()) dirty.add(service.id);
   for (const task of store.view.task.values()) dirty.add(task.serviceId);
 
@@ -40,10 +46,13 @@ export function runServiceLoop(options: ServiceLoopOptions, signal: AbortSignal)
     dirty.clear();
     for (const id of ids) wakeTimes.delete(id);
     try {
-      await store.batch(ids.map((id) => (tx: Transaction) => step(tx, id, wakeTimes, options)));
+      await store.batch(ids.map((id) => (tx: Transaction) => step(tx, id, { wakeTimes, placed, options })));
     } catch (error) {
       for (const id of ids) dirty.add(id);
       throw error;
+    } finally {
+      for (const taskIds of placed.values()) placer?.settle(taskIds);
+      placed.clear();
     }
     return [...wakeTimes.values()].reduce<number | undefined>(earliest, undefined);
   };
@@ -86,12 +95,17 @@ function isSameToPlanners(task: Task, previous: Task | undefined): boolean {
   );
 }
 
-function step(
-  tx: Transaction,
-  serviceId: string,
-  wakeTimes: Map<string, number>,
-  { clock, randomBytes }: ServiceLoopOptions,
-): void {
+interface Loop {
+  readonly options: ServiceLoopOptions;
+  readonly wakeTimes: Map<string, number>;
+  readonly placed: Map<string, readonly string[]>;
+}
+
+function step(tx: Transaction, serviceId: string, { options, wakeTimes, placed }: Loop): void {
+  const { clock, placer } = options;
+  // A write that lost against another is decided again.
+  placer?.settle(placed.get(serviceId) ?? []);
+  placed.delete(serviceId);
   const service = tx.view.service.get(serviceId);
   const whole =
     service === undefined
@@ -104,31 +118,42 @@ function step(
   if (service === undefined) return;
   for (const task of plan.adopt) tx.update('task', { ...task, specVersion: service.specVersion });
   const current = applyServicePlan(tx, service, plan);
-  const first = needsAllocation(current.spec)
+  const made = newTasks(current, plan, options);
+  const tasks = placer?.placeNew(current.spec, made) ?? made;
+  const ids = tasks.flatMap(({ id, nodeId }) => (nodeId === '' ? [] : [id]));
+  if (ids.length > 0) placed.set(serviceId, ids);
+  for (const task of tasks) tx.create('task', task);
+}
+
+function newTasks(
+  service: Service,
+  { create }: ServicePlan,
+  { clock, randomBytes }: ServiceLoopOptions,
+): Task[] {
+  const { id: serviceId, spec, specVersion } = service;
+  const first = needsAllocation(spec)
     ? ({ state: 'new', message: 'created' } as const)
     : ({ state: 'pending', message: 'pending task scheduling' } as const);
-  for (const task of plan.create) {
-    tx.create('task', {
-      id: newId(randomBytes),
-      meta: emptyMeta,
-      serviceId,
-      specVersion: current.specVersion,
-      slot: task.slot,
-      nodeId: task.nodeId ?? '',
-      genericResources: [],
-      status: {
-        ...first,
-        timestampMs: clock.nowMs(),
-        error: '',
-        ports: [],
-        runningAtMs: 0,
-        files: [],
-      },
-      desiredState: task.desiredState,
-      attachments: [],
-      notBeforeMs: task.notBeforeMs,
-    });
-  }
+  return create.map(({ slot, nodeId = '', desiredState, notBeforeMs }) => ({
+    id: newId(randomBytes),
+    meta: emptyMeta,
+    serviceId,
+    specVersion,
+    slot,
+    nodeId,
+    status: {
+      ...first,
+      timestampMs: clock.nowMs(),
+      error: '',
+      ports: NONE,
+      runningAtMs: 0,
+      files: NONE,
+    },
+    desiredState,
+    notBeforeMs,
+    attachments: NONE,
+    genericResources: NONE,
+  }));
 }
 
 /** Stores the new update status; with a rollback the previous spec becomes the current one, and only once. */

@@ -204,12 +204,13 @@ export class ClusterBook {
     this.#planned.set(taskId, booking);
   }
 
-  /** What was expected of a task and has not happened by now will not. */
-  settle(taskId: string): void {
+  /** What was expected of a task and has not happened by now will not. True when that was anything. */
+  settle(taskId: string): boolean {
     const planned = this.#planned.get(taskId);
-    if (planned === undefined) return;
+    if (planned === undefined) return false;
     this.#planned.delete(taskId);
     this.#remove(planned);
+    return true;
   }
 
   #bookingOf(task: Task | undefined, spec: ServiceSpec | undefined): Booking | undefined {

@@ -3,6 +3,7 @@
 import { NODE_FAILURE_WINDOW_MS, NODE_FAILURES_MAX } from '../../core/failing-node.ts';
 import type { GenericResource, Node, ServiceSpec } from '../../core/generated/objects.ts';
 import { portsOfNode } from '../../core/node-ports.ts';
+import { NONE } from '../../proto/wire.ts';
 
 export interface NodeInfo {
   /** Its place among all nodes that there have been. */
@@ -81,6 +82,7 @@ export function genericFree({ node, genericUse }: NodeInfo, kind: string): numbe
 
 /** What a task would be given: so many of a kind, or the first names that are free. */
 export function chooseGeneric(info: NodeInfo, requests: readonly GenericResource[]): GenericResource[] {
+  if (requests.length === 0) return NONE;
   return requests.map(({ kind, count }) => {
     const { names = [] } = info.node.description.genericResources.find((each) => each.kind === kind) ?? {};
     const used = info.genericUse.get(kind)?.names;

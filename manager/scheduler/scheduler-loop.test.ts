@@ -10,7 +10,7 @@ import { eventually } from '../../test/support/eventually.ts';
 import { MemoryLog } from '../../test/support/memory-log.ts';
 import { createRevision } from '../store/service-revision.ts';
 import { Store } from '../store/store.ts';
-import { runSchedulerLoop } from './scheduler-loop.ts';
+import { Scheduler } from './scheduler-loop.ts';
 
 setLogLevel('silent');
 
@@ -22,7 +22,7 @@ async function scheduling(t: TestContext, nodes: readonly Node[]): Promise<Store
   await store.batch(nodes.map((node) => (tx) => tx.create('node', node)));
   const stop = new AbortController();
   t.after(() => stop.abort());
-  void runSchedulerLoop({ store, clock }, stop.signal);
+  void new Scheduler({ store, clock }).run(stop.signal);
   return store;
 }
 

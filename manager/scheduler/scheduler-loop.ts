@@ -1,12 +1,14 @@
-// Places PENDING tasks. Waits and writes; planGroup decides. A task that fits nowhere keeps its state and gets the reason;
-// it is looked at again whenever something changes that could make room.
+// Places tasks: new ones while they are made, PENDING ones in its loop, which waits and writes; the planner decides. A task
+// that fits nowhere keeps its state and gets the reason; it is looked at again whenever something changes that could make
+// room.
 
 import type { Clock } from '../../core/clock.ts';
 import type { Node, Service, ServiceSpec, Task } from '../../core/generated/objects.ts';
 import { isTerminal } from '../../core/task-state.ts';
 import { runLoop } from '../loop.ts';
 import { type Booking, ClusterBook } from '../placement/cluster-book.ts';
-import { type PlacementPlan, planGroup } from '../placement/plan-placement.ts';
+import type { Placer } from '../placement/placer.ts';
+import { bookPlaces, type PlacementPlan, planGroup } from '../placement/plan-placement.ts';
 import type { Commit, Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { isWaiting, type WaitingGroup, WaitingTasks } from './waiting-tasks.ts';
@@ -25,23 +27,18 @@ const TASKS_PER_PASS = 2_000;
 /** In larger groups, a refusal that differs in nothing but how many nodes it counts is not written to every task again. */
 const RECOUNTED_MAX = 100;
 
-/** Runs until the signal aborts. */
-export function runSchedulerLoop(options: SchedulerOptions, signal: AbortSignal): Promise<void> {
-  const scheduler = new Scheduler(options);
-  const isRelevant = (commit: Commit) => scheduler.hear(commit);
-  const pass = () => scheduler.pass();
-  return runLoop({ name: 'scheduler', isRelevant, pass, ...options }, signal);
-}
-
 const noPlan: PlacementPlan = { assign: [], refuse: [], reason: '' };
 
-class Scheduler {
+export class Scheduler implements Placer {
   readonly #options: SchedulerOptions;
   readonly #book: ClusterBook;
   readonly #waiting = new WaitingTasks();
   /** Somebody waits for tasks of another service to come to a node. */
   #isCompanyWanted = false;
+  /** Something was booked for tasks that did not come to be. */
+  #hasGivenBack = false;
 
+  /** To be run before the store changes again. */
   constructor(options: SchedulerOptions) {
     this.#options = options;
     const { view } = options.store;
@@ -49,10 +46,38 @@ class Scheduler {
     for (const task of view.task.values()) this.#waiting.note(task.id, task);
   }
 
+  /** Runs until the signal aborts. */
+  run(signal: AbortSignal): Promise<void> {
+    const isRelevant = (commit: Commit) => this.#hear(commit);
+    const pass = () => this.#pass();
+    return runLoop({ name: 'scheduler', isRelevant, pass, ...this.#options }, signal);
+  }
+
+  placeNew(spec: ServiceSpec, tasks: readonly Task[]): readonly Task[] {
+    const [first] = tasks;
+    if (first === undefined || this.#waiting.hasNext) return tasks;
+    if (!tasks.every((task) => isWaiting(task) && task.nodeId === '')) return tasks;
+    const nowMs = this.#options.clock.nowMs();
+    const { serviceId, specVersion } = first;
+    const request = { serviceId, specVersion, nodeId: '', spec, count: tasks.length };
+    const bookings = bookPlaces(request, this.#book, nowMs);
+    return tasks.map((task, position) => {
+      const booking = bookings[position];
+      if (booking === undefined) return task;
+      this.#book.expect(task.id, booking);
+      return assigned(task, booking, nowMs);
+    });
+  }
+
+  settle(taskIds: readonly string[]): void {
+    for (const id of taskIds) if (this.#book.settle(id)) this.#hasGivenBack = true;
+  }
+
   /** True when there is something to look at. */
-  hear({ events }: Commit): boolean {
+  #hear({ events }: Commit): boolean {
     let isNews = false;
-    let mayFit = false;
+    let mayFit = this.#hasGivenBack;
+    this.#hasGivenBack = false;
     for (const { kind, action, object, previous } of events) {
       const current = action === 'removed' ? undefined : object;
       if (kind === 'node') {
@@ -66,14 +91,15 @@ class Scheduler {
       const task = current as Task | undefined;
       this.#book.noteTask(before, task, this.#specOf(task));
       if (this.#waiting.note(object.id, task)) isNews = true;
-      mayFit ||=
-        isEnd(task, before) || hasTakenOn(task, before) || (this.#isCompanyWanted && isPlaced(task, before));
+      const isAssigned = isPlaced(task, before);
+      if (isAssigned) this.#options.onScheduled?.(this.#options.clock.nowMs() - object.meta.createdAtMs);
+      mayFit ||= isEnd(task, before) || hasTakenOn(task, before) || (this.#isCompanyWanted && isAssigned);
     }
     return (mayFit && this.#waiting.lookAtAll()) || isNews;
   }
 
   /** Returns when to come back: at once when there is more to do. */
-  async pass(): Promise<number | undefined> {
+  async #pass(): Promise<number | undefined> {
     const { clock, store } = this.#options;
     const nowMs = clock.nowMs();
     const plans: PlacementPlan[] = [];
@@ -124,12 +150,9 @@ class Scheduler {
 
   /** What was booked is now as it came to be. */
   #settle({ id }: Task): void {
-    const { store, clock, onScheduled } = this.#options;
-    const task = store.view.task.get(id);
+    const task = this.#options.store.view.task.get(id);
     this.#book.settle(id);
-    if (task === undefined) return;
-    if (isWaiting(task)) this.#waiting.lookAtTask(id);
-    else onScheduled?.(clock.nowMs() - task.meta.createdAtMs);
+    if (task !== undefined && isWaiting(task)) this.#waiting.lookAtTask(id);
   }
 
   #specOf(task: Task | undefined): ServiceSpec | undefined {
@@ -173,12 +196,15 @@ function withoutCounts(reason: string): string {
   return reason.replaceAll(/\d+ nodes?/g, '');
 }
 
-function place(tx: Transaction, planned: Task, { info, generic }: Booking, nowMs: number): void {
+function place(tx: Transaction, planned: Task, booking: Booking, nowMs: number): void {
   const task = tx.view.task.get(planned.id);
-  const nodeId = info.node.id;
-  const node = tx.view.node.get(nodeId);
+  const node = tx.view.node.get(booking.info.node.id);
   // Decided on an older state: what is no longer so is planned anew.
   if (task === undefined || !isWaiting(task) || node?.status.state !== 'ready') return;
+  tx.update('task', assigned(task, booking, nowMs));
+}
+
+function assigned(task: Task, { info, generic }: Booking, nowMs: number): Task {
   const status = {
     ...task.status,
     state: 'assigned' as const,
@@ -186,7 +212,7 @@ function place(tx: Transaction, planned: Task, { info, generic }: Booking, nowMs
     message: 'scheduler assigned task to node',
     error: '',
   };
-  tx.update('task', { ...task, nodeId, genericResources: generic, status });
+  return { ...task, nodeId: info.node.id, genericResources: generic, status };
 }
 
 function tellRefused(tx: Transaction, planned: Task, reason: string): void {

@@ -17,7 +17,7 @@ import { runReaperLoop } from '../../manager/orchestrator/reaper-loop.ts';
 import { runRebalanceLoop } from '../../manager/orchestrator/rebalance-loop.ts';
 import { runServiceLoop } from '../../manager/orchestrator/service-loop.ts';
 import type { RaftHost } from '../../manager/raft-host/raft-host.ts';
-import { runSchedulerLoop } from '../../manager/scheduler/scheduler-loop.ts';
+import { Scheduler } from '../../manager/scheduler/scheduler-loop.ts';
 import { Store } from '../../manager/store/store.ts';
 import type { Transaction } from '../../manager/store/transaction.ts';
 import { ControlService } from '../../proto/generated/control.ts';
@@ -150,12 +150,13 @@ export class OrchestrationManager {
     };
     const parts = { store, clock, onFailure };
     this.isLeading = true;
+    const scheduler = new Scheduler(parts);
     try {
       await Promise.all([
         this.#dispatcher.run(leading),
         runAllocatorLoop(parts, leading),
-        runSchedulerLoop(parts, leading),
-        runServiceLoop({ ...parts, randomBytes }, leading),
+        scheduler.run(leading),
+        runServiceLoop({ ...parts, randomBytes, placer: scheduler }, leading),
         runEvictionLoop(parts, leading),
         runLostNodesLoop(parts, leading),
         runDrainLoop(parts, leading),

@@ -8,7 +8,7 @@ import {
   type ServiceSpec,
   type Task,
 } from '../../core/generated/objects.ts';
-import { runSchedulerLoop } from '../../manager/scheduler/scheduler-loop.ts';
+import { Scheduler } from '../../manager/scheduler/scheduler-loop.ts';
 import { createRevision } from '../../manager/store/service-revision.ts';
 import type { Store } from '../../manager/store/store.ts';
 import type { Transaction } from '../../manager/store/transaction.ts';
@@ -70,7 +70,7 @@ export async function scheduleTasks(
       if (kind === 'task' && (object as Task).status.state === 'assigned') left--;
     if (left === 0) resolve();
   });
-  const loop = runSchedulerLoop({ store, clock: systemClock }, ended.signal);
+  const loop = new Scheduler({ store, clock: systemClock }).run(ended.signal);
   await promise;
   const tookMs = performance.now() - startedMs;
   unsubscribe();

@@ -1,0 +1,96 @@
+// New tasks on their way: made by the services' loop, placed by the scheduler while they are made.
+
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { type TestContext, test } from 'node:test';
+import { FakeClock } from '../core/clock.ts';
+import type { Task } from '../core/generated/objects.ts';
+import { setLogLevel } from '../rpc/logger.ts';
+import { aNode, aServiceObject, aTask } from '../test/support/builders.ts';
+import { eventually } from '../test/support/eventually.ts';
+import { MemoryLog } from '../test/support/memory-log.ts';
+import { runServiceLoop } from './orchestrator/service-loop.ts';
+import { Scheduler } from './scheduler/scheduler-loop.ts';
+import { createRevision } from './store/service-revision.ts';
+import { Store } from './store/store.ts';
+
+setLogLevel('silent');
+
+const TASK_BYTES = 1_000;
+
+/** A node with room for so many tasks, and both loops. */
+async function cluster(t: TestContext, room: number) {
+  const clock = new FakeClock();
+  const store = new Store(new MemoryLog(), clock);
+  await store.open();
+  await store.update((tx) => tx.create('node', aNode('a', { memoryBytes: room * TASK_BYTES })));
+  const stop = new AbortController();
+  t.after(() => stop.abort());
+  const scheduler = new Scheduler({ store, clock });
+  void scheduler.run(stop.signal);
+  void runServiceLoop({ store, clock, randomBytes, placer: scheduler }, stop.signal);
+  return { store, scheduler };
+}
+
+function aService(replicas: number) {
+  const reservations = { cpuNanos: 0, memoryBytes: TASK_BYTES };
+  return aServiceObject('s', replicas, (spec) => ({
+    ...spec,
+    task: { ...spec.task, resources: { ...spec.task.resources, reservations } },
+  }));
+}
+
+test('new tasks are placed while they are made, those without room tell why, and room that is made is used', async (t) => {
+  const { store } = await cluster(t, 4);
+  const first = new Map<string, string>();
+  store.subscribe(({ events }) => {
+    for (const { kind, action, object } of events)
+      if (kind === 'task' && action === 'created') first.set(object.id, (object as Task).status.state);
+  });
+  const tasks = () => store.view.tasksOfService('s');
+
+  await store.update((tx) => {
+    const service = aService(6);
+    tx.create('service', service);
+    createRevision(tx, service, undefined);
+  });
+  await eventually(() => tasks().filter(({ status }) => status.error !== '').length === 2);
+  assert.deepEqual(
+    tasks().map(({ nodeId, status }) => [nodeId, status.state, status.error]),
+    [
+      ...Array(4).fill(['a', 'assigned', '']),
+      ...Array(2).fill(['', 'pending', 'no suitable node (insufficient resources on 1 node)']),
+    ],
+  );
+  assert.equal([...first.values()].filter((state) => state === 'assigned').length, 4);
+
+  await store.update((tx) => tx.create('node', aNode('b', { memoryBytes: TASK_BYTES })));
+  await eventually(() => tasks().filter(({ nodeId }) => nodeId === 'b').length === 1);
+});
+
+test('what was booked for a task that is not stored is free again', async (t) => {
+  const { scheduler } = await cluster(t, 1);
+  const { spec } = aService(1);
+  const nodeOf = (id: string) =>
+    scheduler.placeNew(spec, [{ ...aTask('s', { nodeId: '', state: 'pending' }), id }])[0]?.nodeId;
+
+  assert.equal(nodeOf('lost'), 'a');
+  assert.equal(nodeOf('too many'), '');
+  scheduler.settle(['lost']);
+  assert.equal(nodeOf('next'), 'a');
+});
+
+test('who waits already comes first', async (t) => {
+  const { store, scheduler } = await cluster(t, 1);
+  const { spec } = aService(1);
+  const place = () => scheduler.placeNew(spec, [aTask('s', { nodeId: '', state: 'pending' })])[0]?.nodeId;
+  let whileOneWaits: string | undefined;
+  store.subscribe(() => {
+    whileOneWaits ??= place();
+  });
+
+  await store.update((tx) => tx.create('task', aTask('other', { nodeId: '', state: 'pending' })));
+
+  assert.equal(whileOneWaits, '');
+  await eventually(() => place() === 'a');
+});
