@@ -1,5 +1,5 @@
-// System calls that Node does not offer, through koffi. All are synchronous: a namespace belongs to the thread that
-// entered it, and koffi's asynchronous calls run on another one.
+// System calls that Node does not offer, through koffi. They are made synchronously: a namespace belongs to the thread that
+// entered it, and koffi's asynchronous calls run on another one. What is sent on a socket knows its own namespace.
 
 import { getSystemErrorMap, getSystemErrorName } from 'node:util';
 import koffi from 'koffi';

@@ -1,5 +1,5 @@
 // A netlink socket. The kernel does the work of a request while it is being sent and has queued every answer
-// when send returns, so nothing here waits. A socket stays in the network namespace in which it was opened.
+// when send returns, so nothing here waits but what is done aside. A socket stays in the network namespace in which it was opened.
 
 import { assert } from '../../core/assert.ts';
 import { check, lastErrno, libcFunctions, SystemCallError } from './libc.ts';
@@ -27,6 +27,7 @@ const SO_RCVBUFFORCE = 33;
 const SOL_NETLINK = 270;
 const NETLINK_EXT_ACK = 11;
 const EAGAIN = 11;
+const SEND = 'send to netlink';
 
 /** Room for a whole ruleset in one send: a transaction is one datagram. */
 const SOCKET_BUFFER_BYTES = 8 << 20;
@@ -62,6 +63,19 @@ export class NetlinkSocket implements Disposable {
     if (messages.length > 0) this.#exchange(messages, messages.length - 1);
   }
 
+  /** The same on another thread, for what takes the kernel long. The socket is for nothing else until it is done. */
+  async executeAside(messages: readonly NetlinkMessage[]): Promise<void> {
+    if (messages.length === 0) return;
+    const { first, datagram } = this.#encode(messages, messages.length - 1);
+    await new Promise<void>((resolve, reject) => {
+      libcFunctions.send.async(this.#fd, datagram, datagram.length, 0, (error: unknown, sent: unknown) => {
+        if (error !== null || Number(sent) < 0) reject(error ?? new SystemCallError(SEND, lastErrno()));
+        else resolve();
+      });
+    });
+    this.#collect(messages, messages.length - 1, first);
+  }
+
   /** Netfilter only: all or nothing. */
   executeBatch(messages: readonly NetlinkMessage[]): void {
     // The acknowledgement of the last request, not of the end marker, tells that the batch is committed.
@@ -70,7 +84,7 @@ export class NetlinkSocket implements Disposable {
 
   /** The one answer to a question that changes nothing. */
   ask(message: NetlinkMessage): NetlinkReply {
-    this.#send([encodeMessage(message, this.#sequence++, 0)]);
+    this.#send(encodeMessage(message, this.#sequence++, 0));
     const [reply] = this.#receive() ?? [];
     if (reply === undefined) throw new NetlinkError(message.what, EAGAIN, 'there is no answer');
     if (reply.type !== netlinkTypes.error) return reply;
@@ -80,7 +94,7 @@ export class NetlinkSocket implements Disposable {
 
   /** Everything that a dump request lists. */
   dump(message: NetlinkMessage): NetlinkReply[] {
-    this.#send([encodeMessage(message, this.#sequence++, netlinkFlags.dump)]);
+    this.#send(encodeMessage(message, this.#sequence++, netlinkFlags.dump));
     const entries: NetlinkReply[] = [];
     for (let replies = this.#receive(); replies !== undefined; replies = this.#receive()) {
       for (const reply of replies) {
@@ -101,13 +115,22 @@ export class NetlinkSocket implements Disposable {
   }
 
   #exchange(messages: readonly NetlinkMessage[], acknowledged: number): void {
+    const { first, datagram } = this.#encode(messages, acknowledged);
+    this.#send(datagram);
+    this.#collect(messages, acknowledged, first);
+  }
+
+  #encode(messages: readonly NetlinkMessage[], acknowledged: number): { first: number; datagram: Buffer } {
     const first = this.#sequence;
     this.#sequence += messages.length;
-    this.#send(
-      messages.map((message, index) =>
-        encodeMessage(message, first + index, index === acknowledged ? netlinkFlags.ack : 0),
-      ),
+    const encoded = messages.map((message, index) =>
+      encodeMessage(message, first + index, index === acknowledged ? netlinkFlags.ack : 0),
     );
+    return { first, datagram: encoded.length === 1 ? encoded[0]! : Buffer.concat(encoded) };
+  }
+
+  /** Throws the first failure. */
+  #collect(messages: readonly NetlinkMessage[], acknowledged: number, first: number): void {
     let failure: NetlinkError | undefined;
     let isAcknowledged = false;
     for (let replies = this.#receive(); replies !== undefined; replies = this.#receive()) {
@@ -123,10 +146,9 @@ export class NetlinkSocket implements Disposable {
     assert(isAcknowledged, `the kernel did not answer "${messages[acknowledged]!.what}"`);
   }
 
-  #send(messages: readonly Buffer[]): void {
+  #send(datagram: Buffer): void {
     assert(this.#open, 'the netlink socket is closed');
-    const datagram = messages.length === 1 ? messages[0]! : Buffer.concat(messages);
-    check(Number(libcFunctions.send(this.#fd, datagram, datagram.length, 0)), 'send to netlink');
+    check(Number(libcFunctions.send(this.#fd, datagram, datagram.length, 0)), SEND);
   }
 
   /** The next datagram, or undefined when there is none. */

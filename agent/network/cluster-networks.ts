@@ -203,8 +203,13 @@ export class ClusterNetworks implements TaskNetworks {
     const known = Promise.withResolvers<void>();
     this.#draining.set(id, known.resolve);
     if (this.#drained.has(id)) known.resolve();
-    await Promise.race([known.promise, delay(DRAINED_LIMIT_MS)]);
+    const isKnown = await Promise.race([known.promise.then(() => true), delay(DRAINED_LIMIT_MS, false)]);
     this.#draining.delete(id);
+    if (!isKnown)
+      this.#options.logger.info(
+        { 'task.id': id, limitMs: DRAINED_LIMIT_MS },
+        'not all nodes have said that they send a task nothing more; it ends',
+      );
   }
 
   async detach(id: string): Promise<void> {

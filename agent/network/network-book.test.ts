@@ -171,6 +171,18 @@ test('who has stopped serving and is still there is told once', () => {
   assert.deepEqual(book.takeStopped(), []);
 });
 
+test('of those that stopped serving, who is gone or serves again by the time of asking is not told', () => {
+  const serving = [endpoint('t1', HERE), endpoint('t2', 'n2'), endpoint('t3', 'n2')];
+  const book = heard({ services: [service('web')], endpoints: serving });
+  for (const { taskId, nodeId } of serving)
+    book.hear(change({ endpoints: [endpoint(taskId, nodeId, { serving: false })] }));
+  book.hear(change({ endpoints: [endpoint('t2', 'n2')], removedTaskIds: ['t1'] }));
+  assert.deepEqual(
+    book.takeStopped().map(([, stopped]) => stopped.map(({ taskId }) => taskId)),
+    [['t3']],
+  );
+});
+
 test('a bridge ends at its node', () => {
   const facts = { services: [service('web')], endpoints: [endpoint('t1', HERE), endpoint('t2', 'n2')] };
   const { remotes, services } = heard(facts, { driver: 'bridge' }).overlayState('net');

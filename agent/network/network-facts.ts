@@ -49,7 +49,7 @@ export class NetworkFacts {
   readonly #tasks = new Map<string, Set<string>>();
   readonly #parts = new Map<string, Part>();
   #remotes: readonly RemoteEndpoint[] | undefined;
-  #stopped: NetworkEndpoint[] = [];
+  readonly #stopped = new Set<string>();
 
   constructor(surroundings: Surroundings, network: Network, dataPathPort: number) {
     this.#surroundings = surroundings;
@@ -95,9 +95,9 @@ export class NetworkFacts {
 
   /** Tasks that have stopped serving since the last call, and are there still. */
   takeStopped(): readonly NetworkEndpoint[] {
-    const stopped = this.#stopped;
-    this.#stopped = [];
-    return stopped;
+    const stopped = [...this.#stopped].flatMap((taskId) => this.#endpoints.get(taskId) ?? []);
+    this.#stopped.clear();
+    return stopped.filter(({ serving }) => !serving);
   }
 
   /** Something of the surroundings is different for this task. */
@@ -161,7 +161,7 @@ export class NetworkFacts {
     this.#tasks.set(serviceId, tasks.add(taskId));
     const before = this.#endpoints.get(taskId);
     this.#endpoints.set(taskId, endpoint);
-    if (before?.serving === true && !endpoint.serving) this.#stopped.push(endpoint);
+    if (before?.serving === true && !endpoint.serving) this.#stopped.add(taskId);
     // Most changes are of who serves, and leave the routes alone.
     const isSamePlace =
       before?.nodeId === endpoint.nodeId && `${before.addresses}` === `${endpoint.addresses}`;

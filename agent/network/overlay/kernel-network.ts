@@ -1,7 +1,7 @@
 // One network of the overlay: what it should be, and what of that the kernel has. Synchronous; the kernel is the only
 // state that outlives the process.
 
-import { SwarmError } from '../../../core/errors.ts';
+import { messageOf, SwarmError } from '../../../core/errors.ts';
 import type { Logger } from '../../../rpc/logger.ts';
 import { deleteConnections } from '../../linux/conntrack.ts';
 import type { IpFamily } from '../../linux/ip-family.ts';
@@ -59,7 +59,9 @@ export class KernelNetwork implements Disposable {
     this.#families = familiesOf(layout);
     this.#logger = logger;
     this.zone = new Zone(layout.subnets.map(({ prefix }) => prefix));
-    this.#wiring = new OverlayWiring(layout);
+    this.#wiring = new OverlayWiring(layout, (error) =>
+      logger.warn({ error: messageOf(error) }, 'connections of addresses that are gone are not forgotten'),
+    );
     this.#policies = this.#families.map((family) => new PolicyTable(this.#wiring.tables, family));
     this.#meshes = (layout.isIngress ? this.#families : []).map(
       (family) =>
@@ -182,13 +184,15 @@ export class KernelNetwork implements Disposable {
     for (const mesh of this.#meshes) mesh.apply(ports, this.#applied?.published ?? []);
   }
 
-  endFlows(addresses: readonly string[], mark: number): void {
+  /** Resolves when they have ended. */
+  endFlows(addresses: readonly string[], mark: number): Promise<void> {
     const protocolNumber = protocolNumbers.udp;
-    this.#wiring.tables.execute(
+    this.#wiring.connections.forget(
       addresses.map((address) =>
         deleteConnections('reply', { source: bytesOf(address), protocolNumber, mark }),
       ),
     );
+    return this.#wiring.connections.settled;
   }
 
   audit(): Drift[] {
@@ -345,7 +349,7 @@ export class KernelNetwork implements Disposable {
 
   /** Without it a UDP client that keeps sending stays bound to a backend that is gone. */
   #forgetConnections(addresses: readonly string[]): void {
-    this.#wiring.tables.execute(
+    this.#wiring.connections.forget(
       addresses.flatMap((address) => {
         const source = bytesOf(address);
         return [deleteConnections('reply', { source }), deleteConnections('original', { source })];

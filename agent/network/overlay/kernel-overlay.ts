@@ -195,10 +195,10 @@ class KernelOverlay implements Overlay {
   async endFlows(networkId: string, addresses: readonly string[]): Promise<void> {
     // Packets that come in between begin new flows, or wait for an answer as well.
     for (let round = 0; round < ANSWER_ROUNDS; round++) {
-      this.#networks.get(networkId)?.endFlows(addresses, ANSWERED_MARK);
+      await this.#networks.get(networkId)?.endFlows(addresses, ANSWERED_MARK);
       await delay(ANSWER_ROUND_MS);
     }
-    this.#networks.get(networkId)?.endFlows(addresses, UNANSWERED_MARK);
+    await this.#networks.get(networkId)?.endFlows(addresses, UNANSWERED_MARK);
   }
 
   async audit(networkId: string): Promise<Drift[]> {

@@ -8,6 +8,7 @@
 
 import { closeSync, openSync } from 'node:fs';
 import { assert } from '../../../core/assert.ts';
+import { ConnectionForgetter } from '../../linux/connection-forgetter.ts';
 import { ipFamilies } from '../../linux/ip-family.ts';
 import { SystemCallError } from '../../linux/libc.ts';
 import {
@@ -80,23 +81,25 @@ const EBUSY = 16;
 export class OverlayWiring implements Disposable {
   readonly routes: NetlinkSocket;
   readonly tables: NetlinkSocket;
+  readonly connections: ConnectionForgetter;
   readonly #hostRoutes: NetlinkSocket;
   #layout: OverlayLayout;
   /** undefined for internal networks. */
   readonly uplink: Uplink | undefined;
   #nextIndex = FIRST_ENDPOINT_INDEX;
 
-  /** Makes the namespace when it is not there. */
-  constructor(layout: OverlayLayout) {
+  /** Makes the namespace when it is not there. `onNotForgotten` hears why connections could not be forgotten. */
+  constructor(layout: OverlayLayout, onNotForgotten: (error: unknown) => void) {
     this.#layout = layout;
     if (!isPinnedNamespace(layout.namespacePath)) {
       removeNamespace(layout.namespacePath);
       createNamespace(layout.namespacePath, () => undefined);
     }
     this.#hostRoutes = new NetlinkSocket(netlinkProtocols.route);
-    [this.routes, this.tables] = withinNamespace(layout.namespacePath, () => [
+    [this.routes, this.tables, this.connections] = withinNamespace(layout.namespacePath, () => [
       new NetlinkSocket(netlinkProtocols.route),
       new NetlinkSocket(netlinkProtocols.netfilter),
+      new ConnectionForgetter(onNotForgotten),
     ]);
     const { uplinkName: name } = layout;
     const { routes } = this;
@@ -245,7 +248,7 @@ export class OverlayWiring implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const socket of [this.routes, this.tables, this.#hostRoutes]) socket[Symbol.dispose]();
+    for (const each of [this.routes, this.tables, this.connections, this.#hostRoutes]) each[Symbol.dispose]();
   }
 
   #ensureVxlan(): boolean {
