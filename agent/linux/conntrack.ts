@@ -20,7 +20,6 @@ const TUPLE_ORIGINAL = 1;
 const TUPLE_REPLY = 2;
 const MARK = 8;
 const MARK_MASK = 21;
-const WHOLE_MARK = 0xffffffff;
 const FILTER = 25;
 const FILTER_ORIGINAL_FIELDS = 1;
 const FILTER_REPLY_FIELDS = 2;
@@ -47,8 +46,8 @@ export interface ConnectionMatch {
   readonly protocolNumber?: number;
   readonly sourcePort?: number;
   readonly destinationPort?: number;
-  /** Of the whole connection; absent: any. */
-  readonly mark?: number;
+  /** Of the whole connection, in the bits of `mask`; absent: any. */
+  readonly mark?: { readonly value: number; readonly mask: number };
 }
 
 /** Forgets the connections that match in the given direction. None is fine. */
@@ -92,8 +91,8 @@ export function deleteConnections(direction: 'original' | 'reply', match: Connec
       ...(match.mark === undefined
         ? []
         : ([
-            [MARK, uint32BigEndian(match.mark)],
-            [MARK_MASK, uint32BigEndian(WHOLE_MARK)],
+            [MARK, uint32BigEndian(match.mark.value)],
+            [MARK_MASK, uint32BigEndian(match.mark.mask)],
           ] as const)),
     ],
   });

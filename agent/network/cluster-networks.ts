@@ -59,7 +59,7 @@ const DRAIN_MS = 200;
 /** What still flows is ended this long before. */
 const FLOWS_END_BEFORE_MS = 50;
 /** And at most. */
-const DRAINED_LIMIT_MS = 2_000;
+const DRAINED_LIMIT_MS = 5_000;
 const AUDIT_PERIOD_MS = 30_000;
 const KEY_LIFE_MS = 12 * 3_600_000;
 

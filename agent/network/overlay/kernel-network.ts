@@ -3,7 +3,7 @@
 
 import { messageOf, SwarmError } from '../../../core/errors.ts';
 import type { Logger } from '../../../rpc/logger.ts';
-import { deleteConnections } from '../../linux/conntrack.ts';
+import { type ConnectionMatch, deleteConnections } from '../../linux/conntrack.ts';
 import type { IpFamily } from '../../linux/ip-family.ts';
 import { SystemCallError } from '../../linux/libc.ts';
 import { isPinnedNamespace } from '../../linux/namespace.ts';
@@ -49,6 +49,8 @@ export class KernelNetwork implements Disposable {
   #nodes = new Set<string>();
   readonly #services = new Map<string, Balance>();
   readonly #gone = new Set<string>();
+  /** Addresses whose flows have been ended: nothing of them is left to be forgotten when they go. */
+  readonly #ended = new Set<string>();
   /** Of the ingress only: for each of its families. */
   readonly #meshes: readonly IngressMesh[];
   readonly #policies: readonly PolicyTable[];
@@ -171,6 +173,7 @@ export class KernelNetwork implements Disposable {
       }
       this.#changeTable(serviceMessages(changes));
     }
+    this.#noteBackends(state);
     for (const mesh of this.#meshes) mesh.apply(ports, state.published ?? []);
     for (const policy of this.#policies) policy.apply(state.policy);
     this.zone.update(state.names);
@@ -184,12 +187,13 @@ export class KernelNetwork implements Disposable {
     for (const mesh of this.#meshes) mesh.apply(ports, this.#applied?.published ?? []);
   }
 
-  /** Resolves when they have ended. */
-  endFlows(addresses: readonly string[], mark: number): Promise<void> {
+  /** UDP flows that were translated to backends which take none any more. Resolves when they have ended. */
+  endFlows(addresses: readonly string[], mark: ConnectionMatch['mark']): Promise<void> {
     const protocolNumber = protocolNumbers.udp;
+    for (const address of addresses) this.#ended.add(address);
     this.#wiring.connections.forget(
       addresses.map((address) =>
-        deleteConnections('reply', { source: bytesOf(address), protocolNumber, mark }),
+        deleteConnections('reply', { source: bytesOf(address), protocolNumber, ...(mark && { mark }) }),
       ),
     );
     return this.#wiring.connections.settled;
@@ -332,11 +336,19 @@ export class KernelNetwork implements Disposable {
     const added = cut.filter((address) => !this.#gone.has(address));
     for (const address of added) this.#gone.add(address);
     this.#changeTable(goneMessages(added, 'add'));
-    this.#forgetConnections(cut);
+    this.#forgetConnections(cut.filter((address) => !this.#ended.delete(address)));
+  }
+
+  /** Who serves again has flows again. */
+  #noteBackends({ services, published = [] }: OverlayState): void {
+    if (this.#ended.size === 0) return;
+    for (const { backends } of services) for (const address of backends) this.#ended.delete(address);
+    for (const { backends } of published) for (const { address } of backends) this.#ended.delete(address);
   }
 
   /** The addresses are in use again. */
   #takeBack(addresses: readonly string[]): void {
+    for (const address of addresses) this.#ended.delete(address);
     const back = addresses.filter((address) => this.#gone.delete(address));
     this.#changeTable(goneMessages(back, 'delete'));
   }

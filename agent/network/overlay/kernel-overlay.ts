@@ -39,7 +39,7 @@ import type {
   VirtualService,
 } from './overlay.ts';
 import { familiesOf, isWidened, type OverlayLayout } from './overlay-layout.ts';
-import { ANSWERED_MARK, RESOLVER_ADDRESS, UNANSWERED_MARK, VXLAN_LINK } from './overlay-rulesets.ts';
+import { ANSWERED_FLOWS, RESOLVER_ADDRESS, TRANSLATED_FLOWS, VXLAN_LINK } from './overlay-rulesets.ts';
 import { ENDPOINT_LINK_PATTERN, vxlanOf } from './overlay-wiring.ts';
 
 export interface OverlayOptions {
@@ -59,9 +59,8 @@ export interface OverlayOptions {
 }
 
 const DEFAULT_DATA_PATH_PORT = 4789;
-// A flow ends between an answer and the next question. What is not answered by the last round never is, or goes one way.
-const ANSWER_ROUNDS = 2;
-const ANSWER_ROUND_MS = 25;
+// A flow ends between an answer and the next question. What is not answered by then never is, or goes one way.
+const ANSWER_MS = 50;
 const PINS_FOLDER = 'overlay';
 const ENDPOINT_ID_PATTERN = /^\S{1,128}$/;
 /** An interface name has 15 characters. */
@@ -193,12 +192,9 @@ class KernelOverlay implements Overlay {
   }
 
   async endFlows(networkId: string, addresses: readonly string[]): Promise<void> {
-    // Packets that come in between begin new flows, or wait for an answer as well.
-    for (let round = 0; round < ANSWER_ROUNDS; round++) {
-      await this.#networks.get(networkId)?.endFlows(addresses, ANSWERED_MARK);
-      await delay(ANSWER_ROUND_MS);
-    }
-    await this.#networks.get(networkId)?.endFlows(addresses, UNANSWERED_MARK);
+    await this.#networks.get(networkId)?.endFlows(addresses, ANSWERED_FLOWS);
+    await delay(ANSWER_MS);
+    await this.#networks.get(networkId)?.endFlows(addresses, TRANSLATED_FLOWS);
   }
 
   async audit(networkId: string): Promise<Drift[]> {

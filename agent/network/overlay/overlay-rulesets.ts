@@ -65,8 +65,10 @@ export const DNS_PORT = 53;
  * Of UDP flows that this network has translated, by whether an answer is on its way: one that is forgotten then would
  * lose it. Flows with other marks (ingress-rulesets.ts) were translated elsewhere.
  */
-export const ANSWERED_MARK = 0;
-export const UNANSWERED_MARK = 1;
+const ANSWERED_MARK = 0;
+const UNANSWERED_MARK = 1;
+export const ANSWERED_FLOWS = { value: ANSWERED_MARK, mask: 0xffffffff };
+export const TRANSLATED_FLOWS = { value: ANSWERED_MARK, mask: ~UNANSWERED_MARK >>> 0 };
 
 export const overlaySets = {
   svc: { name: 'svc', key: 'address', value: 'verdict' },
