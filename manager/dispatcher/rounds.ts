@@ -5,8 +5,8 @@ import type { Clock } from '../../core/clock.ts';
 
 /** Turns in one round; with few waiting, that of each comes with the end of this turn of the event loop. */
 const TURNS_PER_ROUND = 20;
-/** Between rounds, while some have to wait: 2,500 turns a second. */
-const ROUND_MS = 8;
+/** Between rounds, while some have to wait: 1,000 turns a second. */
+const ROUND_MS = 20;
 
 export class Rounds<T> {
   readonly #clock: Clock;

@@ -1,5 +1,5 @@
-// One network of the overlay: what it should be, and what of that the kernel has. Synchronous; the kernel is the only
-// state that outlives the process.
+// One network of the overlay: what it should be, and what of that the kernel has. Synchronous, but for forgetting
+// connections; the kernel is the only state that outlives the process.
 
 import { messageOf, SwarmError } from '../../../core/errors.ts';
 import type { Logger } from '../../../rpc/logger.ts';
@@ -188,12 +188,12 @@ export class KernelNetwork implements Disposable {
   }
 
   /** UDP flows that were translated to backends which take none any more. Resolves when they have ended. */
-  endFlows(addresses: readonly string[], mark: ConnectionMatch['mark']): Promise<void> {
+  endFlows(addresses: readonly string[], mark: NonNullable<ConnectionMatch['mark']>): Promise<void> {
     const protocolNumber = protocolNumbers.udp;
     for (const address of addresses) this.#ended.add(address);
     this.#wiring.connections.forget(
       addresses.map((address) =>
-        deleteConnections('reply', { source: bytesOf(address), protocolNumber, ...(mark && { mark }) }),
+        deleteConnections('reply', { source: bytesOf(address), protocolNumber, mark }),
       ),
     );
     return this.#wiring.connections.settled;

@@ -53,6 +53,7 @@ import {
   removeLink,
   routeAnswers,
   UNREACHABLE_METRIC,
+  writeConnectionSettings,
   writeNetworkSettings,
 } from '../wiring.ts';
 import { addressesOf, formatAlias, type LocalEndpoint } from './local-endpoint.ts';
@@ -160,10 +161,7 @@ export class OverlayWiring implements Disposable {
 
   /** To be called when the network's table is loaded: only then does the kernel surely track connections. */
   configureConnectionTracking(): void {
-    // A packet out of its window would not be translated and would leave with the backend's own address.
-    withinNamespace(this.#layout.namespacePath, () =>
-      writeNetworkSetting('netfilter/nf_conntrack_tcp_be_liberal', 1),
-    );
+    withinNamespace(this.#layout.namespacePath, writeConnectionSettings);
   }
 
   links(): Link[] {
@@ -190,6 +188,7 @@ export class OverlayWiring implements Disposable {
         containerRoutes.execute(this.#containerMessages(endpoint, number));
         if (this.#layout.uplinkName !== undefined) this.#routeAnswers(containerRoutes, endpoint, number);
         this.#writeResolver(containerTables, endpoint, number === 0);
+        withinNamespace(endpoint.namespacePath, writeConnectionSettings);
         this.#routeTo(endpoint, index);
       } catch (error) {
         removeLink(this.routes, linkNameOf(index));
