@@ -171,6 +171,18 @@ test('who has stopped serving and is still there is told once', () => {
   assert.deepEqual(book.takeStopped(), []);
 });
 
+test('who has stopped serving while this node heard nothing is told when it hears all again', () => {
+  const services = [service('web')];
+  const book = heard({ services, endpoints: [endpoint('t1', HERE), endpoint('t2', 'n2')] });
+  book.hear(
+    complete({ services, endpoints: [endpoint('t1', HERE), endpoint('t2', 'n2', { serving: false })] }),
+  );
+  assert.deepEqual(
+    book.takeStopped().map(([, stopped]) => stopped.map(({ taskId }) => taskId)),
+    [['t2']],
+  );
+});
+
 test('of those that stopped serving, who is gone or serves again by the time of asking is not told', () => {
   const serving = [endpoint('t1', HERE), endpoint('t2', 'n2'), endpoint('t3', 'n2')];
   const book = heard({ services: [service('web')], endpoints: serving });

@@ -120,11 +120,13 @@ export class NetworkBook {
 
   #update(update: NetworkUpdate): boolean {
     const { networkId, complete, network, dataPathPort } = update;
+    const before = this.#networks.get(networkId);
     // Differences to a network that this node was never told of are nobody's.
     if (complete && network !== undefined)
       this.#networks.set(networkId, new NetworkFacts(this.#surroundings, network, dataPathPort));
     const facts = this.#networks.get(networkId);
     facts?.hear(update);
+    if (before !== undefined && before !== facts) facts?.noteStopped(before);
     for (const { taskId, nodeId, serving } of update.endpoints)
       if (serving && nodeId === this.#surroundings.nodeId) this.#served.add(taskId);
     // From now on managers know that they are gone.

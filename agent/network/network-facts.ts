@@ -100,6 +100,12 @@ export class NetworkFacts {
     return stopped.filter(({ serving }) => !serving);
   }
 
+  /** Of those that served by what was known before, when all is told anew: this node may have been away meanwhile. */
+  noteStopped(before: NetworkFacts): void {
+    for (const taskId of this.#endpoints.keys())
+      if (before.endpoint(taskId)?.serving === true) this.#stopped.add(taskId);
+  }
+
   /** Something of the surroundings is different for this task. */
   reconsider(taskId: string): void {
     const endpoint = this.#endpoints.get(taskId);
