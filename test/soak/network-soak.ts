@@ -14,6 +14,8 @@ const INGRESS_PORT = 8090;
 const HEARTBEAT_PERIOD_MS = 5_000;
 /** Requests may fail from a kill until this long after the managers have noticed it: the other nodes have to hear of it. */
 const CUT_MS = 1_000;
+/** A daemon that is back hears all anew, and ends the flows of each task that stopped meanwhile. */
+const DAEMON_CUT_MS = 2_000;
 const SETTLED_LIMIT_MS = 60_000;
 
 export interface SoakReport {
@@ -211,7 +213,7 @@ export class NetworkSoak {
     await this.#world.cluster.node(position).killDaemon();
     await this.#world.cluster.node(position).startDaemon();
     await this.#world.cluster.until(position, ({ status }) => status.state === 'ready');
-    this.#cuts.push({ fromMs, untilMs: Date.now() + CUT_MS });
+    this.#cuts.push({ fromMs, untilMs: Date.now() + DAEMON_CUT_MS });
     await this.#settled('web');
   }
 
