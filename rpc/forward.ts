@@ -6,7 +6,14 @@ import { type Clock, sleep } from '../core/clock.ts';
 import { hasCode, SwarmError } from '../core/errors.ts';
 import { type Codec, decode, type Method, type Service } from '../proto/wire.ts';
 import { auditedMetadata, forwardingMetadata } from './caller.ts';
-import { type Channel, type ClientStreamCall, createClient, createRelay, type Outgoing } from './client.ts';
+import {
+  type CallMetadata,
+  type Channel,
+  type ClientStreamCall,
+  createClient,
+  createRelay,
+  type Outgoing,
+} from './client.ts';
 import type { CallContext, Handlers } from './server.ts';
 
 /** Where the leader is. */
@@ -104,19 +111,31 @@ function forwarder(
         await sendAll(requests, call);
         return call.response;
       }) as AnyCall;
-    case 'bidi': {
-      const relay = async function* (requests: AsyncIterable<unknown>, context: CallContext) {
-        const to = await way(context);
-        if (to === undefined)
-          return yield* handle(readAll(method.request, requests), context) as AsyncIterable<unknown>;
-        const call = createRelay(method, to.channel, to.metadata)({ signal: context.signal });
-        // A failure shows on the answers as well, which are what ends this call.
-        sendAll(requests, call).catch(() => call.end());
-        yield* call;
-      };
-      return Object.assign(relay as AnyCall, { takesBytes: true });
-    }
+    case 'bidi':
+      return relay(method, handle, way);
   }
+}
+
+interface Way {
+  readonly channel: Channel;
+  readonly metadata: CallMetadata;
+}
+
+function relay(
+  method: Method<unknown, unknown>,
+  handle: AnyCall,
+  way: (context: CallContext) => Promise<Way | undefined>,
+): AnyCall {
+  const passOn = async function* (requests: AsyncIterable<unknown>, context: CallContext) {
+    const to = await way(context);
+    if (to === undefined)
+      return yield* handle(readAll(method.request, requests), context) as AsyncIterable<unknown>;
+    const call = createRelay(method, to.channel, to.metadata)({ signal: context.signal });
+    // A failure shows on the answers as well, which are what ends this call.
+    sendAll(requests, call).catch(() => call.end());
+    yield* call;
+  };
+  return Object.assign(passOn as AnyCall, { takesBytes: true });
 }
 
 /** Messages of what may still be bytes. */
