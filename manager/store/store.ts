@@ -189,7 +189,7 @@ export class Store implements ObjectStateMachine {
   }
 
   async #propose(changes: readonly Change[]): Promise<ApplyResult> {
-    const entry = { timeMs: this.#clock.nowMs(), changes: [...changes] };
+    const entry = { timeMs: this.#clock.nowMs(), changes };
     const payload = encode(LogEntryCodec, entry);
     const bytesMax = Math.min(ENTRY_BYTES_MAX, this.#log.payloadBytesMax ?? ENTRY_BYTES_MAX);
     if (payload.length > bytesMax)

@@ -37,17 +37,8 @@ describe('logs that are followed', { skip: whyNoRealNode() ?? false }, () => {
     cluster
       .node(0)
       .succeed(
-        ...[
-          'service',
-          'create',
-          '--name',
-          name,
-          '--no-resolve-image',
-          '--update-monitor',
-          '100ms',
-          '--constraint',
-          'node.role==worker',
-        ],
+        ...['service', 'create', '--name', name, '--no-resolve-image'],
+        ...['--update-monitor', '100ms', '--constraint', 'node.role==worker'],
         ...[...flags, image, 'sh', '-c', COUNT],
       );
   /** What has been heard so far. */

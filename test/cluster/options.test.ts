@@ -68,17 +68,8 @@ describe('options of a service', { skip: whyNoRealNode() ?? false }, () => {
     await writeFile(path.join(mountpoint, 'note'), 'kept');
 
     await succeed(
-      ...[
-        'service',
-        'create',
-        '--name',
-        'web',
-        '--no-resolve-image',
-        '--update-monitor',
-        '100ms',
-        '--cap-add',
-        'NET_ADMIN',
-      ],
+      ...['service', 'create', '--name', 'web', '--no-resolve-image'],
+      ...['--update-monitor', '100ms', '--cap-add', 'NET_ADMIN'],
       ...['--cap-drop', 'MKNOD', '--ulimit', 'nofile=111:222', '--oom-score-adj', '55'],
       ...['--sysctl', 'net.core.somaxconn=77', '--host', 'db:10.1.2.3', '--dns', '10.9.9.9'],
       ...['--dns-search', 'example.com', '--dns-option', 'ndots:3', '--shm-size', '1m'],

@@ -31,17 +31,8 @@ describe('reach into tasks', { skip: whyNoRealNode() ?? false }, () => {
     const created = await cluster
       .node(0)
       .cli(
-        ...[
-          'service',
-          'create',
-          '--name',
-          'web',
-          '--no-resolve-image',
-          '--update-monitor',
-          '100ms',
-          '--replicas',
-          '2',
-        ],
+        ...['service', 'create', '--name', 'web', '--no-resolve-image'],
+        ...['--update-monitor', '100ms', '--replicas', '2'],
         ...['--constraint', 'node.role==worker', '--env', 'COLOUR=red', image, 'sh', '-c', IDLE],
       );
     assert.equal(created.code, 0, created.stderr);
@@ -240,17 +231,8 @@ describe('reach into tasks', { skip: whyNoRealNode() ?? false }, () => {
     const created = await cluster
       .node(0)
       .cli(
-        ...[
-          'service',
-          'create',
-          '--name',
-          'talk',
-          '--no-resolve-image',
-          '--update-monitor',
-          '100ms',
-          '--interactive',
-          '--tty',
-        ],
+        ...['service', 'create', '--name', 'talk', '--no-resolve-image'],
+        ...['--update-monitor', '100ms', '--interactive', '--tty'],
         ...['--constraint', 'node.role==worker', image, 'sh'],
       );
     assert.equal(created.code, 0, created.stderr);
