@@ -18,6 +18,6 @@ node_modules/.bin/biome check . >/dev/null 2>&1 || { node_modules/.bin/biome che
 
 say "running the tests"
 # A test file that hangs must not hang the run: the whole takes a few minutes.
-exec timeout --kill-after=10 840 "$NODE" --test --test-concurrency=2 --test-timeout=300000 --test-reporter=spec \
+exec timeout --kill-after=10 2700 "$NODE" --test --test-concurrency=2 --test-timeout=300000 --test-reporter=spec \
   'core/**/*.test.ts' 'proto/**/*.test.ts' 'rpc/**/*.test.ts' 'manager/**/*.test.ts' 'agent/**/*.test.ts' \
   'node/**/*.test.ts' 'cli/**/*.test.ts' 'deploy/**/*.test.ts' 'bench/**/*.test.ts' 'test/**/*.test.ts'
