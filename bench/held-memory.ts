@@ -11,7 +11,7 @@ import { MemoryLog } from '../test/support/memory-log.ts';
 const NODES = 1_000;
 const REPLICAS = 200;
 
-/** Bytes of heap for each of so many tasks. */
+/** Bytes for each of so many tasks, on the heap and in buffers. */
 export function heldForATask(tasks: number): number {
   const flags = [...process.execArgv, ...MANAGER_V8_FLAGS, '--expose-gc'];
   return Number(execFileSync(process.execPath, [...flags, import.meta.filename, String(tasks)]).toString());
@@ -22,7 +22,7 @@ async function measure(tasks: number): Promise<number> {
   await store.open();
   const nodes = rackedNodes(NODES);
   await store.batch(nodes.map((node) => (tx) => tx.create('node', node)));
-  const before = heapUsed();
+  const before = bytesUsed();
   await createTasks(store, { services: tasks / REPLICAS, replicas: REPLICAS });
   let number = 0;
   const nodeIds = nodes.map(({ id }) => id);
@@ -32,7 +32,7 @@ async function measure(tasks: number): Promise<number> {
       return (tx) => tx.update('task', running(task, nodeId, number));
     }),
   );
-  return (heapUsed() - before) / store.view.task.size;
+  return (bytesUsed() - before) / store.view.task.size;
 }
 
 /** As its agent tells of it. */
@@ -49,9 +49,10 @@ function running(task: Task, nodeId: string, pid: number): Task {
   return { ...task, nodeId, status: { ...emptyTaskStatus, ...told } };
 }
 
-function heapUsed(): number {
+function bytesUsed(): number {
   for (let round = 0; round < 2; round++) globalThis.gc?.();
-  return process.memoryUsage().heapUsed;
+  const { heapUsed, external } = process.memoryUsage();
+  return heapUsed + external;
 }
 
 if (process.argv[1] === import.meta.filename)

@@ -9,7 +9,7 @@ import {
   type Range,
   verifyLog,
 } from '../manager/raft-host/verify-log.ts';
-import { objectOf } from '../manager/store/apply-entry.ts';
+import { isDelete } from '../manager/store/apply-entry.ts';
 import { LogEntryCodec } from '../proto/generated/log.ts';
 import { type ConfigurationChange, ConfigurationChangeCodec, type Entry } from '../proto/generated/raft.ts';
 import { decode } from '../proto/wire.ts';
@@ -115,7 +115,7 @@ function describe({ kind, payload }: Entry): string {
   const shown = changes.slice(0, CHANGES_SHOWN).map((change) => {
     const { kind: object, id, expectedVersion } = change;
     const put = expectedVersion === 0 ? 'create' : 'update';
-    const verb = objectOf(change) === undefined ? 'delete' : put;
+    const verb = isDelete(change) ? 'delete' : put;
     return `${verb} ${object} ${id}${expectedVersion === 0 ? '' : ` of version ${expectedVersion}`}`;
   });
   const more = changes.length - shown.length;

@@ -105,7 +105,7 @@ function successorsOf(view: TablesView, moving: readonly Task[]): Task[] {
   return moving.flatMap((task) =>
     view
       .tasksOfService(task.serviceId)
-      .filter((other) => other.slot === task.slot && other.slot > 0 && other !== task)
+      .filter((other) => other.slot === task.slot && other.slot > 0 && other.id !== task.id)
       .filter((other) => isWanted(other) && other.status.state !== 'running'),
   );
 }

@@ -89,7 +89,7 @@ function explainHistory(view: TablesView, task: Task, nowMs: number, depth: numb
     .filter(
       (other) =>
         taskName('', other) === taskName('', task) &&
-        other !== task &&
+        other.id !== task.id &&
         isTerminal(other.status.state) &&
         other.status.error !== '',
     )

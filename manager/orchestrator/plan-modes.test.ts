@@ -249,7 +249,10 @@ describe('evictions', () => {
     });
     const tables = tablesOf([aServiceObject('s', 4)], tasks, [bare]);
     const reasons = (node: Node) =>
-      planEvictions(tables, node).map(({ task, reason }) => [tasks.indexOf(task), reason]);
+      planEvictions(tables, node).map(({ task, reason }) => [
+        tasks.findIndex(({ id }) => id === task.id),
+        reason,
+      ]);
     const cards = { kind: 'GPU', count: 2, names: ['g1', 'g2'] };
     assert.deepEqual(reasons(having(cards, { kind: 'SSD', count: 1, names: [] })), [
       [0, 'its node does not have the GPU any more'],

@@ -2,7 +2,7 @@
 // equal on all managers at equal index.
 
 import { assert } from '../../core/assert.ts';
-import type { Meta, Task, TaskStatus } from '../../core/generated/objects.ts';
+import type { Task } from '../../core/generated/objects.ts';
 import { type Change, ChangeCodec, emptyChange, type LogEntry } from '../../proto/generated/log.ts';
 import { encode } from '../../proto/wire.ts';
 import { isNamed, KINDS, type Kind, type Kinds, type NamedKind, type StoredObject } from './tables.ts';
@@ -22,6 +22,8 @@ export type EntryOutcome =
 /** What entries are applied to: the tables, or something that behaves like them. */
 export interface EntryTarget {
   get(kind: Kind, id: string): StoredObject | undefined;
+  /** 0 when it is not there. */
+  versionOf(kind: Kind, id: string): number;
   byName(kind: NamedKind, name: string): { readonly id: string } | undefined;
   put<K extends Kind>(kind: K, object: Kinds[K]): void;
   delete(kind: Kind, id: string): void;
@@ -54,9 +56,13 @@ export function digestOf(events: readonly StoreEvent[]): number {
   return digest >>> 0;
 }
 
-/** The object a put carries, undefined for a delete. */
+/** The object that a change carries whole: neither a delete does nor a task's status. */
 export function objectOf(change: Change): StoredObject | undefined {
   return change[kindOf(change)];
+}
+
+export function isDelete(change: Change): boolean {
+  return objectOf(change) === undefined && change.taskStatus === undefined;
 }
 
 /** An object as snapshots have it. */
@@ -71,8 +77,7 @@ function kindOf(change: Change): Kind {
 
 function findConflict(target: EntryTarget, change: Change): string | undefined {
   const kind = kindOf(change);
-  const stored = target.get(kind, change.id);
-  const version = stored?.meta.version ?? 0;
+  const version = target.versionOf(kind, change.id);
   if (version !== change.expectedVersion)
     return `${kind} ${change.id} is at version ${version}, not ${change.expectedVersion}`;
   const name = nameIn(change);
@@ -102,35 +107,21 @@ function nameIn(change: Change): { readonly kind: NamedKind; readonly name: stri
 function applyChange(target: EntryTarget, index: number, timeMs: number, change: Change): StoreEvent {
   const kind = kindOf(change);
   const previous = target.get(kind, change.id) as Kinds[typeof kind] | undefined;
-  const put = objectOf(change);
+  const put = objectOf(change) ?? withStatus(change, previous as Task | undefined);
   if (put === undefined) {
     assert(previous !== undefined, `delete of ${kind} ${change.id} passed its guard`);
     target.delete(kind, change.id);
     return { kind, action: 'removed', object: previous };
   }
   const meta = { version: index, createdAtMs: previous?.meta.createdAtMs ?? timeMs, updatedAtMs: timeMs };
-  const object = asStored(target, kind, put, meta);
+  const object = { ...put, meta };
   target.put(kind, object as Kinds[typeof kind]);
   if (previous === undefined) return { kind, action: 'created', object };
   return { kind, action: 'updated', object, previous };
 }
 
-/** There may be a million tasks: each text that is an id of another object, or its own, is held once. */
-export function asStored(
-  target: Pick<EntryTarget, 'get'>,
-  kind: Kind,
-  object: StoredObject,
-  meta: Meta,
-): StoredObject {
-  if (kind !== 'task') return { ...object, meta };
-  const task = object as Task;
-  const { id, status } = task;
-  const serviceId = target.get('service', task.serviceId)?.id ?? task.serviceId;
-  const nodeId = target.get('node', task.nodeId)?.id ?? task.nodeId;
-  return { ...task, meta, serviceId, nodeId, status: withSharedId(status, id) };
-}
-
-function withSharedId(status: TaskStatus, id: string): TaskStatus {
-  const { container } = status;
-  return container?.containerId === id ? { ...status, container: { ...container, containerId: id } } : status;
+function withStatus({ id, taskStatus: status }: Change, previous: Task | undefined): Task | undefined {
+  if (status === undefined) return undefined;
+  assert(previous !== undefined, `a status of task ${id} passed its guard`);
+  return { ...previous, status };
 }

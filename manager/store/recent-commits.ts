@@ -4,8 +4,8 @@ import type { Commit } from './store.ts';
 
 // At a hundred commits a second, ten seconds: a reconnect, not an absence.
 const KEPT_MAX = 1_000;
-// And so many changes, each of which holds an object as it was and as it came to be: some twenty megabytes of tasks.
-const CHANGES_KEPT_MAX = 20_000;
+// And so many changes, each of which holds an object as it was and as it came to be: some five megabytes of tasks.
+const CHANGES_KEPT_MAX = 5_000;
 
 export class RecentCommits {
   #commits: Commit[] = [];

@@ -8,7 +8,7 @@ import { type Change, ChangeCodec, type LogEntry, LogEntryCodec } from '../../pr
 import { decode, encode, newEncoder } from '../../proto/wire.ts';
 import { AsyncQueue } from '../../rpc/queue.ts';
 import { storeLog } from '../log.ts';
-import { applyEntry, asStored, digestOf, objectOf, type StoreEvent, snapshotRecord } from './apply-entry.ts';
+import { applyEntry, digestOf, objectOf, type StoreEvent, snapshotRecord } from './apply-entry.ts';
 import { RecentCommits } from './recent-commits.ts';
 import { TablesRehearsal } from './rehearsal.ts';
 import type { ApplyResult, ObjectStateMachine, Rehearsal, ReplicatedLog } from './replicated-log.ts';
@@ -165,7 +165,10 @@ export class Store implements ObjectStateMachine {
   snapshot(): Iterable<Uint8Array> {
     // Copies of the references, taken at once: objects never change, so the snapshot is of this moment.
     const tables = this.#tables;
-    return encodeObjects(KINDS.map((kind) => [kind, valuesOf<Kinds[Kind]>(tables[kind])] as const));
+    const tasks = tables.task.snapshot();
+    return encodeObjects(
+      KINDS.map((kind) => [kind, kind === 'task' ? tasks : valuesOf<Kinds[Kind]>(tables[kind])] as const),
+    );
   }
 
   async restore(index: number, records: AsyncIterable<readonly Uint8Array[]>): Promise<void> {
@@ -176,8 +179,7 @@ export class Store implements ObjectStateMachine {
         const change = decode(ChangeCodec, record);
         const object = objectOf(change);
         const kind = change.kind as Kind;
-        if (object !== undefined)
-          tables.put(kind, asStored(tables, kind, object, object.meta) as Kinds[Kind]);
+        if (object !== undefined) tables.put(kind, object as Kinds[Kind]);
       }
     this.#tables = tables;
     this.#recent.clear(index);
@@ -206,7 +208,7 @@ export class Store implements ObjectStateMachine {
   }
 }
 
-function* encodeObjects(objects: readonly (readonly [Kind, readonly Kinds[Kind][]])[]): Iterable<Uint8Array> {
+function* encodeObjects(objects: readonly (readonly [Kind, Iterable<Kinds[Kind]>])[]): Iterable<Uint8Array> {
   const encode = newEncoder();
   for (const [kind, values] of objects)
     for (const object of values) yield snapshotRecord(kind, object, encode);

@@ -1,5 +1,5 @@
 // All objects in memory, with the indexes that the loops ask for. Changed only by applying log entries
-// (`apply-entry.ts`); readers get the objects themselves, which are never modified.
+// (`apply-entry.ts`); readers get the objects themselves, which are never modified; of tasks, equals of them (`task-table.ts`).
 
 import type {
   Cluster,
@@ -12,6 +12,7 @@ import type {
   Service,
   Task,
 } from '../../core/generated/objects.ts';
+import { TaskTable } from './task-table.ts';
 
 /** The kinds of object and their types. */
 export interface Kinds {
@@ -112,16 +113,12 @@ export function payloadId(sourceId: string, version: number): string {
   return `${sourceId}.${version}`;
 }
 
-function isIndexedAlike(task: Task, stored: Task | undefined): boolean {
-  return stored?.serviceId === task.serviceId && stored.nodeId === task.nodeId;
-}
-
 export class Tables implements TablesView {
   readonly cluster = new Map<string, Cluster>();
   readonly node = new Map<string, Node>();
   readonly service = new Map<string, Service>();
   readonly revision = new Map<string, Revision>();
-  readonly task = new Map<string, Task>();
+  readonly task = new TaskTable();
   readonly network = new Map<string, Network>();
   readonly secret = new Map<string, Secret>();
   readonly config = new Map<string, Config>();
@@ -132,8 +129,6 @@ export class Tables implements TablesView {
     secret: new Map<string, string>(),
     config: new Map<string, string>(),
   };
-  readonly #tasksByService = new MultiIndex<Task>();
-  readonly #tasksByNode = new MultiIndex<Task>();
   readonly #revisionsByService = new MultiIndex<Revision>();
   readonly #payloadsBySource = new MultiIndex<Payload>();
 
@@ -143,11 +138,11 @@ export class Tables implements TablesView {
   }
 
   tasksOfService(serviceId: string): readonly Task[] {
-    return this.#tasksByService.values(serviceId);
+    return this.task.ofService(serviceId);
   }
 
   tasksOnNode(nodeId: string): readonly Task[] {
-    return this.#tasksByNode.values(nodeId);
+    return this.task.onNode(nodeId);
   }
 
   revisionsOfService(serviceId: string): readonly Revision[] {
@@ -166,21 +161,22 @@ export class Tables implements TablesView {
     return this[kind].get(id);
   }
 
+  versionOf(kind: Kind, id: string): number {
+    return kind === 'task' ? this.task.versionOf(id) : (this[kind].get(id)?.meta.version ?? 0);
+  }
+
   put<K extends Kind>(kind: K, object: Kinds[K]): void {
-    // Most of what is put are tasks that stay where they are: replacing them in an index is cheaper than taking them out.
-    if (kind !== 'task' || !isIndexedAlike(object as Task, this.task.get(object.id)))
-      this.#unindex(kind, object.id);
-    (this[kind] as Map<string, Kinds[K]>).set(object.id, object);
+    if (kind === 'task') {
+      this.task.put(object as Task);
+      return;
+    }
+    this.#unindex(kind, object.id);
+    (this[kind] as unknown as Map<string, Kinds[K]>).set(object.id, object);
     if (isNamed(kind)) this.#idByName[kind].set(nameKey(object as Kinds[NamedKind]), object.id);
     if (kind === 'revision')
       this.#revisionsByService.put((object as Revision).serviceId, object.id, object as Revision);
     if (kind === 'payload')
       this.#payloadsBySource.put((object as Payload).sourceId, object.id, object as Payload);
-    if (kind === 'task') {
-      const task = object as Task;
-      this.#tasksByService.put(task.serviceId, task.id, task);
-      if (task.nodeId !== '') this.#tasksByNode.put(task.nodeId, task.id, task);
-    }
   }
 
   delete(kind: Kind, id: string): void {
@@ -200,11 +196,6 @@ export class Tables implements TablesView {
     } else if (kind === 'payload') {
       const payload = this.payload.get(id);
       if (payload !== undefined) this.#payloadsBySource.delete(payload.sourceId, id);
-    } else if (kind === 'task') {
-      const task = this.task.get(id);
-      if (task === undefined) return;
-      this.#tasksByService.delete(task.serviceId, id);
-      if (task.nodeId !== '') this.#tasksByNode.delete(task.nodeId, id);
     }
   }
 }

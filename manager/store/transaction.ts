@@ -3,13 +3,15 @@
 
 import { assert } from '../../core/assert.ts';
 import { SwarmError } from '../../core/errors.ts';
+import type { Task } from '../../core/generated/objects.ts';
 import { type Change, emptyChange } from '../../proto/generated/log.ts';
 import type { Kind, Kinds, TablesView } from './tables.ts';
 
 interface Write {
   readonly kind: Kind;
   readonly id: string;
-  readonly expectedVersion: number;
+  /** As it was. */
+  readonly stored: Kinds[Kind] | undefined;
   object: Kinds[Kind] | undefined;
 }
 
@@ -62,13 +64,13 @@ export class Transaction {
   /** What the log has to carry. An object created and deleted again leaves nothing. */
   changes(): Change[] {
     return this.#writes
-      .filter((write) => write.object !== undefined || write.expectedVersion !== 0)
-      .map((write) => ({
+      .filter(({ object, stored }) => object !== undefined || stored !== undefined)
+      .map(({ kind, id, stored, object }) => ({
         ...emptyChange,
-        kind: write.kind,
-        id: write.id,
-        expectedVersion: write.expectedVersion,
-        ...(write.object === undefined ? undefined : { [write.kind]: write.object }),
+        kind,
+        id,
+        expectedVersion: stored?.meta.version ?? 0,
+        ...contentOf(kind, stored, object),
       }));
   }
 
@@ -86,8 +88,35 @@ export class Transaction {
       earlier.object = object;
       return;
     }
-    const write = { kind, id, object, expectedVersion: this.view[kind].get(id)?.meta.version ?? 0 };
+    const write = { kind, id, object, stored: this.view[kind].get(id) };
     writes.set(id, write);
     this.#writes.push(write);
   }
+}
+
+/** The object, or of a task no more than its status if nothing else is new; nothing of one that is to go. */
+function contentOf(
+  kind: Kind,
+  stored: Kinds[Kind] | undefined,
+  object: Kinds[Kind] | undefined,
+): Partial<Change> {
+  if (object === undefined) return {};
+  if (kind === 'task' && stored !== undefined && isSameButStatus(object as Task, stored as Task))
+    return { taskStatus: (object as Task).status };
+  return { [kind]: object };
+}
+
+function isSameButStatus(task: Task, stored: Task): boolean {
+  return (
+    task.serviceId === stored.serviceId &&
+    task.specVersion === stored.specVersion &&
+    task.slot === stored.slot &&
+    task.nodeId === stored.nodeId &&
+    task.desiredState === stored.desiredState &&
+    task.notBeforeMs === stored.notBeforeMs &&
+    task.attachments === stored.attachments &&
+    task.eviction === stored.eviction &&
+    task.genericResources === stored.genericResources &&
+    task.leavesLast === stored.leavesLast
+  );
 }

@@ -115,7 +115,9 @@ export class PlacementChecks {
     const all = this.#sizes.get(task.nodeId) ?? [];
     const sizes = all.filter((_, at) => (all[at + 1]?.index ?? Number.POSITIVE_INFINITY) > decidedAt);
     const descriptions = sizes.map(({ description }) => description);
-    const others = view.tasksOnNode(task.nodeId).filter((other) => other !== task && holdsResources(other));
+    const others = view
+      .tasksOnNode(task.nodeId)
+      .filter((other) => other.id !== task.id && holdsResources(other));
     this.#checkReservations(view, task, { others, descriptions, decidedAt });
     this.#checkGeneric(task, others, descriptions);
     this.#checkAffinities(view, task, others.filter(isWanted), decidedAt);

@@ -162,7 +162,7 @@ export class ServiceChecks {
       const task = object as Task;
       const isServed = tasks.some(
         (other) =>
-          other !== task && placeOf(other) === placeOf(task) && this.#ranWhenDecided(other, decidedAt),
+          other.id !== task.id && placeOf(other) === placeOf(task) && this.#ranWhenDecided(other, decidedAt),
       );
       if (isServed) continue;
       known.down.set(placeOf(task), service.specVersion);
