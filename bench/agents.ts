@@ -5,7 +5,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { defined } from '../core/assert.ts';
 import { aDemandingSpec, rackLabels } from '../test/support/demanding-services.ts';
-import { managerPidOf, statusKib } from '../test/support/process-status.ts';
+import { cpuMs, managerPidOf, statusKib } from '../test/support/process-status.ts';
 import { RealCluster } from '../test/support/real-cluster.ts';
 import type { RealNode } from '../test/support/real-node.ts';
 import { SimulatedAgents } from '../test/support/simulated-agents.ts';
@@ -27,6 +27,10 @@ export interface AgentsLoad {
 const TASKS_PER_BATCH = 20;
 const RUNNING_MIN = 10_000;
 const UPDATES_MIN = 30_000;
+/** A second: a little more than has to be stored. */
+const UPDATES_ASKED = 31_000;
+/** Services that somebody watches. */
+const WATCHED = 10;
 const UPDATE_P99_MAX_MS = 250;
 const LOOP_P999_MAX_MS = 20;
 const LOOP_WORST_MAX_MS = 100;
@@ -45,15 +49,20 @@ export async function agentsRows(load: AgentsLoad): Promise<Row[]> {
   });
   const idleMb = managerMb(leader);
   await using pings = new Pings(leader);
-  const running = await deploy(leader, agents, load);
   const tasks = load.services * load.replicas;
+  const meter = new Meter(cluster, agents);
+  const { perSecond, serviceIds } = await deploy(leader, agents, load);
+  const perTask = meter.micros(tasks);
   const usedMb = managerMb(leader) - idleMb;
-  const updates = await sendNews(leader, agents, load);
+  const updates = await sendNews(leader, agents, { ...load, watched: serviceIds.slice(0, WATCHED) });
+  const perNews = meter.micros(updates.count);
   const loop = await pings.stop();
   const what = `${load.services} × ${load.replicas} tasks on ${load.agents} agents`;
   return [
-    againstFloor(`${what}, created and RUNNING`, '/s', running, RUNNING_MIN),
+    againstFloor(`${what}, created and RUNNING`, '/s', perSecond, RUNNING_MIN),
+    ...cpuRows('a task', perTask),
     againstFloor('news of tasks, stored', '/s', updates.perSecond, UPDATES_MIN),
+    ...cpuRows('a piece of news', perNews),
     againstLimit(
       'from the agent to a watcher, p99',
       'ms',
@@ -75,10 +84,16 @@ export async function agentsRows(load: AgentsLoad): Promise<Row[]> {
   ];
 }
 
-/** Tasks per second, from the first call until the last RUNNING is stored. */
-async function deploy(leader: RealNode, agents: SimulatedAgents, load: AgentsLoad): Promise<number> {
+interface Deployed {
+  /** Tasks, from the first call until the last RUNNING is stored. */
+  readonly perSecond: number;
+  readonly serviceIds: readonly string[];
+}
+
+async function deploy(leader: RealNode, agents: SimulatedAgents, load: AgentsLoad): Promise<Deployed> {
   const tasks = load.services * load.replicas;
   const startedMs = performance.now();
+  const serviceIds: string[] = [];
   let next = 0;
   const creator = async () => {
     while (next < load.services) {
@@ -86,49 +101,90 @@ async function deploy(leader: RealNode, agents: SimulatedAgents, load: AgentsLoa
         ...aDemandingSpec(`service-${next++}`),
         mode: { replicated: { replicas: load.replicas } },
       };
-      await leader.control.createService({ spec });
+      const { service } = await leader.control.createService({ spec });
+      serviceIds.push(service.id);
     }
   };
   await Promise.all(Array.from({ length: CREATIONS_AT_ONCE }, creator));
   while ((await agents.counts()).running < tasks) await delay(POLL_MS);
-  return tasks / ((performance.now() - startedMs) / 1000);
+  return { perSecond: tasks / ((performance.now() - startedMs) / 1000), serviceIds };
 }
 
 interface News {
   readonly perSecond: number;
+  readonly count: number;
   readonly latenciesMs: readonly number[];
 }
 
-/** A watcher follows one service, as the command line does. */
-async function sendNews(leader: RealNode, agents: SimulatedAgents, load: AgentsLoad): Promise<News> {
-  const { service } = await leader.control.createService({
-    spec: { ...aDemandingSpec('watched'), mode: { replicated: { replicas: 1 } } },
-  });
+/** As much of it as is asked for, and how long some of it takes to those who watch services, as the command line does. */
+async function sendNews(
+  leader: RealNode,
+  agents: SimulatedAgents,
+  { updateSeconds: seconds, watched }: AgentsLoad & { readonly watched: readonly string[] },
+): Promise<News> {
   const over = new AbortController();
   const latenciesMs: number[] = [];
-  let last = '';
-  const watching = (async () => {
-    for await (const { tasks } of leader.control.watchService(
-      { serviceId: service.id },
-      { signal: over.signal },
-    )) {
-      const [task] = tasks;
-      if (task?.status.state !== 'running' || task.status.message === last) continue;
-      last = task.status.message;
-      latenciesMs.push(Date.now() - task.status.timestampMs);
+  const watch = async (serviceId: string) => {
+    const changes = leader.control.watchService({ serviceId }, { signal: over.signal });
+    let isFirst = true;
+    for await (const { tasks } of changes) {
+      const nowMs = Date.now();
+      if (!isFirst) for (const { status } of tasks) latenciesMs.push(nowMs - status.timestampMs);
+      isFirst = false;
     }
-  })().catch((error) => {
+  };
+  const watching = Promise.all(watched.map(watch)).catch((error) => {
     if (!over.signal.aborted) throw error;
   });
-  while ((await agents.counts()).running <= load.services * load.replicas) await delay(POLL_MS);
   const startedMs = performance.now();
-  await agents.update({ seconds: load.updateSeconds, tasksPerBatch: TASKS_PER_BATCH });
-  await delay(load.updateSeconds * 1000);
-  const { updated } = await agents.counts();
-  const seconds = (performance.now() - startedMs) / 1000;
+  await agents.update({ seconds, tasksPerBatch: TASKS_PER_BATCH, perSecond: UPDATES_ASKED });
+  await delay(seconds * 1000);
+  const { updated: count } = await agents.counts();
+  const perSecond = count / ((performance.now() - startedMs) / 1000);
   over.abort();
   await watching;
-  return { perSecond: updated / seconds, latenciesMs };
+  return { perSecond, count, latenciesMs };
+}
+
+/** Microseconds of processor time. */
+interface Micros {
+  readonly leader: number;
+  readonly others: number;
+  readonly agents: number;
+}
+
+/** Where the processor time goes: it says more than the clock on a machine that all of them share. */
+class Meter {
+  readonly #pids: readonly (readonly number[])[];
+  #before: readonly number[];
+
+  constructor({ nodes }: RealCluster, { pid }: SimulatedAgents) {
+    const [leader, ...others] = nodes.map(({ daemonPid }) => defined(managerPidOf(daemonPid), 'a manager'));
+    this.#pids = [[defined(leader, 'a leader')], others, [pid]];
+    this.#before = this.#now();
+  }
+
+  /** For each of so many things that were done since the last call. */
+  micros(count: number): Micros {
+    const now = this.#now();
+    const [leader = 0, others = 0, agents = 0] = now.map((ms, at) =>
+      Math.round(((ms - (this.#before[at] ?? 0)) * 1000) / count),
+    );
+    this.#before = now;
+    return { leader, others, agents };
+  }
+
+  #now(): readonly number[] {
+    return this.#pids.map((pids) => pids.reduce((sum, pid) => sum + cpuMs(pid), 0));
+  }
+}
+
+function cpuRows(what: string, { leader, others, agents }: Micros): Row[] {
+  return [
+    { what: `processor time for ${what}: leader`, value: leader, unit: 'µs' },
+    { what: 'the same: both other managers', value: others, unit: 'µs' },
+    { what: 'the same: all agents', value: agents, unit: 'µs' },
+  ];
 }
 
 /** Asks the leader again and again, and notes how long each answer took. */

@@ -32,8 +32,8 @@ export class StatusWriter {
    */
   write(nodeId: string, updates: readonly TaskStatusUpdate[]): Promise<void> {
     const foreign = updates.find(({ taskId }) => {
-      const task = this.#store.view.task.get(taskId);
-      return task !== undefined && task.nodeId !== nodeId;
+      const place = this.#store.view.nodeOfTask(taskId);
+      return place !== undefined && place !== nodeId;
     });
     if (foreign !== undefined) {
       dispatcherLog.warn(

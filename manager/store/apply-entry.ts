@@ -22,8 +22,6 @@ export type EntryOutcome =
 /** What entries are applied to: the tables, or something that behaves like them. */
 export interface EntryTarget {
   get(kind: Kind, id: string): StoredObject | undefined;
-  /** 0 when it is not there. */
-  versionOf(kind: Kind, id: string): number;
   byName(kind: NamedKind, name: string): { readonly id: string } | undefined;
   put<K extends Kind>(kind: K, object: Kinds[K]): void;
   delete(kind: Kind, id: string): void;
@@ -34,14 +32,18 @@ const DIGEST_PRIME = 16_777_619;
 
 /** Applies all changes of the entry, or none when a guard does not hold. */
 export function applyEntry(target: EntryTarget, index: number, entry: LogEntry): EntryOutcome {
-  const reason =
-    entry.changes.map((change) => findConflict(target, change)).find((conflict) => conflict !== undefined) ??
-    findDoubleName(entry.changes);
+  const { changes, timeMs } = entry;
+  const stored = changes.map((change) => target.get(kindOf(change), change.id));
+  for (const [position, change] of changes.entries()) {
+    const reason = findConflict(target, change, stored[position]);
+    if (reason !== undefined) return { applied: false, reason };
+  }
+  const reason = findDoubleName(changes);
   if (reason !== undefined) return { applied: false, reason };
-  return {
-    applied: true,
-    events: entry.changes.map((change) => applyChange(target, index, entry.timeMs, change)),
-  };
+  const events = changes.map((change, position) =>
+    applyChange(target, { index, timeMs }, change, stored[position]),
+  );
+  return { applied: true, events };
 }
 
 /** 32 bits of what the changes of an entry became, and of what they replaced: versions and times, not contents. */
@@ -71,13 +73,17 @@ export function snapshotRecord(kind: Kind, object: StoredObject, encodeRecord = 
 }
 
 function kindOf(change: Change): Kind {
-  assert(KINDS.includes(change.kind as Kind), `the log names an unknown kind "${change.kind}"`);
+  assert(KINDS.includes(change.kind as Kind), () => `the log names an unknown kind "${change.kind}"`);
   return change.kind as Kind;
 }
 
-function findConflict(target: EntryTarget, change: Change): string | undefined {
+function findConflict(
+  target: EntryTarget,
+  change: Change,
+  stored: StoredObject | undefined,
+): string | undefined {
   const kind = kindOf(change);
-  const version = target.versionOf(kind, change.id);
+  const version = stored?.meta.version ?? 0;
   if (version !== change.expectedVersion)
     return `${kind} ${change.id} is at version ${version}, not ${change.expectedVersion}`;
   const name = nameIn(change);
@@ -104,12 +110,16 @@ function nameIn(change: Change): { readonly kind: NamedKind; readonly name: stri
   return object === undefined ? undefined : { kind: kind as NamedKind, name: object.spec.name };
 }
 
-function applyChange(target: EntryTarget, index: number, timeMs: number, change: Change): StoreEvent {
+function applyChange(
+  target: EntryTarget,
+  { index, timeMs }: { readonly index: number; readonly timeMs: number },
+  change: Change,
+  previous: StoredObject | undefined,
+): StoreEvent {
   const kind = kindOf(change);
-  const previous = target.get(kind, change.id) as Kinds[typeof kind] | undefined;
   const put = objectOf(change) ?? withStatus(change, previous as Task | undefined);
   if (put === undefined) {
-    assert(previous !== undefined, `delete of ${kind} ${change.id} passed its guard`);
+    assert(previous !== undefined, () => `delete of ${kind} ${change.id} passed its guard`);
     target.delete(kind, change.id);
     return { kind, action: 'removed', object: previous };
   }
@@ -122,6 +132,6 @@ function applyChange(target: EntryTarget, index: number, timeMs: number, change:
 
 function withStatus({ id, taskStatus: status }: Change, previous: Task | undefined): Task | undefined {
   if (status === undefined) return undefined;
-  assert(previous !== undefined, `a status of task ${id} passed its guard`);
+  assert(previous !== undefined, () => `a status of task ${id} passed its guard`);
   return { ...previous, status };
 }

@@ -59,11 +59,6 @@ class Layer implements EntryTarget {
     return touched === undefined ? this.#tables.get(kind, id) : touched.object;
   }
 
-  versionOf(kind: Kind, id: string): number {
-    const touched = this.touched.get(`${kind}/${id}`);
-    return touched === undefined ? this.#tables.versionOf(kind, id) : (touched.object?.meta.version ?? 0);
-  }
-
   byName(kind: NamedKind, name: string): { readonly id: string } | undefined {
     const key = name.toLowerCase();
     const taken = this.#idByName.get(`${kind}/${key}`) ?? this.#tables.byName(kind, name)?.id;

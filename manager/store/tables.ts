@@ -61,6 +61,8 @@ export interface TablesView {
   readonly config: TableView<Config>;
   readonly payload: TableView<Payload>;
   byName<K extends NamedKind>(kind: K, name: string): Kinds[K] | undefined;
+  /** Undefined when there is no such task, empty when it has no node. */
+  nodeOfTask(taskId: string): string | undefined;
   tasksOfService(serviceId: string): readonly Task[];
   tasksOnNode(nodeId: string): readonly Task[];
   revisionsOfService(serviceId: string): readonly Revision[];
@@ -137,6 +139,10 @@ export class Tables implements TablesView {
     return id === undefined ? undefined : (this[kind] as Map<string, Kinds[K]>).get(id);
   }
 
+  nodeOfTask(taskId: string): string | undefined {
+    return this.task.nodeOf(taskId);
+  }
+
   tasksOfService(serviceId: string): readonly Task[] {
     return this.task.ofService(serviceId);
   }
@@ -159,10 +165,6 @@ export class Tables implements TablesView {
 
   get(kind: Kind, id: string): StoredObject | undefined {
     return this[kind].get(id);
-  }
-
-  versionOf(kind: Kind, id: string): number {
-    return kind === 'task' ? this.task.versionOf(id) : (this[kind].get(id)?.meta.version ?? 0);
   }
 
   put<K extends Kind>(kind: K, object: Kinds[K]): void {

@@ -84,7 +84,7 @@ test('the table is what a map of the tasks would be, and its groups are those wi
       assert.deepEqual(byId(table.values()), byId(model.values()));
       for (const id of ids) {
         assert.deepEqual(table.get(id), model.get(id));
-        assert.equal(table.versionOf(id), model.get(id)?.meta.version ?? 0);
+        assert.equal(table.nodeOf(id), model.get(id)?.nodeId);
       }
       for (const group of ['s1', 's2', 's3'])
         assert.deepEqual(

@@ -19,7 +19,7 @@ import { NONE } from '../../proto/wire.ts';
 const PAGE_ROWS = 256;
 const NO_ROW = -1;
 
-// Columns of `numbers`.
+// What a row of `numbers` has: two lines of the processor's cache.
 const VERSION = 0;
 const CREATED_AT = 1;
 const UPDATED_AT = 2;
@@ -30,13 +30,17 @@ const RUNNING_AT = 6;
 const NOT_BEFORE = 7;
 const PID = 8;
 const EXIT_CODE = 9;
-const NUMBER_COLUMNS = 10;
+/** Numbers of texts. */
+const SERVICE = 10;
+const NODE = 11;
+const MESSAGE = 12;
+const ERROR = 13;
+/** Positions in TASK_STATES: of the state, and of the desired one times STATES_MAX. */
+const STATES = 14;
+const FLAGS = 15;
+const ROW_NUMBERS = 16;
 
-// Columns of `bytes`.
-const STATE = 0;
-const DESIRED_STATE = 1;
-const FLAGS = 2;
-const BYTE_COLUMNS = 3;
+const STATES_MAX = 64;
 
 const HAS_CONTAINER = 1;
 const HAS_LEAVES_LAST = 2;
@@ -60,13 +64,8 @@ interface Extra {
 
 interface Page {
   readonly numbers: Float64Array;
-  readonly bytes: Uint8Array;
   /** Undefined where no task is. */
   readonly ids: (string | undefined)[];
-  readonly serviceIds: string[];
-  readonly nodeIds: string[];
-  readonly messages: string[];
-  readonly errors: string[];
   readonly extras: Map<number, Extra>;
   /** No part of a snapshot. */
   readonly links: Int32Array;
@@ -76,11 +75,19 @@ interface Page {
 
 /** The tasks of a service or on a node, as a list through `links`. */
 interface Group {
-  /** The one text that all its tasks share. */
-  readonly id: string;
   first: number;
   last: number;
   size: number;
+}
+
+/** Where a row says to which group it belongs. */
+interface Membership {
+  readonly row: number;
+  /** In `links`. */
+  readonly column: number;
+  readonly numbers: Float64Array;
+  /** In `numbers`. */
+  readonly at: number;
 }
 
 const noExtra: Extra = {
@@ -92,7 +99,7 @@ const noExtra: Extra = {
   containerId: undefined,
 };
 
-const stateNumbers = new Map(TASK_STATES.map((state, number) => [state, number]));
+const statePositions = new Map(TASK_STATES.map((state, position) => [state, position]));
 
 export class TaskTable {
   readonly #rows = new Map<string, number>();
@@ -102,7 +109,7 @@ export class TaskTable {
   readonly #free: number[] = [];
   readonly #services = new Map<string, Group>();
   readonly #nodes = new Map<string, Group>();
-  readonly #texts = new SharedTexts();
+  readonly #texts = new Texts();
 
   get size(): number {
     return this.#rows.size;
@@ -113,15 +120,15 @@ export class TaskTable {
     return row === undefined ? undefined : this.#read(row);
   }
 
-  /** 0 when there is no such task. */
-  versionOf(id: string): number {
+  /** Undefined when there is no such task, empty when it has no node. */
+  nodeOf(id: string): string | undefined {
     const row = this.#rows.get(id);
-    return row === undefined ? 0 : numberAt(this.#pageOf(row), row, VERSION);
+    return row === undefined ? undefined : this.#texts.get(this.#numberAt(row, NODE));
   }
 
   *values(): IterableIterator<Task> {
     for (let row = 0; row < this.#end; row++) {
-      const task = readRow(this.#pageOf(row), row);
+      const task = readRow(this.#pageOf(row), row, this.#texts);
       if (task !== undefined) yield task;
     }
   }
@@ -130,7 +137,7 @@ export class TaskTable {
   snapshot(): Iterable<Task> {
     const pages = [...this.#pages];
     for (const page of pages) page.isTaken = true;
-    return tasksIn(pages);
+    return tasksIn(pages, this.#texts.copy());
   }
 
   ofService(serviceId: string): Task[] {
@@ -146,21 +153,14 @@ export class TaskTable {
     const row = known ?? this.#newRow(task.id);
     const page = this.#pageToChange(row);
     const at = row % PAGE_ROWS;
-    if (known === undefined) page.ids[at] = task.id;
-    if (known === undefined || page.serviceIds[at] !== task.serviceId) {
-      if (known !== undefined) this.#unlink(this.#services, page.serviceIds[at], row, OF_SERVICE);
-      page.serviceIds[at] = this.#link(this.#services, task.serviceId, row, OF_SERVICE);
-    }
-    if (known === undefined || page.nodeIds[at] !== task.nodeId) {
-      if (known !== undefined) this.#unlink(this.#nodes, page.nodeIds[at], row, ON_NODE);
-      page.nodeIds[at] = this.#link(this.#nodes, task.nodeId, row, ON_NODE);
-    }
-    page.messages[at] = this.#texts.share(task.status.message);
-    page.errors[at] = this.#texts.share(task.status.error);
-    writeNumbers(page.numbers, at * NUMBER_COLUMNS, task);
-    page.bytes[at * BYTE_COLUMNS + STATE] = stateNumber(task.status.state);
-    page.bytes[at * BYTE_COLUMNS + DESIRED_STATE] = stateNumber(task.desiredState);
-    page.bytes[at * BYTE_COLUMNS + FLAGS] = flagsOf(task);
+    page.ids[at] ??= task.id;
+    const { numbers } = page;
+    const start = at * ROW_NUMBERS;
+    this.#assign(this.#services, task.serviceId, { row, column: OF_SERVICE, numbers, at: start + SERVICE });
+    this.#assign(this.#nodes, task.nodeId, { row, column: ON_NODE, numbers, at: start + NODE });
+    this.#putText(numbers, start + MESSAGE, task.status.message);
+    this.#putText(numbers, start + ERROR, task.status.error);
+    writeNumbers(numbers, start, task);
     const extra = extraOf(task);
     if (extra !== undefined) page.extras.set(at, extra);
     else if (page.extras.size > 0) page.extras.delete(at);
@@ -171,16 +171,36 @@ export class TaskTable {
     if (row === undefined) return;
     const page = this.#pageToChange(row);
     const at = row % PAGE_ROWS;
-    this.#unlink(this.#services, page.serviceIds[at], row, OF_SERVICE);
-    this.#unlink(this.#nodes, page.nodeIds[at], row, ON_NODE);
+    const { numbers } = page;
+    const start = at * ROW_NUMBERS;
+    this.#assign(this.#services, '', { row, column: OF_SERVICE, numbers, at: start + SERVICE });
+    this.#assign(this.#nodes, '', { row, column: ON_NODE, numbers, at: start + NODE });
+    this.#putText(numbers, start + MESSAGE, '');
+    this.#putText(numbers, start + ERROR, '');
     page.ids[at] = undefined;
-    page.serviceIds[at] = '';
-    page.nodeIds[at] = '';
-    page.messages[at] = '';
-    page.errors[at] = '';
     page.extras.delete(at);
     this.#rows.delete(id);
     this.#free.push(row);
+  }
+
+  /** Moves a row to another group, that of the empty id being none. */
+  #assign(groups: Map<string, Group>, id: string, { row, column, numbers, at }: Membership): void {
+    const before = this.#texts.get(numbers[at] ?? 0);
+    if (before === id) return;
+    if (before !== '') this.#unlink(groups, before, row, column);
+    this.#putText(numbers, at, id);
+    if (id !== '') this.#link(groups, this.#texts.get(numbers[at] ?? 0), row, column);
+  }
+
+  #putText(numbers: Float64Array, at: number, text: string): void {
+    const before = numbers[at] ?? 0;
+    if (this.#texts.get(before) === text) return;
+    numbers[at] = this.#texts.take(text);
+    this.#texts.release(before);
+  }
+
+  #numberAt(row: number, column: number): number {
+    return this.#pageOf(row).numbers[(row % PAGE_ROWS) * ROW_NUMBERS + column] ?? 0;
   }
 
   #newRow(id: string): number {
@@ -205,7 +225,7 @@ export class TaskTable {
   }
 
   #read(row: number): Task {
-    const task = readRow(this.#pageOf(row), row);
+    const task = readRow(this.#pageOf(row), row, this.#texts);
     assert(task !== undefined, 'an index leads to a row without a task');
     return task;
   }
@@ -219,23 +239,20 @@ export class TaskTable {
     return tasks;
   }
 
-  /** Adds the row behind the others; returns the id that it shares with them. */
-  #link(groups: Map<string, Group>, id: string, row: number, column: number): string {
-    if (id === '') return '';
+  /** Adds the row behind the others. */
+  #link(groups: Map<string, Group>, id: string, row: number, column: number): void {
     let group = groups.get(id);
     if (group === undefined) {
-      group = { id, first: row, last: NO_ROW, size: 0 };
+      group = { first: row, last: NO_ROW, size: 0 };
       groups.set(id, group);
     } else this.#setLink(group.last, column + 1, row);
     this.#setLink(row, column, group.last);
     this.#setLink(row, column + 1, NO_ROW);
     group.last = row;
     group.size++;
-    return group.id;
   }
 
-  #unlink(groups: Map<string, Group>, id: string | undefined, row: number, column: number): void {
-    if (id === undefined || id === '') return;
+  #unlink(groups: Map<string, Group>, id: string, row: number, column: number): void {
     const group = groups.get(id);
     assert(group !== undefined, 'a task is in a group that is not there');
     const before = this.#linkOf(row, column);
@@ -256,57 +273,71 @@ export class TaskTable {
   }
 }
 
-/** Holds texts that many tasks have once. */
-class SharedTexts {
-  static readonly #KEPT_MAX = 1_000;
-  readonly #texts = new Map<string, string>();
+/** Texts by number: what many tasks have is held once. 0 is the empty one. */
+class Texts {
+  readonly #texts: string[];
+  /** How often each is in use. */
+  readonly #uses: number[] = [0];
+  readonly #numbers = new Map<string, number>();
+  readonly #free: number[] = [];
 
-  share(text: string): string {
-    if (text === '') return '';
-    const known = this.#texts.get(text);
-    if (known !== undefined) return known;
-    // Whatever is in use is shared again from its next occurrence on.
-    if (this.#texts.size === SharedTexts.#KEPT_MAX) this.#texts.clear();
-    this.#texts.set(text, text);
-    return text;
+  constructor(texts: readonly string[] = ['']) {
+    this.#texts = [...texts];
+  }
+
+  get(number: number): string {
+    return this.#texts[number] ?? '';
+  }
+
+  /** The number of a text that is in use once more. */
+  take(text: string): number {
+    if (text === '') return 0;
+    let number = this.#numbers.get(text);
+    if (number === undefined) {
+      number = this.#free.pop() ?? this.#texts.length;
+      this.#texts[number] = text;
+      this.#uses[number] = 0;
+      this.#numbers.set(text, number);
+    }
+    this.#uses[number] = (this.#uses[number] ?? 0) + 1;
+    return number;
+  }
+
+  /** It is in use once less. */
+  release(number: number): void {
+    if (number === 0) return;
+    const uses = (this.#uses[number] ?? 0) - 1;
+    this.#uses[number] = uses;
+    if (uses > 0) return;
+    this.#numbers.delete(this.get(number));
+    this.#texts[number] = '';
+    this.#free.push(number);
+  }
+
+  /** To be read only: what the numbers mean now. */
+  copy(): Pick<Texts, 'get'> {
+    return new Texts(this.#texts);
   }
 }
 
 function newPage(): Page {
-  const column = <T>(value: T): T[] => new Array<T>(PAGE_ROWS).fill(value);
   return {
-    numbers: new Float64Array(PAGE_ROWS * NUMBER_COLUMNS),
-    bytes: new Uint8Array(PAGE_ROWS * BYTE_COLUMNS),
-    ids: column<string | undefined>(undefined),
-    serviceIds: column(''),
-    nodeIds: column(''),
-    messages: column(''),
-    errors: column(''),
+    numbers: new Float64Array(PAGE_ROWS * ROW_NUMBERS),
+    ids: new Array<string | undefined>(PAGE_ROWS).fill(undefined),
     extras: new Map(),
     links: new Int32Array(PAGE_ROWS * LINK_COLUMNS).fill(NO_ROW),
     isTaken: false,
   };
 }
 
-function copyOf(page: Page): Page {
-  return {
-    numbers: page.numbers.slice(),
-    bytes: page.bytes.slice(),
-    ids: page.ids.slice(),
-    serviceIds: page.serviceIds.slice(),
-    nodeIds: page.nodeIds.slice(),
-    messages: page.messages.slice(),
-    errors: page.errors.slice(),
-    extras: new Map(page.extras),
-    links: page.links,
-    isTaken: false,
-  };
+function copyOf({ numbers, ids, extras, links }: Page): Page {
+  return { numbers: numbers.slice(), ids: ids.slice(), extras: new Map(extras), links, isTaken: false };
 }
 
-function* tasksIn(pages: readonly Page[]): Iterable<Task> {
+function* tasksIn(pages: readonly Page[], texts: Pick<Texts, 'get'>): Iterable<Task> {
   for (const page of pages)
     for (let at = 0; at < PAGE_ROWS; at++) {
-      const task = readRow(page, at);
+      const task = readRow(page, at, texts);
       if (task !== undefined) yield task;
     }
 }
@@ -323,6 +354,8 @@ function writeNumbers(numbers: Float64Array, start: number, task: Task): void {
   numbers[start + NOT_BEFORE] = task.notBeforeMs;
   numbers[start + PID] = status.container?.pid ?? 0;
   numbers[start + EXIT_CODE] = status.container?.exitCode ?? 0;
+  numbers[start + STATES] = positionOf(status.state) + STATES_MAX * positionOf(task.desiredState);
+  numbers[start + FLAGS] = flagsOf(task);
 }
 
 function flagsOf({ status, leavesLast }: Task): number {
@@ -341,39 +374,39 @@ function extraOf({ id, attachments, genericResources, eviction, status }: Task):
   return isPlain ? undefined : { attachments, genericResources, ports, files, eviction, containerId };
 }
 
-function readRow(page: Page, row: number): Task | undefined {
+function readRow({ ids, numbers, extras }: Page, row: number, texts: Pick<Texts, 'get'>): Task | undefined {
   const at = row % PAGE_ROWS;
-  const id = page.ids[at];
+  const id = ids[at];
   if (id === undefined) return undefined;
-  const extra = page.extras.size === 0 ? noExtra : (page.extras.get(at) ?? noExtra);
-  const flags = page.bytes[at * BYTE_COLUMNS + FLAGS] ?? 0;
-  const container =
-    (flags & HAS_CONTAINER) === 0 ? undefined : containerAt(page, row, extra.containerId ?? id);
+  const start = at * ROW_NUMBERS;
+  const number = (column: number): number => numbers[start + column] ?? 0;
+  const extra = extras.size === 0 ? noExtra : (extras.get(at) ?? noExtra);
+  const flags = number(FLAGS);
+  const states = number(STATES);
+  const container: ContainerStatus | undefined =
+    (flags & HAS_CONTAINER) === 0
+      ? undefined
+      : { containerId: extra.containerId ?? id, pid: number(PID), exitCode: number(EXIT_CODE) };
   const { eviction } = extra;
-  const status = {
-    state: stateAt(page, at, STATE),
-    timestampMs: numberAt(page, row, TIMESTAMP),
-    message: page.messages[at] ?? '',
-    error: page.errors[at] ?? '',
-    ports: extra.ports,
-    runningAtMs: numberAt(page, row, RUNNING_AT),
-    files: extra.files,
-    ...(container === undefined ? undefined : { container }),
-  };
   return {
     id,
-    meta: {
-      version: numberAt(page, row, VERSION),
-      createdAtMs: numberAt(page, row, CREATED_AT),
-      updatedAtMs: numberAt(page, row, UPDATED_AT),
+    meta: { version: number(VERSION), createdAtMs: number(CREATED_AT), updatedAtMs: number(UPDATED_AT) },
+    serviceId: texts.get(number(SERVICE)),
+    specVersion: number(SPEC_VERSION),
+    slot: number(SLOT),
+    nodeId: texts.get(number(NODE)),
+    status: {
+      state: stateAt(states % STATES_MAX),
+      timestampMs: number(TIMESTAMP),
+      message: texts.get(number(MESSAGE)),
+      error: texts.get(number(ERROR)),
+      ports: extra.ports,
+      runningAtMs: number(RUNNING_AT),
+      files: extra.files,
+      ...(container === undefined ? undefined : { container }),
     },
-    serviceId: page.serviceIds[at] ?? '',
-    specVersion: numberAt(page, row, SPEC_VERSION),
-    slot: numberAt(page, row, SLOT),
-    nodeId: page.nodeIds[at] ?? '',
-    status,
-    desiredState: stateAt(page, at, DESIRED_STATE),
-    notBeforeMs: numberAt(page, row, NOT_BEFORE),
+    desiredState: stateAt(Math.floor(states / STATES_MAX)),
+    notBeforeMs: number(NOT_BEFORE),
     attachments: extra.attachments,
     genericResources: extra.genericResources,
     ...(eviction === undefined ? undefined : { eviction }),
@@ -381,20 +414,12 @@ function readRow(page: Page, row: number): Task | undefined {
   };
 }
 
-function containerAt(page: Page, row: number, containerId: string): ContainerStatus {
-  return { containerId, pid: numberAt(page, row, PID), exitCode: numberAt(page, row, EXIT_CODE) };
+function stateAt(position: number): TaskState {
+  return TASK_STATES[position] ?? 'new';
 }
 
-function numberAt({ numbers }: Page, row: number, column: number): number {
-  return numbers[(row % PAGE_ROWS) * NUMBER_COLUMNS + column] ?? 0;
-}
-
-function stateAt({ bytes }: Page, at: number, column: number): TaskState {
-  return TASK_STATES[bytes[at * BYTE_COLUMNS + column] ?? 0] ?? 'new';
-}
-
-function stateNumber(state: TaskState): number {
-  const number = stateNumbers.get(state);
-  assert(number !== undefined, () => `a task state of no number: ${state}`);
-  return number;
+function positionOf(state: TaskState): number {
+  const position = statePositions.get(state);
+  assert(position !== undefined, () => `a task state of no number: ${state}`);
+  return position;
 }

@@ -21,6 +21,8 @@ export class Transaction {
   /** In the order of their first writes. */
   readonly #writes: Write[] = [];
   readonly #writeOf = new Map<Kind, Map<string, Write>>();
+  /** What was read last: it is what is written next, most of the time. */
+  #last: { readonly kind: Kind; readonly id: string; readonly stored: Kinds[Kind] | undefined } | undefined;
 
   constructor(view: TablesView) {
     this.view = view;
@@ -29,7 +31,7 @@ export class Transaction {
   get<K extends Kind>(kind: K, id: string): Kinds[K] | undefined {
     const write = this.#writeOf.get(kind)?.get(id);
     if (write !== undefined) return write.object as Kinds[K] | undefined;
-    return this.view[kind].get(id) as Kinds[K] | undefined;
+    return this.#stored(kind, id) as Kinds[K] | undefined;
   }
 
   /** Throws `already-exists` for a known id. */
@@ -76,7 +78,7 @@ export class Transaction {
 
   #put(kind: Kind, target: Kinds[Kind] | { id: string; object: undefined }): void {
     const { id } = target;
-    assert(id !== '', `a ${kind} without id`);
+    assert(id !== '', () => `a ${kind} without id`);
     const object = 'object' in target ? undefined : target;
     let writes = this.#writeOf.get(kind);
     if (writes === undefined) {
@@ -88,9 +90,16 @@ export class Transaction {
       earlier.object = object;
       return;
     }
-    const write = { kind, id, object, stored: this.view[kind].get(id) };
+    const write = { kind, id, object, stored: this.#stored(kind, id) };
     writes.set(id, write);
     this.#writes.push(write);
+  }
+
+  #stored(kind: Kind, id: string): Kinds[Kind] | undefined {
+    if (this.#last?.id === id && this.#last.kind === kind) return this.#last.stored;
+    const stored = this.view[kind].get(id);
+    this.#last = { kind, id, stored };
+    return stored;
   }
 }
 

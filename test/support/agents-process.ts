@@ -29,8 +29,16 @@ export interface AgentsConfig {
 
 export type AgentsRequest =
   | { readonly op: 'counts' }
-  /** Every agent sends news of a few of its tasks, again when they are stored, for so long. */
-  | { readonly op: 'update'; readonly seconds: number; readonly tasksPerBatch: number };
+  /**
+   * Every agent sends news of a few of its tasks again and again, for so long: so often as makes up `perSecond` of all agents,
+   * but not before the last are stored.
+   */
+  | {
+      readonly op: 'update';
+      readonly seconds: number;
+      readonly tasksPerBatch: number;
+      readonly perSecond: number;
+    };
 
 export interface AgentsCounts {
   /** Tasks whose RUNNING is stored. */
@@ -47,6 +55,13 @@ const PID = 4711;
 
 const counts = { running: 0, updated: 0 };
 
+/** While news is made up: until when, of how many tasks at a time, and how long from one to the next. */
+interface Updating {
+  readonly untilMs: number;
+  readonly tasks: number;
+  readonly intervalMs: number;
+}
+
 class SimulatedAgent {
   readonly #send: (message: AgentMessage) => void;
   readonly #running = new Set<string>();
@@ -55,8 +70,7 @@ class SimulatedAgent {
   #sequence = 0;
   #notBeforeMs = 0;
   #isTimed = false;
-  /** While news is made up: until when, and of how many tasks at a time. */
-  #updating: { readonly untilMs: number; readonly tasks: number } | undefined;
+  #updating: Updating | undefined;
   #next = 0;
 
   constructor(send: (message: AgentMessage) => void) {
@@ -75,8 +89,10 @@ class SimulatedAgent {
     this.#flush();
   }
 
-  update(untilMs: number, tasks: number): void {
-    this.#updating = { untilMs, tasks };
+  update(updating: Updating): void {
+    this.#updating = updating;
+    // Not all at once.
+    this.#notBeforeMs = performance.now() + Math.random() * updating.intervalMs;
     this.#flush();
   }
 
@@ -98,8 +114,9 @@ class SimulatedAgent {
       }, waitMs);
       return;
     }
-    this.#notBeforeMs = performance.now() + BATCH_INTERVAL_MS;
     const kind = this.#pending.length > 0 ? 'running' : 'updated';
+    const intervalMs = kind === 'running' ? BATCH_INTERVAL_MS : (this.#updating?.intervalMs ?? 0);
+    this.#notBeforeMs = Math.max(this.#notBeforeMs, performance.now() - intervalMs) + intervalMs;
     const batch = kind === 'running' ? this.#pending : this.#news();
     this.#pending = [];
     this.#inFlight = { batch, kind };
@@ -189,9 +206,12 @@ process.once('message', async (config: AgentsConfig) => {
     config.labels.map((labels, position) => joins.run(() => startAgent(config, labels, position))),
   ).catch(fail);
   process.on('message', (request: AgentsRequest) => {
-    if (request.op === 'update')
+    if (request.op === 'update') {
+      const { seconds, tasksPerBatch: tasks, perSecond } = request;
+      const intervalMs = (agents.length * tasks * 1000) / perSecond;
       for (const agent of agents)
-        agent.update(performance.now() + request.seconds * 1000, request.tasksPerBatch);
+        agent.update({ untilMs: performance.now() + seconds * 1000, tasks, intervalMs });
+    }
     process.send?.(counts);
   });
   process.on('disconnect', () => process.exit(0));

@@ -32,6 +32,11 @@ export class SimulatedAgents implements AsyncDisposable {
     return agents;
   }
 
+  /** Of the one process that all of them are. */
+  get pid(): number {
+    return this.#child.pid ?? 0;
+  }
+
   counts(): Promise<AgentsCounts> {
     return this.#ask({ op: 'counts' });
   }
