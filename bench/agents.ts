@@ -1,6 +1,6 @@
 // A cluster as it is used: three managers as their daemons run them, a thousand simulated agents on streams of their own.
-// From the creation of services to the last task that runs, then news of tasks without end, and meanwhile how long the
-// leader takes for a call that reads nothing, which waits for its event loop.
+// From the creation of services to the last task that runs, then news of tasks, then lists of everything, and meanwhile how
+// long the leader takes for a call that reads nothing, which waits for its event loop.
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { defined } from '../core/assert.ts';
@@ -29,6 +29,8 @@ const RUNNING_MIN = 10_000;
 const UPDATES_MIN = 30_000;
 /** A second: a little more than has to be stored. */
 const UPDATES_ASKED = 31_000;
+/** How often everything is listed. */
+const LISTS = 3;
 /** Services that somebody watches. */
 const WATCHED = 10;
 const UPDATE_P99_MAX_MS = 250;
@@ -48,7 +50,8 @@ export async function agentsRows(load: AgentsLoad): Promise<Row[]> {
     labels: rackLabels(load.agents),
   });
   const idleMb = managerMb(leader);
-  await using pings = new Pings(leader);
+  await using pings = new Pings(() => leader.managerHealth.check({}));
+  await using idlePings = new Pings(() => leader.node.info({}));
   const tasks = load.services * load.replicas;
   const meter = new Meter(cluster, agents);
   const { perSecond, serviceIds } = await deploy(leader, agents, load);
@@ -56,7 +59,9 @@ export async function agentsRows(load: AgentsLoad): Promise<Row[]> {
   const usedMb = managerMb(leader) - idleMb;
   const updates = await sendNews(leader, agents, { ...load, watched: serviceIds.slice(0, WATCHED) });
   const perNews = meter.micros(updates.count);
+  await listEverything(leader, tasks);
   const loop = await pings.stop();
+  const idleLoop = await idlePings.stop();
   const what = `${load.services} × ${load.replicas} tasks on ${load.agents} agents`;
   return [
     againstFloor(`${what}, created and RUNNING`, '/s', perSecond, RUNNING_MIN),
@@ -76,6 +81,11 @@ export async function agentsRows(load: AgentsLoad): Promise<Row[]> {
       LOOP_P999_MAX_MS,
     ),
     againstLimit('the same, worst', 'ms', Math.max(...loop), LOOP_WORST_MAX_MS),
+    {
+      what: 'the same, p99.9, of the daemon beside it, which has nothing to do',
+      value: Number(percentile(idleLoop, 99.9).toFixed(1)),
+      unit: 'ms',
+    },
     {
       what: 'memory of the leader for 1,000 tasks',
       value: Number((usedMb / (tasks / 1000)).toFixed(2)),
@@ -146,6 +156,16 @@ async function sendNews(
   return { perSecond, count, latenciesMs };
 }
 
+async function listEverything(leader: RealNode, expected: number): Promise<void> {
+  for (let round = 0; round < LISTS; round++) {
+    let listed = 0;
+    for await (const { tasks } of leader.control.listTasks({ serviceIds: [], nodeIds: [] }))
+      listed += tasks.length;
+    if (listed < expected) throw new Error(`${listed} tasks of ${expected} were listed`);
+    await leader.control.listServices({});
+  }
+}
+
 /** Microseconds of processor time. */
 interface Micros {
   readonly leader: number;
@@ -187,14 +207,14 @@ function cpuRows(what: string, { leader, others, agents }: Micros): Row[] {
   ];
 }
 
-/** Asks the leader again and again, and notes how long each answer took. */
+/** Asks again and again, and notes how long each answer took. */
 class Pings implements AsyncDisposable {
   readonly #tookMs: number[] = [];
   #isStopped = false;
   readonly #pinging: Promise<void>;
 
-  constructor(leader: RealNode) {
-    this.#pinging = this.#ping(leader);
+  constructor(call: () => Promise<unknown>) {
+    this.#pinging = this.#ping(call);
   }
 
   async stop(): Promise<readonly number[]> {
@@ -207,10 +227,10 @@ class Pings implements AsyncDisposable {
     await this.#pinging;
   }
 
-  async #ping({ managerHealth }: RealNode): Promise<void> {
+  async #ping(call: () => Promise<unknown>): Promise<void> {
     while (!this.#isStopped) {
       const startedMs = performance.now();
-      await managerHealth.check({});
+      await call();
       this.#tookMs.push(performance.now() - startedMs);
       await delay(PING_PAUSE_MS);
     }

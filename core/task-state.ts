@@ -22,8 +22,8 @@ export function isTerminal(state: TaskState): boolean {
 }
 
 /** A manager still wants this task to be there: READY, RUNNING, or COMPLETE, which a task of a job keeps when it has ended. */
-export function isWanted(task: Task): boolean {
-  return compareTaskStates(task.desiredState, 'complete') <= 0;
+export function isWanted({ desiredState }: Pick<Task, 'desiredState'>): boolean {
+  return compareTaskStates(desiredState, 'complete') <= 0;
 }
 
 /** It has been placed and not ended: it holds what it reserves of its node, also while it stops. */

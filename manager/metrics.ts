@@ -5,7 +5,7 @@ import { nodeStateNumbers, type Service } from '../core/generated/objects.ts';
 import { TASK_STATES } from '../core/task-state.ts';
 import type { NetworkUse } from '../proto/generated/control.ts';
 import { tallyNetworks } from './control/network-use.ts';
-import { countTasks, type TaskCounts } from './control/task-counts.ts';
+import { countTasks, runningAway, type TaskCounts } from './control/task-counts.ts';
 import type { RaftStatus } from './raft-host/host-options.ts';
 import type { Leadership } from './store/replicated-log.ts';
 import type { TablesView } from './store/tables.ts';
@@ -117,7 +117,7 @@ function addObjectGauges({ view, sessions }: MetricSources, registry: Registry):
   );
   gauge(registry, 'swarm_manager_tasks_total', 'Tasks by state.', ['state'], (g) => {
     for (const state of TASK_STATES) g.set({ state }, 0);
-    for (const task of view().task.values()) g.inc({ state: task.status.state });
+    for (const { state, count } of view().taskStates()) g.inc({ state }, count);
   });
   gauge(registry, 'swarm_manager_services_total', 'Services.', [], (g) => g.set(view().service.size));
   gauge(registry, 'swarm_manager_secrets_total', 'Secrets.', [], (g) => g.set(view().secret.size));
@@ -183,10 +183,15 @@ function addServiceGauges({ view, appliedIndex }: MetricSources, registry: Regis
         g.set({ service_id: service.id, service_name: service.spec.name }, read(service));
     });
   // Several gauges ask for the same in one scrape.
-  let counted = { index: -1, of: new Map<string, TaskCounts>() };
+  let counted = {
+    index: -1,
+    of: new Map<string, TaskCounts>(),
+    away: new Map() as ReadonlyMap<string, number>,
+  };
   const count = (service: Service): TaskCounts => {
-    if (counted.index !== appliedIndex()) counted = { index: appliedIndex(), of: new Map() };
-    const counts = counted.of.get(service.id) ?? countTasks(view(), service);
+    if (counted.index !== appliedIndex())
+      counted = { index: appliedIndex(), of: new Map(), away: runningAway(view()) };
+    const counts = counted.of.get(service.id) ?? countTasks(view(), service, counted.away);
     counted.of.set(service.id, counts);
     return counts;
   };
@@ -202,8 +207,8 @@ function addServiceGauges({ view, appliedIndex }: MetricSources, registry: Regis
   );
   gauge(registry, 'tsswarm_service_tasks', 'Tasks of a service by state.', [...labels, 'state'], (g) => {
     for (const { id, spec } of view().service.values())
-      for (const task of view().tasksOfService(id))
-        g.inc({ service_id: id, service_name: spec.name, state: task.status.state });
+      for (const { state, count } of view().taskStates(id))
+        g.inc({ service_id: id, service_name: spec.name, state }, count);
   });
 }
 

@@ -1,6 +1,6 @@
 // The control service: one handler per RPC, each a line or two on top of the file of its kind of object.
 
-import type { Clock } from '../../core/clock.ts';
+import { type Clock, sleep } from '../../core/clock.ts';
 import type { RandomBytes } from '../../core/ids.ts';
 import type { ControlService, NodeSpare } from '../../proto/generated/control.ts';
 import type { Handlers } from '../../rpc/server.ts';
@@ -82,8 +82,12 @@ export function controlHandlers(options: ControlOptions): Handlers<typeof Contro
     removeConfig: async ({ source }) => ({ id: await removePayload(withTurns, 'config', source) }),
     getConfig: ({ source }) => getConfig(store.view, source),
     listConfigs: () => ({ configs: [...store.view.config.values()] }),
-    async *listTasks(request) {
-      yield* listTasks(store.view, request);
+    async *listTasks(request, { signal }) {
+      for (const page of listTasks(store.view, request)) {
+        yield page;
+        // A million tasks are many pages: what else is to do goes in between.
+        await sleep(clock, 0, signal);
+      }
     },
     watchService: ({ serviceId }, { signal }) => watchService(store, serviceId, signal),
     watchEvents: (request, { signal }) => watchEvents(options, request, signal),

@@ -31,7 +31,7 @@ import { findService } from './find.ts';
 import { hasOthersToMind, placedSpec } from './plan-endpoint.ts';
 import { revisionToReturnTo } from './service-history.ts';
 import { requireSpecSize } from './spec-size.ts';
-import { countGoal, countTasks } from './task-counts.ts';
+import { countGoal, countTasks, runningAway } from './task-counts.ts';
 import type { TakeTurn } from './turns.ts';
 
 const TASKS_PER_PAGE = 500;
@@ -110,8 +110,9 @@ export async function removeService(store: Store, reference: string): Promise<st
 }
 
 export function listServices(view: TablesView): ListServicesResponse {
+  const away = runningAway(view);
   const services = [...view.service.values()].map((service) => {
-    const { running, desired, completed, completions } = countTasks(view, service);
+    const { running, desired, completed, completions } = countTasks(view, service, away);
     return {
       service,
       runningTasks: running,
@@ -123,28 +124,34 @@ export function listServices(view: TablesView): ListServicesResponse {
   return { services };
 }
 
-/** In pages; each revision once, with the first task that refers to it. */
+/** In pages, as they are now; each revision once, with the first task that refers to it. */
 export function* listTasks(view: TablesView, request: ListTasksRequest): Iterable<ListTasksResponse> {
   const sent = new Set<string>();
-  const tasks = selectTasks(view, request);
-  for (let start = 0; start === 0 || start < tasks.length; start += TASKS_PER_PAGE) {
-    const page = tasks.slice(start, start + TASKS_PER_PAGE);
-    const revisions = page
+  const pageOf = (tasks: Task[]) => {
+    const revisions = tasks
       .map((task) => view.revisionOf(task))
       .filter((revision) => revision !== undefined)
       .filter(({ id }) => !sent.has(id) && sent.add(id));
-    yield { tasks: page, revisions };
+    return { tasks, revisions };
+  };
+  let page: Task[] = [];
+  let isFirst = true;
+  for (const task of selectTasks(view, request)) {
+    if (request.nodeIds.length > 0 && !request.nodeIds.includes(task.nodeId)) continue;
+    page.push(task);
+    if (page.length < TASKS_PER_PAGE) continue;
+    yield pageOf(page);
+    page = [];
+    isFirst = false;
   }
+  // There is at least one page, also of nothing.
+  if (page.length > 0 || isFirst) yield pageOf(page);
 }
 
-function selectTasks(view: TablesView, { serviceIds, nodeIds }: ListTasksRequest): Task[] {
-  const tasks =
-    serviceIds.length > 0
-      ? serviceIds.flatMap((id) => view.tasksOfService(id))
-      : nodeIds.length > 0
-        ? nodeIds.flatMap((id) => view.tasksOnNode(id))
-        : [...view.task.values()];
-  return tasks.filter((task) => nodeIds.length === 0 || nodeIds.includes(task.nodeId));
+function selectTasks(view: TablesView, { serviceIds, nodeIds }: ListTasksRequest): Iterable<Task> {
+  if (serviceIds.length > 0) return serviceIds.flatMap((id) => view.tasksOfService(id));
+  if (nodeIds.length > 0) return nodeIds.flatMap((id) => view.tasksOnNode(id));
+  return view.taskSnapshot();
 }
 
 /** The service and all its tasks, then what changes, until the service and its tasks are gone. */

@@ -16,15 +16,38 @@ export interface TaskCounts {
   readonly completions: number;
 }
 
-export function countTasks(view: TablesView, service: Service): TaskCounts {
-  const { mode } = service.spec;
-  const tasks = view.tasksOfService(service.id).filter(isWanted);
-  const running = tasks.filter((task) => task.status.state === 'running' && !isAway(view, task)).length;
-  const total = isGlobal(mode) ? countNodes(view, service, tasks) : wantedReplicas(service.spec);
-  if (!isJob(mode)) return { running, desired: total, completed: 0, completions: 0 };
+const noJob = { completed: 0, completions: 0 };
+
+/** `away` is for those that count many services. */
+export function countTasks(view: TablesView, service: Service, away = runningAway(view)): TaskCounts {
+  const { spec, id } = service;
+  const { mode } = spec;
+  const running = countRunning(view, service) - (away.get(id) ?? 0);
+  if (!isGlobal(mode) && !isJob(mode)) return { running, desired: wantedReplicas(spec), ...noJob };
+  const tasks = view.tasksOfService(id).filter(isWanted);
+  const total = isGlobal(mode) ? countNodes(view, service, tasks) : wantedReplicas(spec);
+  if (!isJob(mode)) return { running, desired: total, ...noJob };
   const completed = tasks.filter((task) => isCompletion(task, service)).length;
   const atOnce = mode.replicatedJob?.maxConcurrent || total;
   return { running, desired: Math.min(atOnce, total), completed, completions: total };
+}
+
+/** By service, what would be running if its nodes were not down. */
+export function runningAway(view: TablesView): ReadonlyMap<string, number> {
+  const counts = new Map<string, number>();
+  for (const node of view.node.values()) {
+    if (node.status.state !== 'down') continue;
+    for (const task of view.tasksOnNode(node.id).filter(isWanted))
+      if (task.status.state === 'running') counts.set(task.serviceId, (counts.get(task.serviceId) ?? 0) + 1);
+  }
+  return counts;
+}
+
+function countRunning(view: TablesView, { id }: Service): number {
+  let running = 0;
+  for (const { state, desiredState, count } of view.taskStates(id))
+    if (state === 'running' && isWanted({ desiredState })) running += count;
+  return running;
 }
 
 /** The task is one of the completions that the job's current iteration is after. */

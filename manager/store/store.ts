@@ -2,7 +2,7 @@
 // read, `subscribe` and `watch` the ways to hear of changes. Proposals pipeline: no lock is held while the log works,
 // and two writers of the same object find out when their entries are applied.
 
-import type { Clock } from '../../core/clock.ts';
+import { type Clock, sleep } from '../../core/clock.ts';
 import { hasCode, SwarmError } from '../../core/errors.ts';
 import { type Change, ChangeCodec, type LogEntry, LogEntryCodec } from '../../proto/generated/log.ts';
 import { decode, encode, newEncoder } from '../../proto/wire.ts';
@@ -28,6 +28,8 @@ export type StoreObserver = (operation: 'write-tx' | 'batch', durationMs: number
 const ENTRY_BYTES_MAX = 1.5 * 2 ** 20;
 // Applying an entry holds up everything else: some milliseconds. With Swarm's 200 a third fewer placements are committed.
 const CHANGES_PER_ENTRY_MAX = 500;
+// Steps are decided for so long at a time; most of them may have nothing to write.
+const DECIDE_MS_MAX = 5;
 // Two writers of one object take turns; whoever loses this often has met a bug.
 const ATTEMPTS_MAX = 20;
 // A watcher this many commits behind is told to start again rather than kept in memory.
@@ -95,12 +97,20 @@ export class Store implements ObjectStateMachine {
     let stepsMax = steps.length;
     for (let done = 0; done < steps.length; ) {
       let next = done;
+      let isWritten = false;
       try {
         await this.update((tx) => {
           const end = Math.min(steps.length, done + stepsMax);
-          for (next = done; next < end && tx.size < CHANGES_PER_ENTRY_MAX; ) steps[next++]?.(tx);
+          const untilMs = this.#clock.elapsedMs() + DECIDE_MS_MAX;
+          const isRoom = () => tx.size < CHANGES_PER_ENTRY_MAX && this.#clock.elapsedMs() < untilMs;
+          next = done;
+          do steps[next++]?.(tx);
+          while (next < end && isRoom());
+          isWritten = tx.size > 0;
         });
         done = next;
+        // What was written has left room for others while the log worked.
+        if (!isWritten && done < steps.length) await sleep(this.#clock, 0);
       } catch (error) {
         // Few objects can be big as well: fewer steps share an entry then.
         if (!hasCode(error, 'resource-exhausted') || next - done === 1) throw error;
@@ -165,7 +175,7 @@ export class Store implements ObjectStateMachine {
   snapshot(): Iterable<Uint8Array> {
     // Copies of the references, taken at once: objects never change, so the snapshot is of this moment.
     const tables = this.#tables;
-    const tasks = tables.task.snapshot();
+    const tasks = tables.taskSnapshot();
     return encodeObjects(
       KINDS.map((kind) => [kind, kind === 'task' ? tasks : valuesOf<Kinds[Kind]>(tables[kind])] as const),
     );

@@ -12,7 +12,7 @@ import type {
   Service,
   Task,
 } from '../../core/generated/objects.ts';
-import { TaskTable } from './task-table.ts';
+import { type StateCount, TaskTable } from './task-table.ts';
 
 /** The kinds of object and their types. */
 export interface Kinds {
@@ -63,6 +63,10 @@ export interface TablesView {
   byName<K extends NamedKind>(kind: K, name: string): Kinds[K] | undefined;
   /** Undefined when there is no such task, empty when it has no node. */
   nodeOfTask(taskId: string): string | undefined;
+  /** Of a service, or of all: without a look at each task. */
+  taskStates(serviceId?: string): Iterable<StateCount>;
+  /** All of them as they are now, whatever changes while they are read. */
+  taskSnapshot(): Iterable<Task>;
   tasksOfService(serviceId: string): readonly Task[];
   tasksOnNode(nodeId: string): readonly Task[];
   revisionsOfService(serviceId: string): readonly Revision[];
@@ -141,6 +145,14 @@ export class Tables implements TablesView {
 
   nodeOfTask(taskId: string): string | undefined {
     return this.task.nodeOf(taskId);
+  }
+
+  taskStates(serviceId?: string): Iterable<StateCount> {
+    return this.task.stateCounts(serviceId);
+  }
+
+  taskSnapshot(): Iterable<Task> {
+    return this.task.snapshot();
   }
 
   tasksOfService(serviceId: string): readonly Task[] {

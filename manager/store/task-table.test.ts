@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { emptyTask, type Task, type TaskStatus } from '../../core/generated/objects.ts';
 import { TASK_STATES } from '../../core/task-state.ts';
-import { TaskTable } from './task-table.ts';
+import { type StateCount, TaskTable } from './task-table.ts';
 
 // More than a page of them.
 const ids = Array.from({ length: 600 }, (_, number) => `task-${number}`);
@@ -74,6 +74,19 @@ function byId(tasks: Iterable<Task>): Task[] {
   return [...tasks].sort((a, b) => (a.id < b.id ? -1 : 1));
 }
 
+function countsOf(tasks: Iterable<Task>): StateCount[] {
+  const groups = Map.groupBy(tasks, ({ status, desiredState }) => `${status.state} ${desiredState}`);
+  return [...groups.values()].flatMap((group) => {
+    const [first] = group;
+    if (first === undefined) return [];
+    return { state: first.status.state, desiredState: first.desiredState, count: group.length };
+  });
+}
+
+function inOrder(counts: Iterable<StateCount>): StateCount[] {
+  return [...counts].sort((a, b) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1));
+}
+
 test('the table is what a map of the tasks would be, and its groups are those with that service or node', () => {
   fc.assert(
     fc.property(steps, (taken) => {
@@ -90,6 +103,12 @@ test('the table is what a map of the tasks would be, and its groups are those wi
         assert.deepEqual(
           byId(table.ofService(group)),
           byId(model.values()).filter(({ serviceId }) => serviceId === group),
+        );
+      assert.deepEqual(inOrder(table.stateCounts()), inOrder(countsOf(model.values())));
+      for (const group of ['s1', 's2', 's3'])
+        assert.deepEqual(
+          inOrder(table.stateCounts(group)),
+          inOrder(countsOf([...model.values()].filter(({ serviceId }) => serviceId === group))),
         );
       for (const group of ['n1', 'n2', 'n3'])
         assert.deepEqual(

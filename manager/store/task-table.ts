@@ -78,6 +78,14 @@ interface Group {
   first: number;
   last: number;
   size: number;
+  readonly states: StateCounts;
+}
+
+/** How many tasks are in a state and are to be in another. */
+export interface StateCount {
+  readonly state: TaskState;
+  readonly desiredState: TaskState;
+  readonly count: number;
 }
 
 /** Where a row says to which group it belongs. */
@@ -110,6 +118,7 @@ export class TaskTable {
   readonly #services = new Map<string, Group>();
   readonly #nodes = new Map<string, Group>();
   readonly #texts = new Texts();
+  readonly #states = new StateCounts();
 
   get size(): number {
     return this.#rows.size;
@@ -148,6 +157,12 @@ export class TaskTable {
     return this.#list(this.#nodes.get(nodeId), ON_NODE);
   }
 
+  /** Of a service, or of all. */
+  stateCounts(serviceId?: string): Iterable<StateCount> {
+    const counts = serviceId === undefined ? this.#states : this.#services.get(serviceId)?.states;
+    return counts?.values() ?? [];
+  }
+
   put(task: Task): void {
     const known = this.#rows.get(task.id);
     const row = known ?? this.#newRow(task.id);
@@ -156,11 +171,13 @@ export class TaskTable {
     page.ids[at] ??= task.id;
     const { numbers } = page;
     const start = at * ROW_NUMBERS;
+    if (known !== undefined) this.#countStates(numbers, start, -1);
     this.#assign(this.#services, task.serviceId, { row, column: OF_SERVICE, numbers, at: start + SERVICE });
     this.#assign(this.#nodes, task.nodeId, { row, column: ON_NODE, numbers, at: start + NODE });
     this.#putText(numbers, start + MESSAGE, task.status.message);
     this.#putText(numbers, start + ERROR, task.status.error);
     writeNumbers(numbers, start, task);
+    this.#countStates(numbers, start, 1);
     const extra = extraOf(task);
     if (extra !== undefined) page.extras.set(at, extra);
     else if (page.extras.size > 0) page.extras.delete(at);
@@ -173,6 +190,7 @@ export class TaskTable {
     const at = row % PAGE_ROWS;
     const { numbers } = page;
     const start = at * ROW_NUMBERS;
+    this.#countStates(numbers, start, -1);
     this.#assign(this.#services, '', { row, column: OF_SERVICE, numbers, at: start + SERVICE });
     this.#assign(this.#nodes, '', { row, column: ON_NODE, numbers, at: start + NODE });
     this.#putText(numbers, start + MESSAGE, '');
@@ -181,6 +199,12 @@ export class TaskTable {
     page.extras.delete(at);
     this.#rows.delete(id);
     this.#free.push(row);
+  }
+
+  #countStates(numbers: Float64Array, start: number, by: 1 | -1): void {
+    const states = numbers[start + STATES] ?? 0;
+    this.#states.add(states, by);
+    this.#services.get(this.#texts.get(numbers[start + SERVICE] ?? 0))?.states.add(states, by);
   }
 
   /** Moves a row to another group, that of the empty id being none. */
@@ -243,7 +267,7 @@ export class TaskTable {
   #link(groups: Map<string, Group>, id: string, row: number, column: number): void {
     let group = groups.get(id);
     if (group === undefined) {
-      group = { first: row, last: NO_ROW, size: 0 };
+      group = { first: row, last: NO_ROW, size: 0, states: new StateCounts() };
       groups.set(id, group);
     } else this.#setLink(group.last, column + 1, row);
     this.#setLink(row, column, group.last);
@@ -270,6 +294,26 @@ export class TaskTable {
 
   #setLink(row: number, column: number, to: number): void {
     this.#pageOf(row).links[(row % PAGE_ROWS) * LINK_COLUMNS + column] = to;
+  }
+}
+
+/** By what a row says of its states. */
+class StateCounts {
+  readonly #counts = new Map<number, number>();
+
+  add(states: number, by: 1 | -1): void {
+    const count = (this.#counts.get(states) ?? 0) + by;
+    if (count === 0) this.#counts.delete(states);
+    else this.#counts.set(states, count);
+  }
+
+  *values(): Iterable<StateCount> {
+    for (const [states, count] of this.#counts)
+      yield {
+        state: stateAt(states % STATES_MAX),
+        desiredState: stateAt(Math.floor(states / STATES_MAX)),
+        count,
+      };
   }
 }
 
