@@ -18,6 +18,7 @@ import {
   NodeCaService,
 } from '../proto/generated/membership.ts';
 import { PeerService } from '../proto/generated/raft.ts';
+import { TrunkService } from '../proto/generated/trunk.ts';
 import { decode, type Service } from '../proto/wire.ts';
 import { type Client, createClient, openChannel, openTlsChannel } from '../rpc/client.ts';
 import { setLogLevel } from '../rpc/logger.ts';
@@ -44,6 +45,7 @@ const ADMITTED: readonly (readonly [string, Service, readonly Kind[]])[] = [
   ['Membership.LeaveCluster', { leaveCluster: MembershipService.leaveCluster }, NODES],
   ['Membership.JoinManagers', { joinManagers: MembershipService.joinManagers }, ['manager']],
   ['Peer', PeerService, ['manager']],
+  ['Trunk', TrunkService, ['manager']],
   ['NodeCa.GetRoots', { getRoots: NodeCaService.getRoots }, ['none', 'expired', 'foreign', ...NODES]],
   // Without a token only a member gets a certificate.
   ['NodeCa.IssueCertificate', { issueCertificate: NodeCaService.issueCertificate }, NODES],

@@ -76,6 +76,7 @@ export class Servers {
     }
     this.#internal.add(ManagerHealthService, options.health);
     this.#nodes.add(ControlService, control);
+    this.#nodes.addTrunk(leader.clock);
     if (options.peers !== undefined) this.#nodes.add(PeerService, options.peers.handlers);
     store.subscribe(({ events }) => {
       for (const { kind, action, object } of events)

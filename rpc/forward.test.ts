@@ -51,6 +51,7 @@ async function start(t: TestContext, handlers: Partial<AllHandlers>) {
   };
   const all = handlers as AllHandlers;
   add(leader, all);
+  leader.addTrunk(systemClock);
   add(follower, {
     ...onLeader(ControlService, all, link),
     ...onLeader(DispatcherService, all, link),

@@ -4,7 +4,7 @@
 
 import { type Clock, sleep } from '../core/clock.ts';
 import { hasCode, SwarmError } from '../core/errors.ts';
-import { type Codec, decode, type Method, type Service } from '../proto/wire.ts';
+import type { Method, Service } from '../proto/wire.ts';
 import { auditedMetadata, forwardingMetadata } from './caller.ts';
 import {
   type CallMetadata,
@@ -14,7 +14,9 @@ import {
   createRelay,
   type Outgoing,
 } from './client.ts';
+import { readAll } from './raw-messages.ts';
 import type { CallContext, Handlers } from './server.ts';
+import { Trunks } from './trunk-client.ts';
 
 /** Where the leader is. */
 export interface LeaderLink {
@@ -31,6 +33,9 @@ const AGAIN_LIMIT_MS = 5_000;
 // Methods whose callers are written down.
 const AUDITED: readonly string[] = ['reach', 'createService', 'updateService'];
 
+// Methods with many calls of few small messages: to the leader they share one stream. Bulk data has streams of its own.
+const CARRIED: readonly string[] = ['session'];
+
 type AnyCall = (request: unknown, context: unknown) => unknown;
 
 /** The handlers, for a manager that may not be the leader. */
@@ -39,20 +44,26 @@ export function onLeader<S extends Service>(
   handlers: Handlers<S>,
   leader: LeaderLink,
 ): Handlers<S> {
+  const trunks = new Trunks(leader.clock);
   const wrapped = Object.entries(service).map(([name, method]) => [
     name,
-    forwarder(service, name, method, (handlers as Record<string, AnyCall>)[name] as AnyCall, leader),
+    forwarder(
+      { service, name, method, leader, trunks },
+      (handlers as Record<string, AnyCall>)[name] as AnyCall,
+    ),
   ]);
   return Object.fromEntries(wrapped) as Handlers<S>;
 }
 
-function forwarder(
-  service: Service,
-  name: string,
-  method: Method<unknown, unknown>,
-  handle: AnyCall,
-  leader: LeaderLink,
-): AnyCall {
+interface Forwarded {
+  readonly service: Service;
+  readonly name: string;
+  readonly method: Method<unknown, unknown>;
+  readonly leader: LeaderLink;
+  readonly trunks: Trunks;
+}
+
+function forwarder({ service, name, method, leader, trunks }: Forwarded, handle: AnyCall): AnyCall {
   const { shape, isReadOnly } = method;
   /** Where the leader is and what it has to know of the caller, or undefined when this manager leads. */
   const way = async ({ signal, caller, isForwarded }: CallContext) => {
@@ -112,7 +123,7 @@ function forwarder(
         return call.response;
       }) as AnyCall;
     case 'bidi':
-      return relay(method, handle, way);
+      return relay(method, handle, { way, ...(CARRIED.includes(name) && { trunks }) });
   }
 }
 
@@ -121,35 +132,42 @@ interface Way {
   readonly metadata: CallMetadata;
 }
 
-function relay(
-  method: Method<unknown, unknown>,
-  handle: AnyCall,
-  way: (context: CallContext) => Promise<Way | undefined>,
-): AnyCall {
-  const passOn = async function* (requests: AsyncIterable<unknown>, context: CallContext) {
+interface RelayOptions {
+  readonly way: (context: CallContext) => Promise<Way | undefined>;
+  /** Undefined: each call has a stream of its own. */
+  readonly trunks?: Trunks;
+}
+
+function relay(method: Method<unknown, unknown>, handle: AnyCall, { way, trunks }: RelayOptions): AnyCall {
+  const answers = async (requests: AsyncIterable<unknown>, context: CallContext) => {
     const to = await way(context);
-    if (to === undefined)
-      return yield* handle(readAll(method.request, requests), context) as AsyncIterable<unknown>;
-    const call = createRelay(method, to.channel, to.metadata)({ signal: context.signal });
+    if (to === undefined) return handle(readAll(method.request, requests), context) as AsyncIterable<unknown>;
+    const { channel, metadata } = to;
+    const { signal } = context;
+    const call =
+      trunks?.call(channel, method, { metadata, signal }) ??
+      createRelay(method, channel, metadata)({ signal });
     // A failure shows on the answers as well, which are what ends this call.
     sendAll(requests, call).catch(() => call.end());
-    yield* call;
+    return call;
   };
+  const passOn = (requests: AsyncIterable<unknown>, context: CallContext) =>
+    onceFound(() => answers(requests, context));
   return Object.assign(passOn as AnyCall, { takesBytes: true });
 }
 
-/** Messages of what may still be bytes. */
-function readAll(codec: Codec<unknown>, requests: AsyncIterable<unknown>): AsyncIterable<unknown> {
+/** What has to be asked for first. There is no loop of our own about it: each message would wait for three promises more. */
+function onceFound(find: () => Promise<AsyncIterable<unknown>>): AsyncIterable<unknown> {
   return {
     [Symbol.asyncIterator]() {
-      const incoming = requests[Symbol.asyncIterator]();
+      let found: AsyncIterator<unknown> | undefined;
+      const first = async () => {
+        found = (await find())[Symbol.asyncIterator]();
+        return found.next();
+      };
       return {
-        async next() {
-          const { done, value } = await incoming.next();
-          if (done) return { done, value };
-          return { done: false, value: value instanceof Uint8Array ? decode(codec, value) : value };
-        },
-        return: async () => (await incoming.return?.()) ?? { done: true, value: undefined },
+        next: () => found?.next() ?? first(),
+        return: async () => (await found?.return?.()) ?? { done: true, value: undefined },
       };
     },
   };

@@ -13,12 +13,16 @@ import {
   type UntypedHandleCall,
 } from '@grpc/grpc-js';
 import { SwarmError, toSwarmError } from '../core/errors.ts';
+import { TrunkService } from '../proto/generated/trunk.ts';
 import { type Codec, decode, encode, type Method, type MethodShape, type Service } from '../proto/wire.ts';
-import { admit, type Caller } from './caller.ts';
+import { admit, type Caller, type forwardedCaller } from './caller.ts';
 import { LocalListener } from './local-listener.ts';
+import { toBytes } from './raw-messages.ts';
 import { toServiceError } from './status.ts';
 import type { TlsIdentity } from './tls.ts';
 import { TlsListener } from './tls-listener.ts';
+import type { FrameClock } from './trunk-frames.ts';
+import { type CarriedMethod, trunkHandlers } from './trunk-server.ts';
 
 export interface CallContext {
   /** Aborts when the client goes away or the server stops. */
@@ -46,7 +50,8 @@ export type Handlers<S extends Service> = {
 /** Sees every finished call: for metrics and logs. */
 export type CallObserver = (path: string, durationMs: number, error: unknown) => void;
 
-interface AnyHandler {
+/** A handler of a method that is not known here. */
+export interface AnyHandler {
   (request: never, context: CallContext): unknown;
   /** Its requests are the bytes that came; what it answers may be bytes as well. */
   readonly takesBytes?: boolean;
@@ -78,12 +83,29 @@ export class RpcServer {
   readonly #stopping = new AbortController();
   #tls: TlsListener | undefined;
   readonly #local: LocalListener[] = [];
+  /** What may come over a trunk. */
+  readonly #carried = new Map<string, CarriedMethod>();
 
   constructor(options: RpcServerOptions = {}) {
     this.#options = options;
   }
 
   add<S extends Service>(service: S, handlers: Handlers<S>): void {
+    this.#addToServer(service, handlers);
+    for (const [name, method] of Object.entries(service))
+      if (method.shape === 'bidi')
+        this.#carried.set(method.path, { method, handle: handlers[name as keyof S] as AnyHandler });
+  }
+
+  /** Other managers may call what streams both ways over trunks as well: many calls on one stream. */
+  addTrunk(clock: FrameClock): void {
+    const { observe } = this.#options;
+    const admit: Parameters<typeof trunkHandlers>[0]['admit'] = (...call) => this.#admit(...call);
+    const handlers = trunkHandlers({ methods: this.#carried, admit, clock, ...(observe && { observe }) });
+    this.#addToServer(TrunkService, handlers);
+  }
+
+  #addToServer<S extends Service>(service: S, handlers: Handlers<S>): void {
     const definitions: Record<string, object> = {};
     const implementations: Record<string, UntypedHandleCall> = {};
     for (const [name, method] of Object.entries(service)) {
@@ -139,13 +161,17 @@ export class RpcServer {
     this.#server.forceShutdown();
   }
 
-  /** Throws when the caller may not call this. */
   #contextOf(method: Service[string], call: AnyCall, signal: AbortSignal): CallContext {
-    const { nodeId = '', identify = (caller: Caller) => caller, onRefused } = this.#options;
     const peer = call.getPeer();
-    const shown: Caller = this.#tls?.callerOf(peer) ?? this.#localCaller(peer, nodeId);
+    const shown = this.#tls?.callerOf(peer) ?? this.#localCaller(peer, this.#options.nodeId ?? '');
+    return { signal, ...this.#admit(method, shown, (key) => call.metadata.get(key)[0]) };
+  }
+
+  /** Throws when the caller may not call this. */
+  #admit(method: Service[string], shown: Caller, metadata: Parameters<typeof forwardedCaller>[0]) {
+    const { identify = (caller: Caller) => caller, onRefused } = this.#options;
     try {
-      return { signal, ...admit(method, shown, identify, (key) => call.metadata.get(key)[0]) };
+      return admit(method, shown, identify, metadata);
     } catch (error) {
       onRefused?.(method.path, shown, toSwarmError(error));
       throw error;
@@ -224,8 +250,8 @@ function definitionOf(method: Service[string], handler: AnyHandler): object {
     requestDeserialize: (bytes: Buffer) =>
       handler.takesBytes ? bytes : decode(method.request as Codec<unknown>, bytes),
     responseSerialize: (message: unknown) =>
-      handler.takesBytes && message instanceof Uint8Array
-        ? message
+      handler.takesBytes
+        ? toBytes(method.response as Codec<unknown>, message)
         : encode(method.response as Codec<unknown>, message),
     responseDeserialize: (bytes: Buffer) => decode(method.response as Codec<unknown>, bytes),
   };

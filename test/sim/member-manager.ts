@@ -31,7 +31,7 @@ import type { Caller } from '../../rpc/caller.ts';
 import { onLeader } from '../../rpc/forward.ts';
 import type { Chance } from '../support/faults.ts';
 import type { MemberChecks } from './member-checks.ts';
-import { type Doors, methodsOf, type SimNetwork, type SimProcess } from './sim-calls.ts';
+import { type Doors, methodsOf, type SimNetwork, type SimProcess, trunkOf } from './sim-calls.ts';
 import type { SimDisk } from './sim-disk.ts';
 import { simRaftHost } from './sim-raft-host.ts';
 
@@ -189,8 +189,13 @@ export class SimManager {
       leaderAddress: () => consensus.leadership.leaderAddress,
       backup: () => consensus.backup(),
     });
+    const dispatcher = methodsOf(
+      DispatcherService,
+      onLeader(DispatcherService, this.#dispatcher.handlers, this.#leader),
+    );
     return [
-      ...methodsOf(DispatcherService, onLeader(DispatcherService, this.#dispatcher.handlers, this.#leader)),
+      ...dispatcher,
+      ...trunkOf(dispatcher, clock, () => this.doors),
       ...methodsOf(MembershipService, onLeader(MembershipService, membership, this.#leader)),
       ...methodsOf(ControlService, onLeader(ControlService, control, this.#leader)),
       // As manager/servers.ts has it.

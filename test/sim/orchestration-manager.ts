@@ -27,7 +27,7 @@ import { onLeader } from '../../rpc/forward.ts';
 import type { Chance } from '../support/faults.ts';
 import type { OrchestrationChecks } from './orchestration-checks.ts';
 import { quickCertificates } from './quick-certificates.ts';
-import { type Doors, methodsOf, type SimNetwork, type SimProcess } from './sim-calls.ts';
+import { type Doors, methodsOf, type SimNetwork, type SimProcess, trunkOf } from './sim-calls.ts';
 import type { SimDisk } from './sim-disk.ts';
 import type { SimPeers } from './sim-peers.ts';
 import { simRaftHost } from './sim-raft-host.ts';
@@ -134,8 +134,13 @@ export class OrchestrationManager {
       leaderAddress: () => consensus.leadership.leaderAddress,
       backup: () => consensus.backup(),
     });
+    const dispatcher = methodsOf(
+      DispatcherService,
+      onLeader(DispatcherService, this.#dispatcher.handlers, leader),
+    );
     return [
-      ...methodsOf(DispatcherService, onLeader(DispatcherService, this.#dispatcher.handlers, leader)),
+      ...dispatcher,
+      ...trunkOf(dispatcher, clock, () => this.doors),
       ...methodsOf(ControlService, onLeader(ControlService, control, leader)),
     ];
   }

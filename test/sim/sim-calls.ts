@@ -4,15 +4,18 @@
 import { EventEmitter } from 'node:events';
 import { Duplex } from 'node:stream';
 import type { Metadata } from '@grpc/grpc-js';
+import type { Clock } from '../../core/clock.ts';
 import { messageOf, SwarmError, toSwarmError } from '../../core/errors.ts';
 import type { IdentityHolder } from '../../manager/identity-holder.ts';
-import type { Service } from '../../proto/wire.ts';
+import { TrunkService } from '../../proto/generated/trunk.ts';
+import { decode, type Service } from '../../proto/wire.ts';
 import { admit, type Caller } from '../../rpc/caller.ts';
 import { type CertificateDescription, describeCertificate, verifyChain } from '../../rpc/certificates.ts';
 import type { Channel } from '../../rpc/client.ts';
 import { AsyncQueue } from '../../rpc/queue.ts';
-import type { CallContext, Handlers } from '../../rpc/server.ts';
+import type { AnyHandler, CallContext, Handlers } from '../../rpc/server.ts';
 import type { TlsIdentity } from '../../rpc/tls.ts';
+import { type CarriedMethod, trunkHandlers } from '../../rpc/trunk-server.ts';
 import type { Chance } from '../support/faults.ts';
 import { ProcessClock, type VirtualTime } from './virtual-time.ts';
 
@@ -73,15 +76,32 @@ export interface Doors {
   readonly identify: (caller: Caller) => Caller;
   /** Told of everybody who is let in. */
   readonly onAdmitted: (caller: Caller) => void;
-  readonly methods: ReadonlyMap<string, { readonly method: Service[string]; readonly handle: AnyHandler }>;
+  readonly methods: ReadonlyMap<string, CarriedMethod>;
 }
-
-type AnyHandler = (request: never, context: CallContext) => unknown;
 
 export function methodsOf<S extends Service>(service: S, handlers: Handlers<S>) {
   return Object.entries(service).map(
     ([name, method]) => [method.path, { method, handle: handlers[name as keyof S] as AnyHandler }] as const,
   );
+}
+
+/** The same methods for other managers, many calls on one stream. */
+export function trunkOf(
+  methods: readonly (readonly [string, CarriedMethod])[],
+  clock: Clock,
+  doors: () => Doors,
+) {
+  const handlers = trunkHandlers({
+    methods: new Map(methods),
+    clock,
+    admit: (method, from, metadata) => {
+      const { identify, onAdmitted } = doors();
+      const admitted = admit(method, from, identify, metadata);
+      onAdmitted(admitted.caller);
+      return admitted;
+    },
+  });
+  return methodsOf(TrunkService, handlers);
 }
 
 /** Whom a caller shows and whom it expects; undefined: the socket of its own machine. */
@@ -265,7 +285,7 @@ class Exchange {
   }
 
   /** Connects and is let in, or ends. */
-  open(run: (handle: AnyHandler, context: CallContext) => void): void {
+  open(run: (entry: CarriedMethod, context: CallContext) => void): void {
     const { from, to, security, path, metadata } = this.#options;
     if (to === undefined) {
       this.break('connection refused');
@@ -280,7 +300,7 @@ class Exchange {
         const admitted = admit(entry.method, shown, identify, (key) => metadata.get(key)[0]);
         if (security !== undefined) to.onAdmitted(admitted.caller);
         this.callerId = shown.nodeId;
-        run(entry.handle, { ...admitted, signal: this.#gone.signal });
+        run(entry, { ...admitted, signal: this.#gone.signal });
       } catch (error) {
         this.carry('answer', () => this.end(toSwarmError(error)));
       }
@@ -333,7 +353,7 @@ class UnaryCall extends EventEmitter {
       if (error === undefined) callback(null, answer);
       else callback(error);
     };
-    exchange.open((handle, context) => {
+    exchange.open(({ handle }, context) => {
       Promise.resolve()
         .then(() => handle(request as never, context))
         .then(
@@ -365,17 +385,20 @@ class StreamCall extends Duplex {
       if (error === undefined) this.push(null);
       else this.destroy(error);
     };
-    exchange.open((handle, context) => {
+    exchange.open((entry, context) => {
       context.signal.addEventListener('abort', () => this.#requests.end(), { once: true });
-      void this.#answerAll(handle, context);
+      void this.#answerAll(entry, context);
     });
   }
 
-  async #answerAll(handle: AnyHandler, context: CallContext): Promise<void> {
+  async #answerAll({ method, handle }: CarriedMethod, context: CallContext): Promise<void> {
     const exchange = this.#exchange;
     try {
       for await (const answer of handle(this.#requests as never, context) as AsyncIterable<unknown>)
-        exchange.carry('answer', () => this.push(answer));
+        exchange.carry('answer', () =>
+          // What was passed on unread.
+          this.push(answer instanceof Uint8Array ? decode(method.response, answer) : answer),
+        );
       exchange.carry('answer', () => exchange.end());
     } catch (error) {
       exchange.carry('answer', () => exchange.end(toSwarmError(error)));
