@@ -4,6 +4,7 @@
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { defined } from '../core/assert.ts';
+import { defaultClusterSpec } from '../core/defaults.ts';
 import { aDemandingSpec, rackLabels } from '../test/support/demanding-services.ts';
 import { cpuMs, managerPidOf, statusKib } from '../test/support/process-status.ts';
 import { RealCluster } from '../test/support/real-cluster.ts';
@@ -40,7 +41,8 @@ const LOOP_WORST_MAX_MS = 100;
 /** Bars: RUNNING from end to end, durable news of tasks, what the leader's event loop bears. */
 export async function agentsRows(load: AgentsLoad): Promise<Row[]> {
   await using cluster = await RealCluster.start('bsa', MANAGERS, { otherHosts: 1 });
-  await cluster.init();
+  // As clusters have it that nobody has said anything to.
+  await cluster.init({ heartbeatPeriodMs: defaultClusterSpec.heartbeatPeriodMs });
   for (let position = 1; position < MANAGERS; position++) await cluster.join(position, 'manager');
   const leader = cluster.node(0);
   const tokens = await leader.control.getJoinTokens({});
