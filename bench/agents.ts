@@ -15,7 +15,7 @@ import { againstFloor, againstLimit, percentile, type Row } from './report.ts';
 const MANAGERS = 3;
 const CREATIONS_AT_ONCE = 16;
 const POLL_MS = 20;
-const PING_PAUSE_MS = 2;
+const PING_PAUSE_MS = 25;
 const MB = 2 ** 20;
 
 export interface AgentsLoad {

@@ -1,5 +1,5 @@
-// Stores what agents report. One write is in flight; all reports that arrive meanwhile make up the next one, so a
-// burst of a thousand statuses costs a few log entries and a lone one no delay.
+// Stores what agents report. While a write is in flight, what arrives makes up the next one, so a burst of a thousand statuses
+// costs a few log entries and a lone one no delay. What fills an entry does not wait: a few of them are in flight at once.
 
 import { isDeepStrictEqual } from 'node:util';
 import { SwarmError } from '../../core/errors.ts';
@@ -17,10 +17,15 @@ interface Report {
   readonly reject: (error: unknown) => void;
 }
 
+/** What an entry of the log takes; larger reports take several. */
+const UPDATES_PER_WRITE = 500;
+const WRITES_IN_FLIGHT_MAX = 4;
+
 export class StatusWriter {
   readonly #store: Store;
-  #reports: Report[] = [];
-  #isWriting = false;
+  readonly #waiting: Report[] = [];
+  #waitingUpdates = 0;
+  #writes = 0;
 
   constructor(store: Store) {
     this.#store = store;
@@ -45,27 +50,46 @@ export class StatusWriter {
       );
     }
     return new Promise((resolve, reject) => {
-      this.#reports.push({ nodeId, updates, resolve, reject });
-      if (!this.#isWriting) void this.#flush();
+      this.#waiting.push({ nodeId, updates, resolve, reject });
+      this.#waitingUpdates += updates.length;
+      this.#writeMore();
     });
   }
 
-  async #flush(): Promise<void> {
-    this.#isWriting = true;
-    while (this.#reports.length > 0) {
-      const reports = this.#reports;
-      this.#reports = [];
-      const steps = reports.flatMap(({ nodeId, updates }) =>
-        updates.map((update) => (tx: Transaction) => applyStatus(tx, nodeId, update)),
-      );
-      try {
-        await this.#store.batch(steps);
-        for (const report of reports) report.resolve();
-      } catch (error) {
-        for (const report of reports) report.reject(error);
-      }
+  #writeMore(): void {
+    const isFull = this.#waitingUpdates >= UPDATES_PER_WRITE;
+    if (this.#waiting.length === 0 || this.#writes >= (isFull ? WRITES_IN_FLIGHT_MAX : 1)) return;
+    const reports = this.#take();
+    this.#writes++;
+    void this.#write(reports).finally(() => {
+      this.#writes--;
+      this.#writeMore();
+    });
+  }
+
+  /** The oldest, as many as go into one entry, at least one. */
+  #take(): readonly Report[] {
+    let updates = 0;
+    let end = 0;
+    for (const report of this.#waiting) {
+      if (end > 0 && updates + report.updates.length > UPDATES_PER_WRITE) break;
+      updates += report.updates.length;
+      end++;
     }
-    this.#isWriting = false;
+    this.#waitingUpdates -= updates;
+    return this.#waiting.splice(0, end);
+  }
+
+  async #write(reports: readonly Report[]): Promise<void> {
+    const steps = reports.flatMap(({ nodeId, updates }) =>
+      updates.map((update) => (tx: Transaction) => applyStatus(tx, nodeId, update)),
+    );
+    try {
+      await this.#store.batch(steps);
+      for (const report of reports) report.resolve();
+    } catch (error) {
+      for (const report of reports) report.reject(error);
+    }
   }
 }
 
