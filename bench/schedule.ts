@@ -45,7 +45,7 @@ export async function scheduleBench({ isQuick }: BenchOptions): Promise<Row[]> {
   const rate = await committedPerSecond(isQuick ? COMMITTED_QUICK : COMMITTED);
   const committed = againstFloor('committed by three managers', '/s', rate, COMMITTED_MIN);
   const heldMb = heldForATask(tasks / 5) / 1000;
-  const held = againstLimit('heap of the tables for 1,000 tasks', 'MB', heldMb, HELD_MB_MAX);
+  const held = againstLimit('memory of the tables for 1,000 tasks', 'MB', heldMb, HELD_MB_MAX);
   return [...planned, committed, held, ...(await agentsRows(isQuick ? AGENTS_QUICK : AGENTS))];
 }
 
