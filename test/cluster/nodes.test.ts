@@ -136,9 +136,10 @@ describe('nodes', { skip: whyNoRealNode() ?? false, timeout: 120_000 }, () => {
       seen.join(' '),
     );
     // The last one has to end yet.
-    await eventually(async () =>
-      assert.match((await run('why', 'node', host(1))).stdout, /it is being drained since .*: 0 tasks left/),
-    );
+    await eventually(async () => {
+      assert.match((await run('why', 'node', host(1))).stdout, /it is being drained since .*: 0 tasks left/);
+      return true;
+    });
     await cli('node', 'update', '--availability', 'active', host(1));
     await cli('service', 'rm', 'steady');
   });

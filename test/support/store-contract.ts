@@ -247,7 +247,8 @@ export function describeStore({ name, skip = false, newLog }: StoreSubject): voi
 
     test('a batch larger than one entry is split, and every step is applied once', async (t) => {
       const { store } = await aStore(t);
-      const before = store.index;
+      const sizes: number[] = [];
+      store.subscribe(({ events }) => sizes.push(events.length));
       const steps = Array.from(
         { length: 1_200 },
         (_, index) => (tx: Parameters<Parameters<Store['update']>[0]>[0]) =>
@@ -256,7 +257,12 @@ export function describeStore({ name, skip = false, newLog }: StoreSubject): voi
       await store.batch(steps);
 
       assert.equal(store.view.service.size, 1_200);
-      assert.equal(store.index, before + 3);
+      // There may be more of them where decisions take long.
+      assert.ok(sizes.length >= 3 && sizes.every((size) => size <= 500), sizes.join(' '));
+      assert.equal(
+        sizes.reduce((sum, size) => sum + size, 0),
+        1_200,
+      );
     });
 
     test('an entry above the size limit is refused with its size', async (t) => {
