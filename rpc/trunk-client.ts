@@ -128,18 +128,18 @@ class Trunk {
     }
   }
 
-  #receive({ call: id, payload, takenBytes, ended }: TrunkFrame): void {
+  #receive(frame: TrunkFrame): void {
+    const { call: id, ended } = frame;
     const call = this.#calls.get(id);
     // It was cancelled while this was on its way.
     if (call === undefined) return;
-    if (payload !== undefined) {
-      try {
-        call.line.receive(payload);
-      } catch (error) {
-        this.#cancel(id, error as SwarmError);
-      }
-    } else if (takenBytes > 0) call.line.noteRead(takenBytes);
-    else if (ended !== undefined) call.end(fromTrunkEnd(ended));
+    try {
+      if (call.line.receive(frame)) return;
+    } catch (error) {
+      this.#cancel(id, toSwarmError(error));
+      return;
+    }
+    if (ended !== undefined) call.end(fromTrunkEnd(ended));
   }
 
   /** What was pushed before still goes out, and the leader ends the stream when it has answered that. */

@@ -3,6 +3,7 @@
 // for it.
 
 import { SwarmError } from '../core/errors.ts';
+import type { TrunkFrame } from '../proto/generated/trunk.ts';
 import { FRAME_BYTES, type OutgoingFrames } from './trunk-frames.ts';
 
 /** What may be on its way to a reader; one message more when it begins below that. */
@@ -34,8 +35,18 @@ export class TrunkLine implements AsyncIterableIterator<Uint8Array> {
     this.#out = out;
   }
 
-  /** Throws `resource-exhausted` when the other end does not keep to the window. */
-  receive(payload: Uint8Array): void {
+  /**
+   * What a frame has of the call's messages, or says of those that went out; false: it says something else. Throws
+   * `resource-exhausted` when the other end does not keep to the window.
+   */
+  receive({ payload, takenBytes }: Pick<TrunkFrame, 'payload' | 'takenBytes'>): boolean {
+    if (payload !== undefined) this.#receivePayload(payload);
+    else if (takenBytes > 0) this.#noteRead(takenBytes);
+    else return false;
+    return true;
+  }
+
+  #receivePayload(payload: Uint8Array): void {
     if (this.#hasAllCome) return;
     if (this.#usedBytes >= WINDOW_BYTES)
       throw new SwarmError('resource-exhausted', `more than ${WINDOW_BYTES} bytes wait for their reader`);
@@ -93,7 +104,7 @@ export class TrunkLine implements AsyncIterableIterator<Uint8Array> {
   }
 
   /** The other end has read this much of what was sent. */
-  noteRead(bytes: number): void {
+  #noteRead(bytes: number): void {
     this.#unreadBytes -= bytes;
     if (this.#hasRoom) this.#wakeSender?.();
   }

@@ -80,19 +80,19 @@ class CarriedCalls {
     }
   }
 
-  #receive({ call: id, open, payload, takenBytes, requestsEnded, cancelled }: TrunkFrame): void {
+  #receive(frame: TrunkFrame): void {
+    const { call: id, open, requestsEnded, cancelled } = frame;
     if (open !== undefined) this.#open(id, open);
     const call = this.#calls.get(id);
     // It has ended while this was on its way.
     if (call === undefined) return;
-    if (payload !== undefined) {
-      try {
-        call.line.receive(payload);
-      } catch (error) {
-        this.#endCall(id, error);
-      }
-    } else if (takenBytes > 0) call.line.noteRead(takenBytes);
-    else if (requestsEnded) call.line.receiveEnd();
+    try {
+      if (call.line.receive(frame)) return;
+    } catch (error) {
+      this.#endCall(id, error);
+      return;
+    }
+    if (requestsEnded) call.line.receiveEnd();
     else if (cancelled) {
       this.#calls.delete(id);
       abandon(call, new SwarmError('cancelled', 'the client went away'));

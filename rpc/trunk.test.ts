@@ -260,6 +260,17 @@ test('when the way to the leader breaks, all sessions end as unavailable, and th
   await again.exchange('once more');
 });
 
+/** Until no more is sent while another call goes on. */
+async function heldUp(sent: () => number, other: Awaited<ReturnType<typeof open>>): Promise<void> {
+  let before = -1;
+  await eventually(async () => {
+    const isHeldUp = sent() > 0 && sent() === before;
+    before = sent();
+    await other.exchange('not held up');
+    return isHeldUp;
+  });
+}
+
 test('who does not read holds up who talks to it, and nobody else', async (t) => {
   const COUNT = 400;
   const page = 'x'.repeat(16 * 1024);
@@ -273,13 +284,7 @@ test('who does not read holds up who talks to it, and nobody else', async (t) =>
   const answers = slow[Symbol.asyncIterator]();
   await answers.next();
 
-  let before = -1;
-  await eventually(async () => {
-    const isHeldUp = sent > 0 && sent === before;
-    before = sent;
-    await other.exchange('not held up');
-    return isHeldUp;
-  });
+  await heldUp(() => sent, other);
 
   assert.ok(sent < COUNT / 2, `${sent} messages are on their way to who reads none`);
   for (let count = 1; count < COUNT; count++) {
@@ -306,13 +311,7 @@ test('an agent that is not listened to has to wait, and nobody else', async (t) 
     loud.end();
   })();
 
-  let before = -1;
-  await eventually(async () => {
-    const isHeldUp = sent > 0 && sent === before;
-    before = sent;
-    await other.exchange('not held up');
-    return isHeldUp;
-  });
+  await heldUp(() => sent, other);
 
   assert.ok(sent < 200, `${sent} messages are on their way to who reads none`);
   goOn.resolve();

@@ -111,7 +111,7 @@ const statePositions = new Map(TASK_STATES.map((state, position) => [state, posi
 
 export class TaskTable {
   readonly #rows = new Map<string, number>();
-  #pages: Page[] = [];
+  readonly #pages: Page[] = [];
   /** Rows below this were used before. */
   #end = 0;
   readonly #free: number[] = [];
@@ -135,11 +135,8 @@ export class TaskTable {
     return row === undefined ? undefined : this.#texts.get(this.#numberAt(row, NODE));
   }
 
-  *values(): IterableIterator<Task> {
-    for (let row = 0; row < this.#end; row++) {
-      const task = readRow(this.#pageOf(row), row, this.#texts);
-      if (task !== undefined) yield task;
-    }
+  values(): IterableIterator<Task> {
+    return tasksIn(this.#pages, this.#texts);
   }
 
   /** As they are now, whatever changes while they are read. */
@@ -319,15 +316,11 @@ class StateCounts {
 
 /** Texts by number: what many tasks have is held once. 0 is the empty one. */
 class Texts {
-  readonly #texts: string[];
+  readonly #texts = [''];
   /** How often each is in use. */
   readonly #uses: number[] = [0];
   readonly #numbers = new Map<string, number>();
   readonly #free: number[] = [];
-
-  constructor(texts: readonly string[] = ['']) {
-    this.#texts = [...texts];
-  }
 
   get(number: number): string {
     return this.#texts[number] ?? '';
@@ -358,9 +351,10 @@ class Texts {
     this.#free.push(number);
   }
 
-  /** To be read only: what the numbers mean now. */
+  /** What the numbers mean now. */
   copy(): Pick<Texts, 'get'> {
-    return new Texts(this.#texts);
+    const texts = [...this.#texts];
+    return { get: (number) => texts[number] ?? '' };
   }
 }
 
@@ -378,7 +372,7 @@ function copyOf({ numbers, ids, extras, links }: Page): Page {
   return { numbers: numbers.slice(), ids: ids.slice(), extras: new Map(extras), links, isTaken: false };
 }
 
-function* tasksIn(pages: readonly Page[], texts: Pick<Texts, 'get'>): Iterable<Task> {
+function* tasksIn(pages: readonly Page[], texts: Pick<Texts, 'get'>): IterableIterator<Task> {
   for (const page of pages)
     for (let at = 0; at < PAGE_ROWS; at++) {
       const task = readRow(page, at, texts);

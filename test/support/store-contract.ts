@@ -101,7 +101,8 @@ export function describeStore({ name, skip = false, newLog }: StoreSubject): voi
   const aStore = async (t: TestContext): Promise<{ store: Store; log: HeldLog }> => {
     const log = new HeldLog(await newLog(t));
     t.after(() => log[Symbol.asyncDispose]());
-    const store = new Store(log, systemClock);
+    // Time stands still while it decides: what a batch is divided into is not for a slow machine to say.
+    const store = new Store(log, { ...systemClock, elapsedMs: () => 0 });
     await store.open();
     return { store, log };
   };
@@ -247,8 +248,7 @@ export function describeStore({ name, skip = false, newLog }: StoreSubject): voi
 
     test('a batch larger than one entry is split, and every step is applied once', async (t) => {
       const { store } = await aStore(t);
-      const sizes: number[] = [];
-      store.subscribe(({ events }) => sizes.push(events.length));
+      const before = store.index;
       const steps = Array.from(
         { length: 1_200 },
         (_, index) => (tx: Parameters<Parameters<Store['update']>[0]>[0]) =>
@@ -257,12 +257,7 @@ export function describeStore({ name, skip = false, newLog }: StoreSubject): voi
       await store.batch(steps);
 
       assert.equal(store.view.service.size, 1_200);
-      // There may be more of them where decisions take long.
-      assert.ok(sizes.length >= 3 && sizes.every((size) => size <= 500), sizes.join(' '));
-      assert.equal(
-        sizes.reduce((sum, size) => sum + size, 0),
-        1_200,
-      );
+      assert.equal(store.index, before + 3);
     });
 
     test('an entry above the size limit is refused with its size', async (t) => {
