@@ -118,6 +118,26 @@ test('what would be without a node: its tasks need a place on the others, those 
   });
 });
 
+test('a look at what is spare rests in between when nobody waits for it', async () => {
+  let nowMs = 0;
+  const rests: number[] = [];
+  const busyClock = {
+    nowMs: () => nowMs,
+    elapsedMs: () => nowMs++,
+    after: (delayMs: number, callback: () => void) => {
+      rests.push(delayMs);
+      setImmediate(callback);
+      return () => {};
+    },
+  };
+  const nodes = Array.from({ length: 40 }, (_, number) => aNode(`n${number}`));
+  let count = 0;
+  for await (const _ of spareOf(tablesOf([], [], nodes), busyClock, new AbortController().signal, 9)) count++;
+
+  assert.equal(count, 40);
+  assert.ok(rests.length > 5 && rests.every((delayMs) => delayMs >= 9 * 5), rests.join(' '));
+});
+
 test('generic resources are what limits a service, and who shuns it', () => {
   const node = aNode('a');
   const genericResources = [{ kind: 'GPU', count: 2, names: ['g0', 'g1'] }];

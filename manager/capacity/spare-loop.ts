@@ -14,6 +14,8 @@ export interface SpareOptions {
 
 // As often as Prometheus asks by default.
 const PERIOD_MS = 60_000;
+// Nobody waits for it, and with a thousand nodes it is seconds of work: it takes a tenth of the processor.
+const REST_FACTOR = 9;
 
 /** Runs until the signal aborts. */
 export async function runSpareLoop(
@@ -38,7 +40,7 @@ export async function runSpareLoop(
 
 async function countServices(store: Store, clock: Clock, signal: AbortSignal): Promise<number> {
   const services = new Set<string>();
-  for await (const { misfits } of spareOf(store.view, clock, signal))
+  for await (const { misfits } of spareOf(store.view, clock, signal, REST_FACTOR))
     for (const { serviceId } of misfits) services.add(serviceId);
   return services.size;
 }

@@ -9,18 +9,22 @@ import { ClusterBook } from '../placement/cluster-book.ts';
 import type { TablesView } from '../store/tables.ts';
 import { type Choice, type Demand, giveBack, placeDemands } from './fit.ts';
 
-// What else a manager has to do goes on after so many nodes, or tasks.
-const TURNS_AT_A_TIME = 4;
+// Works for so long at a time: what else a manager has to do goes on in between.
+const WORK_MS = 5;
 
-/** Of each node that is not down, one after the other. */
+/** Of each node that is not down, one after the other; in between it rests `restFactor` times as long as it worked. */
 export async function* spareOf(
   view: TablesView,
   clock: Clock,
   signal: AbortSignal,
+  restFactor = 0,
 ): AsyncIterable<NodeSpare> {
-  let turns = 0;
+  let sinceMs = clock.elapsedMs();
   const pause = async () => {
-    if (++turns % TURNS_AT_A_TIME === 0) await sleep(clock, 0, signal);
+    const workedMs = clock.elapsedMs() - sinceMs;
+    if (workedMs < WORK_MS) return;
+    await sleep(clock, workedMs * restFactor, signal);
+    sinceMs = clock.elapsedMs();
   };
   const counting = ClusterBook.counting(view);
   let counted = counting.next();

@@ -63,6 +63,8 @@ const TREES_MAX = 64;
 
 export class ClusterBook {
   readonly #nodes = new Map<string, NodeInfo>();
+  /** The same as a list, until they are others. */
+  #list: readonly NodeInfo[] | undefined;
   /** Removed nodes, until their tasks are told to be gone. */
   readonly #gone = new Map<string, NodeInfo>();
   #indexEnd = 0;
@@ -98,7 +100,8 @@ export class ClusterBook {
   }
 
   get nodes(): readonly NodeInfo[] {
-    return [...this.#nodes.values()];
+    this.#list ??= [...this.#nodes.values()];
+    return this.#list;
   }
 
   get nodeCount(): number {
@@ -159,6 +162,7 @@ export class ClusterBook {
   /** undefined: it is no more. */
   noteNode(id: string, node: Node | undefined): void {
     const info = this.#nodes.get(id);
+    if (node === undefined || info === undefined) this.#list = undefined;
     if (node === undefined) {
       this.#nodes.delete(id);
       if (info !== undefined && info.bookings > 0) this.#gone.set(id, info);
