@@ -2,7 +2,7 @@
 // equal on all managers at equal index.
 
 import { assert } from '../../core/assert.ts';
-import type { Task } from '../../core/generated/objects.ts';
+import type { Meta, Task } from '../../core/generated/objects.ts';
 import { type Change, ChangeCodec, emptyChange, type LogEntry } from '../../proto/generated/log.ts';
 import { encode } from '../../proto/wire.ts';
 import { isNamed, KINDS, type Kind, type Kinds, type NamedKind, type StoredObject } from './tables.ts';
@@ -117,21 +117,21 @@ function applyChange(
   previous: StoredObject | undefined,
 ): StoreEvent {
   const kind = kindOf(change);
-  const put = objectOf(change) ?? withStatus(change, previous as Task | undefined);
-  if (put === undefined) {
+  const whole = objectOf(change);
+  if (whole === undefined && change.taskStatus === undefined) {
     assert(previous !== undefined, () => `delete of ${kind} ${change.id} passed its guard`);
     target.delete(kind, change.id);
     return { kind, action: 'removed', object: previous };
   }
   const meta = { version: index, createdAtMs: previous?.meta.createdAtMs ?? timeMs, updatedAtMs: timeMs };
-  const object = { ...put, meta };
+  const object =
+    whole === undefined ? withStatus(change, previous as Task | undefined, meta) : { ...whole, meta };
   target.put(kind, object as Kinds[typeof kind]);
   if (previous === undefined) return { kind, action: 'created', object };
   return { kind, action: 'updated', object, previous };
 }
 
-function withStatus({ id, taskStatus: status }: Change, previous: Task | undefined): Task | undefined {
-  if (status === undefined) return undefined;
-  assert(previous !== undefined, () => `a status of task ${id} passed its guard`);
-  return { ...previous, status };
+function withStatus({ id, taskStatus: status }: Change, previous: Task | undefined, meta: Meta): Task {
+  assert(previous !== undefined && status !== undefined, () => `a status of task ${id} passed its guard`);
+  return { ...previous, status, meta };
 }

@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { aTask } from '../../test/support/builders.ts';
+import fc from 'fast-check';
+import { anyTask } from '../../test/support/any-task.ts';
+import { aNode, aTask } from '../../test/support/builders.ts';
+import type { StoreEvent } from './apply-entry.ts';
 import { RecentCommits } from './recent-commits.ts';
 import type { Commit } from './store.ts';
 
@@ -42,4 +45,23 @@ test('holds no more than some ten thousand changes, however many there are in a 
   recent.push(commit(501, 100_000));
   assert.equal(recent.forgottenIndex, 501);
   assert.deepEqual(recent.after(501), []);
+});
+
+test('gives back what happened as it was, whatever it happened to', () => {
+  const anyEvent: fc.Arbitrary<StoreEvent> = fc.oneof(
+    fc.constant({ kind: 'node', action: 'created', object: aNode('n1') } as const),
+    anyTask.map((object) => ({ kind: 'task', action: 'created', object }) as const),
+    anyTask.map((object) => ({ kind: 'task', action: 'removed', object }) as const),
+    fc
+      .tuple(anyTask, anyTask)
+      .map(([object, previous]) => ({ kind: 'task', action: 'updated', object, previous }) as const),
+  );
+  fc.assert(
+    fc.property(fc.array(fc.array(anyEvent), { maxLength: 20 }), (history) => {
+      const recent = new RecentCommits();
+      const commits = history.map((events, at) => ({ index: at + 1, events }));
+      for (const each of commits) recent.push(each);
+      assert.deepEqual(recent.after(0), commits);
+    }),
+  );
 });

@@ -3,68 +3,16 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { emptyTask, type Task, type TaskStatus } from '../../core/generated/objects.ts';
-import { TASK_STATES } from '../../core/task-state.ts';
+import { emptyTask, type Task } from '../../core/generated/objects.ts';
+import { anyTask, anyTaskIds } from '../../test/support/any-task.ts';
 import { type StateCount, TaskTable } from './task-table.ts';
-
-// More than a page of them.
-const ids = Array.from({ length: 600 }, (_, number) => `task-${number}`);
-
-const time = fc.constantFrom(0, 1, 1_700_000_000_000, Number.MAX_SAFE_INTEGER);
-const text = fc.constantFrom('', 'started', 'no suitable node', 'ünïcödé');
-
-const status: fc.Arbitrary<TaskStatus> = fc.record(
-  {
-    state: fc.constantFrom(...TASK_STATES),
-    timestampMs: time,
-    message: text,
-    error: text,
-    ports: fc.constantFrom([], [{ protocol: 'tcp', targetPort: 80, publishedPort: 30_000, mode: 'host' }]),
-    runningAtMs: time,
-    files: fc.constantFrom([], [{ version: 3 }]),
-    container: fc.record(
-      {
-        containerId: fc.constantFrom('', 'another', ...ids.slice(0, 3)),
-        pid: fc.constantFrom(0, 4711, 2 ** 32),
-        exitCode: fc.constantFrom(0, -1, 137),
-      },
-      { noNullPrototype: true },
-    ),
-  },
-  {
-    requiredKeys: ['state', 'timestampMs', 'message', 'error', 'ports', 'runningAtMs', 'files'],
-    noNullPrototype: true,
-  },
-) as fc.Arbitrary<TaskStatus>;
-
-const task: fc.Arbitrary<Task> = fc.record(
-  {
-    id: fc.constantFrom(...ids),
-    meta: fc.record({ version: fc.nat(), createdAtMs: time, updatedAtMs: time }, { noNullPrototype: true }),
-    serviceId: fc.constantFrom('', 's1', 's2', 's3'),
-    specVersion: fc.nat(),
-    slot: fc.nat(),
-    nodeId: fc.constantFrom('', 'n1', 'n2', 'n3'),
-    status,
-    desiredState: fc.constantFrom(...TASK_STATES),
-    notBeforeMs: time,
-    attachments: fc.constantFrom([], [{ networkId: 'net', addresses: ['10.0.0.2'] }]),
-    eviction: text,
-    genericResources: fc.constantFrom([], [{ kind: 'GPU', count: 1, names: ['g0'] }]),
-    leavesLast: fc.boolean(),
-  },
-  {
-    requiredKeys: Object.keys(emptyTask) as (keyof Task)[],
-    noNullPrototype: true,
-  },
-);
 
 type Step = { readonly put: Task } | { readonly delete: string } | { readonly snapshot: true };
 
 const steps = fc.array(
   fc.oneof(
-    { weight: 6, arbitrary: task.map((put): Step => ({ put })) },
-    { weight: 2, arbitrary: fc.constantFrom(...ids).map((id): Step => ({ delete: id })) },
+    { weight: 6, arbitrary: anyTask.map((put): Step => ({ put })) },
+    { weight: 2, arbitrary: fc.constantFrom(...anyTaskIds).map((id): Step => ({ delete: id })) },
     { weight: 1, arbitrary: fc.constant<Step>({ snapshot: true }) },
   ),
   { maxLength: 400, size: 'max' },
@@ -95,7 +43,7 @@ test('the table is what a map of the tasks would be, and its groups are those wi
       for (const step of taken) take(step, table, model);
       assert.equal(table.size, model.size);
       assert.deepEqual(byId(table.values()), byId(model.values()));
-      for (const id of ids) {
+      for (const id of anyTaskIds) {
         assert.deepEqual(table.get(id), model.get(id));
         assert.equal(table.nodeOf(id), model.get(id)?.nodeId);
       }

@@ -1,72 +1,35 @@
-// The table of tasks, the one kind of object that comes in millions: columns in pages instead of an object for each, a third
-// of the memory and next to nothing for the garbage collector to look at. Whoever reads gets objects made for the occasion:
-// equal to what was put, but never the same twice, so that tasks are compared by their ids.
+// The table of tasks, the one kind of object that comes in millions: rows in pages instead of an object for each
+// (`task-row.ts`). Whoever reads gets objects made for the occasion: equal to what was put, but never the same twice, so that
+// tasks are compared by their ids.
 
 import { assert } from '../../core/assert.ts';
-import type {
-  ContainerStatus,
-  FileVersion,
-  GenericResource,
-  PortConfig,
-  Task,
-  TaskAttachment,
-  TaskState,
-} from '../../core/generated/objects.ts';
-import { TASK_STATES } from '../../core/task-state.ts';
-import { NONE } from '../../proto/wire.ts';
+import type { Task, TaskState } from '../../core/generated/objects.ts';
+import {
+  ERROR,
+  extraOf,
+  MESSAGE,
+  NODE,
+  ROW_NUMBERS,
+  readRow,
+  SERVICE,
+  STATES,
+  statesNumber,
+  statesOf,
+  type TaskRows,
+  type TextsView,
+  writeNumbers,
+} from './task-row.ts';
 
 // A page that a snapshot has taken is copied when it changes: some microseconds each, and an entry may change hundreds.
 const PAGE_ROWS = 256;
 const NO_ROW = -1;
-
-// What a row of `numbers` has: two lines of the processor's cache.
-const VERSION = 0;
-const CREATED_AT = 1;
-const UPDATED_AT = 2;
-const SPEC_VERSION = 3;
-const SLOT = 4;
-const TIMESTAMP = 5;
-const RUNNING_AT = 6;
-const NOT_BEFORE = 7;
-const PID = 8;
-const EXIT_CODE = 9;
-/** Numbers of texts. */
-const SERVICE = 10;
-const NODE = 11;
-const MESSAGE = 12;
-const ERROR = 13;
-/** Positions in TASK_STATES: of the state, and of the desired one times STATES_MAX. */
-const STATES = 14;
-const FLAGS = 15;
-const ROW_NUMBERS = 16;
-
-const STATES_MAX = 64;
-
-const HAS_CONTAINER = 1;
-const HAS_LEAVES_LAST = 2;
-const LEAVES_LAST = 4;
 
 // Columns of `links`: the neighbours among the tasks of a service, and among those on a node.
 const OF_SERVICE = 0;
 const ON_NODE = 2;
 const LINK_COLUMNS = 4;
 
-/** What most tasks do not have. */
-interface Extra {
-  readonly attachments: readonly TaskAttachment[];
-  readonly genericResources: readonly GenericResource[];
-  readonly ports: readonly PortConfig[];
-  readonly files: readonly FileVersion[];
-  readonly eviction: string | undefined;
-  /** Of a container that is not named as its task. */
-  readonly containerId: string | undefined;
-}
-
-interface Page {
-  readonly numbers: Float64Array;
-  /** Undefined where no task is. */
-  readonly ids: (string | undefined)[];
-  readonly extras: Map<number, Extra>;
+interface Page extends TaskRows {
   /** No part of a snapshot. */
   readonly links: Int32Array;
   /** A snapshot reads it: it is to be copied before it changes. */
@@ -97,17 +60,6 @@ interface Membership {
   /** In `numbers`. */
   readonly at: number;
 }
-
-const noExtra: Extra = {
-  attachments: NONE,
-  genericResources: NONE,
-  ports: NONE,
-  files: NONE,
-  eviction: undefined,
-  containerId: undefined,
-};
-
-const statePositions = new Map(TASK_STATES.map((state, position) => [state, position]));
 
 export class TaskTable {
   readonly #rows = new Map<string, number>();
@@ -168,13 +120,17 @@ export class TaskTable {
     page.ids[at] ??= task.id;
     const { numbers } = page;
     const start = at * ROW_NUMBERS;
-    if (known !== undefined) this.#countStates(numbers, start, -1);
+    const isCounted =
+      known !== undefined &&
+      numbers[start + STATES] === statesNumber(task) &&
+      this.#texts.get(numbers[start + SERVICE] ?? 0) === task.serviceId;
+    if (known !== undefined && !isCounted) this.#countStates(numbers, start, -1);
     this.#assign(this.#services, task.serviceId, { row, column: OF_SERVICE, numbers, at: start + SERVICE });
     this.#assign(this.#nodes, task.nodeId, { row, column: ON_NODE, numbers, at: start + NODE });
     this.#putText(numbers, start + MESSAGE, task.status.message);
     this.#putText(numbers, start + ERROR, task.status.error);
     writeNumbers(numbers, start, task);
-    this.#countStates(numbers, start, 1);
+    if (!isCounted) this.#countStates(numbers, start, 1);
     const extra = extraOf(task);
     if (extra !== undefined) page.extras.set(at, extra);
     else if (page.extras.size > 0) page.extras.delete(at);
@@ -246,7 +202,7 @@ export class TaskTable {
   }
 
   #read(row: number): Task {
-    const task = readRow(this.#pageOf(row), row, this.#texts);
+    const task = readRow(this.#pageOf(row), row % PAGE_ROWS, this.#texts);
     assert(task !== undefined, 'an index leads to a row without a task');
     return task;
   }
@@ -305,12 +261,7 @@ class StateCounts {
   }
 
   *values(): Iterable<StateCount> {
-    for (const [states, count] of this.#counts)
-      yield {
-        state: stateAt(states % STATES_MAX),
-        desiredState: stateAt(Math.floor(states / STATES_MAX)),
-        count,
-      };
+    for (const [states, count] of this.#counts) yield { ...statesOf(states), count };
   }
 }
 
@@ -352,7 +303,7 @@ class Texts {
   }
 
   /** What the numbers mean now. */
-  copy(): Pick<Texts, 'get'> {
+  copy(): TextsView {
     const texts = [...this.#texts];
     return { get: (number) => texts[number] ?? '' };
   }
@@ -372,92 +323,10 @@ function copyOf({ numbers, ids, extras, links }: Page): Page {
   return { numbers: numbers.slice(), ids: ids.slice(), extras: new Map(extras), links, isTaken: false };
 }
 
-function* tasksIn(pages: readonly Page[], texts: Pick<Texts, 'get'>): IterableIterator<Task> {
+function* tasksIn(pages: readonly Page[], texts: TextsView): IterableIterator<Task> {
   for (const page of pages)
     for (let at = 0; at < PAGE_ROWS; at++) {
       const task = readRow(page, at, texts);
       if (task !== undefined) yield task;
     }
-}
-
-function writeNumbers(numbers: Float64Array, start: number, task: Task): void {
-  const { meta, status } = task;
-  numbers[start + VERSION] = meta.version;
-  numbers[start + CREATED_AT] = meta.createdAtMs;
-  numbers[start + UPDATED_AT] = meta.updatedAtMs;
-  numbers[start + SPEC_VERSION] = task.specVersion;
-  numbers[start + SLOT] = task.slot;
-  numbers[start + TIMESTAMP] = status.timestampMs;
-  numbers[start + RUNNING_AT] = status.runningAtMs;
-  numbers[start + NOT_BEFORE] = task.notBeforeMs;
-  numbers[start + PID] = status.container?.pid ?? 0;
-  numbers[start + EXIT_CODE] = status.container?.exitCode ?? 0;
-  numbers[start + STATES] = positionOf(status.state) + STATES_MAX * positionOf(task.desiredState);
-  numbers[start + FLAGS] = flagsOf(task);
-}
-
-function flagsOf({ status, leavesLast }: Task): number {
-  const container = status.container === undefined ? 0 : HAS_CONTAINER;
-  if (leavesLast === undefined) return container;
-  return container | HAS_LEAVES_LAST | (leavesLast ? LEAVES_LAST : 0);
-}
-
-function extraOf({ id, attachments, genericResources, eviction, status }: Task): Extra | undefined {
-  const { ports, files, container } = status;
-  const containerId = container?.containerId === id ? undefined : container?.containerId;
-  const isPlain =
-    attachments.length + genericResources.length + ports.length + files.length === 0 &&
-    eviction === undefined &&
-    containerId === undefined;
-  return isPlain ? undefined : { attachments, genericResources, ports, files, eviction, containerId };
-}
-
-function readRow({ ids, numbers, extras }: Page, row: number, texts: Pick<Texts, 'get'>): Task | undefined {
-  const at = row % PAGE_ROWS;
-  const id = ids[at];
-  if (id === undefined) return undefined;
-  const start = at * ROW_NUMBERS;
-  const number = (column: number): number => numbers[start + column] ?? 0;
-  const extra = extras.size === 0 ? noExtra : (extras.get(at) ?? noExtra);
-  const flags = number(FLAGS);
-  const states = number(STATES);
-  const container: ContainerStatus | undefined =
-    (flags & HAS_CONTAINER) === 0
-      ? undefined
-      : { containerId: extra.containerId ?? id, pid: number(PID), exitCode: number(EXIT_CODE) };
-  const { eviction } = extra;
-  return {
-    id,
-    meta: { version: number(VERSION), createdAtMs: number(CREATED_AT), updatedAtMs: number(UPDATED_AT) },
-    serviceId: texts.get(number(SERVICE)),
-    specVersion: number(SPEC_VERSION),
-    slot: number(SLOT),
-    nodeId: texts.get(number(NODE)),
-    status: {
-      state: stateAt(states % STATES_MAX),
-      timestampMs: number(TIMESTAMP),
-      message: texts.get(number(MESSAGE)),
-      error: texts.get(number(ERROR)),
-      ports: extra.ports,
-      runningAtMs: number(RUNNING_AT),
-      files: extra.files,
-      ...(container === undefined ? undefined : { container }),
-    },
-    desiredState: stateAt(Math.floor(states / STATES_MAX)),
-    notBeforeMs: number(NOT_BEFORE),
-    attachments: extra.attachments,
-    genericResources: extra.genericResources,
-    ...(eviction === undefined ? undefined : { eviction }),
-    ...((flags & HAS_LEAVES_LAST) === 0 ? undefined : { leavesLast: (flags & LEAVES_LAST) !== 0 }),
-  };
-}
-
-function stateAt(position: number): TaskState {
-  return TASK_STATES[position] ?? 'new';
-}
-
-function positionOf(state: TaskState): number {
-  const position = statePositions.get(state);
-  assert(position !== undefined, () => `a task state of no number: ${state}`);
-  return position;
 }
