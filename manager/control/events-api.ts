@@ -10,7 +10,7 @@ import { isGlobal } from '../../core/service-mode.ts';
 import { taskName } from '../../core/task-name.ts';
 import type { ClusterEvent, WatchEventsRequest, WatchEventsResponse } from '../../proto/generated/control.ts';
 import type { StoreEvent } from '../store/apply-entry.ts';
-import type { Store } from '../store/store.ts';
+import type { Commit, Store } from '../store/store.ts';
 import type { TablesView } from '../store/tables.ts';
 
 export const EVENT_KINDS = ['service', 'node', 'task', 'network', 'secret', 'config'] as const;
@@ -31,14 +31,15 @@ export async function* watchEvents(
   const wanted = new Set(kinds.length === 0 ? EVENT_KINDS : kinds);
   const ended = new AbortController();
   try {
-    const commits = store.watch(AbortSignal.any([signal, ended.signal]), after);
-    yield { index: after ?? store.index, events: [] };
-    for await (const { index, events } of commits) {
+    const select = ({ index, events }: Commit): WatchEventsResponse | undefined => {
       const shown = events
         .filter(({ kind }) => wanted.has(kind))
         .flatMap((event) => eventOf(store.view, event, clock.nowMs()) ?? []);
-      if (shown.length > 0) yield { index, events: shown };
-    }
+      return shown.length > 0 ? { index, events: shown } : undefined;
+    };
+    const changes = store.watch(AbortSignal.any([signal, ended.signal]), { select, after });
+    yield { index: after ?? store.index, events: [] };
+    yield* changes;
   } catch (error) {
     if (!hasCode(error, 'resource-exhausted')) throw error;
     throw new SwarmError('resource-exhausted', 'events: this reader is too slow, and has lost some of them', {

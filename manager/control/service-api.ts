@@ -24,7 +24,7 @@ import type {
 } from '../../proto/generated/control.ts';
 import { ServiceSpecCodec } from '../../proto/generated/objects.ts';
 import { createRevision, registryAuthOf } from '../store/service-revision.ts';
-import type { Store } from '../store/store.ts';
+import type { Commit, Store } from '../store/store.ts';
 import type { TablesView } from '../store/tables.ts';
 import type { ControlOptions } from './control-api.ts';
 import { findService } from './find.ts';
@@ -162,7 +162,9 @@ export async function* watchService(
 ): AsyncIterable<WatchServiceResponse> {
   const ended = new AbortController();
   try {
-    const commits = store.watch(AbortSignal.any([signal, ended.signal]));
+    const changes = store.watch(AbortSignal.any([signal, ended.signal]), {
+      select: (commit) => changesOf(serviceId, commit),
+    });
     const initial = store.view.service.get(serviceId);
     yield {
       ...(initial && { service: initial }),
@@ -171,17 +173,7 @@ export async function* watchService(
       desiredTasks: initial === undefined ? 0 : countGoal(store.view, initial),
     };
     if (isGone(store.view, serviceId)) return;
-    for await (const { events } of commits) {
-      const tasks: Task[] = [];
-      const removedTaskIds: string[] = [];
-      let isChanged = false;
-      for (const { kind, action, object } of events) {
-        if (kind === 'service' && object.id === serviceId) isChanged = true;
-        if (kind !== 'task' || (object as Task).serviceId !== serviceId) continue;
-        if (action === 'removed') removedTaskIds.push(object.id);
-        else tasks.push(object as Task);
-      }
-      if (!isChanged && tasks.length + removedTaskIds.length === 0) continue;
+    for await (const { tasks, removedTaskIds } of changes) {
       const service = store.view.service.get(serviceId);
       const desiredTasks = service === undefined ? 0 : countGoal(store.view, service);
       yield { ...(service && { service }), tasks, removedTaskIds, desiredTasks };
@@ -190,6 +182,23 @@ export async function* watchService(
   } finally {
     ended.abort();
   }
+}
+
+/** Undefined: the commit is not about the service. */
+function changesOf(
+  serviceId: string,
+  { events }: Commit,
+): Pick<WatchServiceResponse, 'tasks' | 'removedTaskIds'> | undefined {
+  const tasks: Task[] = [];
+  const removedTaskIds: string[] = [];
+  let isChanged = false;
+  for (const { kind, action, object } of events) {
+    if (kind === 'service' && object.id === serviceId) isChanged = true;
+    if (kind !== 'task' || (object as Task).serviceId !== serviceId) continue;
+    if (action === 'removed') removedTaskIds.push(object.id);
+    else tasks.push(object as Task);
+  }
+  return isChanged || tasks.length + removedTaskIds.length > 0 ? { tasks, removedTaskIds } : undefined;
 }
 
 function isGone(view: TablesView, serviceId: string): boolean {

@@ -252,7 +252,9 @@ describe('managers over etcd', { skip: missingForEtcd }, () => {
     await leader.store.update((tx) => tx.delete('service', 'c'));
     const { header } = await etcd.client.kv.range({ key: Buffer.from('x') });
     await etcd.client.kv.compact({ revision: header.revision });
-    const watching = follower.store.watch(new AbortController().signal)[Symbol.asyncIterator]();
+    const watching = follower.store
+      .watch(new AbortController().signal, { select: (commit) => commit })
+      [Symbol.asyncIterator]();
     proxy.heal();
     await eventually(() => follower.store.index === leader.store.index);
 

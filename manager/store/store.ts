@@ -21,6 +21,16 @@ export interface Commit {
   readonly events: readonly StoreEvent[];
 }
 
+export interface WatchOptions<T> {
+  /**
+   * Called for every commit as it is applied: must be quick and must not throw. What it returns waits for the reader, and
+   * no more than that; undefined: nothing of this commit.
+   */
+  readonly select: (commit: Commit) => T | undefined;
+  /** A log index that was seen before: the watch resumes there. */
+  readonly after?: number | undefined;
+}
+
 /** How long things took, for metrics. */
 export type StoreObserver = (operation: 'write-tx' | 'batch', durationMs: number) => void;
 
@@ -32,7 +42,7 @@ const CHANGES_PER_ENTRY_MAX = 500;
 const DECIDE_MS_MAX = 5;
 // Two writers of one object take turns; whoever loses this often has met a bug.
 const ATTEMPTS_MAX = 20;
-// A watcher this many commits behind is told to start again rather than kept in memory.
+// A watcher with this much unread is told to start again rather than kept in memory.
 const WATCH_BACKLOG_MAX = 10_000;
 
 export class Store implements ObjectStateMachine {
@@ -73,9 +83,7 @@ export class Store implements ObjectStateMachine {
   async update<T>(decide: (tx: Transaction) => T): Promise<T> {
     const startedMs = performance.now();
     for (let attempt = 1; ; attempt++) {
-      const tx = new Transaction(this.#tables);
-      const result = decide(tx);
-      const changes = tx.changes();
+      const { result, changes } = this.#decide(decide);
       if (changes.length === 0) return result;
       const outcome = await this.#propose(changes);
       if (outcome.applied) {
@@ -127,21 +135,25 @@ export class Store implements ObjectStateMachine {
   }
 
   /**
-   * Every commit after the current state, without gap. Read `view` before the first await for the matching snapshot.
-   * With `after`, a log index that was seen before, it resumes there. A reader that falls too far behind, or resumes
-   * from too long ago, gets `resource-exhausted` and has to start again.
+   * What `select` takes of every commit after the current state, without gap. Read `view` before the first await for the
+   * matching snapshot. A reader that falls too far behind, or resumes from too long ago, gets `resource-exhausted` and has
+   * to start again.
    */
-  watch(signal: AbortSignal, after = this.index): AsyncIterable<Commit> {
-    const queue = new AsyncQueue<Commit>();
+  watch<T>(signal: AbortSignal, { select, after = this.index }: WatchOptions<T>): AsyncIterable<T> {
+    const queue = new AsyncQueue<T>();
     if (after < this.#recent.forgottenIndex)
       queue.end(
         new SwarmError('resource-exhausted', `the changes after ${after} are not kept any more`, {
           hint: 'Watch again from a new snapshot.',
         }),
       );
-    for (const commit of this.#recent.after(after)) queue.push(commit);
+    const pushSelected = (commit: Commit) => {
+      const selected = select(commit);
+      if (selected !== undefined) queue.push(selected);
+    };
+    this.#recent.after(after).forEach(pushSelected);
     const unsubscribe = this.subscribe((commit) => {
-      if (queue.size < WATCH_BACKLOG_MAX) queue.push(commit);
+      if (queue.size < WATCH_BACKLOG_MAX) pushSelected(commit);
       else
         stop(
           new SwarmError('resource-exhausted', 'the watcher is too slow: watch again from a new snapshot'),
@@ -198,6 +210,12 @@ export class Store implements ObjectStateMachine {
       'the manager took over a snapshot: watch again from a new one',
     );
     for (const stop of this.#watches) stop(reason);
+  }
+
+  /** Nothing of the transaction but its changes is held while the log works. */
+  #decide<T>(decide: (tx: Transaction) => T): { readonly result: T; readonly changes: readonly Change[] } {
+    const tx = new Transaction(this.#tables);
+    return { result: decide(tx), changes: tx.changes() };
   }
 
   async #propose(changes: readonly Change[]): Promise<ApplyResult> {

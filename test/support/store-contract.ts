@@ -97,6 +97,8 @@ export function aService(id: string, name = id): Service {
   };
 }
 
+const whole = (commit: Commit): Commit => commit;
+
 export function describeStore({ name, skip = false, newLog }: StoreSubject): void {
   const aStore = async (t: TestContext): Promise<{ store: Store; log: HeldLog }> => {
     const log = new HeldLog(await newLog(t));
@@ -203,7 +205,7 @@ export function describeStore({ name, skip = false, newLog }: StoreSubject): voi
       const seen = store.index;
       for (const id of ['b', 'c']) await create(id);
       const stop = new AbortController();
-      const resumed = store.watch(stop.signal, seen);
+      const resumed = store.watch(stop.signal, { select: whole, after: seen });
       await create('d');
       stop.abort();
 
@@ -216,8 +218,29 @@ export function describeStore({ name, skip = false, newLog }: StoreSubject): voi
           const service = defined(tx.get('service', 'a'), 'service a');
           tx.update('service', { ...service, specVersion: service.specVersion + 1 });
         });
-      const late = store.watch(new AbortController().signal, seen)[Symbol.asyncIterator]();
+      const late = store
+        .watch(new AbortController().signal, { select: whole, after: seen })
+        [Symbol.asyncIterator]();
       await assert.rejects(late.next(), { code: 'resource-exhausted', message: /not kept any more/ });
+    });
+
+    test('a watch holds for its reader what was selected, and nothing else', async (t) => {
+      const { store } = await aStore(t);
+      await store.update((tx) => tx.create('service', aService('a0')));
+      const seen = store.index;
+      const stop = new AbortController();
+      const select = ({ events }: Commit) => {
+        const ids = events.map(({ object }) => object.id).filter((id) => id.startsWith('a'));
+        return ids.length > 0 ? ids : undefined;
+      };
+      for (const id of ['a1', 'b1']) await store.update((tx) => tx.create('service', aService(id)));
+      const selected = store.watch(stop.signal, { select, after: seen });
+      for (const id of ['b2', 'a2']) await store.update((tx) => tx.create('service', aService(id)));
+      stop.abort();
+
+      const ids: string[][] = [];
+      for await (const each of selected) ids.push(each);
+      assert.deepEqual(ids, [['a1'], ['a2']]);
     });
 
     test('a watch has every change after its snapshot, in order and once', async (t) => {
@@ -225,7 +248,7 @@ export function describeStore({ name, skip = false, newLog }: StoreSubject): voi
       await store.update((tx) => tx.create('service', aService('before')));
       const before = store.index;
       const stop = new AbortController();
-      const commits = store.watch(stop.signal);
+      const commits = store.watch(stop.signal, { select: whole });
       const names = [...store.view.service.values()].map(({ id }) => id);
 
       for (const id of ['x', 'y', 'z']) await store.update((tx) => tx.create('service', aService(id)));
