@@ -11,7 +11,9 @@ import {
   DispatcherService,
   type ManagerMessage,
   type NetworkQuestion,
+  StatusBatchCodec,
 } from '../../proto/generated/dispatcher.ts';
+import { encode } from '../../proto/wire.ts';
 import { type Channel, createClient } from '../../rpc/client.ts';
 import { silenceMs } from '../linux/tcp-info.ts';
 import { sessionLog } from '../log.ts';
@@ -201,7 +203,9 @@ class SessionState {
   /** Only now does the worker know which of its tasks the manager still has. */
   #startReporting(): void {
     const statuses = this.#worker.statuses();
-    const reporter = new StatusReporter(this.#clock, statuses, (batch) => this.#send({ statuses: batch }));
+    const reporter = new StatusReporter(this.#clock, statuses, (batch) =>
+      this.#send({ statuses: encode(StatusBatchCodec, batch) }),
+    );
     this.#reporter = reporter;
     this.#worker.onStatus((taskId, status) => reporter.report(taskId, status));
   }

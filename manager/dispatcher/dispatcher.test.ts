@@ -13,7 +13,13 @@ import {
   type Node,
   type TaskState,
 } from '../../core/generated/objects.ts';
-import type { AgentMessage, ManagerMessage } from '../../proto/generated/dispatcher.ts';
+import {
+  type AgentMessage,
+  type ManagerMessage,
+  StatusBatchCodec,
+  type TaskStatusUpdate,
+} from '../../proto/generated/dispatcher.ts';
+import { encode } from '../../proto/wire.ts';
 import { setLogLevel } from '../../rpc/logger.ts';
 import { AsyncQueue } from '../../rpc/queue.ts';
 import { aNode, aServiceObject, aTask, tablesOf } from '../../test/support/builders.ts';
@@ -55,7 +61,11 @@ class Agent {
 
   report(taskId: string, state: TaskState, timestampMs: number): void {
     const status = { ...emptyTaskStatus, state, timestampMs };
-    this.requests.push({ statuses: { sequence: 1, updates: [{ taskId, status }] } });
+    this.push([{ taskId, status }]);
+  }
+
+  push(updates: readonly TaskStatusUpdate[]): void {
+    this.requests.push({ statuses: encode(StatusBatchCodec, { sequence: 1, updates }) });
   }
 
   registered(): Promise<unknown> {
@@ -274,12 +284,7 @@ test('states gone by and tasks that are gone are not written', async () => {
   await store.update((tx) => tx.create('task', bare('ended', 'n1', 'failed')));
   const running = { ...emptyTaskStatus, state: 'running' as const, timestampMs: 2e12 };
 
-  agent.requests.push({
-    statuses: {
-      sequence: 1,
-      updates: ['ended', 'mine', 'nosuch'].map((taskId) => ({ taskId, status: running })),
-    },
-  });
+  agent.push(['ended', 'mine', 'nosuch'].map((taskId) => ({ taskId, status: running })));
   await agent.acknowledged();
 
   const stateOf = (id: string) => store.view.task.get(id)?.status.state;
@@ -290,17 +295,21 @@ test("a status of another node's task ends the session, and nothing of the batch
   const { store, agent } = await withTasks();
   const failed = { ...emptyTaskStatus, state: 'failed' as const, timestampMs: 2e12 };
 
-  agent.requests.push({
-    statuses: {
-      sequence: 1,
-      updates: ['mine', 'foreign'].map((taskId) => ({ taskId, status: failed })),
-    },
-  });
+  agent.push(['mine', 'foreign'].map((taskId) => ({ taskId, status: failed })));
 
   const end = await agent.ended;
   assert.ok(hasCode(end, 'permission-denied'), String(end));
   const stateOf = (id: string) => store.view.task.get(id)?.status.state;
   assert.deepEqual(['mine', 'foreign'].map(stateOf), ['starting', 'running']);
+});
+
+test('statuses that are none end the session with a reason', async () => {
+  const { agent } = await withTasks();
+
+  agent.requests.push({ statuses: Buffer.from([0xff, 0xff]) });
+
+  const end = await agent.ended;
+  assert.ok(hasCode(end, 'invalid-argument') && /statuses/.test(String(end)), String(end));
 });
 
 /** A task of this node, one of another, and an agent that is registered. */

@@ -258,9 +258,8 @@ export class Dispatcher {
     if (message.heartbeat !== undefined) {
       session.outbox.push({ heartbeat: { periodMs: this.#nextPeriodMs() } });
     } else if (message.statuses !== undefined) {
-      const { sequence, updates } = message.statuses;
-      this.#statusWriter.write(session.nodeId, updates).then(
-        () => session.outbox.push({ statusAcknowledged: { sequence } }),
+      this.#statusWriter.write(session.nodeId, message.statuses).then(
+        (sequence) => session.outbox.push({ statusAcknowledged: { sequence } }),
         (error) => session.outbox.end(error),
       );
     } else if (message.networksApplied !== undefined) {

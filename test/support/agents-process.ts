@@ -13,9 +13,11 @@ import {
   type AgentMessage,
   DispatcherService,
   type ManagerMessage,
+  StatusBatchCodec,
   type TaskStatusUpdate,
 } from '../../proto/generated/dispatcher.ts';
 import { emptyIssueCertificateRequest } from '../../proto/generated/membership.ts';
+import { encode } from '../../proto/wire.ts';
 import { createClient, openTlsChannel } from '../../rpc/client.ts';
 import { clientCredentials } from '../../rpc/tls.ts';
 
@@ -30,7 +32,7 @@ export interface AgentsConfig {
 export type AgentsRequest =
   | { readonly op: 'counts' }
   /**
-   * Every agent sends news of a few of its tasks again and again, for so long: so often as makes up `perSecond` of all agents,
+   * Every agent that has tasks sends news of a few of them again and again, for so long: so often as makes up `perSecond` of all,
    * but not before the last are stored.
    */
   | {
@@ -89,6 +91,10 @@ class SimulatedAgent {
     this.#flush();
   }
 
+  get taskCount(): number {
+    return this.#running.size;
+  }
+
   update(updating: Updating): void {
     this.#updating = updating;
     // Not all at once.
@@ -120,7 +126,7 @@ class SimulatedAgent {
     const batch = kind === 'running' ? this.#pending : this.#news();
     this.#pending = [];
     this.#inFlight = { batch, kind };
-    this.#send({ statuses: { sequence: ++this.#sequence, updates: batch } });
+    this.#send({ statuses: encode(StatusBatchCodec, { sequence: ++this.#sequence, updates: batch }) });
   }
 
   get #isUpdating(): boolean {
@@ -208,8 +214,10 @@ process.once('message', async (config: AgentsConfig) => {
   process.on('message', (request: AgentsRequest) => {
     if (request.op === 'update') {
       const { seconds, tasksPerBatch: tasks, perSecond } = request;
-      const intervalMs = (agents.length * tasks * 1000) / perSecond;
-      for (const agent of agents)
+      // Some may have none: those that do not satisfy what the services want.
+      const busy = agents.filter(({ taskCount }) => taskCount > 0);
+      const intervalMs = (busy.length * tasks * 1000) / perSecond;
+      for (const agent of busy)
         agent.update({ untilMs: performance.now() + seconds * 1000, tasks, intervalMs });
     }
     process.send?.(counts);
