@@ -89,6 +89,7 @@ export class Scheduler implements Placer {
       if (kind !== 'task') continue;
       const before = (action === 'removed' ? object : previous) as Task | undefined;
       const task = current as Task | undefined;
+      if (isSameToScheduler(task, before)) continue;
       this.#book.noteTask(before, task, this.#specOf(task));
       if (this.#waiting.note(object.id, task)) isNews = true;
       const isAssigned = isPlaced(task, before);
@@ -158,6 +159,17 @@ export class Scheduler implements Placer {
   #specOf(task: Task | undefined): ServiceSpec | undefined {
     return task && this.#options.store.view.revisionOf(task)?.spec;
   }
+}
+
+/** An agent has told something of a task that goes on as before: it holds what it held. */
+function isSameToScheduler(task: Task | undefined, previous: Task | undefined): boolean {
+  return (
+    task !== undefined &&
+    task.status.state === previous?.status.state &&
+    task.desiredState === previous.desiredState &&
+    task.specVersion === previous.specVersion &&
+    task.nodeId === previous.nodeId
+  );
 }
 
 /** Something of a node is free that was not. */
