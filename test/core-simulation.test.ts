@@ -8,7 +8,7 @@ import { describeFailure, hunt, huntMutants } from './sim/hunt.ts';
 import { MUTANTS, mutate, sourceOf } from './sim/mutants.ts';
 
 const STEPS = 4000;
-const SEEDS = 2000;
+const SEEDS = 1000;
 const MUTANT_SEEDS = 3_000;
 const MUTANTS_MIN = 40;
 
