@@ -127,8 +127,8 @@ class PackedTasks implements TaskRows {
   }
 
   *values(): Generator<Task | undefined, undefined> {
-    for (let at = 0; at < this.ids.length; at++)
-      yield readRow(this, at, { get: (number) => this.#texts[number] ?? '' });
+    const texts = { get: (number: number) => this.#texts[number] ?? '' };
+    for (let at = 0; at < this.ids.length; at++) yield readRow(this, at, texts);
   }
 
   #addText(position: number, text: string): void {

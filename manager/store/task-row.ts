@@ -118,7 +118,7 @@ export function readRow({ ids, numbers, extras }: TaskRows, at: number, texts: T
   const number = (column: number): number => numbers[start + column] ?? 0;
   const extra = extras.size === 0 ? noExtra : (extras.get(at) ?? noExtra);
   const flags = number(FLAGS);
-  const states = number(STATES);
+  const { state, desiredState } = statesOf(number(STATES));
   const container: ContainerStatus | undefined =
     (flags & HAS_CONTAINER) === 0
       ? undefined
@@ -132,7 +132,7 @@ export function readRow({ ids, numbers, extras }: TaskRows, at: number, texts: T
     slot: number(SLOT),
     nodeId: texts.get(number(NODE)),
     status: {
-      state: stateAt(states % STATES_MAX),
+      state,
       timestampMs: number(TIMESTAMP),
       message: texts.get(number(MESSAGE)),
       error: texts.get(number(ERROR)),
@@ -141,7 +141,7 @@ export function readRow({ ids, numbers, extras }: TaskRows, at: number, texts: T
       files: extra.files,
       ...(container === undefined ? undefined : { container }),
     },
-    desiredState: stateAt(Math.floor(states / STATES_MAX)),
+    desiredState,
     notBeforeMs: number(NOT_BEFORE),
     attachments: extra.attachments,
     genericResources: extra.genericResources,

@@ -12,7 +12,23 @@ import type {
   OverlayNetwork,
   OverlayState,
 } from '../../agent/network/overlay/overlay.ts';
+import { eventually } from '../support/eventually.ts';
 import { CallableProgram, Program, run } from './lab.ts';
+
+/**
+ * A flow of one socket goes to another backend. What is sent before it is forgotten goes where nobody is: the kernel's whole
+ * table is looked through for it.
+ */
+export async function flowMoves(
+  peer: CallableProgram,
+  target: { readonly host: string; readonly port?: number },
+  check: (answer: string) => void,
+): Promise<void> {
+  await eventually(async () => {
+    check(await peer.call('askAgain', target));
+    return true;
+  });
+}
 
 /** On the wire, reached by the hosts and not by containers' addresses. */
 export const WIRE_ADDRESS = '192.0.2.254';
