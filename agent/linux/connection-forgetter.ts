@@ -17,11 +17,6 @@ export class ConnectionForgetter implements Disposable {
     this.#onFailure = onFailure;
   }
 
-  /** Resolves when all that was to be forgotten so far is, or could not be. */
-  get settled(): Promise<void> {
-    return this.#last;
-  }
-
   /** What comes while others are forgotten is next, together. */
   forget(messages: readonly NetlinkMessage[]): void {
     if (messages.length === 0 || this.#isClosed) return;

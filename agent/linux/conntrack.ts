@@ -1,10 +1,19 @@
 // Connection tracking: forgetting the connections of an address that goes away. Without that, a UDP client that
-// keeps sending stays bound to a dead endpoint for as long as it sends.
+// keeps sending stays bound to a dead endpoint for as long as it sends. A deletion by a filter makes the kernel look at all
+// connections, that of one connection is a look-up.
 
 import { familyOfBytes, type IpFamily } from './ip-family.ts';
-import { netfilterFamilies, netfilterMessage, netfilterSubsystems } from './netfilter.ts';
+import {
+  NETFILTER_HEADER_BYTES,
+  netfilterFamilies,
+  netfilterMessage,
+  netfilterSubsystems,
+} from './netfilter.ts';
 import {
   type Attribute,
+  decodeAttributes,
+  findAttribute,
+  NESTED,
   type NetlinkMessage,
   uint8,
   uint16BigEndian,
@@ -12,6 +21,9 @@ import {
   uint32BigEndian,
 } from './netlink.ts';
 
+/** Without the flag to create, it changes one that is there. */
+const NEW = 0;
+const GET = 1;
 const DELETE = 2;
 /** With version 0, the kernel would ignore the filter and delete every entry of the family. */
 const FILTER_VERSION = 1;
@@ -19,6 +31,8 @@ const FILTER_VERSION = 1;
 const TUPLE_ORIGINAL = 1;
 const TUPLE_REPLY = 2;
 const MARK = 8;
+const ID = 12;
+const ZONE = 18;
 const MARK_MASK = 21;
 const FILTER = 25;
 const FILTER_ORIGINAL_FIELDS = 1;
@@ -46,8 +60,21 @@ export interface ConnectionMatch {
   readonly protocolNumber?: number;
   readonly sourcePort?: number;
   readonly destinationPort?: number;
-  /** Of the whole connection, in the bits of `mask`; absent: any. */
-  readonly mark?: { readonly value: number; readonly mask: number };
+}
+
+/** Those bits of a connection's mark that `mask` has. */
+export interface ConnectionMark {
+  readonly value: number;
+  readonly mask: number;
+}
+
+/** What tells a connection that was listed from all others. */
+export interface TrackedConnection {
+  readonly family: number;
+  readonly original: Buffer;
+  /** Absent when it is none. */
+  readonly zone: Buffer | undefined;
+  readonly id: Buffer;
 }
 
 /** Forgets the connections that match in the given direction. None is fine. */
@@ -88,12 +115,105 @@ export function deleteConnections(direction: 'original' | 'reply', match: Connec
           [FILTER_REPLY_FIELDS, uint32(isOriginal ? 0 : fields)],
         ],
       ],
-      ...(match.mark === undefined
-        ? []
-        : ([
-            [MARK, uint32BigEndian(match.mark.value)],
-            [MARK_MASK, uint32BigEndian(match.mark.mask)],
-          ] as const)),
     ],
   });
+}
+
+/** All connections of a family and a protocol, by number, that have this mark. */
+export function listConnections(
+  family: IpFamily,
+  protocolNumber: number,
+  mark: ConnectionMark,
+): NetlinkMessage {
+  return netfilterMessage({
+    what: 'list connections',
+    subsystem: netfilterSubsystems.connectionTracking,
+    command: GET,
+    family: netfilterFamilies[family],
+    attributes: [
+      [TUPLE_ORIGINAL, [[TUPLE_PROTOCOL, [[PROTOCOL_NUMBER, uint8(protocolNumber)]]]]],
+      [
+        FILTER,
+        [
+          [FILTER_ORIGINAL_FIELDS, uint32(filterFields.protocolNumber)],
+          [FILTER_REPLY_FIELDS, uint32(0)],
+        ],
+      ],
+      ...markAttributes(mark),
+    ],
+  });
+}
+
+/** Where a connection's answers come from: the backend, when its destination is translated. */
+export function replySourceOf(body: Buffer): Buffer {
+  const reply = findAttribute(body, TUPLE_REPLY, NETFILTER_HEADER_BYTES)!;
+  const addresses = findAttribute(reply, TUPLE_IP)!;
+  return (findAttribute(addresses, ipSources.ipv4) ?? findAttribute(addresses, ipSources.ipv6))!;
+}
+
+/** Shares the memory of `body`. */
+export function decodeConnection(body: Buffer): TrackedConnection {
+  const attributes = decodeAttributes(body, NETFILTER_HEADER_BYTES);
+  return {
+    family: body[0]!,
+    original: attributes.get(TUPLE_ORIGINAL)!,
+    zone: attributes.get(ZONE),
+    id: attributes.get(ID)!,
+  };
+}
+
+/** The answer is as listed. ENOENT when it has ended; another one may have its addresses and ports. */
+export function askForConnection(connection: TrackedConnection): NetlinkMessage {
+  return netfilterMessage({
+    what: 'ask for a connection',
+    subsystem: netfilterSubsystems.connectionTracking,
+    command: GET,
+    family: connection.family,
+    attributes: keyAttributes(connection),
+  });
+}
+
+/** Changes the bits of the mark that `mask` has. ENOENT when the connection has ended. */
+export function changeMark(connection: TrackedConnection, mark: ConnectionMark): NetlinkMessage {
+  return netfilterMessage({
+    what: 'mark a connection',
+    subsystem: netfilterSubsystems.connectionTracking,
+    command: NEW,
+    family: connection.family,
+    attributes: [...keyAttributes(connection), ...markAttributes(mark)],
+  });
+}
+
+/** Forgets this one. ENOENT when it has ended, also when another one has its addresses and ports now. */
+export function deleteConnection(connection: TrackedConnection): NetlinkMessage {
+  return netfilterMessage({
+    what: 'forget a connection',
+    subsystem: netfilterSubsystems.connectionTracking,
+    command: DELETE,
+    family: connection.family,
+    attributes: [...keyAttributes(connection), [ID, connection.id]],
+  });
+}
+
+/** Forgets the connections that have this mark. None is fine. */
+export function deleteMarked(mark: ConnectionMark): NetlinkMessage {
+  return netfilterMessage({
+    what: 'forget marked connections',
+    subsystem: netfilterSubsystems.connectionTracking,
+    command: DELETE,
+    family: netfilterFamilies.any,
+    version: FILTER_VERSION,
+    attributes: markAttributes(mark),
+  });
+}
+
+function keyAttributes({ original, zone }: TrackedConnection): Attribute[] {
+  return [[TUPLE_ORIGINAL | NESTED, original], ...(zone === undefined ? [] : [[ZONE, zone] as const])];
+}
+
+function markAttributes({ value, mask }: ConnectionMark): Attribute[] {
+  return [
+    [MARK, uint32BigEndian(value)],
+    [MARK_MASK, uint32BigEndian(mask)],
+  ];
 }

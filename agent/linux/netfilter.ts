@@ -8,6 +8,9 @@ export const netfilterSubsystems = { connectionTracking: 1, tables: 10 } as cons
 /** Families as netfilter counts them. */
 export const netfilterFamilies = { any: 0, inet: 1, ipv4: 2, netdev: 5, ipv6: 10 } as const;
 
+/** Before the attributes of a message. */
+export const NETFILTER_HEADER_BYTES = 4;
+
 const BATCH_BEGIN = 16;
 const BATCH_END = 17;
 

@@ -28,6 +28,7 @@ const SOL_NETLINK = 270;
 const NETLINK_EXT_ACK = 11;
 const EAGAIN = 11;
 const SEND = 'send to netlink';
+const RECEIVE = 'receive from netlink';
 
 /** Room for a whole ruleset in one send: a transaction is one datagram. */
 const SOCKET_BUFFER_BYTES = 8 << 20;
@@ -63,17 +64,15 @@ export class NetlinkSocket implements Disposable {
     if (messages.length > 0) this.#exchange(messages, messages.length - 1);
   }
 
-  /** The same on another thread, for what takes the kernel long. The socket is for nothing else until it is done. */
-  async executeAside(messages: readonly NetlinkMessage[]): Promise<void> {
+  /**
+   * The same on another thread, for what takes the kernel long. The socket is for nothing else until it is done. A message
+   * that fails with `expected` does not count as failed.
+   */
+  async executeAside(messages: readonly NetlinkMessage[], expected = 0): Promise<void> {
     if (messages.length === 0) return;
     const { first, datagram } = this.#encode(messages, messages.length - 1);
-    await new Promise<void>((resolve, reject) => {
-      libcFunctions.send.async(this.#fd, datagram, datagram.length, 0, (error: unknown, sent: unknown) => {
-        if (error !== null || Number(sent) < 0) reject(error ?? new SystemCallError(SEND, lastErrno()));
-        else resolve();
-      });
-    });
-    this.#collect(messages, messages.length - 1, first);
+    await this.#sendAside(datagram);
+    this.#collect(messages, messages.length - 1, first, expected);
   }
 
   /** Netfilter only: all or nothing. */
@@ -96,17 +95,19 @@ export class NetlinkSocket implements Disposable {
   dump(message: NetlinkMessage): NetlinkReply[] {
     this.#send(encodeMessage(message, this.#sequence++, netlinkFlags.dump));
     const entries: NetlinkReply[] = [];
-    for (let replies = this.#receive(); replies !== undefined; replies = this.#receive()) {
-      for (const reply of replies) {
-        if (reply.type === netlinkTypes.done) return entries;
-        if (reply.type === netlinkTypes.error) {
-          const { errno, explanation } = decodeError(reply);
-          throw new NetlinkError(message.what, errno, explanation);
-        }
-        entries.push(reply);
-      }
-    }
+    for (let replies = this.#receive(); replies !== undefined; replies = this.#receive())
+      if (takeEntries(message, replies, (entry) => entries.push(entry))) return entries;
     throw new NetlinkError(message.what, EAGAIN, 'the dump has no end');
+  }
+
+  /** The same on another thread, as `executeAside`: `each` is called with a part while the kernel has not read the next. */
+  async dumpAside(message: NetlinkMessage, each: (entry: NetlinkReply) => void): Promise<void> {
+    await this.#sendAside(encodeMessage(message, this.#sequence++, netlinkFlags.dump));
+    const buffer = Buffer.alloc(RECEIVE_BUFFER_BYTES);
+    for (let isWhole = false; !isWhole; ) {
+      const length = await aside(RECEIVE, libcFunctions.recv, this.#fd, buffer, buffer.length, MSG_DONTWAIT);
+      isWhole = takeEntries(message, decodeMessages(buffer.subarray(0, length)), each);
+    }
   }
 
   [Symbol.dispose](): void {
@@ -130,7 +131,7 @@ export class NetlinkSocket implements Disposable {
   }
 
   /** Throws the first failure. */
-  #collect(messages: readonly NetlinkMessage[], acknowledged: number, first: number): void {
+  #collect(messages: readonly NetlinkMessage[], acknowledged: number, first: number, expected = 0): void {
     let failure: NetlinkError | undefined;
     let isAcknowledged = false;
     for (let replies = this.#receive(); replies !== undefined; replies = this.#receive()) {
@@ -139,7 +140,8 @@ export class NetlinkSocket implements Disposable {
         if (reply.type !== netlinkTypes.error || index < 0 || index >= messages.length) continue;
         const { errno, explanation } = decodeError(reply);
         if (index === acknowledged) isAcknowledged = true;
-        if (errno !== 0) failure ??= new NetlinkError(messages[index]!.what, errno, explanation);
+        if (errno !== 0 && errno !== expected)
+          failure ??= new NetlinkError(messages[index]!.what, errno, explanation);
       }
     }
     if (failure !== undefined) throw failure;
@@ -151,15 +153,51 @@ export class NetlinkSocket implements Disposable {
     check(Number(libcFunctions.send(this.#fd, datagram, datagram.length, 0)), SEND);
   }
 
+  async #sendAside(datagram: Buffer): Promise<void> {
+    assert(this.#open, 'the netlink socket is closed');
+    await aside(SEND, libcFunctions.send, this.#fd, datagram, datagram.length, 0);
+  }
+
   /** The next datagram, or undefined when there is none. */
   #receive(): NetlinkReply[] | undefined {
     const length = Number(libcFunctions.recv(this.#fd, receiveBuffer, RECEIVE_BUFFER_BYTES, MSG_DONTWAIT));
     if (length < 0 && lastErrno() === EAGAIN) return undefined;
-    check(length, 'receive from netlink');
+    check(length, RECEIVE);
     return decodeMessages(Buffer.from(receiveBuffer.subarray(0, length)));
   }
 
   #setOption(level: number, name: number, value: number): void {
     check(libcFunctions.setsockopt(this.#fd, level, name, uint32(value), 4), 'setsockopt');
   }
+}
+
+/** Passes on what a part of a dump lists. True when it is the last one; throws what the kernel says about the dump. */
+function takeEntries(
+  message: NetlinkMessage,
+  replies: readonly NetlinkReply[],
+  each: (entry: NetlinkReply) => void,
+): boolean {
+  for (const reply of replies) {
+    if (reply.type === netlinkTypes.done) return true;
+    if (reply.type === netlinkTypes.error) {
+      const { errno, explanation } = decodeError(reply);
+      throw new NetlinkError(message.what, errno, explanation);
+    }
+    each(reply);
+  }
+  return false;
+}
+
+interface Asynchronous {
+  readonly async: (...args: unknown[]) => void;
+}
+
+/** What a system call returns that is made on another thread. Throws as `check` does. */
+function aside(what: string, call: Asynchronous, ...args: unknown[]): Promise<number> {
+  return new Promise((resolve, reject) => {
+    call.async(...args, (error: unknown, result: unknown) => {
+      if (error !== null || Number(result) < 0) reject(error ?? new SystemCallError(what, lastErrno()));
+      else resolve(Number(result));
+    });
+  });
 }

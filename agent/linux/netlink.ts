@@ -41,7 +41,8 @@ export const netlinkTypes = { error: 2, done: 3 } as const;
 
 const MESSAGE_HEADER_BYTES = 16;
 const ATTRIBUTE_HEADER_BYTES = 4;
-const NESTED = 0x8000;
+/** Of an attribute's type: its value is attributes. */
+export const NESTED = 0x8000;
 const ATTRIBUTE_TYPE_MASK = 0x3fff;
 /** The length field of an attribute has 16 bits. */
 const ATTRIBUTE_BYTES_MAX = 0xffff;
@@ -132,6 +133,18 @@ export function decodeAttributes(bytes: Buffer, offset = 0): Map<number, Buffer>
     position += aligned(length);
   }
   return attributes;
+}
+
+/** One attribute from `offset` on, for where there are too many messages to decode all of each. */
+export function findAttribute(bytes: Buffer, wanted: number, offset = 0): Buffer | undefined {
+  for (let position = offset; position + ATTRIBUTE_HEADER_BYTES <= bytes.length; ) {
+    const length = bytes.readUInt16LE(position);
+    if (length < ATTRIBUTE_HEADER_BYTES) return undefined;
+    if ((bytes.readUInt16LE(position + 2) & ATTRIBUTE_TYPE_MASK) === wanted)
+      return bytes.subarray(position + ATTRIBUTE_HEADER_BYTES, position + length);
+    position += aligned(length);
+  }
+  return undefined;
 }
 
 /** The values of a list, whose attributes all have the same type. */

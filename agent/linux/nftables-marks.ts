@@ -6,6 +6,7 @@ import {
   COMPARE_EQUAL,
   COMPARE_UNEQUAL,
   compare,
+  connectionBits,
   expression,
   FIRST_REGISTER,
   LINK_HEADER,
@@ -51,6 +52,11 @@ export function markConnectionBySourceMac(): Attribute[] {
 /** The connection has this mark, as a number. */
 export function connectionMarkIs(mark: number): Attribute[] {
   return [loadConnectionMark(), compare(COMPARE_EQUAL, uint32(mark))];
+}
+
+/** The connection's mark has any of these bits. */
+export function connectionMarkHas(bits: number): Attribute[] {
+  return connectionBits(CONNECTION_MARK, bits, true);
 }
 
 /** Gives the connection this mark, a number. */

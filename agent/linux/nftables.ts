@@ -259,7 +259,7 @@ function verdict(code: number): Attribute {
 }
 
 /** Whether any of the bits of a connection's state or status is set. */
-function connectionBits(key: number, bits: number, wanted: boolean): Attribute[] {
+export function connectionBits(key: number, bits: number, wanted: boolean): Attribute[] {
   return [
     expression('ct', [
       [1, uint32BigEndian(FIRST_REGISTER)],

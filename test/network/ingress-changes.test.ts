@@ -14,8 +14,10 @@ import {
 } from './ingress-lab.ts';
 import type { CallableProgram } from './lab.ts';
 import {
+  askWhileEnding,
   type Container,
   check,
+  endFlows,
   FAR_CLIENT_ADDRESS,
   flowMoves,
   ingress,
@@ -110,6 +112,23 @@ check('connections to a machine that vanished end, and UDP goes to another backe
   );
   lab.wire('ip link set port2 up');
   await victim.leave();
+});
+
+check('a flow that is ended gets the answer that is on its way, wherever its backend is', async () => {
+  const target = { host: hosts[0].address, port: PORT };
+  const other = all[4]!;
+  for (const leaving of [all[0]!, all[2]!]) {
+    // It is not waited for an answer for long, which a slow machine may miss.
+    await eventually(async () => {
+      await endFlows(lab, ingress.id, all);
+      await serve([leaving]);
+      assert.equal(await far.call('askAgain', target), servedBy(leaving));
+      await serve([other]);
+      assert.equal(await askWhileEnding(lab, ingress.id, leaving, far, target), servedBy(leaving));
+      assert.equal(await far.call('askAgain', target), servedBy(other));
+      return true;
+    });
+  }
 });
 
 check('a container that is gone is answered for by its own machine before others know', async () => {

@@ -115,6 +115,19 @@ check('a backend has an address of the family of the virtual one', async () => {
   });
 });
 
+check('a flow that is ended goes to another backend', async () => {
+  const [, leaving, other] = all as [Container, Container, Container];
+  await serve([leaving]);
+  assert.match(await client.peer.call('askAgain', { host: VIP }), new RegExp(`^${leaving.ipv6Address} `));
+  await serve([other]);
+  assert.match(await client.peer.call('askAgain', { host: VIP }), new RegExp(`^${leaving.ipv6Address} `));
+
+  await client.host.overlay.call('endFlows', [dual.id, [leaving.address, leaving.ipv6Address]]);
+
+  assert.match(await client.peer.call('askAgain', { host: VIP }), new RegExp(`^${other.ipv6Address} `));
+  await client.host.overlay.call('endFlows', [dual.id, [other.ipv6Address]]);
+});
+
 check('connections to a backend that vanished end, by either address, and UDP goes to another', async () => {
   const victim = await container(lab.hosts[1]!, 50);
   await serve([victim], [...all, victim]);

@@ -12,6 +12,7 @@ import type {
   OverlayNetwork,
   OverlayState,
 } from '../../agent/network/overlay/overlay.ts';
+import { ENDING, UNANSWERED } from '../../agent/network/overlay/overlay-rulesets.ts';
 import { eventually } from '../support/eventually.ts';
 import { CallableProgram, Program, run } from './lab.ts';
 
@@ -28,6 +29,40 @@ export async function flowMoves(
     check(await peer.call('askAgain', target));
     return true;
   });
+}
+
+/** Ends the flows to these containers on all machines, as when their tasks stop together. */
+export async function endFlows(
+  lab: OverlayLab,
+  networkId: string,
+  backends: readonly Container[],
+): Promise<void> {
+  const addresses = backends.map(({ address }) => address);
+  await Promise.all(lab.hosts.map(({ overlay }) => overlay.call('endFlows', [networkId, addresses])));
+}
+
+/** The answer to a question that `server` holds back until its flow is marked as one that ends. */
+export async function askWhileEnding(
+  lab: OverlayLab,
+  networkId: string,
+  server: Container,
+  peer: CallableProgram,
+  target: { readonly host: string; readonly port?: number },
+): Promise<string> {
+  await server.peer.call('hold');
+  const held = server.peer.call('untilHeld');
+  const answer = peer.call<string>('askAgain', target);
+  await held;
+  const ended = endFlows(lab, networkId, [server]);
+  const isMarked = (host: OverlayHost): boolean =>
+    host.inNetwork(networkId, 'cat /proc/net/nf_conntrack').includes(`mark=${UNANSWERED | ENDING}`);
+  try {
+    await eventually(() => lab.hosts.some(isMarked));
+  } finally {
+    await server.peer.call('release');
+  }
+  await ended;
+  return await answer;
 }
 
 /** On the wire, reached by the hosts and not by containers' addresses. */

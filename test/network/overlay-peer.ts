@@ -101,6 +101,7 @@ function askByDatagram(
     const end = (answer: string): void => {
       clearTimeout(timer);
       socket.off('message', read);
+      socket.off('error', fail);
       if (isOwn) socket.close();
       resolve(answer);
     };
@@ -109,7 +110,8 @@ function askByDatagram(
     };
     const timer = setTimeout(() => end('silence'), ANSWER_TIMEOUT_MS / 3);
     socket.on('message', read);
-    socket.on('error', (error: NodeJS.ErrnoException) => end(error.code ?? error.message));
+    const fail = (error: NodeJS.ErrnoException): void => end(error.code ?? error.message);
+    socket.on('error', fail);
     if (isOwn) {
       socket.bind(nextOwnPort());
       // Only a connected socket hears that it was refused.

@@ -168,5 +168,7 @@ await answerCalls({
   list: overlay.list.bind(overlay),
   portProblems: overlay.portProblems.bind(overlay),
   dieAfter,
-  endFlows: ([networkId, addresses]: [string, string[]]) => overlay.endFlows(networkId, addresses),
+  /** Of tasks that stop together. */
+  endFlows: ([networkId, addresses]: [string, string[]]) =>
+    Promise.all(addresses.map((address) => overlay.endFlows(networkId, [address]))),
 });

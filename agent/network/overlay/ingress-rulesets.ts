@@ -28,6 +28,7 @@ import {
   translatePortToSlot,
 } from '../../linux/nftables-maps.ts';
 import {
+  connectionMarkHas,
   directionIs,
   markAsConnection,
   markConnectionBySourceMac,
@@ -37,7 +38,7 @@ import {
 import { type Chain, replaceTable } from '../chains.ts';
 import { UPLINK_IN_NETWORK } from '../rulesets.ts';
 import { balanceChains } from './balancing.ts';
-import { VXLAN_LINK } from './overlay-rulesets.ts';
+import { MACHINE_MARK, VXLAN_LINK } from './overlay-rulesets.ts';
 import { planRuleset, type Ruleset } from './ruleset.ts';
 
 export const INGRESS_TABLE = 'tsswarm_ingress';
@@ -54,7 +55,7 @@ export const ingressSets = {
 const fromUplink = interfaceIs('inputName', UPLINK_IN_NETWORK);
 const toUplink = interfaceIs('outputName', UPLINK_IN_NETWORK);
 const fromNodes = interfaceIs('inputName', VXLAN_LINK);
-const markAnswer = [...directionIs('reply'), ...markAsConnection()];
+const markAnswer = [...directionIs('reply'), ...connectionMarkHas(MACHINE_MARK), ...markAsConnection()];
 
 function chainsOf(family: IpFamily): Chain[] {
   return [

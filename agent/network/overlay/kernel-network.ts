@@ -3,14 +3,13 @@
 
 import { messageOf, SwarmError } from '../../../core/errors.ts';
 import type { Logger } from '../../../rpc/logger.ts';
-import { type ConnectionMatch, deleteConnections } from '../../linux/conntrack.ts';
+import { deleteConnections } from '../../linux/conntrack.ts';
 import type { IpFamily } from '../../linux/ip-family.ts';
 import { SystemCallError } from '../../linux/libc.ts';
 import { isPinnedNamespace } from '../../linux/namespace.ts';
 import type { NetlinkMessage } from '../../linux/netlink.ts';
 import { bytesOf, familyOf } from '../ip-bytes.ts';
 import { formatIpv4 } from '../ipv4.ts';
-import { protocolNumbers } from '../port-holder.ts';
 import { removeLink } from '../wiring.ts';
 import type { BalanceChange } from './balance-sets.ts';
 import { type Backend, type Balance, isSameBalance, planBalance } from './balancing.ts';
@@ -188,15 +187,9 @@ export class KernelNetwork implements Disposable {
   }
 
   /** UDP flows that were translated to backends which take none any more. Resolves when they have ended. */
-  endFlows(addresses: readonly string[], mark: NonNullable<ConnectionMatch['mark']>): Promise<void> {
-    const protocolNumber = protocolNumbers.udp;
+  endFlows(addresses: readonly string[]): Promise<void> {
     for (const address of addresses) this.#ended.add(address);
-    this.#wiring.connections.forget(
-      addresses.map((address) =>
-        deleteConnections('reply', { source: bytesOf(address), protocolNumber, mark }),
-      ),
-    );
-    return this.#wiring.connections.settled;
+    return this.#wiring.flows.end(addresses);
   }
 
   audit(): Drift[] {

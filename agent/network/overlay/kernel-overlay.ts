@@ -39,7 +39,7 @@ import type {
   VirtualService,
 } from './overlay.ts';
 import { familiesOf, isWidened, type OverlayLayout } from './overlay-layout.ts';
-import { ANSWERED_FLOWS, RESOLVER_ADDRESS, TRANSLATED_FLOWS, VXLAN_LINK } from './overlay-rulesets.ts';
+import { RESOLVER_ADDRESS, VXLAN_LINK } from './overlay-rulesets.ts';
 import { ENDPOINT_LINK_PATTERN, vxlanOf } from './overlay-wiring.ts';
 
 export interface OverlayOptions {
@@ -59,8 +59,6 @@ export interface OverlayOptions {
 }
 
 const DEFAULT_DATA_PATH_PORT = 4789;
-// A flow ends between an answer and the next question. What is not answered by then never is, or goes one way.
-const ANSWER_MS = 50;
 const PINS_FOLDER = 'overlay';
 const ENDPOINT_ID_PATTERN = /^\S{1,128}$/;
 /** An interface name has 15 characters. */
@@ -192,9 +190,7 @@ class KernelOverlay implements Overlay {
   }
 
   async endFlows(networkId: string, addresses: readonly string[]): Promise<void> {
-    await this.#networks.get(networkId)?.endFlows(addresses, ANSWERED_FLOWS);
-    await delay(ANSWER_MS);
-    await this.#networks.get(networkId)?.endFlows(addresses, TRANSLATED_FLOWS);
+    await this.#networks.get(networkId)?.endFlows(addresses);
   }
 
   async audit(networkId: string): Promise<Drift[]> {

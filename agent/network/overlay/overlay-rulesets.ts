@@ -61,14 +61,17 @@ const RESOLVER_TABLE = 'tsswarm_dns';
 export const RESOLVER_ADDRESS = Buffer.from([127, 0, 0, 11]);
 export const DNS_PORT = 53;
 
-/**
- * Of UDP flows that this network has translated, by whether an answer is on its way: one that is forgotten then would
- * lose it. Flows with other marks (ingress-rulesets.ts) were translated elsewhere.
- */
-const ANSWERED_MARK = 0;
-const UNANSWERED_MARK = 1;
-export const ANSWERED_FLOWS = { value: ANSWERED_MARK, mask: 0xffffffff };
-export const TRANSLATED_FLOWS = { value: ANSWERED_MARK, mask: ~UNANSWERED_MARK >>> 0 };
+/** Whether an answer is on its way: a UDP flow that is forgotten then would lose it. */
+export const UNANSWERED = 1;
+/** The flow's backend is about to go (flow-ender.ts). */
+export const ENDING = 2;
+/** Bits of the mark of a UDP flow that this network has translated. One with others was translated by another machine. */
+export const MACHINE_MARK = ~(UNANSWERED | ENDING) >>> 0;
+export const flowMarks = {
+  translated: { value: 0, mask: MACHINE_MARK },
+  ending: { value: ENDING, mask: ENDING },
+  endingAnswered: { value: ENDING, mask: 0xffffffff },
+} as const;
 
 export const overlaySets = {
   svc: { name: 'svc', key: 'address', value: 'verdict' },
@@ -139,29 +142,24 @@ function networkChains(family: IpFamily): Chain[] {
 const asked: Chain = {
   name: 'asked',
   base: { type: 'filter', hook: 'prerouting', priority: -80 },
-  rules: [
-    [
-      ...protocolIs(protocolNumbers.udp),
-      ...directionIs('original'),
-      ...isDestinationTranslated(true),
-      ...connectionMarkIs(ANSWERED_MARK),
-      ...markConnection(UNANSWERED_MARK),
-    ],
-  ],
+  rules: [0, ENDING].map((mark) => [
+    ...protocolIs(protocolNumbers.udp),
+    ...directionIs('original'),
+    ...isDestinationTranslated(true),
+    ...connectionMarkIs(mark),
+    ...markConnection(mark | UNANSWERED),
+  ]),
 };
 
-/** Before marks lead packets of the ingress anywhere. */
 const answered: Chain = {
   name: 'answered',
   base: { type: 'filter', hook: 'prerouting', priority: -155 },
-  rules: [
-    [
-      ...protocolIs(protocolNumbers.udp),
-      ...directionIs('reply'),
-      ...connectionMarkIs(UNANSWERED_MARK),
-      ...markConnection(ANSWERED_MARK),
-    ],
-  ],
+  rules: [0, ENDING].map((mark) => [
+    ...protocolIs(protocolNumbers.udp),
+    ...directionIs('reply'),
+    ...connectionMarkIs(mark | UNANSWERED),
+    ...markConnection(mark),
+  ]),
 };
 
 /** A client that begins a connection misses ICMPv6's answer that there is no route, and waits for the next one. */

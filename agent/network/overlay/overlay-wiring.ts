@@ -56,6 +56,7 @@ import {
   writeConnectionSettings,
   writeNetworkSettings,
 } from '../wiring.ts';
+import { FlowEnder } from './flow-ender.ts';
 import { addressesOf, formatAlias, type LocalEndpoint } from './local-endpoint.ts';
 import { forwardingEntryOf, nodeHop, nodeMac, nodeMessages, VXLAN_INDEX } from './node-entries.ts';
 import {
@@ -83,6 +84,7 @@ export class OverlayWiring implements Disposable {
   readonly routes: NetlinkSocket;
   readonly tables: NetlinkSocket;
   readonly connections: ConnectionForgetter;
+  readonly flows: FlowEnder;
   readonly #hostRoutes: NetlinkSocket;
   #layout: OverlayLayout;
   /** undefined for internal networks. */
@@ -97,10 +99,11 @@ export class OverlayWiring implements Disposable {
       createNamespace(layout.namespacePath, () => undefined);
     }
     this.#hostRoutes = new NetlinkSocket(netlinkProtocols.route);
-    [this.routes, this.tables, this.connections] = withinNamespace(layout.namespacePath, () => [
+    [this.routes, this.tables, this.connections, this.flows] = withinNamespace(layout.namespacePath, () => [
       new NetlinkSocket(netlinkProtocols.route),
       new NetlinkSocket(netlinkProtocols.netfilter),
       new ConnectionForgetter(onNotForgotten),
+      new FlowEnder(),
     ]);
     const { uplinkName: name } = layout;
     const { routes } = this;
@@ -247,7 +250,8 @@ export class OverlayWiring implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const each of [this.routes, this.tables, this.connections, this.#hostRoutes]) each[Symbol.dispose]();
+    const sockets = [this.routes, this.tables, this.connections, this.flows, this.#hostRoutes];
+    for (const each of sockets) each[Symbol.dispose]();
   }
 
   #ensureVxlan(): boolean {
