@@ -6,6 +6,7 @@ import { EtcdCommitCodec } from '../../proto/generated/etcd.ts';
 import { type Change, emptyChange, LogEntryCodec } from '../../proto/generated/log.ts';
 import { decode, encode } from '../../proto/wire.ts';
 import { MemoryLog } from '../../test/support/memory-log.ts';
+import { plainCommit } from '../../test/support/plain-commit.ts';
 import { aService } from '../../test/support/store-contract.ts';
 import { type Commit, Store } from '../store/store.ts';
 import { payloadsOf, planCommit } from './commit-record.ts';
@@ -58,7 +59,7 @@ test('a commit and its objects say the same as the entries that they were made f
           follower.store.apply(at, payload);
       }
 
-      assert.deepEqual(follower.commits, leader.commits);
+      assert.deepEqual(follower.commits.map(plainCommit), leader.commits.map(plainCommit));
       assert.deepEqual(
         [...stored.values()].map(String).sort(),
         [...leader.store.snapshot()].map(String).sort(),

@@ -6,25 +6,45 @@ import type { Meta, Task } from '../../core/generated/objects.ts';
 import { type Change, ChangeCodec, emptyChange, type LogEntry } from '../../proto/generated/log.ts';
 import { encode } from '../../proto/wire.ts';
 import { isNamed, KINDS, type Kind, type Kinds, type NamedKind, type StoredObject } from './tables.ts';
+import { PackedTasks, rowsOf, TaskEvent } from './task-events.ts';
 
 /** One object's change, as watchers see it. `object` is the last state of a removed one. */
 export interface StoreEvent<K extends Kind = Kind> {
   readonly kind: K;
   readonly action: 'created' | 'updated' | 'removed';
   readonly object: Kinds[K];
-  readonly previous?: Kinds[K];
+  readonly previous?: Kinds[K] | undefined;
 }
 
 export type EntryOutcome =
-  | { readonly applied: true; readonly events: readonly StoreEvent[] }
+  | {
+      readonly applied: true;
+      readonly events: readonly StoreEvent[];
+      /** Of the events of tasks, in order. */
+      readonly tasks: PackedTasks;
+      /** 32 bits of what the changes became, and of what they replaced: versions and times, not contents. */
+      readonly digest: number;
+    }
   | { readonly applied: false; readonly reason: string };
 
 /** What entries are applied to: the tables, or something that behaves like them. */
 export interface EntryTarget {
   get(kind: Kind, id: string): StoredObject | undefined;
+  /** 0 when there is no such object. */
+  versionOf(kind: Kind, id: string): number;
   byName(kind: NamedKind, name: string): { readonly id: string } | undefined;
   put<K extends Kind>(kind: K, object: Kinds[K]): void;
+  /** Of a task that is there. */
+  putTaskStatus(id: string, status: Task['status'], meta: Omit<Meta, 'createdAtMs'>): void;
   delete(kind: Kind, id: string): void;
+  /** Adds a task that is there, as it is now. Returns its position. */
+  packTask(tasks: PackedTasks, id: string): number;
+}
+
+/** Index and time of the entry. */
+interface Moment {
+  readonly index: number;
+  readonly timeMs: number;
 }
 
 // Of FNV-1a, for 32 bits.
@@ -33,29 +53,26 @@ const DIGEST_PRIME = 16_777_619;
 /** Applies all changes of the entry, or none when a guard does not hold. */
 export function applyEntry(target: EntryTarget, index: number, entry: LogEntry): EntryOutcome {
   const { changes, timeMs } = entry;
-  const stored = changes.map((change) => target.get(kindOf(change), change.id));
-  for (const [position, change] of changes.entries()) {
-    const reason = findConflict(target, change, stored[position]);
+  for (const change of changes) {
+    const reason = findConflict(target, change);
     if (reason !== undefined) return { applied: false, reason };
   }
   const reason = findDoubleName(changes);
   if (reason !== undefined) return { applied: false, reason };
-  const events = changes.map((change, position) =>
-    applyChange(target, { index, timeMs }, change, stored[position]),
-  );
-  return { applied: true, events };
-}
-
-/** 32 bits of what the changes of an entry became, and of what they replaced: versions and times, not contents. */
-export function digestOf(events: readonly StoreEvent[]): number {
-  let digest = events.length;
-  for (const { object, previous } of events) {
-    const { version, createdAtMs } = object.meta;
+  const tasks = new PackedTasks(changes.reduce((sum, change) => sum + taskRowsOf(change), 0));
+  let digest = changes.length;
+  const events = changes.map((change) => {
+    const event =
+      change.kind === 'task'
+        ? applyTaskChange(target, tasks, { index, timeMs }, change)
+        : applyChange(target, { index, timeMs }, change);
+    const { version, createdAtMs } = event instanceof TaskEvent ? event.meta : event.object.meta;
     digest = Math.imul(digest ^ version, DIGEST_PRIME);
     digest = Math.imul(digest ^ createdAtMs, DIGEST_PRIME);
-    digest = Math.imul(digest ^ (previous?.meta.version ?? 0), DIGEST_PRIME);
-  }
-  return digest >>> 0;
+    digest = Math.imul(digest ^ (event.action === 'updated' ? change.expectedVersion : 0), DIGEST_PRIME);
+    return event;
+  });
+  return { applied: true, events, tasks, digest: digest >>> 0 };
 }
 
 /** The object that a change carries whole: neither a delete does nor a task's status. */
@@ -77,13 +94,9 @@ function kindOf(change: Change): Kind {
   return change.kind as Kind;
 }
 
-function findConflict(
-  target: EntryTarget,
-  change: Change,
-  stored: StoredObject | undefined,
-): string | undefined {
+function findConflict(target: EntryTarget, change: Change): string | undefined {
   const kind = kindOf(change);
-  const version = stored?.meta.version ?? 0;
+  const version = target.versionOf(kind, change.id);
   if (version !== change.expectedVersion)
     return `${kind} ${change.id} is at version ${version}, not ${change.expectedVersion}`;
   const name = nameIn(change);
@@ -110,28 +123,53 @@ function nameIn(change: Change): { readonly kind: NamedKind; readonly name: stri
   return object === undefined ? undefined : { kind: kind as NamedKind, name: object.spec.name };
 }
 
-function applyChange(
-  target: EntryTarget,
-  { index, timeMs }: { readonly index: number; readonly timeMs: number },
-  change: Change,
-  previous: StoredObject | undefined,
-): StoreEvent {
+function applyChange(target: EntryTarget, { index, timeMs }: Moment, change: Change): StoreEvent {
   const kind = kindOf(change);
+  const previous = target.get(kind, change.id);
   const whole = objectOf(change);
-  if (whole === undefined && change.taskStatus === undefined) {
+  if (whole === undefined) {
     assert(previous !== undefined, () => `delete of ${kind} ${change.id} passed its guard`);
     target.delete(kind, change.id);
     return { kind, action: 'removed', object: previous };
   }
   const meta = { version: index, createdAtMs: previous?.meta.createdAtMs ?? timeMs, updatedAtMs: timeMs };
-  const object =
-    whole === undefined ? withStatus(change, previous as Task | undefined, meta) : { ...whole, meta };
+  const object = { ...whole, meta };
   target.put(kind, object as Kinds[typeof kind]);
   if (previous === undefined) return { kind, action: 'created', object };
   return { kind, action: 'updated', object, previous };
 }
 
-function withStatus({ id, taskStatus: status }: Change, previous: Task | undefined, meta: Meta): Task {
-  assert(previous !== undefined && status !== undefined, () => `a status of task ${id} passed its guard`);
-  return { ...previous, status, meta };
+function taskRowsOf(change: Change): number {
+  return change.kind === 'task' ? rowsOf(actionOf(change)) : 0;
+}
+
+function actionOf(change: Change): StoreEvent['action'] {
+  if (isDelete(change)) return 'removed';
+  return change.expectedVersion === 0 ? 'created' : 'updated';
+}
+
+function applyTaskChange(
+  target: EntryTarget,
+  tasks: PackedTasks,
+  { index, timeMs }: Moment,
+  change: Change,
+): TaskEvent {
+  const { id, expectedVersion, task, taskStatus } = change;
+  const action = actionOf(change);
+  const isThere = expectedVersion > 0;
+  assert(isThere || task !== undefined, () => `a change of task ${id}, which is not there, passed its guard`);
+  const before = isThere ? target.packTask(tasks, id) : undefined;
+  if (before !== undefined && action === 'removed') {
+    target.delete('task', id);
+    return new TaskEvent(action, tasks, before);
+  }
+  if (task === undefined) {
+    if (taskStatus !== undefined)
+      target.putTaskStatus(id, taskStatus, { version: index, updatedAtMs: timeMs });
+    return new TaskEvent(action, tasks, target.packTask(tasks, id));
+  }
+  const createdAtMs = before === undefined ? timeMs : tasks.metaAt(before).createdAtMs;
+  const object = { ...task, meta: { version: index, createdAtMs, updatedAtMs: timeMs } };
+  target.put('task', object);
+  return new TaskEvent(action, tasks, tasks.add(object), object);
 }

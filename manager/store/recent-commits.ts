@@ -1,21 +1,9 @@
 // The last commits, so that a watcher whose connection broke goes on where it was. Most of what happens happens to tasks: they
 // are kept as rows, since thousands of objects that stay a little longer than others are what collecting garbage costs most.
 
-import type { Task } from '../../core/generated/objects.ts';
 import type { StoreEvent } from './apply-entry.ts';
 import type { Commit } from './store.ts';
-import {
-  ERROR,
-  type Extra,
-  extraOf,
-  MESSAGE,
-  NODE,
-  ROW_NUMBERS,
-  readRow,
-  SERVICE,
-  type TaskRows,
-  writeNumbers,
-} from './task-row.ts';
+import { type PackedTasks, rowsOf, TaskEvent } from './task-events.ts';
 
 // At a hundred commits a second, ten seconds: a reconnect, not an absence.
 const KEPT_MAX = 1_000;
@@ -28,8 +16,9 @@ export class RecentCommits {
   /** Commits up to this index are not here. */
   forgottenIndex = 0;
 
-  push(commit: Commit): void {
-    this.#commits.push(new PackedCommit(commit));
+  /** `tasks` are those of its events. */
+  push(commit: Commit, tasks: PackedTasks): void {
+    this.#commits.push(new PackedCommit(commit, tasks));
     this.#changes += commit.events.length;
     if (this.#commits.length < 2 * KEPT_MAX && this.#changes < 2 * CHANGES_KEPT_MAX) return;
     let forgotten = 0;
@@ -58,18 +47,12 @@ class PackedCommit {
   readonly index: number;
   /** In order; of one of a task only the action. */
   readonly #events: readonly (StoreEvent | StoreEvent['action'])[];
-  /** Of those, each as it came to be, and before it what it was if it was updated. */
   readonly #tasks: PackedTasks;
 
-  constructor({ index, events }: Commit) {
+  constructor({ index, events }: Commit, tasks: PackedTasks) {
     this.index = index;
-    this.#tasks = new PackedTasks(events.reduce((count, event) => count + tasksOf(event), 0));
-    this.#events = events.map((event) => {
-      if (event.kind !== 'task') return event;
-      if (event.previous !== undefined) this.#tasks.add(event.previous as Task);
-      this.#tasks.add(event.object as Task);
-      return event.action;
-    });
+    this.#events = events.map((event) => (event.kind === 'task' ? event.action : event));
+    this.#tasks = tasks;
   }
 
   get size(): number {
@@ -77,62 +60,12 @@ class PackedCommit {
   }
 
   unpack(): Commit {
-    const tasks = this.#tasks.values();
-    const events = this.#events.map((event): StoreEvent => {
+    let rows = 0;
+    const events = this.#events.map((event) => {
       if (typeof event !== 'string') return event;
-      const before = event === 'updated' ? { previous: tasks.next().value as Task } : undefined;
-      return { kind: 'task', action: event, object: tasks.next().value as Task, ...before };
+      rows += rowsOf(event);
+      return new TaskEvent(event, this.#tasks, rows - 1);
     });
     return { index: this.index, events };
-  }
-}
-
-function tasksOf({ kind, previous }: StoreEvent): number {
-  if (kind !== 'task') return 0;
-  return previous === undefined ? 1 : 2;
-}
-
-// Of a task: those of the columns that `add` names.
-const TEXTS = 4;
-
-const noExtras = new Map<number, Extra>();
-
-class PackedTasks implements TaskRows {
-  readonly numbers: Float64Array;
-  readonly ids: string[];
-  extras = noExtras;
-  readonly #texts: string[];
-  #count = 0;
-  #textCount = 0;
-
-  constructor(count: number) {
-    this.ids = new Array(count);
-    this.#texts = new Array(count * TEXTS);
-    this.numbers = new Float64Array(count * ROW_NUMBERS);
-  }
-
-  add(task: Task): void {
-    const at = this.#count++;
-    const start = at * ROW_NUMBERS;
-    this.ids[at] = task.id;
-    writeNumbers(this.numbers, start, task);
-    this.#addText(start + SERVICE, task.serviceId);
-    this.#addText(start + NODE, task.nodeId);
-    this.#addText(start + MESSAGE, task.status.message);
-    this.#addText(start + ERROR, task.status.error);
-    const extra = extraOf(task);
-    if (extra === undefined) return;
-    if (this.extras === noExtras) this.extras = new Map();
-    this.extras.set(at, extra);
-  }
-
-  *values(): Generator<Task | undefined, undefined> {
-    const texts = { get: (number: number) => this.#texts[number] ?? '' };
-    for (let at = 0; at < this.ids.length; at++) yield readRow(this, at, texts);
-  }
-
-  #addText(position: number, text: string): void {
-    this.numbers[position] = this.#textCount;
-    this.#texts[this.#textCount++] = text;
   }
 }

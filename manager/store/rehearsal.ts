@@ -1,8 +1,10 @@
 // Entries applied to a layer over the tables: what they would change is in the layer, the tables stay as they are.
 
+import { defined } from '../../core/assert.ts';
+import type { Meta, Task } from '../../core/generated/objects.ts';
 import { LogEntryCodec } from '../../proto/generated/log.ts';
 import { decode } from '../../proto/wire.ts';
-import { applyEntry, digestOf, type EntryTarget, snapshotRecord } from './apply-entry.ts';
+import { applyEntry, type EntryTarget, snapshotRecord } from './apply-entry.ts';
 import type { Rehearsal, RehearsedEntry, RehearsedObject } from './replicated-log.ts';
 import {
   isNamed,
@@ -13,6 +15,7 @@ import {
   type StoredObject,
   type Tables,
 } from './tables.ts';
+import type { PackedTasks } from './task-events.ts';
 
 interface Touched {
   readonly kind: Kind;
@@ -32,7 +35,7 @@ export class TablesRehearsal implements Rehearsal {
     const entry = decode(LogEntryCodec, payload);
     this.#layer.index = index;
     const outcome = applyEntry(this.#layer, index, entry);
-    if (outcome.applied) return { entry, result: { applied: true, index, digest: digestOf(outcome.events) } };
+    if (outcome.applied) return { entry, result: { applied: true, index, digest: outcome.digest } };
     return { entry, result: { applied: false, index, reason: outcome.reason } };
   }
 
@@ -59,6 +62,19 @@ class Layer implements EntryTarget {
     return touched === undefined ? this.#tables.get(kind, id) : touched.object;
   }
 
+  versionOf(kind: Kind, id: string): number {
+    return this.get(kind, id)?.meta.version ?? 0;
+  }
+
+  packTask(tasks: PackedTasks, id: string): number {
+    return tasks.add(this.#task(id));
+  }
+
+  putTaskStatus(id: string, status: Task['status'], meta: Omit<Meta, 'createdAtMs'>): void {
+    const task = this.#task(id);
+    this.put('task', { ...task, status, meta: { ...task.meta, ...meta } });
+  }
+
   byName(kind: NamedKind, name: string): { readonly id: string } | undefined {
     const key = name.toLowerCase();
     const taken = this.#idByName.get(`${kind}/${key}`) ?? this.#tables.byName(kind, name)?.id;
@@ -75,6 +91,10 @@ class Layer implements EntryTarget {
 
   delete(kind: Kind, id: string): void {
     this.#touch(kind, id, undefined);
+  }
+
+  #task(id: string): Task {
+    return defined(this.get('task', id), `no task ${id}`) as Task;
   }
 
   #touch(kind: Kind, id: string, object: StoredObject | undefined): void {

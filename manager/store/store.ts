@@ -8,7 +8,7 @@ import { type Change, ChangeCodec, type LogEntry, LogEntryCodec } from '../../pr
 import { decode, encode, newEncoder } from '../../proto/wire.ts';
 import { AsyncQueue } from '../../rpc/queue.ts';
 import { storeLog } from '../log.ts';
-import { applyEntry, digestOf, objectOf, type StoreEvent, snapshotRecord } from './apply-entry.ts';
+import { applyEntry, objectOf, type StoreEvent, snapshotRecord } from './apply-entry.ts';
 import { RecentCommits } from './recent-commits.ts';
 import { TablesRehearsal } from './rehearsal.ts';
 import type { ApplyResult, ObjectStateMachine, Rehearsal, ReplicatedLog } from './replicated-log.ts';
@@ -175,9 +175,9 @@ export class Store implements ObjectStateMachine {
     const outcome = applyEntry(this.#tables, index, entry);
     if (!outcome.applied) return { applied: false, index, reason: outcome.reason };
     const commit = { index, events: outcome.events };
-    this.#recent.push(commit);
+    this.#recent.push(commit, outcome.tasks);
     for (const listener of this.#listeners) listener(commit);
-    return { applied: true, index, digest: digestOf(outcome.events) };
+    return { applied: true, index, digest: outcome.digest };
   }
 
   rehearse(): Rehearsal {

@@ -4,6 +4,7 @@
 import type {
   Cluster,
   Config,
+  Meta,
   Network,
   Node,
   Payload,
@@ -12,6 +13,7 @@ import type {
   Service,
   Task,
 } from '../../core/generated/objects.ts';
+import type { PackedTasks } from './task-events.ts';
 import { type StateCount, TaskTable } from './task-table.ts';
 
 /** The kinds of object and their types. */
@@ -177,6 +179,18 @@ export class Tables implements TablesView {
 
   get(kind: Kind, id: string): StoredObject | undefined {
     return this[kind].get(id);
+  }
+
+  versionOf(kind: Kind, id: string): number {
+    return kind === 'task' ? this.task.versionOf(id) : (this[kind].get(id)?.meta.version ?? 0);
+  }
+
+  packTask(tasks: PackedTasks, id: string): number {
+    return this.task.packInto(tasks, id);
+  }
+
+  putTaskStatus(id: string, status: Task['status'], meta: Omit<Meta, 'createdAtMs'>): void {
+    this.task.putStatus(id, status, meta);
   }
 
   put<K extends Kind>(kind: K, object: Kinds[K]): void {

@@ -6,6 +6,7 @@ import type {
   ContainerStatus,
   FileVersion,
   GenericResource,
+  Meta,
   PortConfig,
   Task,
   TaskAttachment,
@@ -15,7 +16,7 @@ import { TASK_STATES } from '../../core/task-state.ts';
 import { NONE } from '../../proto/wire.ts';
 
 // What a row of `numbers` has: two lines of the processor's cache.
-const VERSION = 0;
+export const VERSION = 0;
 const CREATED_AT = 1;
 const UPDATED_AT = 2;
 const SPEC_VERSION = 3;
@@ -47,7 +48,7 @@ export interface Extra {
   readonly genericResources: readonly GenericResource[];
   readonly ports: readonly PortConfig[];
   readonly files: readonly FileVersion[];
-  readonly eviction: string | undefined;
+  readonly eviction: Task['eviction'];
   /** Of a container that is not named as its task. */
   readonly containerId: string | undefined;
 }
@@ -65,7 +66,7 @@ export interface TextsView {
   get(number: number): string;
 }
 
-const noExtra: Extra = {
+export const noExtra: Extra = {
   attachments: NONE,
   genericResources: NONE,
   ports: NONE,
@@ -78,29 +79,56 @@ const statePositions = new Map(TASK_STATES.map((state, position) => [state, posi
 
 /** All but the numbers of its texts. */
 export function writeNumbers(numbers: Float64Array, start: number, task: Task): void {
-  const { meta, status } = task;
-  numbers[start + VERSION] = meta.version;
+  const { meta, leavesLast } = task;
   numbers[start + CREATED_AT] = meta.createdAtMs;
-  numbers[start + UPDATED_AT] = meta.updatedAtMs;
   numbers[start + SPEC_VERSION] = task.specVersion;
   numbers[start + SLOT] = task.slot;
-  numbers[start + TIMESTAMP] = status.timestampMs;
-  numbers[start + RUNNING_AT] = status.runningAtMs;
   numbers[start + NOT_BEFORE] = task.notBeforeMs;
-  numbers[start + PID] = status.container?.pid ?? 0;
-  numbers[start + EXIT_CODE] = status.container?.exitCode ?? 0;
   numbers[start + STATES] = statesNumber(task);
-  numbers[start + FLAGS] = flagsOf(task);
+  numbers[start + FLAGS] = leavesLast === undefined ? 0 : HAS_LEAVES_LAST | (leavesLast ? LEAVES_LAST : 0);
+  writeStatus(numbers, start, task.status, meta);
 }
 
-function flagsOf({ status, leavesLast }: Task): number {
-  const container = status.container === undefined ? 0 : HAS_CONTAINER;
-  if (leavesLast === undefined) return container;
-  return container | HAS_LEAVES_LAST | (leavesLast ? LEAVES_LAST : 0);
+/** The rest of the row stays. */
+export function writeStatus(
+  numbers: Float64Array,
+  start: number,
+  { state, timestampMs, runningAtMs, container }: Task['status'],
+  { version, updatedAtMs }: Omit<Meta, 'createdAtMs'>,
+): void {
+  const desiredState = Math.floor((numbers[start + STATES] ?? 0) / STATES_MAX);
+  const flags = (numbers[start + FLAGS] ?? 0) & ~HAS_CONTAINER;
+  numbers[start + VERSION] = version;
+  numbers[start + UPDATED_AT] = updatedAtMs;
+  numbers[start + TIMESTAMP] = timestampMs;
+  numbers[start + RUNNING_AT] = runningAtMs;
+  numbers[start + PID] = container?.pid ?? 0;
+  numbers[start + EXIT_CODE] = container?.exitCode ?? 0;
+  numbers[start + STATES] = positionOf(state) + STATES_MAX * desiredState;
+  numbers[start + FLAGS] = container === undefined ? flags : flags | HAS_CONTAINER;
 }
+
+export function metaAt(numbers: Float64Array, start: number): Meta {
+  const number = (column: number): number => numbers[start + column] ?? 0;
+  return { version: number(VERSION), createdAtMs: number(CREATED_AT), updatedAtMs: number(UPDATED_AT) };
+}
+
+export function copyNumbers(from: Float64Array, start: number, to: Float64Array, at: number): void {
+  for (let column = 0; column < ROW_NUMBERS; column++) to[at + column] = from[start + column] ?? 0;
+}
+
+type MayHaveExtra = Pick<Task, 'id' | 'attachments' | 'genericResources' | 'status'> & {
+  readonly eviction?: Extra['eviction'];
+};
 
 /** Undefined for most tasks. */
-export function extraOf({ id, attachments, genericResources, eviction, status }: Task): Extra | undefined {
+export function extraOf({
+  id,
+  attachments,
+  genericResources,
+  eviction,
+  status,
+}: MayHaveExtra): Extra | undefined {
   const { ports, files, container } = status;
   const containerId = container?.containerId === id ? undefined : container?.containerId;
   const isPlain =
@@ -126,7 +154,7 @@ export function readRow({ ids, numbers, extras }: TaskRows, at: number, texts: T
   const { eviction } = extra;
   return {
     id,
-    meta: { version: number(VERSION), createdAtMs: number(CREATED_AT), updatedAtMs: number(UPDATED_AT) },
+    meta: metaAt(numbers, start),
     serviceId: texts.get(number(SERVICE)),
     specVersion: number(SPEC_VERSION),
     slot: number(SLOT),
@@ -153,6 +181,11 @@ export function readRow({ ids, numbers, extras }: TaskRows, at: number, texts: T
 /** What a row has as its `STATES`. */
 export function statesNumber({ status, desiredState }: Task): number {
   return positionOf(status.state) + STATES_MAX * positionOf(desiredState);
+}
+
+/** Whether the task of the row is in this state. */
+export function isStateAt(numbers: Float64Array, start: number, state: TaskState): boolean {
+  return (numbers[start + STATES] ?? 0) % STATES_MAX === positionOf(state);
 }
 
 /** What it stands for. */

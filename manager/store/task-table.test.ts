@@ -7,11 +7,16 @@ import { emptyTask, type Task } from '../../core/generated/objects.ts';
 import { anyTask, anyTaskIds } from '../../test/support/any-task.ts';
 import { type StateCount, TaskTable } from './task-table.ts';
 
-type Step = { readonly put: Task } | { readonly delete: string } | { readonly snapshot: true };
+type Step =
+  | { readonly put: Task }
+  | { readonly status: Task }
+  | { readonly delete: string }
+  | { readonly snapshot: true };
 
 const steps = fc.array(
   fc.oneof(
     { weight: 6, arbitrary: anyTask.map((put): Step => ({ put })) },
+    { weight: 6, arbitrary: anyTask.map((status): Step => ({ status })) },
     { weight: 2, arbitrary: fc.constantFrom(...anyTaskIds).map((id): Step => ({ delete: id })) },
     { weight: 1, arbitrary: fc.constant<Step>({ snapshot: true }) },
   ),
@@ -46,6 +51,7 @@ test('the table is what a map of the tasks would be, and its groups are those wi
       for (const id of anyTaskIds) {
         assert.deepEqual(table.get(id), model.get(id));
         assert.equal(table.nodeOf(id), model.get(id)?.nodeId);
+        assert.equal(table.versionOf(id), model.get(id)?.meta.version ?? 0);
       }
       for (const group of ['s1', 's2', 's3'])
         assert.deepEqual(
@@ -86,6 +92,13 @@ function take(step: Step, table: TaskTable, model: Map<string, Task>): void {
   if ('put' in step) {
     table.put(step.put);
     model.set(step.put.id, step.put);
+  } else if ('status' in step) {
+    const { id, status, meta } = step.status;
+    const known = model.get(id);
+    if (known === undefined) return;
+    table.putStatus(id, status, meta);
+    const { version, updatedAtMs } = meta;
+    model.set(id, { ...known, status, meta: { ...known.meta, version, updatedAtMs } });
   } else if ('delete' in step) {
     table.delete(step.delete);
     model.delete(step.delete);

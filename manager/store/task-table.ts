@@ -3,12 +3,16 @@
 // tasks are compared by their ids.
 
 import { assert } from '../../core/assert.ts';
-import type { Task, TaskState } from '../../core/generated/objects.ts';
+import type { Meta, Task, TaskState } from '../../core/generated/objects.ts';
+import type { PackedTasks } from './task-events.ts';
 import {
   ERROR,
+  type Extra,
   extraOf,
+  isStateAt,
   MESSAGE,
   NODE,
+  noExtra,
   ROW_NUMBERS,
   readRow,
   SERVICE,
@@ -17,7 +21,9 @@ import {
   statesOf,
   type TaskRows,
   type TextsView,
+  VERSION,
   writeNumbers,
+  writeStatus,
 } from './task-row.ts';
 
 // A page that a snapshot has taken is copied when it changes: some microseconds each, and an entry may change hundreds.
@@ -81,6 +87,19 @@ export class TaskTable {
     return row === undefined ? undefined : this.#read(row);
   }
 
+  /** 0 when there is no such task. */
+  versionOf(id: string): number {
+    const row = this.#rows.get(id);
+    return row === undefined ? 0 : this.#numberAt(row, VERSION);
+  }
+
+  /** Adds a task that is there, as it is now. Returns its position. */
+  packInto(tasks: PackedTasks, id: string): number {
+    const row = this.#rows.get(id);
+    assert(row !== undefined, () => `no task ${id}`);
+    return tasks.addRow(this.#pageOf(row), row % PAGE_ROWS, this.#texts);
+  }
+
   /** Undefined when there is no such task, empty when it has no node. */
   nodeOf(id: string): string | undefined {
     const row = this.#rows.get(id);
@@ -131,9 +150,25 @@ export class TaskTable {
     this.#putText(numbers, start + ERROR, task.status.error);
     writeNumbers(numbers, start, task);
     if (!isCounted) this.#countStates(numbers, start, 1);
-    const extra = extraOf(task);
-    if (extra !== undefined) page.extras.set(at, extra);
-    else if (page.extras.size > 0) page.extras.delete(at);
+    this.#setExtra(page, at, extraOf(task));
+  }
+
+  /** The same as to put the task with this status, without its object. */
+  putStatus(id: string, status: Task['status'], meta: Omit<Meta, 'createdAtMs'>): void {
+    const row = this.#rows.get(id);
+    assert(row !== undefined, () => `no task ${id}`);
+    const page = this.#pageToChange(row);
+    const at = row % PAGE_ROWS;
+    const { numbers, extras } = page;
+    const start = at * ROW_NUMBERS;
+    const isSameState = isStateAt(numbers, start, status.state);
+    if (!isSameState) this.#countStates(numbers, start, -1);
+    writeStatus(numbers, start, status, meta);
+    if (!isSameState) this.#countStates(numbers, start, 1);
+    this.#putText(numbers, start + MESSAGE, status.message);
+    this.#putText(numbers, start + ERROR, status.error);
+    const { attachments, genericResources, eviction } = extras.get(at) ?? noExtra;
+    this.#setExtra(page, at, extraOf({ id, attachments, genericResources, eviction, status }));
   }
 
   delete(id: string): void {
@@ -152,6 +187,11 @@ export class TaskTable {
     page.extras.delete(at);
     this.#rows.delete(id);
     this.#free.push(row);
+  }
+
+  #setExtra({ extras }: Page, at: number, extra: Extra | undefined): void {
+    if (extra !== undefined) extras.set(at, extra);
+    else if (extras.size > 0) extras.delete(at);
   }
 
   #countStates(numbers: Float64Array, start: number, by: 1 | -1): void {

@@ -1,7 +1,7 @@
 // Tasks with all that a task may have, for property tests.
 
 import fc from 'fast-check';
-import { emptyTask, type Task, type TaskStatus } from '../../core/generated/objects.ts';
+import { emptyPortConfig, emptyTask, type Task, type TaskStatus } from '../../core/generated/objects.ts';
 import { TASK_STATES } from '../../core/task-state.ts';
 
 /** More than a page of the table of tasks. */
@@ -16,9 +16,12 @@ const status: fc.Arbitrary<TaskStatus> = fc.record(
     timestampMs: time,
     message: text,
     error: text,
-    ports: fc.constantFrom([], [{ protocol: 'tcp', targetPort: 80, publishedPort: 30_000, mode: 'host' }]),
+    ports: fc.constantFrom(
+      [],
+      [{ ...emptyPortConfig, targetPort: 80, publishedPort: 30_000, publishMode: 'host' }],
+    ),
     runningAtMs: time,
-    files: fc.constantFrom([], [{ version: 3 }]),
+    files: fc.constantFrom([], [{ sourceId: 'secret', version: 3 }]),
     container: fc.record(
       {
         containerId: fc.constantFrom('', 'another', ...anyTaskIds.slice(0, 3)),
