@@ -152,6 +152,13 @@ describe('service modes', { skip: whyNoRealNode() ?? false, timeout: 120_000 }, 
       );
       const [before] = await running(id);
       await untilHolds(async () => assert.ok((await memoryOf(name)).usage > 40 * MIB));
+      const isSettled = async (specVersion: number) => {
+        const [task] = await running(id);
+        assert.deepEqual([task?.specVersion, task?.status.message], [specVersion, 'started']);
+      };
+      await cli('service', 'update', '--limit-memory', '160M', name);
+      await untilHolds(() => isSettled(2));
+      assert.equal((await memoryOf(name)).limit, 160 * MIB);
       await cli(
         'service',
         'update',
@@ -167,7 +174,7 @@ describe('service modes', { skip: whyNoRealNode() ?? false, timeout: 120_000 }, 
       await untilHolds(async () => assert.equal((await memoryOf(name)).limit, 200 * MIB));
       const [after_] = await running(id);
       assert.equal(after_?.id, before?.id);
-      assert.equal(after_?.specVersion, 2);
+      assert.equal(after_?.specVersion, 3);
       assert.equal(after_?.status.container?.pid, before?.status.container?.pid);
 
       await cli('service', 'update', '--limit-memory', '16M', '--limit-cpu', '0', '--detach', name);
@@ -185,13 +192,14 @@ describe('service modes', { skip: whyNoRealNode() ?? false, timeout: 120_000 }, 
       const history = await cli('service', 'history', name);
       assert.match(history, /VERSION +AGE +BY +CHANGES/);
       assert.match(history, /uid 0 on \S+ +limits/);
-      assert.match(history, /limits memory-bytes: 134217728 → 209715200/);
+      assert.match(history, /limits memory-bytes: 167772160 → 209715200/);
 
-      await cli('service', 'rollback', '--to', '2', name);
+      await cli('service', 'rollback', '--to', '3', name);
       await untilHolds(async () => assert.equal((await running(id))[0]?.status.message, 'started'));
       assert.equal((await running(id))[0]?.id, before?.id);
       await cli('service', 'update', '--limit-memory', '0', '--limit-cpu', '0', name);
       await untilHolds(async () => assert.ok((await memoryOf(name)).limit > 2 ** 50));
+      await untilHolds(() => isSettled(6));
       assert.equal((await running(id))[0]?.id, before?.id);
       const unknown = await cluster.node(0).cli('service', 'rollback', '--to', '77', name);
       assert.match(unknown.stderr, /version 77 of service limited-.* is not kept/);

@@ -9,8 +9,10 @@ const CPU_PERIOD_MICROS = 100_000;
 // The kernel refuses a quota below 1 ms.
 const CPU_QUOTA_MICROS_MIN = 1000;
 const CPU_SHARES_DEFAULT = 1024;
-// More than the kernel has numbers for. crun writes -1 as it is, which the kernel refuses.
+// Where crun writes -1 so that the kernel refuses it: more processes than there are numbers for, and the longest quota that the
+// kernel takes (MAX_BW of kernel/sched/sched.h).
 const PIDS_MAX = 4_194_304;
+const CPU_QUOTA_MICROS_MAX = 2 ** 44 - 1;
 
 interface ResourcesInput {
   readonly limits: ResourceLimits;
@@ -45,6 +47,7 @@ export function changedResources(
   const { limits, reservedMemoryBytes, machine } = input;
   const hasSwap = machine.hasSwapAccounting;
   const unlimited = { limit: -1, ...(hasSwap && { swap: -1 }) };
+  const quotaMax = machine.cgroupVersion === '1' ? CPU_QUOTA_MICROS_MAX : -1;
   const memory = memoryLimits({
     limits: { ...limits, memorySwappiness: undefined },
     reservedMemoryBytes,
@@ -59,7 +62,7 @@ export function changedResources(
     },
     cpu: {
       period: CPU_PERIOD_MICROS,
-      ...(cpuNanos > 0 ? cpuLimits({ ...limits, cpusetCpus: '', cpusetMems: '' }) : { quota: -1 }),
+      ...(cpuNanos > 0 ? cpuLimits({ ...limits, cpusetCpus: '', cpusetMems: '' }) : { quota: quotaMax }),
       shares: cpuShares > 0 ? cpuShares : CPU_SHARES_DEFAULT,
     },
     pids: { limit: pids > 0 ? pids : PIDS_MAX },
