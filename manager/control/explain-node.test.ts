@@ -3,7 +3,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { defaultClusterSpec } from '../../core/defaults.ts';
-import { emptyCluster, type Node, type UpdateStatus } from '../../core/generated/objects.ts';
+import {
+  emptyCluster,
+  type GenericResource,
+  type Node,
+  type ServiceSpec,
+  type Task,
+  type UpdateStatus,
+} from '../../core/generated/objects.ts';
 import { aNode, aServiceObject, aTask, NOW_MS, tablesOf } from '../../test/support/builders.ts';
 import { explain } from './explain.ts';
 
@@ -19,6 +26,26 @@ const withStatus = (node: Node, status: Partial<Node['status']>): Node => ({
   status: { ...node.status, sinceMs: NOW_MS - 5_000, ...status },
 });
 const web = aServiceObject('web', 2);
+
+interface Reservations {
+  readonly cpuNanos: number;
+  readonly memoryBytes: number;
+  readonly generic: readonly GenericResource[];
+}
+
+const withResources = (
+  spec: ServiceSpec,
+  { generic = [], ...reserved }: Partial<Reservations>,
+): ServiceSpec => {
+  const { resources } = spec.task;
+  const reservations = { ...resources.reservations, ...reserved };
+  return { ...spec, task: { ...spec.task, resources: { ...resources, generic, reservations } } };
+};
+/** As the scheduler leaves it. */
+const refused = (service: string, reason: string): Task => {
+  const task = aTask(service, { slot: 1, nodeId: '', state: 'pending' });
+  return { ...task, status: { ...task.status, error: `no suitable node (${reason})` } };
+};
 
 test('a node that is well has nothing to tell but how many tasks it runs', () => {
   const tables = tablesOf([web], [aTask('web')], [aNode('n1'), aNode('n2')]);
@@ -57,20 +84,57 @@ test('a drained node tells what is left, how it goes on, and what its tasks wait
     drainStartedAtMs: NOW_MS - 60_000,
   };
   const leaving = { ...aTask('web', { slot: 1 }), eviction: 'its node is being drained', leavesLast: true };
-  const pending = aTask('web', { slot: 1, nodeId: '', state: 'pending' });
-  const waiting = {
-    ...pending,
-    status: { ...pending.status, error: 'no suitable node (insufficient resources on 1 node)' },
-  };
-  const tables = tablesOf([web], [leaving, waiting, aTask('web', { slot: 2 })], [drained, aNode('n2')]);
+  const waiting = refused('web', 'insufficient resources on 1 node');
+  const big = aServiceObject('web', 2, (spec) => withResources(spec, { cpuNanos: 9e9 }));
+  const tables = tablesOf([big], [leaving, waiting, aTask('web', { slot: 2 })], [drained, aNode('n2')]);
 
   const told = lines(tables, 'n1').join('\n');
   assert.match(
     told,
     /being drained since 60 s ago: 2 tasks left, 1 of them on the way \(1 at a time; in 9 min/,
   );
-  assert.match(told, /task: web\.1 [\s\S]*insufficient resources on 1 node\) → lower --reserve-cpu/);
+  assert.match(told, /task: web\.1 [\s\S]*insufficient resources on 1 node\) → lower --reserve-cpu of web/);
   assert.match(told, /→ tsswarm node update --availability active n1/);
+});
+
+test('a task without room tells what it needs and what there is, and what would make room', () => {
+  const nodes = [aNode('n1'), aNode('n2')];
+  const asks = (resources: Partial<Reservations>) =>
+    lines(
+      tablesOf(
+        [aServiceObject('web', 1, (spec) => withResources(spec, resources))],
+        [refused('web', 'insufficient resources on 2 nodes')],
+        nodes,
+      ),
+      'web',
+    ).slice(-2);
+  const [refusal, room] = asks({ cpuNanos: 8e9, memoryBytes: 500 * 2 ** 30 });
+  assert.match(refusal ?? '', /→ lower --reserve-cpu or --reserve-memory of web, or free or add a node$/);
+  assert.equal(room, 'room: needs 500 GiB, free 8 GiB; needs 8 CPUs, free 4 CPUs at most on a node');
+  const [, gpu] = asks({ generic: [{ kind: 'GPU', count: 2, names: [] }] });
+  assert.equal(gpu, 'room: needs 2 of GPU, free 0 at most on a node');
+  // It has been freed, and the scheduler has not come to it yet.
+  assert.match(asks({ cpuNanos: 1e9 })[1] ?? '', /^scheduler: pending/);
+});
+
+test('a task that other services keep away tells which', () => {
+  const web = aServiceObject('web', 1, (spec) => ({
+    ...spec,
+    task: { ...spec.task, placement: { ...spec.task.placement, affinities: ['service!=db'] } },
+  }));
+  const tables = tablesOf(
+    [web, aServiceObject('db', 1)],
+    [aTask('db'), refused('web', 'affinities not satisfied on 1 node')],
+  );
+  const [refusal, room] = lines(tables, 'web').slice(-2);
+  assert.match(refusal ?? '', /→ add a node, or change .*--placement-affinity-rm … web$/);
+  assert.equal(room, 'room: its affinities are not satisfied (service!=db)');
+});
+
+test('a task of a job that has completed does not count as one that should run', () => {
+  const done = aTask('web', { state: 'complete', desired: 'complete' });
+  const told = lines(tablesOf([web], [done, aTask('web', { slot: 2 })]), 'n1');
+  assert.ok(told.includes('tasks: 1 of its 1 task running'), told.join());
 });
 
 test('services, nodes and tasks are found by name, before prefixes', () => {

@@ -15,7 +15,9 @@ const LOOK_THERE =
 export function explainNode(view: TablesView, node: Node, nowMs: number): Draft[] {
   const [cluster] = view.cluster.values();
   const spec = cluster?.spec ?? defaultClusterSpec;
-  const tasks = view.tasksOnNode(node.id).filter(isWanted);
+  const tasks = view
+    .tasksOnNode(node.id)
+    .filter((task) => isWanted(task) && task.status.state !== 'complete');
   return [
     explainState(node, spec, view.node.size, nowMs),
     ...explainAvailability(view, node, nowMs),
@@ -129,7 +131,9 @@ function explainTasks(
   nowMs: number,
 ): Draft[] {
   const running = tasks.filter(({ status }) => status.state === 'running').length;
-  const steps: Draft[] = [{ subject: 'tasks', text: `${running} of its ${tasksText(tasks.length)} running` }];
+  const heard = node.status.state === 'down' ? ' when it was heard last' : '';
+  const text = `${running} of its ${tasksText(tasks.length)} running${heard}`;
+  const steps: Draft[] = [{ subject: 'tasks', text }];
   if (node.status.state === 'down' && !node.status.held) {
     const left = view
       .tasksOnNode(node.id)

@@ -4,9 +4,14 @@ import type { Service, Task } from '../../core/generated/objects.ts';
 import { taskName } from '../../core/task-name.ts';
 import { FORMER_LIMITS, isTerminal, isWanted } from '../../core/task-state.ts';
 import type { ExplainStep } from '../../proto/generated/control.ts';
+import { placeDemands } from '../capacity/fit.ts';
+import { ClusterBook } from '../placement/cluster-book.ts';
 import type { TablesView } from '../store/tables.ts';
 import { moreAddresses } from './explain-endpoint.ts';
 import { fullNetworkOf } from './network-use.ts';
+
+/** Of the scheduler's sentences: those that figures explain. */
+const refusedForRoom = /insufficient resources|affinities not satisfied/;
 
 /** A step of which only what matters is said. */
 export type Draft = Partial<ExplainStep> & Pick<ExplainStep, 'subject' | 'text'>;
@@ -32,6 +37,7 @@ export function explainTask(view: TablesView, task: Task, nowMs: number, depth: 
     text: `${status.state} since ${ago(status.timestampMs, nowMs)}: ${status.error || status.message || 'no details'}`,
     remedy: remedyFor(view, task),
   });
+  steps.push(...explainRoom(view, task, nowMs, depth));
   steps.push(...explainFiles(view, task, depth), ...explainHistory(view, task, nowMs, depth));
   if (task.desiredState === 'ready' && task.notBeforeMs > nowMs)
     steps.push(explainDelay(view, task, nowMs, depth));
@@ -44,6 +50,17 @@ export function explainTask(view: TablesView, task: Task, nowMs: number, depth: 
 export function isTrouble({ state, error, message }: Task['status']): boolean {
   const isFine = state === 'running' || state === 'complete';
   return !isFine || error !== '' || message.startsWith(FORMER_LIMITS);
+}
+
+/** What nodes lack for it, in figures. */
+function explainRoom(view: TablesView, task: Task, nowMs: number, depth: number): Draft[] {
+  const { serviceId, specVersion, nodeId, status } = task;
+  const spec = view.revisionOf(task)?.spec;
+  if (status.state !== 'pending' || spec === undefined || !refusedForRoom.test(status.error)) return [];
+  const demand = { serviceId, specVersion, spec, count: 1 };
+  return placeDemands([demand], ClusterBook.of(view), { nowMs, nodeId })
+    .filter(({ missing }) => missing > 0)
+    .map(({ reason }) => ({ ok: false, subject: 'room', depth, text: reason }));
 }
 
 /** How long it waits, and why for longer than the policy's delay. */
@@ -136,9 +153,13 @@ function remedyFor(view: TablesView, task: Task): string {
   if (error.startsWith(FORMER_LIMITS))
     return `raise the limit of ${name}, or let its tasks begin anew with it: tsswarm service update --force ${name}`;
   if (error.includes('insufficient resources'))
-    return `lower --reserve-cpu or --reserve-memory of ${name}, or free or add a node`;
+    return `lower ${reservationFlags(view, task)} of ${name}, or free or add a node`;
   if (error.includes('constraints not satisfied'))
     return `label a node (tsswarm node update --label-add) or change it: tsswarm service update --constraint-rm … ${name}`;
+  if (error.includes('unsupported platform'))
+    return `add a node of its image's platform, or use an image for those that there are: tsswarm service update --image … ${name}`;
+  if (error.includes('affinities not satisfied'))
+    return `add a node, or change what it asks for: tsswarm service update --placement-affinity-rm … ${name}`;
   if (error.includes('max replicas per node'))
     return `raise --replicas-max-per-node of ${name}, or add a node`;
   if (error.includes('port') && error.includes('already in use'))
@@ -156,6 +177,18 @@ function remedyFor(view: TablesView, task: Task): string {
   if (error.includes('health check') || error.includes('non-zero exit'))
     return `tsswarm service logs ${name}`;
   return '';
+}
+
+/** Those by which it asks for what is counted. */
+function reservationFlags(view: TablesView, task: Task): string {
+  const resources = view.revisionOf(task)?.spec.task.resources;
+  const { cpuNanos = 0, memoryBytes = 0 } = resources?.reservations ?? {};
+  const flags = [
+    ...(cpuNanos > 0 ? ['--reserve-cpu'] : []),
+    ...(memoryBytes > 0 ? ['--reserve-memory'] : []),
+    ...(resources?.generic.length ? ['--generic-resource'] : []),
+  ];
+  return flags.join(' or ') || 'the reservations';
 }
 
 /** One step for each cause, and below it what is known of the first task that has it. */
