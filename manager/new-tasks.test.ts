@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { type TestContext, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { FakeClock } from '../core/clock.ts';
 import type { Task } from '../core/generated/objects.ts';
 import { setLogLevel } from '../rpc/logger.ts';
@@ -19,9 +20,9 @@ setLogLevel('silent');
 const TASK_BYTES = 1_000;
 
 /** A node with room for so many tasks, and both loops. */
-async function cluster(t: TestContext, room: number) {
+async function cluster(t: TestContext, room: number, log = new MemoryLog()) {
   const clock = new FakeClock();
-  const store = new Store(new MemoryLog(), clock);
+  const store = new Store(log, clock);
   await store.open();
   await store.update((tx) => tx.create('node', aNode('a', { memoryBytes: room * TASK_BYTES })));
   const stop = new AbortController();
@@ -78,6 +79,28 @@ test('what was booked for a task that is not stored is free again', async (t) =>
   assert.equal(nodeOf('too many'), '');
   scheduler.settle(['lost']);
   assert.equal(nodeOf('next'), 'a');
+});
+
+test('what the scheduler has booked stays booked while the making of the same tasks is settled', async (t) => {
+  const log = new MemoryLog();
+  const { store, scheduler } = await cluster(t, 1, log);
+  store.subscribe(({ events }) => {
+    log.isHeld ||= events.some(({ kind, action }) => kind === 'task' && action === 'created');
+  });
+  const service = aService(1);
+  await store.update((tx) => {
+    const everywhere = { ...service, spec: { ...service.spec, mode: { global: {} } } };
+    tx.create('service', everywhere);
+    createRevision(tx, everywhere, undefined);
+  });
+  // The loop that has made the task goes on; what the scheduler decided is on its way.
+  await delay(10);
+
+  const [other] = scheduler.placeNew(service.spec, [aTask('other', { nodeId: '', state: 'pending' })]);
+
+  assert.equal(other?.nodeId, '');
+  log.release();
+  await eventually(() => store.view.tasksOfService('s')[0]?.status.state === 'assigned');
 });
 
 test('who waits already comes first', async (t) => {

@@ -120,7 +120,8 @@ function step(tx: Transaction, serviceId: string, { options, wakeTimes, placed }
   const current = applyServicePlan(tx, service, plan);
   const made = newTasks(current, plan, options);
   const tasks = placer?.placeNew(current.spec, made) ?? made;
-  const ids = tasks.flatMap(({ id, nodeId }) => (nodeId === '' ? [] : [id]));
+  // Those of a global service have a node as well, and the scheduler may have booked for them meanwhile.
+  const ids = tasks.flatMap(({ id, status }) => (status.state === 'assigned' ? [id] : []));
   if (ids.length > 0) placed.set(serviceId, ids);
   for (const task of tasks) tx.create('task', task);
 }
