@@ -29,7 +29,7 @@ const aChange: fc.Arbitrary<Change> = fc
   }));
 const anEntry = fc
   .uniqueArray(aChange, { selector: ({ id }) => id, minLength: 1, maxLength: 3 })
-  .map((changes) => encode(LogEntryCodec, { timeMs: 1_000, changes }));
+  .map((changes) => encode(LogEntryCodec, { timeMs: 1_000, changes, guards: [] }));
 
 function aStore(): { store: Store; commits: Commit[] } {
   const store = new Store(new MemoryLog(), systemClock);
@@ -75,7 +75,7 @@ test('objects that are stored beside a commit are not in it as well', () => {
   const change = { ...emptyChange, kind: 'service', id: 'a', service };
 
   const plan = planCommit(store, { index: 0, term: 1 }, [
-    encode(LogEntryCodec, { timeMs: 1, changes: [change] }),
+    encode(LogEntryCodec, { timeMs: 1, changes: [change], guards: [] }),
   ]);
 
   assert.ok((plan.objects[0]?.record?.length ?? 0) > 10_000);

@@ -5,7 +5,9 @@ import { aServiceObject, aTask, NOW_MS, tablesOf } from '../../test/support/buil
 import { planPayloadReaping, planReaping, planRevisionReaping } from './plan-reaping.ts';
 
 const reap = (tasks: readonly Task[], historyLimit: number, maxAttempts: number) =>
-  planReaping(tasks, { historyLimit, maxAttempts, isKnownNode: () => true });
+  planReaping(tasks, { historyLimit, maxAttempts, isKnownNode: () => true, hasRevision: () => true });
+
+const someLimits = { historyLimit: 5, maxAttempts: 0, hasRevision: () => true };
 
 const dead = (age: number) => aTask('s', { state: 'failed', desired: 'shutdown', createdAtMs: NOW_MS - age });
 
@@ -17,11 +19,19 @@ test('a removed task is deleted when nothing of it can run any more, not before'
 });
 
 test('a task that came to a node in the moment in which that was removed is deleted once it is not wanted', () => {
-  const limits = { historyLimit: 5, maxAttempts: 0, isKnownNode: (id: string) => id === 'n1' };
+  const limits = { ...someLimits, isKnownNode: (id: string) => id === 'n1' };
   const stranded = aTask('s', { nodeId: 'gone', state: 'assigned', desired: 'shutdown' });
   const stopping = aTask('s', { nodeId: 'n1', state: 'running', desired: 'shutdown' });
   const wanted = aTask('s', { nodeId: 'gone', state: 'assigned' });
   assert.deepEqual(planReaping([stranded, stopping, wanted, dead(1)], limits), [stranded]);
+});
+
+test('a task that no agent can be told of, since its revision is gone, is deleted once it is not wanted', () => {
+  const limits = { ...someLimits, isKnownNode: () => true, hasRevision: (version: number) => version > 1 };
+  const stopping = { ...aTask('s', { desired: 'remove' }), specVersion: 1 };
+  const other = { ...aTask('s', { desired: 'remove' }), specVersion: 2 };
+  const wanted = { ...aTask('s'), specVersion: 1 };
+  assert.deepEqual(planReaping([stopping, other, wanted], limits), [stopping]);
 });
 
 test('history is kept per slot up to the limit, the newest of it', () => {
@@ -107,6 +117,6 @@ test('of a task that never reached a node, or whose node is gone, nothing waits 
   );
   assert.equal(reap(neverPlaced, 1, 0).length, 2, 'all but what the limit keeps');
   const lost = aTask('s', { nodeId: 'gone', desired: 'remove' });
-  const limits = { historyLimit: 5, maxAttempts: 0, isKnownNode: (id: string) => id !== 'gone' };
+  const limits = { ...someLimits, isKnownNode: (id: string) => id !== 'gone' };
   assert.deepEqual(planReaping([lost], limits), [lost]);
 });

@@ -14,16 +14,19 @@ export interface ReapingLimits {
   /** Of the restart policy. */
   readonly maxAttempts: number;
   readonly isKnownNode: (nodeId: string) => boolean;
+  readonly hasRevision: (specVersion: number) => boolean;
 }
 
 /** Tasks of one service to delete: removed ones that have ended, and history beyond `historyLimit` per slot. */
 export function planReaping(
   tasks: readonly Task[],
-  { historyLimit, maxAttempts, isKnownNode }: ReapingLimits,
+  { historyLimit, maxAttempts, isKnownNode, hasRevision }: ReapingLimits,
 ): Task[] {
   const hasLeftNode = (task: Task) => hasEnded(task) || !isKnownNode(task.nodeId);
   // Tasks go with their node when it is removed; one that came to it in the same moment is without anybody to tell of its end.
-  const isStranded = (task: Task) => !isWanted(task) && !hasEnded(task) && !isKnownNode(task.nodeId);
+  // Without its revision an agent cannot be told about one; that it is to be nowhere it can.
+  const isStranded = (task: Task) =>
+    !isWanted(task) && !hasEnded(task) && !(isKnownNode(task.nodeId) && hasRevision(task.specVersion));
   const removed = tasks.filter(
     (task) => isStranded(task) || (task.desiredState === 'remove' && hasLeftNode(task)),
   );

@@ -7,6 +7,7 @@ import { compareTaskStates } from '../../core/task-state.ts';
 import { runLoop } from '../loop.ts';
 import type { StoreEvent } from '../store/apply-entry.ts';
 import type { Commit, Store } from '../store/store.ts';
+import { revisionId } from '../store/tables.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { pinsOf, planPayloadReaping, planReaping, planRevisionReaping } from './plan-reaping.ts';
 
@@ -73,7 +74,10 @@ function reap(tx: Transaction, serviceId: string): void {
   const { taskHistoryLimit: historyLimit, specHistoryLimit } = cluster?.spec ?? defaultClusterSpec;
   const maxAttempts = tx.view.service.get(serviceId)?.spec.task.restart.maxAttempts ?? 0;
   const isKnownNode = (nodeId: string) => tx.view.node.get(nodeId) !== undefined;
-  const tasks = planReaping(tx.view.tasksOfService(serviceId), { historyLimit, maxAttempts, isKnownNode });
+  const hasRevision = (specVersion: number) =>
+    tx.view.revision.get(revisionId(serviceId, specVersion)) !== undefined;
+  const limits = { historyLimit, maxAttempts, isKnownNode, hasRevision };
+  const tasks = planReaping(tx.view.tasksOfService(serviceId), limits);
   for (const task of tasks) tx.delete('task', task.id);
   const reaped = new Set(tasks.map((task) => task.id));
   for (const { id } of planRevisionReaping(

@@ -119,6 +119,8 @@ function step(tx: Transaction, serviceId: string, { options, wakeTimes, placed }
   for (const task of plan.adopt) tx.update('task', { ...task, specVersion: service.specVersion });
   const current = applyServicePlan(tx, service, plan);
   const made = newTasks(current, plan, options);
+  // Who removes a service sees its tasks, and who deletes what nobody needs of it: none may come behind their backs.
+  if (made.length + plan.adopt.length > 0) tx.expect('service', serviceId);
   const tasks = placer?.placeNew(current.spec, made) ?? made;
   // Those of a global service have a node as well, and the scheduler may have booked for them meanwhile.
   const ids = tasks.flatMap(({ id, status }) => (status.state === 'assigned' ? [id] : []));

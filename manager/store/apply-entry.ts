@@ -3,7 +3,13 @@
 
 import { assert } from '../../core/assert.ts';
 import type { Meta, Task } from '../../core/generated/objects.ts';
-import { type Change, ChangeCodec, emptyChange, type LogEntry } from '../../proto/generated/log.ts';
+import {
+  type Change,
+  ChangeCodec,
+  emptyChange,
+  type Guard,
+  type LogEntry,
+} from '../../proto/generated/log.ts';
 import { encode } from '../../proto/wire.ts';
 import { isNamed, KINDS, type Kind, type Kinds, type NamedKind, type StoredObject } from './tables.ts';
 import { PackedTasks, rowsOf, TaskEvent } from './task-events.ts';
@@ -52,7 +58,11 @@ const DIGEST_PRIME = 16_777_619;
 
 /** Applies all changes of the entry, or none when a guard does not hold. */
 export function applyEntry(target: EntryTarget, index: number, entry: LogEntry): EntryOutcome {
-  const { changes, timeMs } = entry;
+  const { changes, guards, timeMs } = entry;
+  for (const guard of guards) {
+    const reason = findOtherVersion(target, guard);
+    if (reason !== undefined) return { applied: false, reason };
+  }
   for (const change of changes) {
     const reason = findConflict(target, change);
     if (reason !== undefined) return { applied: false, reason };
@@ -89,21 +99,28 @@ export function snapshotRecord(kind: Kind, object: StoredObject, encodeRecord = 
   return encodeRecord(ChangeCodec, { ...emptyChange, kind, id: object.id, [kind]: object });
 }
 
-function kindOf(change: Change): Kind {
-  assert(KINDS.includes(change.kind as Kind), () => `the log names an unknown kind "${change.kind}"`);
-  return change.kind as Kind;
+function kindOf({ kind }: Pick<Guard, 'kind'>): Kind {
+  assert(KINDS.includes(kind as Kind), () => `the log names an unknown kind "${kind}"`);
+  return kind as Kind;
 }
 
 function findConflict(target: EntryTarget, change: Change): string | undefined {
-  const kind = kindOf(change);
-  const version = target.versionOf(kind, change.id);
-  if (version !== change.expectedVersion)
-    return `${kind} ${change.id} is at version ${version}, not ${change.expectedVersion}`;
+  const otherVersion = findOtherVersion(target, change);
+  if (otherVersion !== undefined) return otherVersion;
   const name = nameIn(change);
   const holder = name && target.byName(name.kind, name.name);
   return holder === undefined || holder.id === change.id
     ? undefined
-    : `name ${name?.name} is taken by ${kind} ${holder.id}`;
+    : `name ${name?.name} is taken by ${change.kind} ${holder.id}`;
+}
+
+function findOtherVersion(target: EntryTarget, guard: Guard): string | undefined {
+  const { id, expectedVersion } = guard;
+  const kind = kindOf(guard);
+  const version = target.versionOf(kind, id);
+  return version === expectedVersion
+    ? undefined
+    : `${kind} ${id} is at version ${version}, not ${expectedVersion}`;
 }
 
 /** The tables know what was there before the entry: two of its own changes may want the same name as well. */

@@ -4,7 +4,7 @@
 
 import { type Clock, sleep } from '../../core/clock.ts';
 import { hasCode, SwarmError } from '../../core/errors.ts';
-import { type Change, ChangeCodec, type LogEntry, LogEntryCodec } from '../../proto/generated/log.ts';
+import { ChangeCodec, type LogEntry, LogEntryCodec } from '../../proto/generated/log.ts';
 import { decode, encode, newEncoder } from '../../proto/wire.ts';
 import { AsyncQueue } from '../../rpc/queue.ts';
 import { storeLog } from '../log.ts';
@@ -83,9 +83,9 @@ export class Store implements ObjectStateMachine {
   async update<T>(decide: (tx: Transaction) => T): Promise<T> {
     const startedMs = performance.now();
     for (let attempt = 1; ; attempt++) {
-      const { result, changes } = this.#decide(decide);
+      const { result, changes, guards } = this.#decide(decide);
       if (changes.length === 0) return result;
-      const outcome = await this.#propose(changes);
+      const outcome = await this.#propose({ timeMs: this.#clock.nowMs(), changes, guards });
       if (outcome.applied) {
         this.#observe('write-tx', performance.now() - startedMs);
         return result;
@@ -213,13 +213,12 @@ export class Store implements ObjectStateMachine {
   }
 
   /** Nothing of the transaction but its changes is held while the log works. */
-  #decide<T>(decide: (tx: Transaction) => T): { readonly result: T; readonly changes: readonly Change[] } {
+  #decide<T>(decide: (tx: Transaction) => T): Omit<LogEntry, 'timeMs'> & { readonly result: T } {
     const tx = new Transaction(this.#tables);
-    return { result: decide(tx), changes: tx.changes() };
+    return { result: decide(tx), changes: tx.changes(), guards: tx.guards() };
   }
 
-  async #propose(changes: readonly Change[]): Promise<ApplyResult> {
-    const entry = { timeMs: this.#clock.nowMs(), changes };
+  async #propose(entry: LogEntry): Promise<ApplyResult> {
     const payload = encode(LogEntryCodec, entry);
     const bytesMax = Math.min(ENTRY_BYTES_MAX, this.#log.payloadBytesMax ?? ENTRY_BYTES_MAX);
     if (payload.length > bytesMax)

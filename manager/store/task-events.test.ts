@@ -64,9 +64,9 @@ test('events say what the changes say, whenever they are asked, and a rehearsal 
         const expected = changes.map((change) => modelEvent(model, change, index, timeMs));
         const rehearsed = new TablesRehearsal(tables).add(
           index,
-          encode(LogEntryCodec, { timeMs, changes }),
+          encode(LogEntryCodec, { timeMs, changes, guards: [] }),
         ).result;
-        const outcome = applyEntry(tables, index, { timeMs, changes });
+        const outcome = applyEntry(tables, index, { timeMs, changes, guards: [] });
         assert.ok(outcome.applied && rehearsed.applied);
         assert.equal(rehearsed.digest, outcome.digest);
         return { events: outcome.events, expected };

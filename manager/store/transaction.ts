@@ -4,7 +4,7 @@
 import { assert } from '../../core/assert.ts';
 import { SwarmError } from '../../core/errors.ts';
 import type { Task } from '../../core/generated/objects.ts';
-import { type Change, emptyChange } from '../../proto/generated/log.ts';
+import { type Change, emptyChange, type Guard } from '../../proto/generated/log.ts';
 import type { Kind, Kinds, TablesView } from './tables.ts';
 
 interface Write {
@@ -21,6 +21,7 @@ export class Transaction {
   /** In the order of their first writes. */
   readonly #writes: Write[] = [];
   readonly #writeOf = new Map<Kind, Map<string, Write>>();
+  readonly #guards = new Map<string, Guard>();
   /** What was read last: it is what is written next, most of the time. */
   #last: { readonly kind: Kind; readonly id: string; readonly stored: Kinds[Kind] | undefined } | undefined;
 
@@ -59,6 +60,13 @@ export class Transaction {
     this.#put(kind, { id, object: undefined });
   }
 
+  /** An object that is there: what is written here is only stored if it still is, and nobody has changed it meanwhile. */
+  expect(kind: Kind, id: string): void {
+    const expectedVersion = this.#stored(kind, id)?.meta.version;
+    assert(expectedVersion !== undefined, () => `${kind} ${id} is not there`);
+    this.#guards.set(`${kind}/${id}`, { kind, id, expectedVersion });
+  }
+
   get size(): number {
     return this.#writes.length;
   }
@@ -74,6 +82,13 @@ export class Transaction {
         expectedVersion: stored?.meta.version ?? 0,
         ...contentOf(kind, stored, object),
       }));
+  }
+
+  /** What has to be as it was, beside the objects that are written. */
+  guards(): Guard[] {
+    return [...this.#guards.values()].filter(
+      ({ kind, id }) => this.#writeOf.get(kind as Kind)?.has(id) !== true,
+    );
   }
 
   #put(kind: Kind, target: Kinds[Kind] | { id: string; object: undefined }): void {

@@ -23,12 +23,22 @@ export interface Change {
 }
 export const emptyChange: Change = Object.freeze({ kind: '', id: '', expectedVersion: 0 });
 
+/** An object that is not written, and without which, or with another version of which, the rest would be wrong. */
+export interface Guard {
+  readonly kind: string;
+  readonly id: string;
+  /** Checked when applied. */
+  readonly expectedVersion: number;
+}
+export const emptyGuard: Guard = Object.freeze({ kind: '', id: '', expectedVersion: 0 });
+
 export interface LogEntry {
   /** Clock of the proposer: becomes created/updated times, so that all managers agree on them. */
   readonly timeMs: number;
   readonly changes: readonly Change[];
+  readonly guards: readonly Guard[];
 }
-export const emptyLogEntry: LogEntry = Object.freeze({ timeMs: 0, changes: [] });
+export const emptyLogEntry: LogEntry = Object.freeze({ timeMs: 0, changes: [], guards: [] });
 export const ChangeCodec: Codec<Change> = {
   write(m, w) {
     if (m.kind !== '') w.uint32(10).string(m.kind);
@@ -83,23 +93,50 @@ export const ChangeCodec: Codec<Change> = {
   },
 };
 
+export const GuardCodec: Codec<Guard> = {
+  write(m, w) {
+    if (m.kind !== '') w.uint32(10).string(m.kind);
+    if (m.id !== '') w.uint32(18).string(m.id);
+    if (m.expectedVersion !== 0) w.uint32(24).int64(safeInteger(m.expectedVersion));
+    return w;
+  },
+  read(r, end) {
+    let kind: string = '';
+    let id: string = '';
+    let expectedVersion: number = 0;
+    while (r.pos < end) {
+      const tag = r.uint32();
+      switch (tag >>> 3) {
+        case 1: kind = r.string(); break;
+        case 2: id = r.string(); break;
+        case 3: expectedVersion = safeInteger(r.int64()); break;
+        default: r.skipType(tag & 7);
+      }
+    }
+    return { kind, id, expectedVersion };
+  },
+};
+
 export const LogEntryCodec: Codec<LogEntry> = {
   write(m, w) {
     if (m.timeMs !== 0) w.uint32(8).int64(safeInteger(m.timeMs));
     for (const value of m.changes) ChangeCodec.write(value, w.uint32(18).fork()).ldelim();
+    for (const value of m.guards) GuardCodec.write(value, w.uint32(26).fork()).ldelim();
     return w;
   },
   read(r, end) {
     let timeMs: number = 0;
     let changes: Change[] = NONE;
+    let guards: Guard[] = NONE;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: timeMs = safeInteger(r.int64()); break;
         case 2: if (changes === NONE) changes = []; changes.push(ChangeCodec.read(r, r.uint32() + r.pos)); break;
+        case 3: if (guards === NONE) guards = []; guards.push(GuardCodec.read(r, r.uint32() + r.pos)); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { timeMs, changes };
+    return { timeMs, changes, guards };
   },
 };

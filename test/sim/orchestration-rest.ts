@@ -185,7 +185,10 @@ function restlessService(service: Service, picture: Picture): string | undefined
   const wanted = wantedReplicas(spec);
   if (answered !== wanted && !hasEnoughUnderWay(service, tasks))
     return `has ${answered} slots in order, ${wanted} are wanted`;
-  const live = tasks.filter((task) => isWanted(task) && !isTerminal(task.status.state)).length;
+  // One that is to go stays for as long as its successor finds no place.
+  const isStaying = (task: Task) =>
+    isWanted(task) && !isTerminal(task.status.state) && task.eviction === undefined;
+  const live = tasks.filter(isStaying).length;
   if (!isJob(spec.mode) && live > wanted && !isUnderWay) return `has ${live} tasks, ${wanted} are wanted`;
   return isStale(service, tasks, picture);
 }

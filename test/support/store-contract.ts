@@ -122,6 +122,31 @@ export function describeStore({ name, skip = false, newLog }: StoreSubject): voi
       assert.ok((store.view.service.get('a')?.meta.createdAtMs ?? 0) > 0);
     });
 
+    test('what rests on an object that somebody changes or removes meanwhile is decided again', async (t) => {
+      for (const change of ['update', 'delete'] as const) {
+        const { store, log } = await aStore(t);
+        await store.update((tx) => tx.create('service', aService('a')));
+        const seen: (number | undefined)[] = [];
+        log.hold();
+        const changing = store.update((tx) => {
+          if (change === 'delete') tx.delete('service', 'a');
+          else tx.update('service', { ...aService('a'), specVersion: 2 });
+        });
+        const resting = store.update((tx) => {
+          const service = tx.get('service', 'a');
+          seen.push(service?.specVersion);
+          if (service === undefined) return;
+          tx.expect('service', 'a');
+          tx.create('service', aService('b'));
+        });
+        log.release();
+        await Promise.all([resting, changing]);
+
+        assert.deepEqual(seen, [1, change === 'delete' ? undefined : 2]);
+        assert.equal(store.view.service.get('b') !== undefined, change === 'update');
+      }
+    });
+
     test('a transaction that throws stores nothing', async (t) => {
       const { store } = await aStore(t);
       const before = store.index;
