@@ -2,6 +2,7 @@
 // service, and so on down; there to the node with the fewest of the service, then the fewest at all. With the strategy
 // binpack it goes to the node with the least left. Nodes where the service keeps failing come last.
 
+import type { Check } from './filters.ts';
 import { Heap } from './heap.ts';
 import type { NodeInfo } from './node-info.ts';
 import {
@@ -18,17 +19,15 @@ export interface GroupWishes {
   /** Of the service. */
   readonly counts: TaskCounts;
   /** Whether a node has room, of whatever kind, for one more. */
-  readonly hasRoom: (info: NodeInfo) => boolean;
-  readonly isFailing: (info: NodeInfo) => boolean;
+  readonly hasRoom: Check;
+  readonly isFailing: Check;
   readonly isPacked: boolean;
 }
 
 export class GroupCandidates implements Candidates, Disposable {
   readonly #wishes: GroupWishes;
   readonly #tree: NodeTree;
-  /** Nodes that the tree is without for as long as this works. */
-  readonly #borrowed: NodeInfo[] = [];
-  /** Branches whose keys are not their load. */
+  /** Branches whose keys are not their load, and that may lack nodes for as long as this works. */
   readonly #changed: Branch[] = [];
   /** Where the one that was taken last is. */
   #leaf: Branch;
@@ -38,9 +37,10 @@ export class GroupCandidates implements Candidates, Disposable {
     this.#wishes = wishes;
     this.#leaf = tree.root;
     if (tree.root.children.length === 0) return;
-    for (const [info, count] of wishes.counts.entries())
-      for (let branch = tree.leafOf[info.index]; branch?.parent !== undefined; branch = branch.parent)
-        this.#count(branch, count);
+    wishes.counts.forEach((index, count) => {
+      const leaf = tree.leafOf[index];
+      if (leaf !== undefined) this.#count(leaf, count * TASK_WEIGHT);
+    });
   }
 
   take(): NodeInfo | undefined {
@@ -49,19 +49,15 @@ export class GroupCandidates implements Candidates, Disposable {
 
   putBack(): void {
     this.#leaf.candidates?.putBack();
-    for (let branch = this.#leaf; branch.parent !== undefined; branch = branch.parent) this.#count(branch, 1);
+    this.#count(this.#leaf, TASK_WEIGHT);
   }
 
   /** Gives the tree back as others expect it. */
   [Symbol.dispose](): void {
-    // Backwards, so that of those with the same load the one that was first is again.
-    for (let at = this.#borrowed.length - 1; at >= 0; at--) {
-      const info = this.#borrowed[at] as NodeInfo;
-      this.#tree.leafOf[info.index]?.queue.giveBack(info);
-    }
     for (const branch of this.#changed) {
       branch.isChanged = false;
       branch.candidates = undefined;
+      branch.queue.giveBack();
       // Of branches further up it is found out when their turn comes.
       const load = branch.children.length === 0 ? branch.queue.lowestLoad : 0;
       branch.parent?.keys.set(branch.place, load);
@@ -87,14 +83,25 @@ export class GroupCandidates implements Candidates, Disposable {
   }
 
   #takeFromLeaf(branch: Branch): NodeInfo | undefined {
-    if (branch.candidates === undefined) {
-      branch.candidates = this.#wishes.isPacked
-        ? new PackedLeaf(branch, this.#wishes)
-        : new SpreadLeaf(branch, this.#wishes, this.#borrowed);
-      this.#change(branch);
-    }
     this.#leaf = branch;
+    this.#change(branch);
+    if (branch.candidates === undefined) {
+      const { isPacked } = this.#wishes;
+      const fresh = isPacked ? undefined : this.#takeFresh(branch);
+      if (fresh !== undefined) return fresh;
+      branch.candidates = isPacked
+        ? new PackedLeaf(branch, this.#wishes)
+        : new UsedLeaf(branch, this.#wishes);
+    }
     return branch.candidates.take();
+  }
+
+  /** The one with the fewest tasks of those that have none of the service and do not let them fail. */
+  #takeFresh({ queue }: Branch): NodeInfo | undefined {
+    const { counts, hasRoom, isFailing } = this.#wishes;
+    for (let info = queue.take(); info !== undefined; info = queue.take())
+      if (hasRoom(info) && counts.on(info) === 0 && !isFailing(info)) return info;
+    return undefined;
   }
 
   #change(branch: Branch): void {
@@ -103,60 +110,37 @@ export class GroupCandidates implements Candidates, Disposable {
     this.#changed.push(branch);
   }
 
-  #count(branch: Branch, tasks: number): void {
-    const { parent, place } = branch;
-    if (parent === undefined) return;
-    this.#change(branch);
-    parent.keys.set(place, parent.keys.key(place) + tasks * TASK_WEIGHT);
+  /** `weight` is that of tasks in a leaf. */
+  #count(leaf: Branch, weight: number): void {
+    for (let branch = leaf; branch.parent !== undefined; branch = branch.parent) {
+      this.#change(branch);
+      branch.parent.keys.raise(branch.place, weight);
+    }
   }
 }
 
-class SpreadLeaf implements Candidates {
-  readonly #branch: Branch;
-  readonly #wishes: GroupWishes;
-  readonly #borrowed: NodeInfo[];
-  /** Of those, the ones that have tasks of the service or let them fail; ordered when it comes to them. */
-  readonly #used: Used[] = [];
-  #rest: Heap<Used> | undefined;
-  /** The one that was taken last. */
-  #taken: Used | undefined;
+/** Nodes that have tasks of the service or let them fail. */
+class UsedLeaf implements Candidates {
+  readonly #nodes: Heap<Used>;
+  readonly #hasRoom: Check;
 
-  constructor(branch: Branch, wishes: GroupWishes, borrowed: NodeInfo[]) {
-    this.#branch = branch;
-    this.#wishes = wishes;
-    this.#borrowed = borrowed;
+  constructor({ queue }: Branch, { counts, hasRoom, isFailing }: GroupWishes) {
+    this.#hasRoom = hasRoom;
+    const used = queue.lent.map((info) => ({ info, count: counts.on(info), isFailing: isFailing(info) }));
+    this.#nodes = new Heap(used, compareUsed);
   }
 
   take(): NodeInfo | undefined {
-    if (this.#rest === undefined) {
-      this.#taken = this.#takeFresh();
-      if (this.#taken !== undefined) return this.#taken.info;
-      this.#rest = new Heap(this.#used, compareUsed);
-    }
-    do this.#taken = this.#rest.pop();
-    while (this.#taken !== undefined && !this.#wishes.hasRoom(this.#taken.info));
-    return this.#taken?.info;
+    let best = this.#nodes.best;
+    for (; best !== undefined && !this.#hasRoom(best.info); best = this.#nodes.best) this.#nodes.dropBest();
+    return best?.info;
   }
 
   putBack(): void {
-    if (this.#taken === undefined) return;
-    this.#taken.count++;
-    if (this.#rest === undefined) this.#used.push(this.#taken);
-    else this.#rest.push(this.#taken);
-  }
-
-  /** The one with the fewest tasks of those that have none of the service. */
-  #takeFresh(): Used | undefined {
-    const { counts, hasRoom, isFailing } = this.#wishes;
-    for (;;) {
-      const info = this.#branch.queue.take();
-      if (info === undefined) return undefined;
-      this.#borrowed.push(info);
-      if (!hasRoom(info)) continue;
-      const found = { info, count: counts.on(info), isFailing: isFailing(info) };
-      if (found.count === 0 && !found.isFailing) return found;
-      this.#used.push(found);
-    }
+    const { best } = this.#nodes;
+    if (best === undefined) return;
+    best.count++;
+    this.#nodes.settleBest();
   }
 }
 
@@ -178,12 +162,10 @@ function compareUsed(a: Used, b: Used): number {
 
 class PackedLeaf implements Candidates {
   readonly #nodes: Heap<NodeInfo>;
-  readonly #wishes: GroupWishes;
-  #taken: NodeInfo | undefined;
+  readonly #hasRoom: Check;
 
-  constructor({ eligible }: Branch, wishes: GroupWishes) {
-    this.#wishes = wishes;
-    const { isFailing } = wishes;
+  constructor({ eligible }: Branch, { hasRoom, isFailing }: GroupWishes) {
+    this.#hasRoom = hasRoom;
     // Less that is not reserved, then more tasks.
     this.#nodes = new Heap(
       eligible,
@@ -196,13 +178,13 @@ class PackedLeaf implements Candidates {
   }
 
   take(): NodeInfo | undefined {
-    do this.#taken = this.#nodes.pop();
-    while (this.#taken !== undefined && !this.#wishes.hasRoom(this.#taken));
-    return this.#taken;
+    let best = this.#nodes.best;
+    for (; best !== undefined && !this.#hasRoom(best); best = this.#nodes.best) this.#nodes.dropBest();
+    return best;
   }
 
   putBack(): void {
-    if (this.#taken !== undefined) this.#nodes.push(this.#taken);
+    this.#nodes.settleBest();
   }
 }
 

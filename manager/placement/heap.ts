@@ -4,62 +4,46 @@
 export type Order<T> = (a: T, b: T) => number;
 
 export class Heap<T> {
-  readonly #items: T[] = [];
+  readonly #items: T[];
   readonly #order: Order<T>;
 
   constructor(items: Iterable<T>, order: Order<T>) {
+    this.#items = [...items];
     this.#order = order;
-    for (const item of items) this.push(item);
+    for (let at = (this.#items.length >> 1) - 1; at >= 0; at--) this.#sink(at);
   }
 
   get best(): T | undefined {
     return this.#items[0];
   }
 
-  push(item: T): void {
-    const items = this.#items;
-    items.push(item);
-    for (let child = items.length - 1; child > 0; ) {
-      const parent = (child - 1) >> 1;
-      if (!this.#isBefore(child, parent)) break;
-      this.#swap(child, parent);
-      child = parent;
-    }
+  /** Leaves out the best one. */
+  dropBest(): void {
+    const last = this.#items.pop();
+    if (last === undefined || this.#items.length === 0) return;
+    this.#items[0] = last;
+    this.#sink(0);
   }
 
-  pop(): T | undefined {
-    const items = this.#items;
-    if (items.length === 0) return undefined;
-    this.#swap(0, items.length - 1);
-    const best = items.pop();
-    this.#sink();
-    return best;
-  }
-
-  /** The best one has become worse. */
+  /** The best one has become better or worse. */
   settleBest(): void {
-    this.#sink();
+    if (this.#items.length > 1) this.#sink(0);
   }
 
-  #sink(): void {
+  #sink(from: number): void {
     const items = this.#items;
-    for (let parent = 0; ; ) {
-      const [left, right] = [2 * parent + 1, 2 * parent + 2];
-      let smallest = parent;
-      if (left < items.length && this.#isBefore(left, smallest)) smallest = left;
-      if (right < items.length && this.#isBefore(right, smallest)) smallest = right;
-      if (smallest === parent) return;
-      this.#swap(parent, smallest);
-      parent = smallest;
+    const order = this.#order;
+    const item = items[from] as T;
+    let at = from;
+    for (;;) {
+      let child = 2 * at + 1;
+      if (child >= items.length) break;
+      if (child + 1 < items.length && order(items[child + 1] as T, items[child] as T) < 0) child++;
+      const below = items[child] as T;
+      if (order(below, item) >= 0) break;
+      items[at] = below;
+      at = child;
     }
-  }
-
-  #isBefore(a: number, b: number): boolean {
-    return this.#order(this.#items[a] as T, this.#items[b] as T) < 0;
-  }
-
-  #swap(a: number, b: number): void {
-    const items = this.#items;
-    [items[a], items[b]] = [items[b] as T, items[a] as T];
+    items[at] = item;
   }
 }

@@ -12,7 +12,7 @@ export class LoadQueue {
   /** The bucket of each node by its index; shared with queues of other nodes. */
   readonly #at: Int32Array;
   /** Taken out to be given back. */
-  #lent = 0;
+  readonly #lent: NodeInfo[] = [];
   /** Buckets below are empty. */
   #lowest = 0;
 
@@ -49,19 +49,24 @@ export class LoadQueue {
     if (info === undefined) return undefined;
     this.#buckets[this.#lowest]?.pop();
     this.#at[info.index] = ABSENT;
-    this.#lent++;
+    this.#lent.push(info);
     return info;
   }
 
-  giveBack(info: NodeInfo): void {
-    this.#lent--;
-    this.add(info);
+  /** Nodes that were taken out, in that order. */
+  get lent(): readonly NodeInfo[] {
+    return this.#lent;
+  }
+
+  /** Backwards, so that of those with the same load the one that was first is again. */
+  giveBack(): void {
+    for (let info = this.#lent.pop(); info !== undefined; info = this.#lent.pop()) this.add(info);
   }
 
   /** The fewest tasks that a node in here has; Infinity when there is none and none to come back. */
   get lowestLoad(): number {
     if (this.#settle() !== undefined) return this.#lowest;
-    return this.#lent > 0 ? LOAD_MAX : Infinity;
+    return this.#lent.length > 0 ? LOAD_MAX : Infinity;
   }
 
   /** Afterwards the last of the lowest bucket is one with the fewest tasks. */

@@ -25,8 +25,18 @@ export class MinKeys {
   }
 
   set(place: number, key: number): void {
-    const [keys, winners] = [this.#keys, this.#winners];
-    keys[place] = key;
+    this.#keys[place] = key;
+    this.#replay(place);
+  }
+
+  raise(place: number, by: number): void {
+    this.#keys[place] = this.key(place) + by;
+    this.#replay(place);
+  }
+
+  #replay(place: number): void {
+    const keys = this.#keys;
+    const winners = this.#winners;
     for (let at = (this.#size + place) >> 1; at > 0; at >>= 1) {
       const left = winners[2 * at] as number;
       const right = winners[2 * at + 1] as number;

@@ -6,25 +6,26 @@ import type { NodeInfo } from './node-info.ts';
 const LISTED_MAX = 16;
 
 export class TaskCounts {
-  /** A node for each task of it; unused once there is a map. */
-  #list: NodeInfo[] = [];
-  #map: Map<NodeInfo, number> | undefined;
+  /** The index of a node for each task of it; unused once there is a map. */
+  #list: number[] = [];
+  #map: Map<number, number> | undefined;
 
-  on(info: NodeInfo): number {
-    if (this.#map !== undefined) return this.#map.get(info) ?? 0;
+  on({ index }: NodeInfo): number {
+    if (this.#map !== undefined) return this.#map.get(index) ?? 0;
     let count = 0;
-    for (const each of this.#list) if (each === info) count++;
+    for (const each of this.#list) if (each === index) count++;
     return count;
   }
 
-  /** Every node that has tasks of it, some of them more than once, with a number to add up. */
-  entries(): Iterable<readonly [info: NodeInfo, count: number]> {
-    return this.#map ?? this.#list.map((info) => [info, 1] as const);
+  /** Visits every node that has tasks of it by its index, some of them more than once, with a number to add up. */
+  forEach(visit: (index: number, count: number) => void): void {
+    if (this.#map === undefined) for (const index of this.#list) visit(index, 1);
+    else for (const [index, count] of this.#map) visit(index, count);
   }
 
-  add(info: NodeInfo): void {
+  add({ index }: NodeInfo): void {
     if (this.#map === undefined && this.#list.length < LISTED_MAX) {
-      this.#list.push(info);
+      this.#list.push(index);
       return;
     }
     if (this.#map === undefined) {
@@ -32,17 +33,17 @@ export class TaskCounts {
       for (const each of this.#list) this.#map.set(each, (this.#map.get(each) ?? 0) + 1);
       this.#list = [];
     }
-    this.#map.set(info, (this.#map.get(info) ?? 0) + 1);
+    this.#map.set(index, (this.#map.get(index) ?? 0) + 1);
   }
 
-  remove(info: NodeInfo): void {
+  remove({ index }: NodeInfo): void {
     if (this.#map === undefined) {
-      const at = this.#list.indexOf(info);
+      const at = this.#list.indexOf(index);
       if (at >= 0) this.#list.splice(at, 1);
       return;
     }
-    const left = (this.#map.get(info) ?? 0) - 1;
-    if (left > 0) this.#map.set(info, left);
-    else this.#map.delete(info);
+    const left = (this.#map.get(index) ?? 0) - 1;
+    if (left > 0) this.#map.set(index, left);
+    else this.#map.delete(index);
   }
 }
