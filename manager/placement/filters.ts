@@ -82,8 +82,9 @@ const platform: Filter = {
 
 const hostPort: Filter = {
   name: 'hostPort',
-  prepare: (spec) => {
-    const ports = portsOfNode(spec.endpoint);
+  prepare: ({ endpoint }) => {
+    const ports = portsOfNode(endpoint);
+    if (ports.length === 0) return undefined;
     return (info) => !ports.some((port) => info.hostPorts.has(port));
   },
   explain: (count) => `host-mode port already in use on ${nodes(count)}`,

@@ -91,6 +91,7 @@ export function chooseGeneric(info: NodeInfo, requests: readonly GenericResource
 }
 
 export function giveGeneric(info: NodeInfo, given: readonly GenericResource[]): void {
+  if (given.length === 0) return;
   for (const { kind, count, names } of given) {
     const use = info.genericUse.get(kind) ?? { count: 0, names: new Map<string, number>() };
     use.count += count;

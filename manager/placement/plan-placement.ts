@@ -172,5 +172,9 @@ function theFirst(infos: readonly NodeInfo[], mayHave: Check): Candidates & Disp
 
 function every(checks: readonly Check[]): Check {
   const [only] = checks;
-  return checks.length === 1 && only !== undefined ? only : (info) => checks.every((check) => check(info));
+  if (checks.length === 1 && only !== undefined) return only;
+  return (info) => {
+    for (const check of checks) if (!check(info)) return false;
+    return true;
+  };
 }
