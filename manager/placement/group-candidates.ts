@@ -27,8 +27,6 @@ export interface GroupWishes {
 export class GroupCandidates implements Candidates, Disposable {
   readonly #wishes: GroupWishes;
   readonly #tree: NodeTree;
-  /** Branches whose keys are not their load, and that may lack nodes for as long as this works. */
-  readonly #changed: Branch[] = [];
   /** Where the one that was taken last is. */
   #leaf: Branch;
 
@@ -54,7 +52,8 @@ export class GroupCandidates implements Candidates, Disposable {
 
   /** Gives the tree back as others expect it. */
   [Symbol.dispose](): void {
-    for (const branch of this.#changed) {
+    const { changed } = this.#tree;
+    for (let branch = changed.pop(); branch !== undefined; branch = changed.pop()) {
       branch.isChanged = false;
       branch.candidates = undefined;
       branch.queue.giveBack();
@@ -107,7 +106,7 @@ export class GroupCandidates implements Candidates, Disposable {
   #change(branch: Branch): void {
     if (branch.isChanged) return;
     branch.isChanged = true;
-    this.#changed.push(branch);
+    this.#tree.changed.push(branch);
   }
 
   /** `weight` is that of tasks in a leaf. */
@@ -119,45 +118,67 @@ export class GroupCandidates implements Candidates, Disposable {
   }
 }
 
-/** Nodes that have tasks of the service or let them fail. */
-class UsedLeaf implements Candidates {
-  readonly #nodes: Heap<Used>;
-  readonly #hasRoom: Check;
-
-  constructor({ queue }: Branch, { counts, hasRoom, isFailing }: GroupWishes) {
-    this.#hasRoom = hasRoom;
-    const used = queue.lent.map((info) => ({ info, count: counts.on(info), isFailing: isFailing(info) }));
-    this.#nodes = new Heap(used, compareUsed);
-  }
-
-  take(): NodeInfo | undefined {
-    let best = this.#nodes.best;
-    for (; best !== undefined && !this.#hasRoom(best.info); best = this.#nodes.best) this.#nodes.dropBest();
-    return best?.info;
-  }
-
-  putBack(): void {
-    const { best } = this.#nodes;
-    if (best === undefined) return;
-    best.count++;
-    this.#nodes.settleBest();
-  }
-}
+/** Above the number of tasks of a service on a node. */
+const FAILING_RANK = 2 ** 32;
 
 interface Used {
   readonly info: NodeInfo;
-  readonly isFailing: boolean;
-  /** Of tasks of the service. */
-  count: number;
+  /** Tasks of the service on it; where that keeps failing, with FAILING_RANK. */
+  rank: number;
 }
 
-function compareUsed(a: Used, b: Used): number {
-  return (
-    Number(a.isFailing) - Number(b.isFailing) ||
-    a.count - b.count ||
-    a.info.taskCount - b.info.taskCount ||
-    a.info.index - b.info.index
-  );
+/**
+ * Nodes that have tasks of the service or let them fail, in rounds: in each, every node of the lowest rank gets one more
+ * task, and so the next rank.
+ */
+class UsedLeaf implements Candidates {
+  readonly #hasRoom: Check;
+  #round: readonly Used[] = [];
+  /** Whose turn it is in the round. */
+  #at = 0;
+  /** By their rank. */
+  readonly #later = new Map<number, Used[]>();
+
+  constructor({ queue }: Branch, { counts, hasRoom, isFailing }: GroupWishes) {
+    this.#hasRoom = hasRoom;
+    for (const info of queue.lent)
+      this.#defer({ info, rank: counts.on(info) + (isFailing(info) ? FAILING_RANK : 0) });
+  }
+
+  take(): NodeInfo | undefined {
+    do
+      for (; this.#at < this.#round.length; this.#at++) {
+        const { info } = this.#round[this.#at] as Used;
+        if (this.#hasRoom(info)) return info;
+      }
+    while (this.#startRound());
+    return undefined;
+  }
+
+  putBack(): void {
+    const used = this.#round[this.#at++];
+    if (used === undefined) return;
+    used.rank++;
+    this.#defer(used);
+  }
+
+  #defer(used: Used): void {
+    const same = this.#later.get(used.rank);
+    if (same !== undefined) same.push(used);
+    else this.#later.set(used.rank, [used]);
+  }
+
+  /** False when there is no node left. */
+  #startRound(): boolean {
+    let lowest = Infinity;
+    for (const rank of this.#later.keys()) if (rank < lowest) lowest = rank;
+    const round = this.#later.get(lowest);
+    if (round === undefined) return false;
+    this.#later.delete(lowest);
+    this.#round = round.sort((a, b) => a.info.taskCount - b.info.taskCount || a.info.index - b.info.index);
+    this.#at = 0;
+    return true;
+  }
 }
 
 class PackedLeaf implements Candidates {

@@ -37,6 +37,8 @@ export interface NodeTree {
   readonly root: Branch;
   /** The last branch of each node by its index, also of those that may get no tasks. */
   readonly leafOf: readonly (Branch | undefined)[];
+  /** While a group is placed: branches that are not as others expect them. */
+  readonly changed: Branch[];
 }
 
 /** Of a task of the service in the keys of branches, where loads are below. */
@@ -79,7 +81,7 @@ export function growTree(
     }
     return branch;
   };
-  return { root: grow(infos, 0, { parent: undefined, place: 0 }), leafOf };
+  return { root: grow(infos, 0, { parent: undefined, place: 0 }), leafOf, changed: [] };
 }
 
 /**
