@@ -5,6 +5,7 @@ import { isIngressPort } from './ingress-port.ts';
 
 /** "8080/tcp" */
 export function portsOfNode({ ports }: EndpointSpec): string[] {
+  if (ports.length === 0) return [];
   return ports
     .filter((port) => port.publishedPort > 0 && !isIngressPort(port))
     .map(({ publishedPort, protocol }) => `${publishedPort}/${protocol}`);

@@ -7,14 +7,16 @@ import type {
   GenericResource,
   Node,
   Placement,
+  Platform,
   Service,
   ServiceSpec,
   Task,
 } from '../../core/generated/objects.ts';
 import { parsePlacementPreference } from '../../core/placement-preference.ts';
 import { holdsResources, isTerminal, isWanted } from '../../core/task-state.ts';
+import { NONE } from '../../proto/wire.ts';
 import type { TablesView } from '../store/tables.ts';
-import { type FilterContext, NODE_FILTERS } from './filters.ts';
+import { type FilterContext, type NeighbourCounts, NODE_FILTERS } from './filters.ts';
 import { Neighbourhood, type Neighbours } from './neighbours.ts';
 import {
   type Demand,
@@ -58,6 +60,11 @@ export interface Booking {
   readonly isWanted: boolean;
 }
 
+interface KnownTree {
+  readonly placement: Placement;
+  readonly tree: NodeTree;
+}
+
 // Of different wishes for nodes; when there are more, the oldest are worked out anew.
 const TREES_MAX = 64;
 
@@ -71,7 +78,8 @@ export class ClusterBook {
   /** Of tasks that are about to be placed, until it is known whether they are. */
   readonly #planned = new Map<string, Booking>();
   readonly #services = new Map<string, ServiceEntry>();
-  readonly #trees = new Map<string, NodeTree>();
+  /** The oldest first. */
+  #trees: KnownTree[] = [];
   readonly #neighbourhood = new Neighbourhood();
 
   /** Counts what every node has and carries; without the tasks that `isLeaving` names. */
@@ -117,19 +125,17 @@ export class ClusterBook {
     const service = this.#services.get(serviceId) ?? {
       id: serviceId,
       counts: new TaskCounts(),
-      versions: [],
+      versions: NONE,
     };
-    const known = service.versions.find(({ number }) => number === specVersion);
-    if (known !== undefined) return known;
+    if (service.versions.length > 0)
+      for (const known of service.versions) if (known.number === specVersion) return known;
     return { number: specVersion, demand: spec === undefined ? noDemand : demandOf(spec), service, users: 0 };
   }
 
   /** Nodes as a spec wants to see them. */
   treeFor(spec: ServiceSpec): NodeTree {
     const { placement } = spec.task;
-    const key = wishesOf(placement);
-    const known = this.#trees.get(key);
-    if (known !== undefined) return known;
+    for (const known of this.#trees) if (isSameWish(known.placement, placement)) return known.tree;
     const checks = NODE_FILTERS.flatMap(({ prepare }) => prepare(spec, { counts: new TaskCounts() }) ?? []);
     const tree = growTree(
       this.nodes,
@@ -137,9 +143,8 @@ export class ClusterBook {
       placement.preferences.map(parsePlacementPreference),
       (info) => checks.every((check) => check(info)),
     );
-    this.#trees.set(key, tree);
-    const [oldest] = this.#trees.keys();
-    if (oldest !== undefined && this.#trees.size > TREES_MAX) this.#trees.delete(oldest);
+    this.#trees.push({ placement, tree });
+    if (this.#trees.length > TREES_MAX) this.#trees.shift();
     return tree;
   }
 
@@ -147,11 +152,18 @@ export class ClusterBook {
   contextFor({ service }: Version, spec: ServiceSpec): FilterContext {
     const { counts } = service;
     const { required, preferred } = this.#neighbourhood.of(service.id, spec.task.placement.affinities);
+    return {
+      counts,
+      neighbours: required && this.#countsOf(required, service),
+      preferred: preferred && this.#countsOf(preferred, service),
+    };
+  }
+
+  /** `service` is the one that is placed. */
+  #countsOf({ together, apart }: Neighbours, service: ServiceEntry): NeighbourCounts {
     const countsOf = (id: string | undefined) =>
-      id === service.id ? counts : (this.#services.get(id ?? '')?.counts ?? new TaskCounts());
-    const countsOn = (wish: Neighbours | undefined) =>
-      wish && { together: wish.together.map(countsOf), apart: wish.apart.map(countsOf) };
-    return { counts, neighbours: countsOn(required), preferred: countsOn(preferred) };
+      id === service.id ? service.counts : (this.#services.get(id ?? '')?.counts ?? new TaskCounts());
+    return { together: together.map(countsOf), apart: apart.map(countsOf) };
   }
 
   /** undefined: it is no more. True when it may make a difference to other services. */
@@ -175,7 +187,7 @@ export class ClusterBook {
       info.node = node;
       if (isSame) return;
     }
-    this.#trees.clear();
+    this.#trees = [];
   }
 
   /** As a task was, and as it is now: undefined is not at all. `spec` is that of its revision. */
@@ -232,7 +244,7 @@ export class ClusterBook {
     info.bookings++;
     if (version.users++ === 0) {
       if (service.versions.length === 0) this.#services.set(service.id, service);
-      service.versions = [...service.versions, version];
+      service.versions = service.versions.concat(version);
     }
     if (!isCounted) return;
     info.taskCount++;
@@ -251,7 +263,7 @@ export class ClusterBook {
     if (!wasCounted) return;
     info.taskCount--;
     service.counts.remove(info);
-    for (const tree of this.#trees.values()) lighten(tree, info);
+    for (const { tree } of this.#trees) lighten(tree, info);
   }
 
   #noteEnd(task: Task): void {
@@ -267,7 +279,18 @@ function isSameBooking(one: Booking | undefined, other: Booking | undefined): bo
 }
 
 /** Services that ask the same of nodes share a tree. */
-function wishesOf({ constraints, platforms, preferences }: Placement): string {
-  const platformNames = platforms.map(({ os, architecture }) => `${os}/${architecture}`);
-  return [constraints, platformNames, preferences].map((list) => list.join('\n')).join('\n\n');
+function isSameWish(one: Placement, other: Placement): boolean {
+  return (
+    isSameList(one.constraints, other.constraints, Object.is) &&
+    isSameList(one.preferences, other.preferences, Object.is) &&
+    isSameList(one.platforms, other.platforms, isSamePlatform)
+  );
+}
+
+function isSamePlatform(one: Platform, other: Platform): boolean {
+  return one.os === other.os && one.architecture === other.architecture;
+}
+
+function isSameList<T>(one: readonly T[], other: readonly T[], isSame: (a: T, b: T) => boolean): boolean {
+  return one.length === other.length && one.every((each, at) => isSame(each, other[at] as T));
 }

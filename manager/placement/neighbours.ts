@@ -16,6 +16,8 @@ interface Wishes {
   readonly preferred: Neighbours | undefined;
 }
 
+const NO_WISHES: Wishes = { required: undefined, preferred: undefined };
+
 export class Neighbourhood {
   readonly #services = new Map<string, Service>();
   readonly #byName = new Map<string, Service>();
@@ -34,7 +36,9 @@ export class Neighbourhood {
   /** Undefined is what makes no difference, whoever else is on a node. */
   of(id: string, affinities: readonly string[]): Wishes {
     const name = this.#services.get(id)?.spec.name ?? '';
-    const shunning = [...(this.#shunning.get(name) ?? [])].map((service) => service.id);
+    const shunnedBy = this.#shunning.get(name);
+    if (affinities.length === 0 && shunnedBy === undefined) return NO_WISHES;
+    const shunning = [...(shunnedBy ?? [])].map((service) => service.id);
     const [preferred = [], required = []] = [true, false].map((isPreferred) =>
       affinities.map(parseAffinity).filter((affinity) => affinity.isPreferred === isPreferred),
     );

@@ -50,35 +50,52 @@ export interface PlacementPlan {
 export function planGroup(group: PlacementGroup, book: ClusterBook, nowMs: number): PlacementPlan {
   const { tasks } = group;
   const request = { ...group, count: tasks.length };
-  const bookings = bookPlaces(request, book, nowMs);
-  const refuse = tasks.slice(bookings.length);
-  return {
-    assign: bookings.map((booking, index) => ({ task: tasks[index] as Task, booking })),
-    refuse,
-    reason: refuse.length === 0 ? '' : explainRefusal(request, book),
-  };
+  const assign: Assignment[] = [];
+  bookEach(request, book, nowMs, (booking) => {
+    assign.push({ task: tasks[assign.length] as Task, booking });
+  });
+  const refuse = tasks.slice(assign.length);
+  return { assign, refuse, reason: refuse.length === 0 ? '' : explainRefusal(request, book) };
 }
 
 /** Books places for as many as fit. */
 export function bookPlaces(request: PlacementRequest, book: ClusterBook, nowMs: number): Booking[] {
+  const bookings: Booking[] = [];
+  bookEach(request, book, nowMs, (booking) => {
+    bookings.push(booking);
+  });
+  return bookings;
+}
+
+/** Books places for as many as fit, and hands out each. */
+function bookEach(
+  request: PlacementRequest,
+  book: ClusterBook,
+  nowMs: number,
+  onBooked: (booking: Booking) => void,
+): void {
   const { serviceId, specVersion, spec } = request;
   const version = book.versionOf(serviceId, specVersion, spec);
-  const bookings: Booking[] = [];
-  const context = book.contextFor(version, spec);
-  const fromAll = candidatesFor(request, version, { book, context, nowMs });
-  for (const among of [...preferredFirst(request, version, { book, context, nowMs }), fromAll]) {
-    using candidates = among();
-    while (bookings.length < request.count) {
-      const info = candidates.take();
-      if (info === undefined) break;
+  const setting = { book, context: book.contextFor(version, spec), nowMs };
+  let left = request.count;
+  const bookFrom = (among: Candidates) => {
+    for (; left > 0; left--) {
+      const info = among.take();
+      if (info === undefined) return;
       const generic = chooseGeneric(info, version.demand.generic);
       const booking = { info, version, generic, isWanted: true };
-      bookings.push(booking);
       book.plan(booking);
-      candidates.putBack();
+      among.putBack();
+      onBooked(booking);
     }
+  };
+  const isPreferred = preferred(request, version, setting);
+  if (isPreferred !== undefined) {
+    using candidates = candidatesFor(request, version, setting, isPreferred);
+    bookFrom(candidates);
   }
-  return bookings;
+  using candidates = candidatesFor(request, version, setting);
+  bookFrom(candidates);
 }
 
 /** Nodes that may not have one more, by the first of the filters that refuses them. */
@@ -114,40 +131,52 @@ interface Setting {
   readonly nowMs: number;
 }
 
-type Choice = () => Candidates & Disposable;
-
-/** The nodes with the neighbours that the service prefers, but for those where it keeps failing. */
-function preferredFirst(request: PlacementRequest, version: Version, setting: Setting): Choice[] {
-  const { preferred } = setting.context;
-  if (preferred === undefined || request.nodeId !== '' || request.isSurvey) return [];
-  const isLiked = hasNeighbours(preferred);
-  const mayHave = (info: NodeInfo) => isLiked(info) && !isFailingOn(info, version, setting.nowMs);
-  return [candidatesFor(request, version, setting, mayHave)];
+/** The check for nodes with the neighbours that the service prefers, but for those where it keeps failing. */
+function preferred(
+  { nodeId, isSurvey }: PlacementRequest,
+  version: Version,
+  { context, nowMs }: Setting,
+): Check | undefined {
+  if (context.preferred === undefined || nodeId !== '' || isSurvey) return undefined;
+  const isLiked = hasNeighbours(context.preferred);
+  return (info) => isLiked(info) && !isFailingOn(info, version, nowMs);
 }
 
 function candidatesFor(
-  { spec, nodeId, exceptNodeId, isSurvey }: PlacementRequest,
+  request: PlacementRequest,
   version: Version,
   { book, context, nowMs }: Setting,
   isAmong?: Check,
-): Choice {
-  const isOther = (info: NodeInfo) => info.node.id !== exceptNodeId;
-  const allOf = (filters: readonly Filter[]) =>
-    every([
-      ...filters.flatMap(({ prepare }) => prepare(spec, context) ?? []),
-      ...(exceptNodeId === undefined ? [] : [isOther]),
-      ...(isAmong === undefined ? [] : [isAmong]),
-    ]);
-  const bound = book.node(nodeId);
-  if (nodeId !== '') return () => theFirst(bound === undefined ? [] : [bound], allOf(FILTERS));
-  if (isSurvey) return () => theFirst(book.nodes, allOf(FILTERS));
-  return () =>
-    new GroupCandidates(book.treeFor(spec), {
-      counts: version.service.counts,
-      hasRoom: allOf(ROOM_FILTERS),
-      isFailing: (info) => isFailingOn(info, version, nowMs),
-      isPacked: spec.task.placement.strategy === 'binpack',
-    });
+): Candidates & Disposable {
+  const { spec, nodeId, isSurvey } = request;
+  if (nodeId !== '') {
+    const bound = book.node(nodeId);
+    return theFirst(bound === undefined ? [] : [bound], checkOf(FILTERS, request, context));
+  }
+  if (isSurvey) return theFirst(book.nodes, checkOf(FILTERS, request, context));
+  return new GroupCandidates(book.treeFor(spec), {
+    counts: version.service.counts,
+    hasRoom: checkOf(ROOM_FILTERS, request, context, isAmong),
+    isFailing: (info) => isFailingOn(info, version, nowMs),
+    isPacked: spec.task.placement.strategy === 'binpack',
+  });
+}
+
+/** That of all filters together, and of the request's own wish for another node. */
+function checkOf(
+  filters: readonly Filter[],
+  { spec, exceptNodeId }: PlacementRequest,
+  context: FilterContext,
+  isAmong?: Check,
+): Check {
+  const checks: Check[] = [];
+  for (const { prepare } of filters) {
+    const check = prepare(spec, context);
+    if (check !== undefined) checks.push(check);
+  }
+  if (exceptNodeId !== undefined) checks.push((info) => info.node.id !== exceptNodeId);
+  if (isAmong !== undefined) checks.push(isAmong);
+  return every(checks);
 }
 
 function isFailingOn(info: NodeInfo, { number, service }: Version, nowMs: number): boolean {
