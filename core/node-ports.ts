@@ -3,9 +3,11 @@
 import type { EndpointSpec } from './generated/objects.ts';
 import { isIngressPort } from './ingress-port.ts';
 
+const NO_PORTS: readonly string[] = [];
+
 /** "8080/tcp" */
-export function portsOfNode({ ports }: EndpointSpec): string[] {
-  if (ports.length === 0) return [];
+export function portsOfNode({ ports }: EndpointSpec): readonly string[] {
+  if (ports.length === 0) return NO_PORTS;
   return ports
     .filter((port) => port.publishedPort > 0 && !isIngressPort(port))
     .map(({ publishedPort, protocol }) => `${publishedPort}/${protocol}`);

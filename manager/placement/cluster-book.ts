@@ -244,7 +244,7 @@ export class ClusterBook {
     info.bookings++;
     if (version.users++ === 0) {
       if (service.versions.length === 0) this.#services.set(service.id, service);
-      service.versions = service.versions.concat(version);
+      service.versions = service.versions.length === 0 ? [version] : [...service.versions, version];
     }
     if (!isCounted) return;
     info.taskCount++;

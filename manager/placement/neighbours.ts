@@ -35,10 +35,9 @@ export class Neighbourhood {
 
   /** Undefined is what makes no difference, whoever else is on a node. */
   of(id: string, affinities: readonly string[]): Wishes {
+    if (affinities.length === 0 && this.#shunning.size === 0) return NO_WISHES;
     const name = this.#services.get(id)?.spec.name ?? '';
-    const shunnedBy = this.#shunning.get(name);
-    if (affinities.length === 0 && shunnedBy === undefined) return NO_WISHES;
-    const shunning = [...(shunnedBy ?? [])].map((service) => service.id);
+    const shunning = [...(this.#shunning.get(name) ?? [])].map((service) => service.id);
     const [preferred = [], required = []] = [true, false].map((isPreferred) =>
       affinities.map(parseAffinity).filter((affinity) => affinity.isPreferred === isPreferred),
     );

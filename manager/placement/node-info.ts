@@ -19,8 +19,8 @@ export interface NodeInfo {
   readonly hostPorts: Map<string, number>;
   /** What tasks have been given of the node's generic resources, and how many have a name: while a task changes, it counts twice. */
   readonly genericUse: Map<string, { count: number; readonly names: Map<string, number> }>;
-  /** When tasks failed, by "<service>.<spec version>". */
-  readonly failures: Map<string, number[]>;
+  /** When tasks failed, by "<service>.<spec version>"; absent until one does. */
+  failures: Map<string, number[]> | undefined;
 }
 
 /** What a task of a spec takes of its node. */
@@ -44,7 +44,7 @@ export function newNodeInfo(node: Node, index: number): NodeInfo {
     bookings: 0,
     hostPorts: new Map(),
     genericUse: new Map(),
-    failures: new Map(),
+    failures: undefined,
   };
 }
 
@@ -115,16 +115,17 @@ export function takeGenericBack(info: NodeInfo, given: readonly GenericResource[
 }
 
 export function noteFailure(info: NodeInfo, key: string, atMs: number): void {
+  info.failures ??= new Map();
   const times = info.failures.get(key) ?? [];
   info.failures.set(key, [...times, atMs].slice(-NODE_FAILURES_MAX));
 }
 
 /** Whether the service keeps failing there. */
 export function isFailing(info: NodeInfo, key: string, nowMs: number): boolean {
-  const times = info.failures.get(key);
+  const times = info.failures?.get(key);
   if (times === undefined) return false;
   const recent = times.filter((atMs) => nowMs - atMs <= NODE_FAILURE_WINDOW_MS);
-  if (recent.length === 0) info.failures.delete(key);
+  if (recent.length === 0) info.failures?.delete(key);
   return recent.length >= NODE_FAILURES_MAX;
 }
 

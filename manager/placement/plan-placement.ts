@@ -180,7 +180,7 @@ function checkOf(
 }
 
 function isFailingOn(info: NodeInfo, { number, service }: Version, nowMs: number): boolean {
-  return info.failures.size > 0 && isFailing(info, revisionKey(service.id, number), nowMs);
+  return info.failures !== undefined && isFailing(info, revisionKey(service.id, number), nowMs);
 }
 
 /** One node after the other, each as long as it may have more. */
