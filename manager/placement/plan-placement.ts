@@ -30,7 +30,10 @@ export interface PlacementRequest {
   readonly isSurvey?: boolean;
 }
 
-export interface PlacementGroup extends Omit<PlacementRequest, 'count'> {
+/** Of however many tasks. */
+type Wish = Omit<PlacementRequest, 'count'>;
+
+export interface PlacementGroup extends Wish {
   readonly tasks: readonly Task[];
 }
 
@@ -49,62 +52,65 @@ export interface PlacementPlan {
 
 export function planGroup(group: PlacementGroup, book: ClusterBook, nowMs: number): PlacementPlan {
   const { tasks } = group;
-  const request = { ...group, count: tasks.length };
   const assign: Assignment[] = [];
-  bookEach(request, book, nowMs, (booking) => {
+  bookEach(group, { book, nowMs, count: tasks.length }, (booking) => {
     assign.push({ task: tasks[assign.length] as Task, booking });
   });
   const refuse = tasks.slice(assign.length);
-  return { assign, refuse, reason: refuse.length === 0 ? '' : explainRefusal(request, book) };
+  return { assign, refuse, reason: refuse.length === 0 ? '' : explainRefusal(group, book) };
 }
 
 /** Books places for as many as fit. */
 export function bookPlaces(request: PlacementRequest, book: ClusterBook, nowMs: number): Booking[] {
   const bookings: Booking[] = [];
-  bookEach(request, book, nowMs, (booking) => {
+  bookEach(request, { book, nowMs, count: request.count }, (booking) => {
     bookings.push(booking);
   });
   return bookings;
 }
 
-/** Books places for as many as fit, and hands out each. */
+/** Books places for as many of `count` tasks as fit, and hands out each. */
 function bookEach(
-  request: PlacementRequest,
-  book: ClusterBook,
-  nowMs: number,
+  wish: Wish,
+  { book, nowMs, count }: { readonly book: ClusterBook; readonly nowMs: number; readonly count: number },
   onBooked: (booking: Booking) => void,
 ): void {
-  const { serviceId, specVersion, spec } = request;
-  const version = book.versionOf(serviceId, specVersion, spec);
-  const setting = { book, context: book.contextFor(version, spec), nowMs };
-  let left = request.count;
-  const bookFrom = (among: Candidates) => {
-    for (; left > 0; left--) {
-      const info = among.take();
-      if (info === undefined) return;
-      const generic = chooseGeneric(info, version.demand.generic);
-      const booking = { info, version, generic, isWanted: true };
+  const version = book.versionOf(wish.serviceId, wish.specVersion, wish.spec);
+  const setting = { book, nowMs, version, context: book.contextFor(version, wish.spec) };
+  const isPreferred = preferred(wish, setting);
+  let left = count;
+  if (isPreferred !== undefined)
+    left = bookFrom(candidatesFor(wish, setting, isPreferred), left, setting, onBooked);
+  bookFrom(candidatesFor(wish, setting), left, setting, onBooked);
+}
+
+/** Returns for how many there was no place. */
+function bookFrom(
+  candidates: Candidates & Disposable,
+  count: number,
+  { book, version }: Setting,
+  onBooked: (booking: Booking) => void,
+): number {
+  const { generic: requests } = version.demand;
+  // Not with `using`, which takes as long as the place of a task or two.
+  try {
+    for (let left = count; left > 0; left--) {
+      const info = candidates.take();
+      if (info === undefined) return left;
+      const booking = { info, version, generic: chooseGeneric(info, requests), isWanted: true };
       book.plan(booking);
-      among.putBack();
+      candidates.putBack();
       onBooked(booking);
     }
-  };
-  const isPreferred = preferred(request, version, setting);
-  if (isPreferred !== undefined) {
-    using candidates = candidatesFor(request, version, setting, isPreferred);
-    bookFrom(candidates);
+    return 0;
+  } finally {
+    candidates[Symbol.dispose]();
   }
-  using candidates = candidatesFor(request, version, setting);
-  bookFrom(candidates);
 }
 
 /** Nodes that may not have one more, by the first of the filters that refuses them. */
-export function refusals(
-  request: PlacementRequest,
-  book: ClusterBook,
-  filters: readonly Filter[],
-): Map<Filter, NodeInfo[]> {
-  const { serviceId, specVersion, spec, nodeId, exceptNodeId } = request;
+export function refusals(wish: Wish, book: ClusterBook, filters: readonly Filter[]): Map<Filter, NodeInfo[]> {
+  const { serviceId, specVersion, spec, nodeId, exceptNodeId } = wish;
   const context = book.contextFor(book.versionOf(serviceId, specVersion, spec), spec);
   const checks = filters.map((filter) => filter.prepare(spec, context) ?? (() => true));
   const refused = new Map(filters.map((filter): [Filter, NodeInfo[]] => [filter, []]));
@@ -117,8 +123,8 @@ export function refusals(
 }
 
 /** "no suitable node (insufficient resources on 2 nodes; 1 node not available for new tasks)", the commonest first. */
-function explainRefusal(request: PlacementRequest, book: ClusterBook): string {
-  const reasons = [...refusals(request, book, FILTERS)]
+function explainRefusal(wish: Wish, book: ClusterBook): string {
+  const reasons = [...refusals(wish, book, FILTERS)]
     .filter(([, infos]) => infos.length > 0)
     .sort(([, one], [, other]) => other.length - one.length)
     .map(([filter, infos]) => filter.explain(infos.length));
@@ -129,34 +135,31 @@ interface Setting {
   readonly book: ClusterBook;
   readonly context: FilterContext;
   readonly nowMs: number;
+  /** The one that is placed. */
+  readonly version: Version;
 }
 
 /** The check for nodes with the neighbours that the service prefers, but for those where it keeps failing. */
-function preferred(
-  { nodeId, isSurvey }: PlacementRequest,
-  version: Version,
-  { context, nowMs }: Setting,
-): Check | undefined {
+function preferred({ nodeId, isSurvey }: Wish, { context, version, nowMs }: Setting): Check | undefined {
   if (context.preferred === undefined || nodeId !== '' || isSurvey) return undefined;
   const isLiked = hasNeighbours(context.preferred);
   return (info) => isLiked(info) && !isFailingOn(info, version, nowMs);
 }
 
 function candidatesFor(
-  request: PlacementRequest,
-  version: Version,
-  { book, context, nowMs }: Setting,
+  wish: Wish,
+  { book, context, version, nowMs }: Setting,
   isAmong?: Check,
 ): Candidates & Disposable {
-  const { spec, nodeId, isSurvey } = request;
+  const { spec, nodeId, isSurvey } = wish;
   if (nodeId !== '') {
     const bound = book.node(nodeId);
-    return theFirst(bound === undefined ? [] : [bound], checkOf(FILTERS, request, context));
+    return theFirst(bound === undefined ? [] : [bound], checkOf(FILTERS, wish, context));
   }
-  if (isSurvey) return theFirst(book.nodes, checkOf(FILTERS, request, context));
+  if (isSurvey) return theFirst(book.nodes, checkOf(FILTERS, wish, context));
   return new GroupCandidates(book.treeFor(spec), {
     counts: version.service.counts,
-    hasRoom: checkOf(ROOM_FILTERS, request, context, isAmong),
+    hasRoom: checkOf(ROOM_FILTERS, wish, context, isAmong),
     isFailing: (info) => isFailingOn(info, version, nowMs),
     isPacked: spec.task.placement.strategy === 'binpack',
   });
@@ -165,7 +168,7 @@ function candidatesFor(
 /** That of all filters together, and of the request's own wish for another node. */
 function checkOf(
   filters: readonly Filter[],
-  { spec, exceptNodeId }: PlacementRequest,
+  { spec, exceptNodeId }: Wish,
   context: FilterContext,
   isAmong?: Check,
 ): Check {
