@@ -29,6 +29,7 @@ export class MinKeys {
     this.#replay(place);
   }
 
+  /** The same key and so much more. */
   raise(place: number, by: number): void {
     this.#keys[place] = this.key(place) + by;
     this.#replay(place);

@@ -50,6 +50,7 @@ export interface PlacementPlan {
   readonly reason: string;
 }
 
+/** Books places for the tasks of a group, the first ones first, and tells why the others get none. */
 export function planGroup(group: PlacementGroup, book: ClusterBook, nowMs: number): PlacementPlan {
   const { tasks } = group;
   const assign: Assignment[] = [];
@@ -172,14 +173,16 @@ function checkOf(
   context: FilterContext,
   isAmong?: Check,
 ): Check {
-  const checks: Check[] = [];
-  for (const { prepare } of filters) {
-    const check = prepare(spec, context);
-    if (check !== undefined) checks.push(check);
-  }
-  if (exceptNodeId !== undefined) checks.push((info) => info.node.id !== exceptNodeId);
-  if (isAmong !== undefined) checks.push(isAmong);
-  return every(checks);
+  let all = isAmong;
+  for (const { prepare } of filters) all = both(prepare(spec, context), all);
+  if (exceptNodeId !== undefined) all = both((info) => info.node.id !== exceptNodeId, all);
+  return all ?? (() => true);
+}
+
+/** Undefined is what refuses no node. */
+function both(one: Check | undefined, other: Check | undefined): Check | undefined {
+  if (one === undefined || other === undefined) return one ?? other;
+  return (info) => one(info) && other(info);
 }
 
 function isFailingOn(info: NodeInfo, { number, service }: Version, nowMs: number): boolean {
@@ -199,14 +202,5 @@ function theFirst(infos: readonly NodeInfo[], mayHave: Check): Candidates & Disp
     },
     putBack: () => {},
     [Symbol.dispose]: () => {},
-  };
-}
-
-function every(checks: readonly Check[]): Check {
-  const [only] = checks;
-  if (checks.length === 1 && only !== undefined) return only;
-  return (info) => {
-    for (const check of checks) if (!check(info)) return false;
-    return true;
   };
 }
