@@ -16,9 +16,10 @@ import { RollingUpdate } from './sim/rolling-update.ts';
 setLogLevel('silent');
 
 const DURATION_MS = 60_000;
-const FIXED = [3, 7, 9, 16];
-/** Others with every run of the tests: what one in a hundred notices is noticed after some days. */
-const FRESH = 8;
+/** The large ones have noticed what one in a hundred notices. Fresh ones are for the hunt. */
+const FIXED = [
+  3, 7, 9, 16, 116828792, 116828843, 116828901, 116828961, 116829006, 116829017, 116829020, 595178173,
+];
 /** Each is noticed within so many seeds. All planted bugs: `npm run simulate -- --world orchestration --mutant all`. */
 const SEEDS_MAX = 16;
 const MUTANTS = [
@@ -64,9 +65,7 @@ async function live(seed: number): Promise<OrchestrationWorld> {
 
 test('services are what was asked for, whatever becomes of managers, machines and messages (B3, B4, B5, B13, B14, B16)', async () => {
   const counts = new Map<string, number>();
-  const first = Math.floor(Math.random() * 2 ** 31);
-  const fresh = Array.from({ length: FRESH }, (_, at) => first + at);
-  for (const seed of chosen === undefined ? [...FIXED, ...fresh] : [Number(chosen)])
+  for (const seed of chosen === undefined ? FIXED : [Number(chosen)])
     for (const [rule, count] of (await live(seed)).checks.counts)
       counts.set(rule, (counts.get(rule) ?? 0) + count);
   if (chosen !== undefined) return;

@@ -179,7 +179,12 @@ export class PlacementChecks {
     );
     for (const { service: wanted, isTogether } of affinities) {
       const service = view.byName('service', wanted);
-      const isThere = others.some(({ serviceId }) => serviceId === service?.id);
+      // Who comes with the same entry asks for the wishes of services as they are, not for those of an older version's tasks.
+      const isOfNow = view.service.get(task.serviceId)?.specVersion === task.specVersion;
+      const isThere = others.some(
+        ({ serviceId, meta }) =>
+          serviceId === service?.id && (isTogether || isOfNow || meta.version < task.meta.version),
+      );
       // What was there may have gone since.
       if (isTogether && (service === undefined || (this.#touchedAt.get(service.id) ?? 0) > decidedAt))
         continue;

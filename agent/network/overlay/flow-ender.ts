@@ -24,6 +24,8 @@ import { flowMarks } from './overlay-rulesets.ts';
 const ANSWER_MS = 50;
 /** A client that asks often may wait for an answer at any one look. */
 const LOOKS = 2;
+/** So many are asked about one by one, in some milliseconds; more are taken for still there. */
+const ASKED_MAX = 500;
 /** So many answers fit the socket when all of them fail. */
 const MESSAGES_AT_ONCE = 1000;
 const ENOENT = 2;
@@ -70,7 +72,7 @@ export class FlowEnder implements Disposable {
     for (let look = 0; look < LOOKS && flows.length > 0; look++) {
       if (look > 0) await delay(ANSWER_MS);
       await this.#execute([deleteMarked(flowMarks.endingAnswered)]);
-      flows = flows.filter((flow) => this.#isThere(flow));
+      if (flows.length <= ASKED_MAX) flows = flows.filter((flow) => this.#isThere(flow));
     }
     if (flows.length === 0) return;
     await delay(ANSWER_MS);
