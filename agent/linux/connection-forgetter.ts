@@ -3,36 +3,25 @@
 
 import type { NetlinkMessage } from './netlink.ts';
 import { NetlinkSocket, netlinkProtocols } from './netlink-socket.ts';
+import { Together } from './together.ts';
 
 export class ConnectionForgetter implements Disposable {
   readonly #socket: NetlinkSocket;
-  readonly #onFailure: (error: unknown) => void;
-  #next: NetlinkMessage[] = [];
-  #last: Promise<void> = Promise.resolve();
-  #isClosed = false;
+  readonly #requests: Together<NetlinkMessage>;
 
   /** In the network namespace of the caller. */
   constructor(onFailure: (error: unknown) => void) {
     this.#socket = new NetlinkSocket(netlinkProtocols.netfilter);
-    this.#onFailure = onFailure;
+    this.#requests = new Together((messages) => this.#socket.executeAside(messages).catch(onFailure));
   }
 
   /** What comes while others are forgotten is next, together. */
   forget(messages: readonly NetlinkMessage[]): void {
-    if (messages.length === 0 || this.#isClosed) return;
-    if (this.#next.length === 0) this.#last = this.#last.then(() => this.#send());
-    this.#next.push(...messages);
+    void this.#requests.add(messages);
   }
 
   /** The number of an open socket may not be given to another file while the kernel works with it. */
   [Symbol.dispose](): void {
-    this.#isClosed = true;
-    void this.#last.then(() => this.#socket[Symbol.dispose]());
-  }
-
-  async #send(): Promise<void> {
-    const messages = this.#next;
-    this.#next = [];
-    await this.#socket.executeAside(messages).catch(this.#onFailure);
+    void this.#requests.close().then(() => this.#socket[Symbol.dispose]());
   }
 }

@@ -106,16 +106,7 @@ export function deleteConnections(direction: 'original' | 'reply', match: Connec
     command: DELETE,
     family: netfilterFamilies[family],
     version: FILTER_VERSION,
-    attributes: [
-      [isOriginal ? TUPLE_ORIGINAL : TUPLE_REPLY, tuple],
-      [
-        FILTER,
-        [
-          [FILTER_ORIGINAL_FIELDS, uint32(isOriginal ? fields : 0)],
-          [FILTER_REPLY_FIELDS, uint32(isOriginal ? 0 : fields)],
-        ],
-      ],
-    ],
+    attributes: [[isOriginal ? TUPLE_ORIGINAL : TUPLE_REPLY, tuple], filterAttribute(direction, fields)],
   });
 }
 
@@ -132,13 +123,7 @@ export function listConnections(
     family: netfilterFamilies[family],
     attributes: [
       [TUPLE_ORIGINAL, [[TUPLE_PROTOCOL, [[PROTOCOL_NUMBER, uint8(protocolNumber)]]]]],
-      [
-        FILTER,
-        [
-          [FILTER_ORIGINAL_FIELDS, uint32(filterFields.protocolNumber)],
-          [FILTER_REPLY_FIELDS, uint32(0)],
-        ],
-      ],
+      filterAttribute('original', filterFields.protocolNumber),
       ...markAttributes(mark),
     ],
   });
@@ -205,6 +190,18 @@ export function deleteMarked(mark: ConnectionMark): NetlinkMessage {
     version: FILTER_VERSION,
     attributes: markAttributes(mark),
   });
+}
+
+/** Which fields of the tuple of a direction count. */
+function filterAttribute(direction: 'original' | 'reply', fields: number): Attribute {
+  const isOriginal = direction === 'original';
+  return [
+    FILTER,
+    [
+      [FILTER_ORIGINAL_FIELDS, uint32(isOriginal ? fields : 0)],
+      [FILTER_REPLY_FIELDS, uint32(isOriginal ? 0 : fields)],
+    ],
+  ];
 }
 
 function keyAttributes({ original, zone }: TrackedConnection): Attribute[] {

@@ -258,7 +258,7 @@ function verdict(code: number): Attribute {
   ]);
 }
 
-/** Whether any of the bits of a connection's state or status is set. */
+/** Whether any of the bits of a connection's state, status or mark is set. */
 export function connectionBits(key: number, bits: number, wanted: boolean): Attribute[] {
   return [
     expression('ct', [

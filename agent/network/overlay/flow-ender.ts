@@ -16,6 +16,7 @@ import {
 import { SystemCallError } from '../../linux/libc.ts';
 import type { NetlinkMessage } from '../../linux/netlink.ts';
 import { NetlinkSocket, netlinkProtocols } from '../../linux/netlink-socket.ts';
+import { Together } from '../../linux/together.ts';
 import { addressText, familyOf } from '../ip-bytes.ts';
 import { protocolNumbers } from '../port-holder.ts';
 import { flowMarks } from './overlay-rulesets.ts';
@@ -32,15 +33,12 @@ const ENOENT = 2;
 
 export class FlowEnder implements Disposable {
   readonly #socket: NetlinkSocket;
-  #waiting = new Set<string>();
-  /** Of those that wait. */
-  #next: Promise<void> | undefined;
-  #last: Promise<void> = Promise.resolve();
-  #isClosed = false;
+  readonly #addresses: Together<string>;
 
   /** In the network namespace of the caller. */
   constructor() {
     this.#socket = new NetlinkSocket(netlinkProtocols.netfilter);
+    this.#addresses = new Together((addresses) => this.#endAll(new Set(addresses)));
   }
 
   /**
@@ -48,25 +46,15 @@ export class FlowEnder implements Disposable {
    * comes while others are ended is next, together.
    */
   end(addresses: readonly string[]): Promise<void> {
-    for (const address of addresses) this.#waiting.add(address);
-    if (this.#next !== undefined) return this.#next;
-    const next = this.#last.then(() => this.#endWaiting());
-    this.#next = next;
-    this.#last = next.catch(() => undefined);
-    return next;
+    return this.#addresses.add(addresses);
   }
 
   /** The number of an open socket may not be given to another file while the kernel works with it. */
   [Symbol.dispose](): void {
-    this.#isClosed = true;
-    void this.#last.then(() => this.#socket[Symbol.dispose]());
+    void this.#addresses.close().then(() => this.#socket[Symbol.dispose]());
   }
 
-  async #endWaiting(): Promise<void> {
-    const addresses = this.#waiting;
-    this.#waiting = new Set();
-    this.#next = undefined;
-    if (this.#isClosed) return;
+  async #endAll(addresses: ReadonlySet<string>): Promise<void> {
     let flows = await this.#flowsTo(addresses);
     await this.#execute(flows.map((flow) => changeMark(flow, flowMarks.ending)));
     for (let look = 0; look < LOOKS && flows.length > 0; look++) {

@@ -65,7 +65,7 @@ export const DNS_PORT = 53;
 export const UNANSWERED = 1;
 /** The flow's backend is about to go (flow-ender.ts). */
 export const ENDING = 2;
-/** Bits of the mark of a UDP flow that this network has translated. One with others was translated by another machine. */
+/** Bits that no UDP flow has which this network has translated: one with any was translated by another machine. */
 export const MACHINE_MARK = ~(UNANSWERED | ENDING) >>> 0;
 export const flowMarks = {
   translated: { value: 0, mask: MACHINE_MARK },
