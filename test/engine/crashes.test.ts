@@ -104,6 +104,38 @@ for (const runtime of ['runc', 'crun'] as const) {
         }
       });
 
+    for (const isTaskLeft of [true, false])
+      test(`an end that a killed daemon had noted ${isTaskLeft ? 'before its task was deleted' : 'before its log was complete'} leaves no line behind`, async () => {
+        await using own = await openTestEngine({ runtime });
+        const { engine, options } = own;
+        await importDemoImage(engine);
+        const talking = aContainer({ args: ['sh', '-c', `sleep 1; ${counting(3000, '')}`] });
+        await engine.containers.create(talking);
+        await engine.containers.start(talking.id);
+        await engine[Symbol.asyncDispose]();
+        const raw = connectRaw(options);
+        await eventually(async () => {
+          const { process: task } = await raw.tasks.get({ containerId: talking.id });
+          return task?.status === 'stopped';
+        });
+        if (!isTaskLeft) await raw.tasks.delete({ containerId: talking.id });
+        raw.close();
+        const exit = { exitCode: 5, exitedAtMs: Date.now(), outOfMemory: false };
+        appendFileSync(
+          path.join(options.dataRoot, 'containers', talking.id, 'container.jsonl'),
+          `${JSON.stringify({ exit })}\n`,
+        );
+
+        own.engine = await openEngine(options);
+
+        const lines = await collectLogs(own.engine, talking.id, { follow: true });
+        assertCounted(
+          lines.map(({ line }) => line),
+          3000,
+        );
+        assert.deepEqual(readdirSync(path.join(options.dataRoot, 'spool')), []);
+      });
+
     test('a start that was cut off is completed, and a container in that state can be removed', async () => {
       await using own = await openTestEngine({ runtime });
       const { engine, options } = own;

@@ -127,7 +127,11 @@ export class EngineContainers implements Containers, Disposable {
       const exit = directory.readExit();
       if (exit === undefined) {
         if (directory.startedInBoot() !== undefined) logs.open(id, directory.path, entry.record.logs);
-      } else entry.markExited(exit);
+      } else {
+        // The process before may have noted the end and not come to its last lines.
+        logs.resume(id, directory.path, entry.record.logs);
+        entry.markExited(exit);
+      }
     }
     for (const id of [...readdirSync(places.root), ...readdirSync(places.filesRoot)]) {
       const directory = new ContainerDirectory(places, id);

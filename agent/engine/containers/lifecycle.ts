@@ -212,7 +212,7 @@ export class ContainerLifecycle {
     if (entry.isStarting) return;
     const { state } = entry;
     if (state.state === 'exited') {
-      if (task !== undefined) this.#settle(entry);
+      if (task !== undefined || this.#options.logs.isFollowed(entry.id)) this.#settle(entry);
       return;
     }
     if (task?.status === 'stopped') {

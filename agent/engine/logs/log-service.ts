@@ -98,6 +98,11 @@ export class LogService implements Disposable {
     if (existsSync(this.spoolPaths(id).stdout)) this.open(id, directory, settings);
   }
 
+  /** What the container wrote is not all in its log yet, or it still runs. */
+  isFollowed(id: string): boolean {
+    return this.#tailers.has(id);
+  }
+
   /** Stores the rest of an ended container's output. Does nothing when that is done. */
   finish(id: string, directory: string, settings: LogSettings): void {
     this.resume(id, directory, settings);
