@@ -317,13 +317,14 @@ export class MemberWorld {
   }
 
   /** It was removed, or every manager that it knows has become something else while it was away. */
-  #isLost({ nodeId, managers }: Membership, { store }: SimManager): boolean {
+  #isLost({ nodeId, managers }: Membership, { store, host }: SimManager): boolean {
     const node = store.view.node.get(nodeId);
     if (node === undefined) return true;
     const known = [...store.view.node.values()].some(
       ({ role, managerStatus }) => role === 'manager' && managers.includes(managerStatus?.address ?? ''),
     );
-    return !known && node.role === 'worker' && node.status.state === 'down';
+    const isMember = managersOf(host.status).some((member) => member.nodeId === nodeId);
+    return !known && !isMember && node.status.state !== 'ready';
   }
 
   /** Nodes whose first certificate was lost on its way: they are in the list, and no machine is theirs. */
