@@ -10,6 +10,7 @@ import { DispatcherService } from '../proto/generated/dispatcher.ts';
 import { MembershipService, NodeCaService } from '../proto/generated/membership.ts';
 import { PeerService } from '../proto/generated/raft.ts';
 import type { Caller } from '../rpc/caller.ts';
+import { describeCertificate } from '../rpc/certificates.ts';
 import { type LeaderLink, onLeader } from '../rpc/forward.ts';
 import { type Handlers, RpcServer } from '../rpc/server.ts';
 import type { IdentityHolder } from './identity-holder.ts';
@@ -106,13 +107,26 @@ export class Servers {
   }
 }
 
-/** Roots are no secret and the same everywhere; for its own node a manager signs without asking anybody. */
-function nodeCaOf({ nodeCa, leader }: ServersOptions): Handlers<typeof NodeCaService> {
-  const onlyLeader = onLeader(NodeCaService, nodeCa, leader);
+/**
+ * Roots are no secret and the same everywhere. For its own node a manager signs by itself while it cannot ask the leader: before
+ * its first certificate, and once that has expired. Otherwise the leader signs: what this manager knows of the roots may be old,
+ * and a certificate of a root that is gone would take the place of a good one.
+ */
+export function nodeCaOf({
+  nodeCa,
+  leader,
+  identity,
+}: Pick<ServersOptions, 'nodeCa' | 'leader' | 'identity'>): Handlers<typeof NodeCaService> {
+  const byLeader = onLeader(NodeCaService, nodeCa, leader);
+  const canAskLeader = () =>
+    !identity.isEmpty && describeCertificate(identity.current.certificate).notAfterMs > leader.clock.nowMs();
   return {
     getRoots: nodeCa.getRoots,
     issueCertificate: (request, context) =>
-      (context.caller.role === 'local' ? nodeCa : onlyLeader).issueCertificate(request, context),
+      (context.caller.role !== 'local' || canAskLeader() ? byLeader : nodeCa).issueCertificate(
+        request,
+        context,
+      ),
   };
 }
 

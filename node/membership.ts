@@ -403,7 +403,7 @@ export class Membership {
   }
 
   async #renew(role: NodeRole): Promise<void> {
-    // For its own node a manager signs even when there is no leader. That it was demoted others may know sooner.
+    // Its own manager finds the leader. That it was demoted others may know sooner.
     const first = role === 'manager' ? this.#connect() : this.#connectToOthers();
     const tls = await askManagers(first, this.#others, (channel) => requestCertificate(this.#tool, channel));
     this.#keep(tls);

@@ -21,7 +21,7 @@ import { newMemberId } from '../../manager/raft-host/member-id.ts';
 import type { PeerEvents, PeerNetwork } from '../../manager/raft-host/peers.ts';
 import type { RaftHost } from '../../manager/raft-host/raft-host.ts';
 import { ReachBroker } from '../../manager/reach-broker.ts';
-import { identify } from '../../manager/servers.ts';
+import { identify, nodeCaOf } from '../../manager/servers.ts';
 import { Store } from '../../manager/store/store.ts';
 import { ControlService } from '../../proto/generated/control.ts';
 import { DispatcherService } from '../../proto/generated/dispatcher.ts';
@@ -166,11 +166,10 @@ export class SimManager {
   }
 
   #methods() {
-    const { process, tool, randomBytes, checks } = this.options;
+    const { process, tool, randomBytes, checks, identity } = this.options;
     const { clock } = process;
     const { host: consensus, store } = this;
     const nodeCa = checks.watchIssuing(nodeCaHandlers({ store, clock, randomBytes, tool }), store);
-    const forwardedCa = onLeader(NodeCaService, nodeCa, this.#leader);
     const membership = membershipHandlers({
       store,
       clock,
@@ -198,12 +197,7 @@ export class SimManager {
       ...trunkOf(dispatcher, clock, () => this.doors),
       ...methodsOf(MembershipService, onLeader(MembershipService, membership, this.#leader)),
       ...methodsOf(ControlService, onLeader(ControlService, control, this.#leader)),
-      // As manager/servers.ts has it.
-      ...methodsOf(NodeCaService, {
-        getRoots: nodeCa.getRoots,
-        issueCertificate: (request, context) =>
-          (context.caller.role === 'local' ? nodeCa : forwardedCa).issueCertificate(request, context),
-      }),
+      ...methodsOf(NodeCaService, nodeCaOf({ nodeCa, leader: this.#leader, identity })),
     ];
   }
 
