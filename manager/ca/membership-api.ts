@@ -69,14 +69,24 @@ async function join(
   if (same?.address !== member.address) await requireReachable(options, member);
   if (same === undefined) {
     // A manager that lost its disk comes back as another member.
+    requireWanted(options.store, member.nodeId);
     const steps: ConfigurationStep[] = known.map((old) => ({ kind: 'remove', member: old }));
     await consensus.changeMembers({ steps: [...steps, { kind: 'add-learner', member }] });
   } else if (same.address !== member.address)
     await consensus.changeMembers({ steps: [{ kind: 'move', member }] });
   if (consensus.status.configuration.voters.includes(member.id)) return;
   await untilCaughtUp(options.clock, consensus, member, signal);
+  requireWanted(options.store, member.nodeId);
   await consensus.changeMembers({ steps: [{ kind: 'add-voter', member }] });
   caLog.info({ 'node.id': member.nodeId, address: member.address }, 'manager joined');
+}
+
+/** Who is about to become a worker throws its log away, so its vote must not begin to count. */
+function requireWanted({ view }: Store, nodeId: string): void {
+  if (view.node.get(nodeId)?.spec.desiredRole === 'manager') return;
+  throw new SwarmError('failed-precondition', `node ${nodeId} is not to be a manager`, {
+    hint: 'On a manager, "tsswarm node promote" makes it one.',
+  });
 }
 
 async function requireReachable({ connect }: MembershipOptions, member: Member): Promise<void> {
