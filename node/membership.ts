@@ -21,7 +21,6 @@ import { IdentityHolder } from '../manager/identity-holder.ts';
 import { ManagerHealthService } from '../proto/generated/control.ts';
 import type { ClusterNews } from '../proto/generated/dispatcher.ts';
 import { MembershipService } from '../proto/generated/membership.ts';
-import { describeCertificate, renewalAt } from '../rpc/certificates.ts';
 import { type Channel, createClient, openChannel, openTlsChannel, withChannel } from '../rpc/client.ts';
 import { clientCredentials, type TlsIdentity } from '../rpc/tls.ts';
 import { CertificateFiles, trustOf } from './certificate-files.ts';
@@ -33,6 +32,7 @@ import { chooseAddresses } from './machine.ts';
 import { askManagers, CALL_LIMIT_MS, type Managers, requestCertificate } from './manager-calls.ts';
 import { ManagerList } from './manager-list.ts';
 import { superviseManager } from './manager-process.ts';
+import { RenewalTimer } from './renewal-timer.ts';
 import { systemClock } from './system-clock.ts';
 import { logOpens } from './unlocking.ts';
 
@@ -80,12 +80,6 @@ const OWN_CERTIFICATE_POLL_MS = 20;
 const OWN_CERTIFICATE_POLLS = 250;
 const LOCK_POLL_MS = 50;
 const ADOPT_RETRY_MS = 2_000;
-// Swarm's: a renewal that fails is tried again after this, doubled each time.
-const RENEW_RETRY_MIN_MS = 5_000;
-const RENEW_RETRY_MAX_MS = 3_600_000;
-const RENEW_RETRY_EXPIRED_MS = 10_000;
-// Timers take 31 bits of milliseconds.
-const TIMER_MAX_MS = 24 * 3_600_000;
 
 export class Membership {
   readonly #options: MembershipOptions;
@@ -94,6 +88,20 @@ export class Membership {
   readonly #holder = new IdentityHolder();
   readonly #managers: ManagerList;
   readonly #stopping = new AbortController();
+  readonly #renewal = new RenewalTimer(
+    {
+      clock: systemClock,
+      random: Math.random,
+      certificate: () => this.#holder.current.certificate,
+      renew: () => this.#renewInTime(),
+      onFailure: (error, retryMs) => {
+        const problem = `the certificate cannot be renewed: ${messageOf(error)}`;
+        nodeLog.error({ 'retry.ms': retryMs }, problem);
+        this.#options.onProblem('certificate', problem);
+      },
+    },
+    this.#stopping.signal,
+  );
   #identity: Identity;
   #beginning: Pick<Beginning, 'founding' | 'forceNewCluster'>;
   /** The newest first; what is on the disk may still be wrapped with the one before. */
@@ -102,7 +110,6 @@ export class Membership {
   #networks: ClusterNetworks | undefined;
   #manager: { readonly stop: () => Promise<void> } | undefined;
   #changes: Promise<void> = Promise.resolve();
-  #cancelRenewal = () => {};
   #isConnected = false;
   #news: ClusterNews | undefined;
   #cancelAdoption = () => {};
@@ -202,7 +209,6 @@ export class Membership {
   /** Ends the agent and the manager; containers go on. */
   async stop(): Promise<void> {
     this.#stopping.abort();
-    this.#cancelRenewal();
     this.#cancelAdoption();
     await this.#changes;
     await this.#agent?.stop();
@@ -218,8 +224,9 @@ export class Membership {
     const isExpired = tls !== undefined && trustOf(tls).expiresAtMs < Date.now();
     if (tls !== undefined && !(isExpired && this.role === 'manager')) return this.#work();
     this.#changes = this.#ownCertificate()
-      .then((own) => {
+      .then(async (own) => {
         this.#keep(own);
+        await this.#runAsCertified();
         return this.#work();
       })
       .catch((error) => {
@@ -231,7 +238,7 @@ export class Membership {
 
   async #work(): Promise<void> {
     this.#agent = await this.#startAgent();
-    this.#planRenewal();
+    this.#renewal.plan();
   }
 
   async #startAgent(): Promise<Agent> {
@@ -374,7 +381,11 @@ export class Membership {
     }
     const isOtherRole = trustOf(current).role !== role;
     if (renewCertificate || isOtherRole) await this.#renew(role);
-    // What the certificate says now is what the managers have answered, which may be newer than these news.
+    await this.#runAsCertified();
+  }
+
+  /** What the certificate says is what the managers have answered last, which may be newer than the last news. */
+  async #runAsCertified(): Promise<void> {
     if (trustOf(this.#holder.current).role === 'manager') {
       if (this.#manager === undefined) this.#startManager();
     } else if (this.#manager !== undefined) await this.#endManager();
@@ -409,36 +420,20 @@ export class Membership {
     this.#keep(tls);
     this.#agent?.describeAgain();
     nodeLog.info({ role: trustOf(tls).role, 'expires.ms': trustOf(tls).expiresAtMs }, 'certificate renewed');
-    this.#planRenewal();
+    this.#renewal.plan();
   }
 
-  #planRenewal(retryMs = RENEW_RETRY_MIN_MS): void {
-    this.#cancelRenewal();
-    const { notBeforeMs, notAfterMs } = describeCertificate(this.#holder.current.certificate);
-    const atMs = renewalAt({ notBeforeMs, notAfterMs, random: Math.random });
-    this.#renewAt(atMs, retryMs);
-  }
-
-  #renewAt(atMs: number, retryMs: number): void {
-    const waitMs = Math.min(Math.max(0, atMs - Date.now()), TIMER_MAX_MS);
-    this.#cancelRenewal = systemClock.after(waitMs, () => {
-      if (Date.now() < atMs) return this.#renewAt(atMs, retryMs);
-      this.#changes = this.#changes
-        .then(() => (this.#stopping.signal.aborted ? undefined : this.#renew(this.role)))
-        .then(() => this.#options.onProblem('certificate', ''))
-        .catch((error) => {
-          if (this.#stopping.signal.aborted) return;
-          nodeLog.error(
-            { error: messageOf(error), 'retry.ms': retryMs },
-            'the certificate cannot be renewed',
-          );
-          this.#options.onProblem('certificate', `the certificate cannot be renewed: ${messageOf(error)}`);
-          // An operator who lets expired certificates in does not wait for an hour.
-          const isExpired = this.trust.expiresAtMs < Date.now();
-          const retryMaxMs = isExpired ? RENEW_RETRY_EXPIRED_MS : RENEW_RETRY_MAX_MS;
-          this.#renewAt(Date.now() + Math.min(retryMs, retryMaxMs), retryMs * 2);
-        });
+  /** In its turn among other changes. */
+  #renewInTime(): Promise<void> {
+    const renewal = this.#changes.then(async () => {
+      if (this.#stopping.signal.aborted) return;
+      await this.#renew(this.role);
+      // It may have been demoted while it heard nobody: its manager has no part in anything any more.
+      await this.#runAsCertified();
+      this.#options.onProblem('certificate', '');
     });
+    this.#changes = renewal.catch(() => {});
+    return renewal;
   }
 
   #rememberAddresses(managers: readonly string[], own: string): void {

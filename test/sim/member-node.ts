@@ -13,9 +13,9 @@ import { TakenOutError } from '../../manager/join-managers.ts';
 import { trustOf } from '../../node/certificate-files.ts';
 import { askManagers, CALL_LIMIT_MS, type Managers, requestCertificate } from '../../node/manager-calls.ts';
 import { ManagerList } from '../../node/manager-list.ts';
+import { RenewalTimer } from '../../node/renewal-timer.ts';
 import type { ClusterNews } from '../../proto/generated/dispatcher.ts';
 import { MembershipService } from '../../proto/generated/membership.ts';
-import { describeCertificate, renewalAt } from '../../rpc/certificates.ts';
 import { type Channel, createClient, withChannel } from '../../rpc/client.ts';
 import type { TlsIdentity } from '../../rpc/tls.ts';
 import { SimManager, type SimManagerOptions } from './member-manager.ts';
@@ -25,9 +25,6 @@ import type { SimDisk } from './sim-disk.ts';
 const OWN_CERTIFICATE_POLL_MS = 20;
 const OWN_CERTIFICATE_POLLS = 250;
 const ADOPT_RETRY_MS = 2_000;
-const RENEW_RETRY_MIN_MS = 5_000;
-const RENEW_RETRY_MAX_MS = 3_600_000;
-const RENEW_RETRY_EXPIRED_MS = 10_000;
 const BACKOFF_MIN_MS = 200;
 const BACKOFF_MAX_MS = 10_000;
 const STOP_LIMIT_MS = 10_000;
@@ -83,7 +80,7 @@ export class MemberNode {
   #managerProcess: SimProcess | undefined;
   #supervision: { readonly stop: () => Promise<void> } | undefined;
   #changes: Promise<void> = Promise.resolve();
-  #cancelRenewal = () => {};
+  readonly #renewal: RenewalTimer;
   #cancelAdoption = () => {};
   #news: ClusterNews | undefined;
   #attemptsWithoutNews = 0;
@@ -93,6 +90,16 @@ export class MemberNode {
     const { machine, network, chance } = options;
     this.process = new SimProcess(machine.name, network.time, () => machine.skewMs);
     this.#managers = new ManagerList(this.#membership.managers, chance);
+    this.#renewal = new RenewalTimer(
+      {
+        clock: this.#clock,
+        random: chance,
+        certificate: () => this.#holder.current.certificate,
+        renew: () => this.#renewInTime(),
+        onFailure: refused,
+      },
+      this.#stopping.signal,
+    );
   }
 
   get role(): NodeRole {
@@ -104,7 +111,10 @@ export class MemberNode {
     if (tls !== undefined) this.#holder.set(tls);
     if (tls === undefined || trustOf(tls).role === 'manager') this.#startManager();
     const isExpired = tls !== undefined && trustOf(tls).expiresAtMs < this.#clock.nowMs();
-    if (tls === undefined || (isExpired && this.role === 'manager')) this.#keep(await this.#ownCertificate());
+    if (tls === undefined || (isExpired && this.role === 'manager')) {
+      this.#keep(await this.#ownCertificate());
+      await this.#runAsCertified();
+    }
     void runSessions(
       {
         nodeId: this.#membership.nodeId,
@@ -123,7 +133,7 @@ export class MemberNode {
       },
       this.#stopping.signal,
     );
-    this.#planRenewal();
+    this.#renewal.plan();
   }
 
   /** As an operator's `leave`: the cluster forgets this node's part in it, and the node ends. */
@@ -274,6 +284,10 @@ export class MemberNode {
     }
     const isOtherRole = trustOf(current).role !== role;
     if (renewCertificate || isOtherRole) await this.#renew(role);
+    await this.#runAsCertified();
+  }
+
+  async #runAsCertified(): Promise<void> {
     if (trustOf(this.#holder.current).role === 'manager') {
       if (this.#supervision === undefined) this.#startManager();
     } else if (this.#supervision !== undefined) await this.#endManager();
@@ -293,28 +307,17 @@ export class MemberNode {
     );
     this.#keep(tls);
     this.#redescription.announce();
-    this.#planRenewal();
+    this.#renewal.plan();
   }
 
-  #planRenewal(retryMs = RENEW_RETRY_MIN_MS): void {
-    this.#cancelRenewal();
-    const { notBeforeMs, notAfterMs } = describeCertificate(this.#holder.current.certificate);
-    this.#renewAt(renewalAt({ notBeforeMs, notAfterMs, random: this.#options.chance }), retryMs);
-  }
-
-  #renewAt(atMs: number, retryMs: number): void {
-    this.#cancelRenewal = this.#clock.after(Math.max(0, atMs - this.#clock.nowMs()), () => {
-      if (this.#clock.nowMs() < atMs) return this.#renewAt(atMs, retryMs);
-      this.#changes = this.#changes
-        .then(() => (this.#stopping.signal.aborted ? undefined : this.#renew(this.role)))
-        .catch((error) => {
-          if (this.#stopping.signal.aborted) return;
-          if (!(error instanceof SwarmError)) throw error;
-          const isExpired = trustOf(this.#holder.current).expiresAtMs < this.#clock.nowMs();
-          const retryMaxMs = isExpired ? RENEW_RETRY_EXPIRED_MS : RENEW_RETRY_MAX_MS;
-          this.#renewAt(this.#clock.nowMs() + Math.min(retryMs, retryMaxMs), retryMs * 2);
-        });
+  #renewInTime(): Promise<void> {
+    const renewal = this.#changes.then(async () => {
+      if (this.#stopping.signal.aborted) return;
+      await this.#renew(this.role);
+      await this.#runAsCertified();
     });
+    this.#changes = renewal.catch(() => {});
+    return renewal;
   }
 
   #connect(): Channel {
