@@ -4,6 +4,7 @@
 
 import { assert } from '../../core/assert.ts';
 import type { Meta, Task, TaskState } from '../../core/generated/objects.ts';
+import { RowIndex } from './row-index.ts';
 import type { PackedTasks } from './task-events.ts';
 import {
   ERROR,
@@ -68,8 +69,8 @@ interface Membership {
 }
 
 export class TaskTable {
-  readonly #rows = new Map<string, number>();
   readonly #pages: Page[] = [];
+  readonly #rows = new RowIndex((row) => this.#pages[Math.floor(row / PAGE_ROWS)]?.ids[row % PAGE_ROWS]);
   /** Rows below this were used before. */
   #end = 0;
   readonly #free: number[] = [];
@@ -183,9 +184,9 @@ export class TaskTable {
     this.#assign(this.#nodes, '', { row, column: ON_NODE, numbers, at: start + NODE });
     this.#putText(numbers, start + MESSAGE, '');
     this.#putText(numbers, start + ERROR, '');
+    this.#rows.delete(id);
     page.ids[at] = undefined;
     page.extras.delete(at);
-    this.#rows.delete(id);
     this.#free.push(row);
   }
 
@@ -223,7 +224,7 @@ export class TaskTable {
   #newRow(id: string): number {
     const row = this.#free.pop() ?? this.#end++;
     if (row === this.#pages.length * PAGE_ROWS) this.#pages.push(newPage());
-    this.#rows.set(id, row);
+    this.#rows.add(id, row);
     return row;
   }
 

@@ -1,0 +1,115 @@
+// In which row a task is, by its id. A hash table that knows rows only: the ids stand in the rows. A Map of the same size holds
+// twice the memory, all of it for the garbage collector to walk through, and doubles in one step, which takes half a second
+// with a million tasks. This one is many small tables, each of which doubles by itself.
+
+/** Free, and freed: a search goes on behind it. */
+const FREE = -1;
+const FREED = -2;
+const SHARD_BITS = 8;
+const SHARDS = 2 ** SHARD_BITS;
+const SLOTS_MIN = 8;
+// Ids are random: so many characters tell more of them apart than there can be rows.
+const HASHED_CHARACTERS = 8;
+
+interface Shard {
+  /** Rows, where their hashes lead or as soon behind as there was room; a power of two of them. */
+  slots: Int32Array;
+  /** Slots that are not free. */
+  used: number;
+}
+
+export class RowIndex {
+  readonly #idOf: (row: number) => string | undefined;
+  readonly #shards: Shard[] = Array.from({ length: SHARDS }, () => ({ slots: newSlots(SLOTS_MIN), used: 0 }));
+  #size = 0;
+
+  /** `idOf` tells which id a row has that is in the index. */
+  constructor(idOf: (row: number) => string | undefined) {
+    this.#idOf = idOf;
+  }
+
+  get size(): number {
+    return this.#size;
+  }
+
+  /** Slots in all tables, of four bytes each. */
+  get slots(): number {
+    return this.#shards.reduce((sum, { slots }) => sum + slots.length, 0);
+  }
+
+  get(id: string): number | undefined {
+    const hash = hashOf(id);
+    const { slots } = this.#shardOf(hash);
+    const at = this.#find(slots, hash, id);
+    return at < 0 ? undefined : slots[at];
+  }
+
+  /** For an id that is not in the index. */
+  add(id: string, row: number): void {
+    const hash = hashOf(id);
+    const shard = this.#shardOf(hash);
+    if ((shard.used + 1) * 4 > shard.slots.length * 3) this.#makeRoom(shard);
+    put(shard.slots, hash, row);
+    shard.used++;
+    this.#size++;
+  }
+
+  delete(id: string): void {
+    const hash = hashOf(id);
+    const { slots } = this.#shardOf(hash);
+    const at = this.#find(slots, hash, id);
+    if (at < 0) return;
+    slots[at] = FREED;
+    this.#size--;
+  }
+
+  #shardOf(hash: number): Shard {
+    return this.#shards[hash % SHARDS] as Shard;
+  }
+
+  /** The slot of the id; negative when it has none. */
+  #find(slots: Int32Array, hash: number, id: string): number {
+    const mask = slots.length - 1;
+    for (let at = placeOf(hash) & mask; ; at = (at + 1) & mask) {
+      const row = slots[at] ?? FREE;
+      if (row === FREE) return -1;
+      if (row !== FREED && this.#idOf(row) === id) return at;
+    }
+  }
+
+  /** Twice as many slots, or as many when most were of rows that are gone. */
+  #makeRoom(shard: Shard): void {
+    const rows = shard.slots.filter((row) => row >= 0);
+    const isCrowded = rows.length * 2 > shard.slots.length;
+    shard.slots = newSlots(shard.slots.length * (isCrowded ? 2 : 1));
+    for (const row of rows) put(shard.slots, hashOf(this.#idOf(row) ?? ''), row);
+    shard.used = rows.length;
+  }
+}
+
+function newSlots(count: number): Int32Array {
+  return new Int32Array(count).fill(FREE);
+}
+
+/** There is room. */
+function put(slots: Int32Array, hash: number, row: number): void {
+  const mask = slots.length - 1;
+  let at = placeOf(hash) & mask;
+  while (slots[at] !== FREE) at = (at + 1) & mask;
+  slots[at] = row;
+}
+
+/** The lowest bits choose the shard. */
+function placeOf(hash: number): number {
+  return hash >>> SHARD_BITS;
+}
+
+/** 32 bits. Multiplied and folded as in MurmurHash3's last step: neighbours are not to lie together. */
+function hashOf(id: string): number {
+  let hash = 0;
+  for (let at = Math.max(0, id.length - HASHED_CHARACTERS); at < id.length; at++)
+    hash = (Math.imul(hash, 31) + id.charCodeAt(at)) | 0;
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
+  return (hash ^ (hash >>> 16)) >>> 0;
+}
