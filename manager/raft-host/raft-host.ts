@@ -29,6 +29,7 @@ import { HandOver } from './hand-over.ts';
 import {
   ANNOUNCE_MS,
   CORE_LIMITS,
+  ENTRIES_HELD_BYTES,
   PROPOSAL_BYTES_MAX,
   type RaftHostOptions,
   type RaftStatus,
@@ -71,6 +72,7 @@ export class RaftHost implements ReplicatedLog {
   #leadership: Leadership = { isLeader: false, leaderAddress: undefined, term: 0 };
   #isElected = false;
   #isFlushPlanned = false;
+  #bytesSinceForgetting = 0;
   /** Commits up to here were announced; infinite while an announcement is planned. */
   #announcedIndex = 0;
   #lostLeadership: (() => void) | undefined;
@@ -266,7 +268,10 @@ export class RaftHost implements ReplicatedLog {
       waiters: this.#waiters,
       observe: this.#observe,
       stateHash: this.#stateHash,
-      onApplied: (bytes) => this.#taker.applied(this.appliedIndex, bytes),
+      onApplied: (bytes) => {
+        this.#taker.applied(this.appliedIndex, bytes);
+        this.#forgetEntries(bytes);
+      },
       onRestored: (index) => this.#taker.replaced(index),
     });
     this.#handOver = new HandOver({
@@ -292,6 +297,7 @@ export class RaftHost implements ReplicatedLog {
       self: this.#self.id,
       network,
       step: (message) => this.#receive(message),
+      renew: () => this.#taker.renew(),
       onSent: (peer, succeeded) => {
         raft.reportSnapshot(peer, succeeded);
         this.#drain();
@@ -409,6 +415,21 @@ export class RaftHost implements ReplicatedLog {
     if (!isSettled || term === undefined) return undefined;
     const stateHash = this.#stateHash.value;
     return { mark: { index, term, configuration, stateHash }, records: this.#machine.snapshot() };
+  }
+
+  /**
+   * What all members have on their disks the leader needs in memory for nobody but one that is added later, which gets a
+   * snapshot. `bytes` more have been applied.
+   */
+  #forgetEntries(bytes: number): void {
+    this.#bytesSinceForgetting += bytes;
+    const { entriesHeldBytes = ENTRIES_HELD_BYTES } = this.#options;
+    if (this.#raft.role !== 'leader' || this.#bytesSinceForgetting < entriesHeldBytes) return;
+    this.#bytesSinceForgetting = 0;
+    const held = participants(this.#raft.configuration)
+      .filter((id) => id !== this.#self.id)
+      .map((id) => this.#raft.progressOf(id)?.match ?? 0);
+    this.#raft.compact(Math.min(this.appliedIndex, ...held));
   }
 
   #followConfiguration(): void {

@@ -7,7 +7,7 @@ import type { RaftMessage } from '../../proto/generated/raft.ts';
 import { logLog } from '../log.ts';
 import type { Append } from '../raft/contract.ts';
 import { newMessage } from '../raft/message.ts';
-import type { LogOnDisk, SnapshotReceiver } from './log-on-disk.ts';
+import type { LogOnDisk, OpenSnapshot, SnapshotReceiver } from './log-on-disk.ts';
 import type { PeerNetwork, SnapshotHead } from './peers.ts';
 
 interface Received {
@@ -24,6 +24,8 @@ export interface SnapshotExchangeOptions {
   readonly network: () => PeerNetwork;
   /** Gives the core a message and carries out what follows. */
   readonly step: (message: RaftMessage) => void;
+  /** Resolves when there is a snapshot of now, or none could be taken. */
+  readonly renew: () => Promise<void>;
   readonly onSent: (peer: number, succeeded: boolean) => void;
 }
 
@@ -38,14 +40,10 @@ export class SnapshotExchange {
 
   /** The core asks for this: `logIndex` is the least that the snapshot must contain. */
   async send({ to, term, logIndex }: RaftMessage): Promise<void> {
-    const { disk, self, network, onSent } = this.#options;
+    const { self, network, onSent } = this.#options;
     let succeeded = false;
     try {
-      const snapshot = await disk.openSnapshot();
-      assert(
-        snapshot !== undefined && snapshot.mark.index >= logIndex,
-        `no snapshot that contains ${logIndex}`,
-      );
+      const snapshot = await this.#openSnapshot(logIndex);
       try {
         const { mark, rootHash } = snapshot;
         logLog.info(
@@ -61,6 +59,19 @@ export class SnapshotExchange {
       logLog.warn({ 'raft.peer': to, error: messageOf(error) }, 'snapshot not sent, will be tried again');
     }
     onSent(to, succeeded);
+  }
+
+  /** The newest, or a newer one: a leader forgets entries sooner than it takes snapshots. */
+  async #openSnapshot(leastIndex: number): Promise<OpenSnapshot> {
+    const { disk, renew } = this.#options;
+    const newest = await disk.openSnapshot();
+    if (newest !== undefined && newest.mark.index >= leastIndex) return newest;
+    await newest?.close();
+    await renew();
+    const renewed = await disk.openSnapshot();
+    if (renewed !== undefined && renewed.mark.index >= leastIndex) return renewed;
+    await renewed?.close();
+    throw new SwarmError('unavailable', `there is no snapshot that contains entry ${leastIndex} yet`);
   }
 
   async receive(head: SnapshotHead, records: AsyncIterable<readonly Uint8Array[]>): Promise<void> {

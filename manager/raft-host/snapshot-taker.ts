@@ -63,6 +63,13 @@ export class SnapshotTaker {
       });
   }
 
+  /** Resolves when there is a snapshot of now, or none could be taken. */
+  async renew(): Promise<void> {
+    await this.settled();
+    this.start();
+    await this.settled();
+  }
+
   /** Resolves when no snapshot is being written. */
   async settled(): Promise<void> {
     await this.#running;

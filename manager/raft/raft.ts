@@ -172,7 +172,7 @@ export class Raft implements LeaderContext {
     this.#leader?.onSnapshotSent(peer, succeeded);
   }
 
-  /** Forgets entries up to `index`, which a durable snapshot contains. */
+  /** Forgets entries up to `index`, which a durable snapshot contains or every member has. */
   compact(index: number): void {
     this.log.compact(index);
   }

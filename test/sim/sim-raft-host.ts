@@ -22,5 +22,6 @@ export function simRaftHost(machine: Machine, { segmentBytes, onFatal, ...option
   const { clock } = process;
   const defer = (callback: () => void) => clock.wake(0, callback);
   const log = { disk, randomBytes, onFatal, segmentBytes, ballastBytes: 4096, lowWatermarkBytes: 0, defer };
-  return new RaftHost({ ...options, log, clusterId, clock, random: chance, defer, stateHashInterval: 50 });
+  const small = { stateHashInterval: 50, entriesHeldBytes: 1_000 };
+  return new RaftHost({ ...options, ...small, log, clusterId, clock, random: chance, defer });
 }
