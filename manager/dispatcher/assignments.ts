@@ -2,7 +2,7 @@
 // node, or its desired state or its revision changed; a revision goes out once, with the first task that needs it.
 
 import { isDeepStrictEqual } from 'node:util';
-import type { Revision, Task } from '../../core/generated/objects.ts';
+import type { Revision, Task, TaskState } from '../../core/generated/objects.ts';
 import { compareTaskStates } from '../../core/task-state.ts';
 import { type Assignments, emptyAssignments } from '../../proto/generated/dispatcher.ts';
 import { revisionId, type TablesView } from '../store/tables.ts';
@@ -11,8 +11,19 @@ import { isNoNews, noNetworkNews, SessionNetworks } from './session-networks.ts'
 import { SessionPayloads } from './session-payloads.ts';
 
 interface Sent {
-  readonly desiredState: string;
+  readonly desiredState: TaskState;
   readonly revisionId: string;
+}
+
+/** The same for all tasks of a revision with the same desired state, on all nodes: a leader holds one for each task. */
+const sentOfRevisions = new WeakMap<Revision, Map<TaskState, Sent>>();
+
+function sentOf(revision: Revision, desiredState: TaskState): Sent {
+  const known = sentOfRevisions.get(revision) ?? new Map<TaskState, Sent>();
+  sentOfRevisions.set(revision, known);
+  const sent = known.get(desiredState) ?? { desiredState, revisionId: revision.id };
+  known.set(desiredState, sent);
+  return sent;
 }
 
 export class AssignmentTracker {
@@ -90,7 +101,7 @@ export class AssignmentTracker {
       if (before !== revision.id && this.#count(revision.id, 1) === 1) revisions.push(revision);
       if (before !== undefined && before !== revision.id && this.#count(before, -1) === 0)
         removedRevisionIds.push(before);
-      this.#sent.set(task.id, { desiredState: task.desiredState, revisionId: revision.id });
+      this.#sent.set(task.id, sentOf(revision, task.desiredState));
     }
     for (const id of removedTaskIds) {
       const sent = this.#sent.get(id);
