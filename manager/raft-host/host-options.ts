@@ -74,7 +74,6 @@ export const TIMING: RaftTiming = { tickMs: 50, heartbeatTicks: 2, electionTicks
 export const ANNOUNCE_MS = 4;
 // One proposal of the core: what one append message carries.
 export const PROPOSAL_BYTES_MAX = 512 * 1024;
-export const ENTRIES_HELD_BYTES = 4 * 2 ** 20;
 /** Bounds of the core: messages of half a megabyte, of which so many are ahead of their answers. */
 export const CORE_LIMITS = {
   limits: {

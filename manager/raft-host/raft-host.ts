@@ -25,11 +25,11 @@ import {
 import { Applier } from './applier.ts';
 import { backupNewest } from './backup.ts';
 import { DiskWriter } from './disk-writer.ts';
+import { EntryForgetter } from './entry-forgetter.ts';
 import { HandOver } from './hand-over.ts';
 import {
   ANNOUNCE_MS,
   CORE_LIMITS,
-  ENTRIES_HELD_BYTES,
   PROPOSAL_BYTES_MAX,
   type RaftHostOptions,
   type RaftStatus,
@@ -72,7 +72,6 @@ export class RaftHost implements ReplicatedLog {
   #leadership: Leadership = { isLeader: false, leaderAddress: undefined, term: 0 };
   #isElected = false;
   #isFlushPlanned = false;
-  #bytesSinceForgetting = 0;
   /** Commits up to here were announced; infinite while an announcement is planned. */
   #announcedIndex = 0;
   #lostLeadership: (() => void) | undefined;
@@ -256,6 +255,7 @@ export class RaftHost implements ReplicatedLog {
     const { clock, random, defer, snapshotInterval: interval } = this.#options;
     const [disk, raft, signal] = [this.#disk, this.#raft, this.#stop.signal];
     const network = () => this.#network;
+    const forgetter = new EntryForgetter(raft, this.#options.entriesHeldBytes);
     this.#stateHash = new StateHash({
       raft,
       ...(this.#options.stateHashInterval !== undefined && { interval: this.#options.stateHashInterval }),
@@ -270,16 +270,11 @@ export class RaftHost implements ReplicatedLog {
       stateHash: this.#stateHash,
       onApplied: (bytes) => {
         this.#taker.applied(this.appliedIndex, bytes);
-        this.#forgetEntries(bytes);
+        forgetter.applied(this.appliedIndex, bytes);
       },
       onRestored: (index) => this.#taker.replaced(index),
     });
-    this.#handOver = new HandOver({
-      raft,
-      network,
-      disk,
-      timing: this.#timing,
-    });
+    this.#handOver = new HandOver({ raft, network, disk, timing: this.#timing });
     const drain = () => this.#drain();
     this.#election = new QuickElection({ clock, random, signal, raft, drain });
     this.#writer = new DiskWriter({
@@ -415,21 +410,6 @@ export class RaftHost implements ReplicatedLog {
     if (!isSettled || term === undefined) return undefined;
     const stateHash = this.#stateHash.value;
     return { mark: { index, term, configuration, stateHash }, records: this.#machine.snapshot() };
-  }
-
-  /**
-   * What all members have on their disks the leader needs in memory for nobody but one that is added later, which gets a
-   * snapshot. `bytes` more have been applied.
-   */
-  #forgetEntries(bytes: number): void {
-    this.#bytesSinceForgetting += bytes;
-    const { entriesHeldBytes = ENTRIES_HELD_BYTES } = this.#options;
-    if (this.#raft.role !== 'leader' || this.#bytesSinceForgetting < entriesHeldBytes) return;
-    this.#bytesSinceForgetting = 0;
-    const held = participants(this.#raft.configuration)
-      .filter((id) => id !== this.#self.id)
-      .map((id) => this.#raft.progressOf(id)?.match ?? 0);
-    this.#raft.compact(Math.min(this.appliedIndex, ...held));
   }
 
   #followConfiguration(): void {
