@@ -88,6 +88,52 @@ test('a snapshot is of its moment, whatever changes before it is read', () => {
   );
 });
 
+/** Tasks on several pages. */
+function manyTasks(count: number): { table: TaskTable; change: (message: string) => void } {
+  const table = new TaskTable();
+  const ids = Array.from({ length: count }, (_, at) => `task-${at}`);
+  for (const id of ids) table.put({ ...emptyTask, id, serviceId: 's' });
+  const status = (message: string) => ({ ...emptyTask.status, message });
+  const meta = { version: 2, updatedAtMs: 2 };
+  const change = (message: string) => {
+    for (const id of ids) table.putStatus(id, status(message), meta);
+  };
+  return { table, change };
+}
+
+test('a snapshot that is read in parts is of its moment, and another one of its own', () => {
+  const { table, change } = manyTasks(1_000);
+  change('before');
+  const [one, other] = [table.snapshot()[Symbol.iterator](), table.snapshot()];
+  const messages = new Set<string>();
+  for (let count = 0; count < 600; count++) messages.add((one.next().value as Task).status.message);
+
+  change('after');
+
+  for (const { status } of { [Symbol.iterator]: () => one }) messages.add(status.message);
+  for (const { status } of other) messages.add(status.message);
+  assert.deepEqual([...messages], ['before']);
+  assert.deepEqual(new Set([...table.snapshot()].map(({ status }) => status.message)), new Set(['after']));
+});
+
+test('pages are copied only while a snapshot has them to read', () => {
+  const { table, change } = manyTasks(100_000);
+  const grownMb = (act: () => void) => {
+    const before = process.memoryUsage().arrayBuffers;
+    act();
+    return (process.memoryUsage().arrayBuffers - before) / 2 ** 20;
+  };
+  const taken = table.snapshot();
+  // 128 bytes of numbers for each task.
+  assert.ok(grownMb(() => change('copied')) > 5);
+
+  for (const _ of taken);
+  for (const _ of table.snapshot());
+  for (const _ of table.snapshot()) break;
+
+  assert.ok(grownMb(() => change('in place')) < 1);
+});
+
 function take(step: Step, table: TaskTable, model: Map<string, Task>): void {
   if ('put' in step) {
     table.put(step.put);

@@ -39,8 +39,8 @@ const LINK_COLUMNS = 4;
 interface Page extends TaskRows {
   /** No part of a snapshot. */
   readonly links: Int32Array;
-  /** A snapshot reads it: it is to be copied before it changes. */
-  isTaken: boolean;
+  /** Snapshots that have it to read yet: while there are any it is copied before it changes. */
+  readers: number;
 }
 
 /** The tasks of a service or on a node, as a list through `links`. */
@@ -111,11 +111,13 @@ export class TaskTable {
     return tasksIn(this.#pages, this.#texts);
   }
 
-  /** As they are now, whatever changes while they are read. */
+  /** As they are now, whatever changes while they are read; once. */
   snapshot(): Iterable<Task> {
     const pages = [...this.#pages];
-    for (const page of pages) page.isTaken = true;
-    return tasksIn(pages, this.#texts.copy());
+    for (const page of pages) page.readers++;
+    return tasksIn(pages, this.#texts.copy(), (page) => {
+      page.readers--;
+    });
   }
 
   ofService(serviceId: string): Task[] {
@@ -236,7 +238,7 @@ export class TaskTable {
 
   #pageToChange(row: number): Page {
     const page = this.#pageOf(row);
-    if (!page.isTaken) return page;
+    if (page.readers === 0) return page;
     const copy = copyOf(page);
     this.#pages[Math.floor(row / PAGE_ROWS)] = copy;
     return copy;
@@ -356,18 +358,31 @@ function newPage(): Page {
     ids: new Array<string | undefined>(PAGE_ROWS).fill(undefined),
     extras: new Map(),
     links: new Int32Array(PAGE_ROWS * LINK_COLUMNS).fill(NO_ROW),
-    isTaken: false,
+    readers: 0,
   };
 }
 
 function copyOf({ numbers, ids, extras, links }: Page): Page {
-  return { numbers: numbers.slice(), ids: ids.slice(), extras: new Map(extras), links, isTaken: false };
+  return { numbers: numbers.slice(), ids: ids.slice(), extras: new Map(extras), links, readers: 0 };
 }
 
-function* tasksIn(pages: readonly Page[], texts: TextsView): IterableIterator<Task> {
-  for (const page of pages)
-    for (let at = 0; at < PAGE_ROWS; at++) {
-      const task = readRow(page, at, texts);
-      if (task !== undefined) yield task;
+/** Lets go of each page that it has read, and of those that are left when nobody reads on. */
+function* tasksIn(
+  pages: readonly Page[],
+  texts: TextsView,
+  letGo: (page: Page) => void = () => {},
+): IterableIterator<Task> {
+  const unread = pages.values();
+  try {
+    for (const page of pages) {
+      for (let at = 0; at < PAGE_ROWS; at++) {
+        const task = readRow(page, at, texts);
+        if (task !== undefined) yield task;
+      }
+      unread.next();
+      letGo(page);
     }
+  } finally {
+    for (const page of unread) letGo(page);
+  }
 }
