@@ -86,6 +86,8 @@ export function openChannel(
     'grpc.initial_reconnect_backoff_ms': 50,
     'grpc.max_reconnect_backoff_ms': 1000,
     'grpc.enable_retries': 0,
+    // Otherwise a stream keeps the first megabyte that it has sent, small messages with the buffers that they lie in.
+    'grpc.per_rpc_retry_buffer_size': 0,
     ...options,
   });
   return { grpc, close: () => grpc.close() };

@@ -110,7 +110,7 @@ class CarriedCalls {
     }
     const call = { line: new TrunkLine(id, this.#out), gone: new AbortController() };
     this.#calls.set(id, call);
-    void this.#run(id, call, entry, open.metadata);
+    void this.#run(id, call, entry, copyOf(open.metadata));
   }
 
   async #run(id: number, call: Call, entry: CarriedMethod, metadata: TrunkOpen['metadata']): Promise<void> {
@@ -163,6 +163,16 @@ class CarriedCalls {
     this.#calls.clear();
     for (const call of calls) abandon(call, reason);
   }
+}
+
+/** A call may last for months, and what has come on the wire lies in a buffer with much else. */
+function copyOf(metadata: TrunkOpen['metadata']): TrunkOpen['metadata'] {
+  const copies = Object.entries(metadata).map(([key, value]) => {
+    const copy = Buffer.allocUnsafeSlow(value.length);
+    copy.set(value);
+    return [key, copy];
+  });
+  return Object.fromEntries(copies);
 }
 
 /** Nobody hears a call's answers any more. */
