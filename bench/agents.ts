@@ -18,11 +18,16 @@ const POLL_MS = 20;
 const PING_PAUSE_MS = 25;
 const MB = 2 ** 20;
 
-export interface AgentsLoad {
-  readonly agents: number;
+interface Services {
   readonly services: number;
   readonly replicas: number;
+}
+
+export interface AgentsLoad extends Services {
+  readonly agents: number;
   readonly updateSeconds: number;
+  /** What comes at the end, for the leader's memory of many more tasks. */
+  readonly more?: Services;
 }
 
 const TASKS_PER_BATCH = 20;
@@ -37,6 +42,8 @@ const WATCHED = 10;
 const UPDATE_P99_MAX_MS = 250;
 const LOOP_P999_MAX_MS = 20;
 const LOOP_WORST_MAX_MS = 100;
+/** For 1,000 tasks. */
+const MEMORY_MAX_MB = 0.5;
 
 /** Bars: RUNNING from end to end, durable news of tasks, what the leader's event loop bears. */
 export async function agentsRows(load: AgentsLoad): Promise<Row[]> {
@@ -56,7 +63,7 @@ export async function agentsRows(load: AgentsLoad): Promise<Row[]> {
   await using idlePings = new Pings(() => leader.node.info({}));
   const tasks = load.services * load.replicas;
   const meter = new Meter(cluster, agents);
-  const { perSecond, serviceIds } = await deploy(leader, agents, load);
+  const { perSecond, serviceIds } = await deploy(leader, agents, load, tasks);
   const perTask = meter.micros(tasks);
   const usedMb = managerMb(leader) - idleMb;
   const updates = await sendNews(leader, agents, { ...load, watched: serviceIds.slice(0, WATCHED) });
@@ -64,6 +71,12 @@ export async function agentsRows(load: AgentsLoad): Promise<Row[]> {
   await listEverything(leader, tasks);
   const loop = await pings.stop();
   const idleLoop = await idlePings.stop();
+  const memory = [memoryRow(tasks, usedMb)];
+  if (load.more !== undefined) {
+    const all = tasks + load.more.services * load.more.replicas;
+    await deploy(leader, agents, load.more, all);
+    memory.push(memoryRow(all, managerMb(leader) - idleMb));
+  }
   const what = `${load.services} × ${load.replicas} tasks on ${load.agents} agents`;
   return [
     againstFloor(`${what}, created and RUNNING`, '/s', perSecond, RUNNING_MIN),
@@ -88,12 +101,18 @@ export async function agentsRows(load: AgentsLoad): Promise<Row[]> {
       value: Number(percentile(idleLoop, 99.9).toFixed(1)),
       unit: 'ms',
     },
-    {
-      what: 'memory of the leader for 1,000 tasks',
-      value: Number((usedMb / (tasks / 1000)).toFixed(2)),
-      unit: 'MB',
-    },
+    ...memory,
   ];
+}
+
+/** What a process has besides its tasks is a smaller part of it the more there are. */
+function memoryRow(tasks: number, usedMb: number): Row {
+  return againstLimit(
+    `memory of the leader for 1,000 of ${tasks} tasks`,
+    'MB',
+    usedMb / (tasks / 1000),
+    MEMORY_MAX_MB,
+  );
 }
 
 interface Deployed {
@@ -102,7 +121,13 @@ interface Deployed {
   readonly serviceIds: readonly string[];
 }
 
-async function deploy(leader: RealNode, agents: SimulatedAgents, load: AgentsLoad): Promise<Deployed> {
+/** Until so many tasks run, with those that were there before. */
+async function deploy(
+  leader: RealNode,
+  agents: SimulatedAgents,
+  load: Services,
+  running: number,
+): Promise<Deployed> {
   const tasks = load.services * load.replicas;
   const startedMs = performance.now();
   const serviceIds: string[] = [];
@@ -110,7 +135,7 @@ async function deploy(leader: RealNode, agents: SimulatedAgents, load: AgentsLoa
   const creator = async () => {
     while (next < load.services) {
       const spec = {
-        ...aDemandingSpec(`service-${next++}`),
+        ...aDemandingSpec(`service-${running}-${next++}`),
         mode: { replicated: { replicas: load.replicas } },
       };
       const { service } = await leader.control.createService({ spec });
@@ -118,7 +143,7 @@ async function deploy(leader: RealNode, agents: SimulatedAgents, load: AgentsLoa
     }
   };
   await Promise.all(Array.from({ length: CREATIONS_AT_ONCE }, creator));
-  while ((await agents.counts()).running < tasks) await delay(POLL_MS);
+  while ((await agents.counts()).running < running) await delay(POLL_MS);
   return { perSecond: tasks / ((performance.now() - startedMs) / 1000), serviceIds };
 }
 

@@ -30,7 +30,13 @@ const COMMITTED_QUICK = { ...COMMITTED, services: 200 };
 const COMMITTED_MIN = 20_000;
 /** For 1,000 tasks. */
 const HELD_MB_MAX = 0.5;
-const AGENTS = { agents: 1_000, services: 1_000, replicas: 200, updateSeconds: 10 };
+const AGENTS = {
+  agents: 1_000,
+  services: 1_000,
+  replicas: 200,
+  updateSeconds: 10,
+  more: { services: 800, replicas: 1_000 },
+};
 const AGENTS_QUICK = { agents: 100, services: 100, replicas: 100, updateSeconds: 3 };
 
 /** Bars: a million placements a second, whatever the shape; 20,000 committed by three managers; those of `agentsRows`. */

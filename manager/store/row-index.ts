@@ -8,8 +8,6 @@ const FREED = -2;
 const SHARD_BITS = 8;
 const SHARDS = 2 ** SHARD_BITS;
 const SLOTS_MIN = 8;
-// Ids are random: so many characters tell more of them apart than there can be rows.
-const HASHED_CHARACTERS = 8;
 
 interface Shard {
   /** Rows, where their hashes lead or as soon behind as there was room; a power of two of them. */
@@ -107,8 +105,7 @@ function placeOf(hash: number): number {
 /** 32 bits. Multiplied and folded as in MurmurHash3's last step: neighbours are not to lie together. */
 function hashOf(id: string): number {
   let hash = 0;
-  for (let at = Math.max(0, id.length - HASHED_CHARACTERS); at < id.length; at++)
-    hash = (Math.imul(hash, 31) + id.charCodeAt(at)) | 0;
+  for (let at = 0; at < id.length; at++) hash = (Math.imul(hash, 31) + id.charCodeAt(at)) | 0;
   hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
   hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
   return (hash ^ (hash >>> 16)) >>> 0;
