@@ -1,4 +1,4 @@
-// In which row a task is, by its id. A hash table that knows rows only: the ids stand in the rows. A Map of the same size holds
+// In which row a task is, by its id. A hash table of rows and hashes: the ids stand in the rows. A Map of the same size holds
 // twice the memory, all of it for the garbage collector to walk through, and doubles in one step, which takes half a second
 // with a million tasks. This one is many small tables, each of which doubles by itself.
 
@@ -10,7 +10,10 @@ const SHARDS = 2 ** SHARD_BITS;
 const SLOTS_MIN = 8;
 
 interface Shard {
-  /** Rows, where their hashes lead or as soon behind as there was room; a power of two of them. */
+  /**
+   * Two numbers each slot, a row and the hash of its id, where the hash leads or as soon behind as there was room; a power of
+   * two of slots.
+   */
   slots: Int32Array;
   /** Slots that are not free. */
   used: number;
@@ -30,9 +33,9 @@ export class RowIndex {
     return this.#size;
   }
 
-  /** Slots in all tables, of four bytes each. */
+  /** Slots in all tables, of eight bytes each. */
   get slots(): number {
-    return this.#shards.reduce((sum, { slots }) => sum + slots.length, 0);
+    return this.#shards.reduce((sum, { slots }) => sum + slots.length / 2, 0);
   }
 
   get(id: string): number | undefined {
@@ -46,7 +49,7 @@ export class RowIndex {
   add(id: string, row: number): void {
     const hash = hashOf(id);
     const shard = this.#shardOf(hash);
-    if ((shard.used + 1) * 4 > shard.slots.length * 3) this.#makeRoom(shard);
+    if ((shard.used + 1) * 8 > shard.slots.length * 3) makeRoom(shard);
     put(shard.slots, hash, row);
     shard.used++;
     this.#size++;
@@ -62,51 +65,57 @@ export class RowIndex {
   }
 
   #shardOf(hash: number): Shard {
-    return this.#shards[hash % SHARDS] as Shard;
+    return this.#shards[hash & (SHARDS - 1)] as Shard;
   }
 
-  /** The slot of the id; negative when it has none. */
+  /** Where the row of the id stands; negative when there is none. */
   #find(slots: Int32Array, hash: number, id: string): number {
     const mask = slots.length - 1;
-    for (let at = placeOf(hash) & mask; ; at = (at + 1) & mask) {
+    for (let at = placeOf(hash, mask); ; at = (at + 2) & mask) {
       const row = slots[at] ?? FREE;
       if (row === FREE) return -1;
-      if (row !== FREED && this.#idOf(row) === id) return at;
+      if (slots[at + 1] === hash && row !== FREED && this.#idOf(row) === id) return at;
     }
   }
+}
 
-  /** Twice as many slots, or as many when most were of rows that are gone. */
-  #makeRoom(shard: Shard): void {
-    const rows = shard.slots.filter((row) => row >= 0);
-    const isCrowded = rows.length * 2 > shard.slots.length;
-    shard.slots = newSlots(shard.slots.length * (isCrowded ? 2 : 1));
-    for (const row of rows) put(shard.slots, hashOf(this.#idOf(row) ?? ''), row);
-    shard.used = rows.length;
+/** Twice as many slots, or as many when most were of rows that are gone. */
+function makeRoom(shard: Shard): void {
+  const before = shard.slots;
+  let count = 0;
+  for (let at = 0; at < before.length; at += 2) if ((before[at] ?? FREE) >= 0) count++;
+  const slots = before.length / 2;
+  shard.slots = newSlots(count * 2 > slots ? slots * 2 : slots);
+  shard.used = count;
+  for (let at = 0; at < before.length; at += 2) {
+    const row = before[at] ?? FREE;
+    if (row >= 0) put(shard.slots, before[at + 1] ?? 0, row);
   }
 }
 
 function newSlots(count: number): Int32Array {
-  return new Int32Array(count).fill(FREE);
+  return new Int32Array(count * 2).fill(FREE);
 }
 
 /** There is room. */
 function put(slots: Int32Array, hash: number, row: number): void {
   const mask = slots.length - 1;
-  let at = placeOf(hash) & mask;
-  while (slots[at] !== FREE) at = (at + 1) & mask;
+  let at = placeOf(hash, mask);
+  while (slots[at] !== FREE) at = (at + 2) & mask;
   slots[at] = row;
+  slots[at + 1] = hash;
 }
 
-/** The lowest bits choose the shard. */
-function placeOf(hash: number): number {
-  return hash >>> SHARD_BITS;
+/** The lowest bits choose the shard, those above them the slot. */
+function placeOf(hash: number, mask: number): number {
+  return ((hash >>> SHARD_BITS) << 1) & mask;
 }
 
-/** 32 bits. Multiplied and folded as in MurmurHash3's last step: neighbours are not to lie together. */
+/** 32 bits, folded as in MurmurHash3's last step: neighbours are not to lie together. */
 function hashOf(id: string): number {
   let hash = 0;
   for (let at = 0; at < id.length; at++) hash = (Math.imul(hash, 31) + id.charCodeAt(at)) | 0;
   hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
   hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
-  return (hash ^ (hash >>> 16)) >>> 0;
+  return hash ^ (hash >>> 16);
 }
