@@ -233,9 +233,9 @@ export class RpcServer {
         };
       case 'bidi':
         return (call: ServerDuplexStream<unknown, unknown>) => {
-          run(call, (context) => pump(() => handler(call as never, context), call, context.signal)).catch(
-            (error) => endWith(call, error),
-          );
+          run(call, (context) =>
+            pump(() => handler(requestsOf(call) as never, context), call, context.signal),
+          ).catch((error) => endWith(call, error));
         };
     }
   }
@@ -263,15 +263,32 @@ async function pump(
   call: ServerWritableStream<unknown, unknown> | ServerDuplexStream<unknown, unknown>,
   signal: AbortSignal,
 ): Promise<void> {
+  let unwritten = 0;
+  let onWritten = () => {};
+  const written = () => {
+    if (--unwritten === 0) onWritten();
+  };
   try {
     for await (const message of messages() as AsyncIterable<unknown>) {
       if (signal.aborted) return;
-      if (!call.write(message)) await once(call, 'drain', { signal });
+      unwritten++;
+      if (!call.write(message, written)) await once(call, 'drain', { signal });
     }
     call.end();
   } catch (error) {
+    // The error ends those who read the call as well, and they drop what is not written yet, the status with it.
+    if (unwritten > 0 && !signal.aborted)
+      await new Promise<void>((resolve) => {
+        onWritten = resolve;
+        signal.addEventListener('abort', () => resolve(), { once: true });
+      });
     if (!signal.aborted) throw error;
   }
+}
+
+/** A handler that stops reading, or throws, has something to answer still: the call stays. */
+function requestsOf(call: ServerDuplexStream<unknown, unknown>): AsyncIterable<unknown> {
+  return { [Symbol.asyncIterator]: () => call.iterator({ destroyOnReturn: false }) };
 }
 
 function endWith(call: EventEmitter, error: unknown): void {

@@ -226,6 +226,28 @@ test('an error ends its own session, as what it is', async (t) => {
   ]);
 });
 
+for (const way of ['over a trunk', 'directly'])
+  test(`an error comes behind an answer that takes long to write, ${way}`, async (t) => {
+    const long = 'x'.repeat(8 * 2 ** 20);
+    const { agent, direct } = await start(t, async function* (messages) {
+      for await (const _ of messages) {
+        yield { drained: { taskIds: [long] } };
+        throw new SwarmError('failed-precondition', 'not now');
+      }
+    });
+    const client = way === 'directly' ? createClient(DispatcherService, direct('worker-1')) : agent();
+    const session = client.session();
+    await session.send(says('hello'));
+
+    const { answers, error } = await answersOf(session);
+
+    assert.deepEqual(
+      answers.map(({ length }) => length),
+      [long.length],
+    );
+    assert.equal(error?.message, 'not now');
+  });
+
 test('who goes away ends its own session and no other', async (t) => {
   const gone: string[] = [];
   const { agent } = await start(t, async function* (messages, context) {
