@@ -24,7 +24,6 @@ const FIXED = [
 const SEEDS_MAX = 16;
 const MUTANTS = [
   'a manager becomes a worker before it has left the members',
-  'nodes are not told of their new role',
   'a manager leaves although the others are no majority',
   'a rotation does not wait for nodes that are down',
   'a demoted node is a manager as long as its certificate says so',

@@ -48,10 +48,4 @@ export const MEMBER_MUTANTS: readonly FileMutant[] = [
     find: 'return { nodeId, role: node.role, isNew: false };',
     replace: "return { nodeId, role: caller.role === 'worker' ? 'worker' : 'manager', isNew: false };",
   },
-  {
-    name: 'nodes are not told of their new role',
-    file: 'manager/dispatcher/news.ts',
-    find: 'role: node.role,\n    renew',
-    replace: 'role: node.description.trust.role,\n    renew',
-  },
 ];
