@@ -95,9 +95,9 @@ export class Membership {
       certificate: () => this.#holder.current.certificate,
       renew: () => this.#renewInTime(),
       onFailure: (error, retryMs) => {
-        const problem = `the certificate cannot be renewed: ${messageOf(error)}`;
-        nodeLog.error({ 'retry.ms': retryMs }, problem);
-        this.#options.onProblem('certificate', problem);
+        const problem = 'the certificate cannot be renewed';
+        nodeLog.error({ error: messageOf(error), 'retry.ms': retryMs }, problem);
+        this.#options.onProblem('certificate', `${problem}: ${messageOf(error)}`);
       },
     },
     this.#stopping.signal,
