@@ -129,11 +129,11 @@ export class ContainerExecs {
         // The shim would hang up a terminal.
         if (streams.paths.stderr === '') return;
         streams.closeInput();
-        await ignoreGone(tasks.closeIO({ ...name, stdin: true }));
+        await ignoreGone(entry, tasks.closeIO({ ...name, stdin: true }));
       },
       resize: ({ columns, rows }: WindowSize) =>
-        ignoreGone(tasks.resizePty({ ...name, width: columns, height: rows })),
-      signal: (text) => ignoreGone(tasks.kill({ ...name, signal: signalNumber(text), all: false })),
+        ignoreGone(entry, tasks.resizePty({ ...name, width: columns, height: rows })),
+      signal: (text) => ignoreGone(entry, tasks.kill({ ...name, signal: signalNumber(text), all: false })),
       kill: () => this.#killSession(entry, pid),
     };
   }
@@ -365,10 +365,12 @@ function processSpec(process: object): { typeUrl: string; value: Uint8Array } {
 }
 
 /** What comes too late for a command that has ended is no failure. */
-async function ignoreGone(call: Promise<unknown>): Promise<void> {
+async function ignoreGone(entry: ContainerEntry, call: Promise<unknown>): Promise<void> {
   try {
     await call;
   } catch (error) {
-    if (!hasCode(error, 'not-found') && !hasCode(error, 'failed-precondition')) throw error;
+    const isGone = hasCode(error, 'not-found') || hasCode(error, 'failed-precondition');
+    // A shim that goes with its container says neither.
+    if (!isGone && entry.state.state === 'running') throw error;
   }
 }

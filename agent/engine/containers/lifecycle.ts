@@ -300,8 +300,8 @@ export class ContainerLifecycle {
     try {
       await this.#options.containerd.tasks.kill({ containerId: entry.id, signal, all: false });
     } catch (error) {
-      // It has ended; the event is on its way.
-      if (!hasCode(error, 'not-found')) throw error;
+      // It has ended: the event is on its way, or has come meanwhile and the shim has gone under the call.
+      if (!hasCode(error, 'not-found') && entry.state.state === 'running') throw error;
     }
   }
 }
