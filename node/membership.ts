@@ -8,7 +8,7 @@ import { type Agent, type AgentOptions, startAgent } from '../agent/agent.ts';
 import type { ClusterNetworks } from '../agent/network/cluster-networks.ts';
 import { MemoryFiles } from '../agent/secrets/memory-files.ts';
 import { parseHostPort } from '../core/addresses.ts';
-import { messageOf, SwarmError } from '../core/errors.ts';
+import { messageOf } from '../core/errors.ts';
 import {
   emptyNodeTrust,
   type NodeDescription,
@@ -17,22 +17,17 @@ import {
 } from '../core/generated/objects.ts';
 import type { Bootstrap } from '../manager/bootstrap.ts';
 import type { EtcdSettings } from '../manager/etcd-log/settings.ts';
-import { IdentityHolder } from '../manager/identity-holder.ts';
 import { ManagerHealthService } from '../proto/generated/control.ts';
-import type { ClusterNews } from '../proto/generated/dispatcher.ts';
-import { MembershipService } from '../proto/generated/membership.ts';
 import { type Channel, createClient, openChannel, openTlsChannel, withChannel } from '../rpc/client.ts';
 import { clientCredentials, type TlsIdentity } from '../rpc/tls.ts';
 import { CertificateFiles, trustOf } from './certificate-files.ts';
 import { CertificateProcess } from './certificate-process.ts';
+import { CertifiedRole, type CertifiedRoleOptions, type RoleSubject } from './certified-role.ts';
 import { type DaemonConfig, defaultLogDriver } from './config.ts';
 import { type Identity, writeIdentity } from './identity.ts';
 import { nodeLog } from './log.ts';
 import { chooseAddresses } from './machine.ts';
-import { askManagers, CALL_LIMIT_MS, type Managers, requestCertificate } from './manager-calls.ts';
-import { ManagerList } from './manager-list.ts';
 import { superviseManager } from './manager-process.ts';
-import { RenewalTimer } from './renewal-timer.ts';
 import { systemClock } from './system-clock.ts';
 import { logOpens } from './unlocking.ts';
 
@@ -75,45 +70,21 @@ const AGENT_CHANNEL_OPTIONS = {
   'grpc.keepalive_permit_without_calls': 1,
   'grpc.use_local_subchannel_pool': 1,
 };
-const OWN_CERTIFICATE_POLL_MS = 20;
-// The others are asked every few seconds.
-const OWN_CERTIFICATE_POLLS = 250;
 const LOCK_POLL_MS = 50;
-const ADOPT_RETRY_MS = 2_000;
 
 export class Membership {
   readonly #options: MembershipOptions;
   readonly #files: CertificateFiles;
   readonly #tool: CertificateProcess;
-  readonly #holder = new IdentityHolder();
-  readonly #managers: ManagerList;
   readonly #stopping = new AbortController();
-  readonly #renewal = new RenewalTimer(
-    {
-      clock: systemClock,
-      random: Math.random,
-      certificate: () => this.#holder.current.certificate,
-      renew: () => this.#renewInTime(),
-      onFailure: (error, retryMs) => {
-        const problem = 'the certificate cannot be renewed';
-        nodeLog.error({ error: messageOf(error), 'retry.ms': retryMs }, problem);
-        this.#options.onProblem('certificate', `${problem}: ${messageOf(error)}`);
-      },
-    },
-    this.#stopping.signal,
-  );
+  readonly #role: CertifiedRole;
   #identity: Identity;
   #beginning: Pick<Beginning, 'founding' | 'forceNewCluster'>;
   /** The newest first; what is on the disk may still be wrapped with the one before. */
   #unlockKeys: readonly string[];
   #agent: Agent | undefined;
   #networks: ClusterNetworks | undefined;
-  #manager: { readonly stop: () => Promise<void> } | undefined;
-  #changes: Promise<void> = Promise.resolve();
-  #isConnected = false;
-  #news: ClusterNews | undefined;
-  #cancelAdoption = () => {};
-  #attemptsWithoutNews = 0;
+  #starting: Promise<void> = Promise.resolve();
 
   private constructor(options: MembershipOptions, { identity, unlockKey, ...beginning }: Beginning) {
     this.#options = options;
@@ -122,7 +93,7 @@ export class Membership {
     this.#unlockKeys = unlockKey ? [unlockKey] : [];
     this.#files = new CertificateFiles(options.config['data-root']);
     this.#tool = new CertificateProcess({ program: options.program });
-    this.#managers = new ManagerList(identity.managers, Math.random);
+    this.#role = new CertifiedRole(this.#roleOptions(), this.#stopping.signal);
   }
 
   /** Returns when everything is under way; a manager that issues this node's certificate first may take its time. */
@@ -142,12 +113,12 @@ export class Membership {
   }
 
   get role(): NodeRole {
-    return this.#manager === undefined ? 'worker' : 'manager';
+    return this.#role.role;
   }
 
   /** What this node shows and believes. */
   get trust(): NodeTrust {
-    return this.#holder.isEmpty ? emptyNodeTrust : trustOf(this.#holder.current);
+    return this.#role.holder.isEmpty ? emptyNodeTrust : trustOf(this.#role.holder.current);
   }
 
   /** Images that services with tasks here need; undefined before its agent has started. */
@@ -162,7 +133,7 @@ export class Membership {
 
   /** A manager has told this node the news. */
   get isConnected(): boolean {
-    return this.#isConnected;
+    return this.#role.news !== undefined;
   }
 
   /** How the same membership would begin again, under other addresses when some are given. */
@@ -171,7 +142,7 @@ export class Membership {
     const { advertiseAddress, listenAddress, dataPathAddress } = addresses;
     const isMoved = [advertiseAddress, listenAddress, dataPathAddress].some((address) => address !== '');
     const identity = { ...this.#identity, ...(isMoved && chooseAddresses(addresses)) };
-    return { identity, tls: this.#holder.current, unlockKey };
+    return { identity, tls: this.#role.holder.current, unlockKey };
   }
 
   /** The cluster has begun: a manager that is started again finds it. */
@@ -190,16 +161,14 @@ export class Membership {
   }
 
   /** The cluster forgets this node's part in it. Throws when the managers refuse or cannot be reached. */
-  leaveCluster(): Promise<unknown> {
-    return askManagers(this.#connect(), this.#others, (channel) =>
-      createClient(MembershipService, channel).leaveCluster({}, { timeoutMs: CALL_LIMIT_MS }),
-    );
+  leaveCluster(): Promise<void> {
+    return this.#role.leaveCluster();
   }
 
   /** Stops and erases all tasks of this node, and ends. */
   async end(): Promise<void> {
     this.#stopping.abort();
-    await this.#changes;
+    await this.#settled();
     await this.#agent?.removeAll();
     await this.#networks?.destroy();
     this.#networks = undefined;
@@ -209,26 +178,23 @@ export class Membership {
   /** Ends the agent and the manager; containers go on. */
   async stop(): Promise<void> {
     this.#stopping.abort();
-    this.#cancelAdoption();
-    await this.#changes;
+    await this.#settled();
     await this.#agent?.stop();
     await this.#networks?.stop();
-    await this.#manager?.stop();
+    await this.#role.stopManager();
     this.#tool[Symbol.dispose]();
   }
 
+  async #settled(): Promise<void> {
+    await this.#starting;
+    await this.#role.idle();
+  }
+
   async #start(tls: TlsIdentity | undefined): Promise<void> {
-    if (tls !== undefined) this.#holder.set(tls);
-    if (tls === undefined || trustOf(tls).role === 'manager') this.#startManager();
-    // After a long time off: a manager has what it takes to be believed again, without anybody's help.
-    const isExpired = tls !== undefined && trustOf(tls).expiresAtMs < Date.now();
-    if (tls !== undefined && !(isExpired && this.role === 'manager')) return this.#work();
-    this.#changes = this.#ownCertificate()
-      .then(async (own) => {
-        this.#keep(own);
-        await this.#runAsCertified();
-        return this.#work();
-      })
+    if (this.#role.start(tls)) return this.#work();
+    this.#starting = this.#role
+      .certify()
+      .then(() => this.#work())
       .catch((error) => {
         if (this.#stopping.signal.aborted) return;
         nodeLog.error({ error: messageOf(error) }, 'the agent does not start');
@@ -238,7 +204,7 @@ export class Membership {
 
   async #work(): Promise<void> {
     this.#agent = await this.#startAgent();
-    this.#renewal.plan();
+    this.#role.planRenewal();
   }
 
   async #startAgent(): Promise<Agent> {
@@ -255,9 +221,9 @@ export class Membership {
     this.#networks = network;
     return startAgent({
       nodeId,
-      connect: () => this.#connectAgent(),
+      connect: () => this.#role.connectAgent(),
       address: () => parseHostPort(this.#identity.advertiseAddress, 'address').host,
-      onNews: (news) => this.#follow(news),
+      onNews: (news) => this.#role.follow(news),
       engine,
       onHealthCheck,
       logDriver: defaultLogDriver(config),
@@ -266,7 +232,7 @@ export class Membership {
       files: new MemoryFiles(path.join(config['run-dir'], 'secrets')),
       stateDirectory,
       describe: () => ({
-        ...describe(trustOf(this.#holder.current), dataPathAddress),
+        ...describe(trustOf(this.#role.holder.current), dataPathAddress),
         tunnelKey: network.tunnelKey,
       }),
       clock: systemClock,
@@ -274,34 +240,34 @@ export class Membership {
     });
   }
 
-  #startManager(): void {
+  #startManager(): { readonly stop: () => Promise<void> } {
     const { config, program, etcd, onProblem } = this.#options;
     const stopping = new AbortController();
     const { nodeId, clusterId, advertiseAddress, listenAddress } = this.#identity;
     const manager = superviseManager(
       {
         program,
-        identity: this.#holder,
+        identity: this.#role.holder,
         manager: () => ({
           nodeId,
           clusterId,
           advertiseAddress: this.#identity.advertiseAddress,
           listenAddress,
           ...this.#beginning,
-          managers: this.#managers.addresses.filter((address) => address !== advertiseAddress),
+          managers: this.#role.managers.filter((address) => address !== advertiseAddress),
           unlockKeys: this.#unlockKeys,
           stateDirectory: this.#managerDirectory,
           controlSocket: path.join(config['run-dir'], 'control.sock'),
           managerSocket: path.join(config['run-dir'], 'manager.sock'),
           logLevel: config['log-level'],
           ...(etcd && { etcd }),
-          ...(!this.#holder.isEmpty && { identity: this.#holder.current }),
+          ...(!this.#role.holder.isEmpty && { identity: this.#role.holder.current }),
         }),
         onExit: (reason) => onProblem('manager', `the manager ended (${reason}) and is started again`),
       },
       stopping.signal,
     );
-    this.#manager = {
+    return {
       stop: async () => {
         stopping.abort();
         await manager;
@@ -309,172 +275,87 @@ export class Membership {
     };
   }
 
-  /**
-   * From the manager of this node, however long it takes to be there: without it there is nothing to do. One that has to take
-   * up the log first cannot while its certificate is expired; others can let it in then.
-   */
-  async #ownCertificate(): Promise<TlsIdentity> {
-    for (let attempt = 1; ; attempt++) {
-      this.#stopping.signal.throwIfAborted();
-      const isOthersTurn = !this.#holder.isEmpty && attempt % OWN_CERTIFICATE_POLLS === 0;
-      try {
-        const channel = isOthersTurn ? this.#connectToOthers() : this.#ownManager();
-        return await withChannel(channel, (open) => requestCertificate(this.#tool, open));
-      } catch (error) {
-        nodeLog.debug({ error: messageOf(error) }, 'the manager has no certificate for this node yet');
-        await delay(OWN_CERTIFICATE_POLL_MS, undefined, { signal: this.#stopping.signal });
-      }
+  #roleOptions(): CertifiedRoleOptions {
+    return {
+      clock: systemClock,
+      random: Math.random,
+      tool: this.#tool,
+      managers: this.#identity.managers,
+      ownAddress: () => this.#identity.advertiseAddress,
+      connectToOwnManager: () => this.#ownManager(),
+      connectTo: (address) => this.#connectTo(address),
+      startManager: () => this.#startManager(),
+      forgetManager: () => this.#forgetManager(),
+      keep: (tls) => this.#files.write(tls, this.#unlockKeys[0] ?? ''),
+      remember: (managers, ownAddress) => this.#remember(managers, ownAddress),
+      changeLock: (unlockKey) => this.#changeLock(unlockKey),
+      onChange: () => this.#agent?.describeAgain(),
+      onSuccess: (subject) => this.#onSuccess(subject),
+      onFailure: (subject, error, retryMs) => this.#onFailure(subject, error, retryMs),
+    };
+  }
+
+  #onSuccess(subject: RoleSubject): void {
+    this.#options.onProblem(subject === 'news' ? 'news' : 'certificate', '');
+    if (subject !== 'renewal') return;
+    const { role, expiresAtMs } = this.trust;
+    nodeLog.info({ role, 'expires.ms': expiresAtMs }, 'certificate renewed');
+  }
+
+  #onFailure(subject: RoleSubject, error: unknown, retryMs: number): void {
+    const reason = messageOf(error);
+    const fields = { error: reason, 'retry.ms': retryMs };
+    const { onProblem } = this.#options;
+    if (subject === 'first certificate') {
+      nodeLog.debug(fields, 'the manager has no certificate for this node yet');
+    } else if (subject === 'news') {
+      nodeLog.error(fields, 'the news of the cluster cannot be followed');
+      onProblem('news', reason);
+    } else {
+      const problem = 'the certificate cannot be renewed';
+      nodeLog.error(fields, problem);
+      onProblem('certificate', `${problem}: ${reason}`);
     }
-  }
-
-  get #others(): Managers {
-    return { count: this.#managers.addresses.length, next: () => this.#connectToOthers() };
-  }
-
-  #keep(tls: TlsIdentity): void {
-    this.#files.write(tls, this.#unlockKeys[0] ?? '');
-    this.#holder.set(tls);
-  }
-
-  /** News are followed one after the other; the last of them say what is true. */
-  #follow(news: ClusterNews): void {
-    this.#isConnected = true;
-    this.#attemptsWithoutNews = 0;
-    this.#news = news;
-    this.#adoptSoon();
-  }
-
-  #adoptSoon(): void {
-    this.#cancelAdoption();
-    this.#changes = this.#changes.then(async () => {
-      const news = this.#news;
-      if (news === undefined || this.#stopping.signal.aborted) return;
-      try {
-        await this.#adopt(news);
-        this.#options.onProblem('news', '');
-      } catch (error) {
-        if (this.#stopping.signal.aborted) return;
-        nodeLog.error(
-          { error: messageOf(error), 'retry.ms': ADOPT_RETRY_MS },
-          'the news of the cluster cannot be followed',
-        );
-        this.#options.onProblem('news', messageOf(error));
-        this.#cancelAdoption = systemClock.after(ADOPT_RETRY_MS, () => this.#adoptSoon());
-      }
-    });
-  }
-
-  async #adopt(news: ClusterNews): Promise<void> {
-    const { managers, roots, role, renewCertificate, unlockKey, address } = news;
-    this.#rememberAddresses(
-      managers.map((manager) => manager.address),
-      address,
-    );
-    const { current } = this.#holder;
-    const isLockChanged = role === 'manager' && unlockKey !== (this.#unlockKeys[0] ?? '');
-    if (isLockChanged) await this.#changeLock(unlockKey);
-    // What has come meanwhile is adopted next.
-    if (news !== this.#news) return;
-    if (isLockChanged || roots !== current.roots) {
-      this.#keep({ ...current, roots });
-      this.#agent?.describeAgain();
-    }
-    const isOtherRole = trustOf(current).role !== role;
-    if (renewCertificate || isOtherRole) await this.#renew(role);
-    await this.#runAsCertified();
-  }
-
-  /** What the certificate says is what the managers have answered last, which may be newer than the last news. */
-  async #runAsCertified(): Promise<void> {
-    if (trustOf(this.#holder.current).role === 'manager') {
-      if (this.#manager === undefined) this.#startManager();
-    } else if (this.#manager !== undefined) await this.#endManager();
   }
 
   /** Follows the log, whose keys the manager has wrapped anew first: what a crash leaves in between can be opened. */
-  async #changeLock(unlockKey: string): Promise<void> {
+  async #changeLock(unlockKey: string): Promise<boolean> {
     const [before] = this.#unlockKeys;
+    if (unlockKey === (before ?? '')) return false;
     this.#unlockKeys = [unlockKey, ...(before === undefined ? [] : [before])].filter((key) => key !== '');
     const directory = path.join(this.#managerDirectory, 'log');
     while (!(await logOpens(directory, unlockKey === '' ? undefined : unlockKey))) {
-      if (this.#news?.unlockKey !== unlockKey) return;
+      if (this.#role.news?.unlockKey !== unlockKey) return true;
       await delay(LOCK_POLL_MS, undefined, { signal: this.#stopping.signal });
     }
     this.#unlockKeys = unlockKey === '' ? [] : [unlockKey];
+    return true;
   }
 
-  async #endManager(): Promise<void> {
-    await this.#manager?.stop();
-    this.#manager = undefined;
-    // It may become a manager again, as another member.
+  #forgetManager(): void {
     rmSync(this.#managerDirectory, { recursive: true, force: true });
     this.#unlockKeys = [];
-    this.#keep(this.#holder.current);
+    this.#files.write(this.#role.holder.current, '');
     nodeLog.info('this node is not a manager any more');
   }
 
-  async #renew(role: NodeRole): Promise<void> {
-    // Its own manager finds the leader. That it was demoted others may know sooner.
-    const first = role === 'manager' ? this.#connect() : this.#connectToOthers();
-    const tls = await askManagers(first, this.#others, (channel) => requestCertificate(this.#tool, channel));
-    this.#keep(tls);
-    this.#agent?.describeAgain();
-    nodeLog.info({ role: trustOf(tls).role, 'expires.ms': trustOf(tls).expiresAtMs }, 'certificate renewed');
-    this.#renewal.plan();
-  }
-
-  /** In its turn among other changes. */
-  #renewInTime(): Promise<void> {
-    const renewal = this.#changes.then(async () => {
-      if (this.#stopping.signal.aborted) return;
-      await this.#renew(this.role);
-      // It may have been demoted while it heard nobody: its manager has no part in anything any more.
-      await this.#runAsCertified();
-      this.#options.onProblem('certificate', '');
-    });
-    this.#changes = renewal.catch(() => {});
-    return renewal;
-  }
-
-  #rememberAddresses(managers: readonly string[], own: string): void {
+  #remember(managers: readonly string[], own: string): void {
     const known = this.#identity;
     const advertiseAddress = own === '' ? known.advertiseAddress : own;
     if (advertiseAddress === known.advertiseAddress && managers.join() === known.managers.join()) return;
     this.#identity = { ...known, managers, advertiseAddress };
-    this.#managers.set(managers);
     writeIdentity(this.#dataRoot, this.#identity);
-  }
-
-  /** To the manager of this node, or to one of the others. */
-  #connect(): Channel {
-    return this.#manager === undefined ? this.#connectToOthers() : this.#ownManager();
-  }
-
-  /** For the agent: a manager that is in trouble must not keep its node from the cluster. */
-  #connectAgent(): Channel {
-    const isOwnTurn = this.#attemptsWithoutNews++ % 2 === 0;
-    return isOwnTurn ? this.#connect() : this.#connectToOthers();
   }
 
   #ownManager(): Channel {
     return openChannel(`unix://${path.join(this.#options.config['run-dir'], 'manager.sock')}`);
   }
 
-  /** To the only manager there is when there are no others. */
-  #connectToOthers(): Channel {
-    const own = this.#identity.advertiseAddress;
-    const others = this.#managers.addresses.some((address) => address !== own);
-    if (!others && this.#manager !== undefined) return this.#ownManager();
-    let address = this.#managers.next();
-    if (others && address === own) address = this.#managers.next();
-    if (address === undefined)
-      throw new SwarmError('unavailable', 'this node knows no manager of its cluster', {
-        hint: 'Leave the cluster and join it again.',
-      });
+  #connectTo(address: string): Channel {
     const { clusterId } = this.#identity;
     return openTlsChannel(
       address,
-      clientCredentials(this.#holder.current, { clusterId }),
+      clientCredentials(this.#role.holder.current, { clusterId }),
       AGENT_CHANNEL_OPTIONS,
     );
   }
