@@ -5,33 +5,23 @@ import { isDeepStrictEqual } from 'node:util';
 import type { Revision, Task, TaskState } from '../../core/generated/objects.ts';
 import { compareTaskStates } from '../../core/task-state.ts';
 import { type Assignments, emptyAssignments } from '../../proto/generated/dispatcher.ts';
+import type { StoreEvent } from '../store/apply-entry.ts';
 import { revisionId, type TablesView } from '../store/tables.ts';
 import { type DirectoryChanges, type NetworkDirectory, takesPart } from './network-directory.ts';
-import { isNoNews, noNetworkNews, SessionNetworks } from './session-networks.ts';
+import { isNoNews, type NetworkNews, SessionNetworks } from './session-networks.ts';
 import { SessionPayloads } from './session-payloads.ts';
 
-interface Sent {
-  readonly desiredState: TaskState;
-  readonly revisionId: string;
-}
-
-/** The same for all tasks of a revision with the same desired state, on all nodes: a leader holds one for each task. */
-const sentOfRevisions = new WeakMap<Revision, Map<TaskState, Sent>>();
-
-function sentOf(revision: Revision, desiredState: TaskState): Sent {
-  const known = sentOfRevisions.get(revision) ?? new Map<TaskState, Sent>();
-  sentOfRevisions.set(revision, known);
-  const sent = known.get(desiredState) ?? { desiredState, revisionId: revision.id };
-  known.set(desiredState, sent);
-  return sent;
-}
+type Differences = Pick<Assignments, 'revisions' | 'tasks' | 'removedTaskIds' | 'removedRevisionIds'>;
 
 export class AssignmentTracker {
   readonly #nodeId: string;
-  /** What was sent: task id → its desired state and revision. */
-  readonly #sent = new Map<string, Sent>();
+  /**
+   * Tasks that the agent may have something to hear of, as it knows them; undefined: not at all. All others it knows as the
+   * store has them: a leader has a million, and nothing of them is held here.
+   */
+  readonly #dirty = new Map<string, Task | undefined>();
+  /** Those that the agent has: revision id → how many of its tasks need it. */
   readonly #revisions = new Map<string, number>();
-  readonly #dirty = new Set<string>();
   readonly #networks: SessionNetworks;
   /** To be sent before the assignments of the same moment. */
   readonly payloads: SessionPayloads;
@@ -43,80 +33,83 @@ export class AssignmentTracker {
     this.payloads = new SessionPayloads(nodeId);
   }
 
-  get isDirty(): boolean {
-    return this.#dirty.size > 0;
-  }
-
   /**
-   * To be called for every changed or removed task; cheap for those of other nodes. `previous` is what it was before the
-   * change. True when the agent may have something to hear: most changes are what agents have told themselves.
+   * To be called for every change of a task since `complete`; cheap for those of other nodes. True when the agent may have
+   * something to hear: most changes are what agents have told themselves.
    */
-  note(task: Task, previous?: Task): boolean {
-    if (task.nodeId !== this.#nodeId && !this.#sent.has(task.id)) return false;
-    if (previous !== undefined && isSameToAgent(task, previous)) return false;
-    this.#dirty.add(task.id);
-    this.#networks.note(task);
+  note({ action, object, previous }: StoreEvent<'task'>): boolean {
+    const before = action === 'removed' ? object : previous;
+    if (object.nodeId !== this.#nodeId && before?.nodeId !== this.#nodeId) return false;
+    if (previous !== undefined && isSameToAgent(object, previous)) return false;
+    if (!this.#dirty.has(object.id))
+      this.#dirty.set(object.id, before !== undefined && this.#isToDo(before) ? before : undefined);
+    this.#networks.note(object);
     if (previous !== undefined) this.#networks.note(previous);
     return true;
   }
 
   /** Everything the node has to do; the first message of a session. */
-  complete(view: TablesView, directory: NetworkDirectory | undefined): Assignments {
+  complete(view: TablesView, directory: NetworkDirectory): Assignments {
+    const news = this.#networks.catchUp(view, directory);
     this.#dirty.clear();
-    const tasks = view.tasksOnNode(this.#nodeId).filter((task) => isSendable(view, task));
-    const news = directory === undefined ? noNetworkNews : this.#networks.catchUp(view, directory);
-    return { ...this.#message(view, tasks, []), ...news, complete: true };
+    this.#revisions.clear();
+    for (const task of view.tasksOnNode(this.#nodeId))
+      if (this.#isToDo(task)) this.#dirty.set(task.id, undefined);
+    return this.#message(this.#differences(view), news, true);
   }
 
   /** The differences since the last message, or undefined when there are none. */
   incremental(view: TablesView, directory: NetworkDirectory): Assignments | undefined {
     const news = this.#networks.catchUp(view, directory);
-    const changed: Task[] = [];
-    const removed: string[] = [];
-    for (const id of this.#dirty) {
-      const task = view.task.get(id);
-      const sent = this.#sent.get(id);
-      if (task === undefined || task.nodeId !== this.#nodeId) {
-        if (sent !== undefined) removed.push(id);
-      } else if (isNews(task, sent) && isSendable(view, task)) changed.push(task);
-    }
-    this.#dirty.clear();
-    if (changed.length + removed.length === 0 && isNoNews(news)) return undefined;
-    return { ...this.#message(view, changed, removed), ...news };
+    const differences = this.#differences(view);
+    const { tasks, removedTaskIds } = differences;
+    if (tasks.length + removedTaskIds.length === 0 && isNoNews(news)) return undefined;
+    return this.#message(differences, news);
   }
 
   /** What changed in networks that the node takes part in, or undefined when nothing did. */
   networkChanges(changes: DirectoryChanges): Assignments | undefined {
     const news = this.#networks.select(changes);
-    return isNoNews(news) ? undefined : { ...emptyAssignments, ...news, sequence: ++this.#sequence };
+    return isNoNews(news) ? undefined : this.#message({}, news);
   }
 
-  #message(view: TablesView, tasks: readonly Task[], removedTaskIds: string[]): Assignments {
+  #message(differences: Partial<Differences>, news: NetworkNews, complete = false): Assignments {
+    return { ...emptyAssignments, ...differences, ...news, complete, sequence: ++this.#sequence };
+  }
+
+  #differences(view: TablesView): Differences {
+    const tasks: Task[] = [];
+    const removedTaskIds: string[] = [];
     const revisions: Revision[] = [];
-    const removedRevisionIds: string[] = [];
-    for (const task of tasks) {
-      const revision = view.revisionOf(task);
-      if (revision === undefined) continue;
-      const before = this.#sent.get(task.id)?.revisionId;
-      if (before !== revision.id && this.#count(revision.id, 1) === 1) revisions.push(revision);
-      if (before !== undefined && before !== revision.id && this.#count(before, -1) === 0)
-        removedRevisionIds.push(before);
-      this.#sent.set(task.id, sentOf(revision, task.desiredState));
+    const released: Task[] = [];
+    const unsent: [string, Task | undefined][] = [];
+    for (const [id, known] of this.#dirty) {
+      const task = view.task.get(id);
+      if (task?.nodeId !== this.#nodeId) {
+        if (known === undefined) continue;
+        removedTaskIds.push(id);
+        released.push(known);
+      } else if (this.#isToDo(task) && isNews(task, known)) {
+        const revision = view.revisionOf(task);
+        // One without the spec that its agent needs would end the session again and again.
+        if (revision === undefined) unsent.push([id, known]);
+        else {
+          tasks.push(task);
+          if (this.#count(revision.id, 1) === 1) revisions.push(revision);
+          if (known !== undefined) released.push(known);
+        }
+      }
     }
-    for (const id of removedTaskIds) {
-      const sent = this.#sent.get(id);
-      this.#sent.delete(id);
-      if (sent !== undefined && this.#count(sent.revisionId, -1) === 0)
-        removedRevisionIds.push(sent.revisionId);
-    }
-    return {
-      ...emptyAssignments,
-      sequence: ++this.#sequence,
-      revisions,
-      tasks,
-      removedTaskIds,
-      removedRevisionIds,
-    };
+    this.#dirty.clear();
+    for (const [id, known] of unsent) this.#dirty.set(id, known);
+    const removedRevisionIds = released
+      .map(({ serviceId, specVersion }) => revisionId(serviceId, specVersion))
+      .filter((id) => this.#count(id, -1) === 0);
+    return { revisions, tasks, removedTaskIds, removedRevisionIds };
+  }
+
+  #isToDo({ nodeId, status }: Task): boolean {
+    return nodeId === this.#nodeId && isAssigned(status.state);
   }
 
   #count(revisionId: string, by: 1 | -1): number {
@@ -127,8 +120,8 @@ export class AssignmentTracker {
   }
 }
 
-function isNews({ desiredState, serviceId, specVersion }: Task, sent: Sent | undefined): boolean {
-  return sent?.desiredState !== desiredState || sent.revisionId !== revisionId(serviceId, specVersion);
+function isNews({ desiredState, specVersion }: Task, known: Task | undefined): boolean {
+  return known?.desiredState !== desiredState || known.specVersion !== specVersion;
 }
 
 /** Neither its orders nor its part in networks, nor what it needs of secrets, can be others. */
@@ -137,12 +130,12 @@ function isSameToAgent(task: Task, previous: Task): boolean {
     task.nodeId === previous.nodeId &&
     task.desiredState === previous.desiredState &&
     task.specVersion === previous.specVersion &&
+    isAssigned(task.status.state) === isAssigned(previous.status.state) &&
     takesPart(task) === takesPart(previous) &&
     isDeepStrictEqual(task.attachments, previous.attachments)
   );
 }
 
-/** Assigned, and with the spec that an agent needs: one without would end its session again and again. */
-function isSendable(view: TablesView, task: Task): boolean {
-  return compareTaskStates(task.status.state, 'assigned') >= 0 && view.revisionOf(task) !== undefined;
+function isAssigned(state: TaskState): boolean {
+  return compareTaskStates(state, 'assigned') >= 0;
 }

@@ -22,7 +22,7 @@ import {
 import { encode } from '../../proto/wire.ts';
 import { setLogLevel } from '../../rpc/logger.ts';
 import { AsyncQueue } from '../../rpc/queue.ts';
-import { aNode, aServiceObject, aTask, tablesOf } from '../../test/support/builders.ts';
+import { aNode, aServiceObject, aTask, putInto, removeFrom, tablesOf } from '../../test/support/builders.ts';
 import { eventually } from '../../test/support/eventually.ts';
 import { MemoryLog } from '../../test/support/memory-log.ts';
 import { LogBroker } from '../log-broker.ts';
@@ -358,11 +358,9 @@ test('a revision goes out with its first task, is taken back with its last, and 
     ['s.1'],
   );
 
-  tables.delete('task', first.id);
-  tracker.note(first);
+  tracker.note(removeFrom(tables, 'task', first.id));
   assert.deepEqual(tracker.incremental(tables, directory)?.removedRevisionIds, ['s.1']);
-  tables.put('task', second);
-  tracker.note(second);
+  tracker.note(putInto(tables, 'task', second));
 
   assert.deepEqual(
     tracker.incremental(tables, directory)?.revisions.map(({ id }) => id),
@@ -378,6 +376,6 @@ test('a task whose revision is gone is never sent: the agent could do nothing wi
   const tracker = new AssignmentTracker('n1');
 
   assert.deepEqual(tracker.complete(tables, directory).tasks, []);
-  tracker.note(task);
+  tracker.note(putInto(tables, 'task', { ...task, desiredState: 'shutdown' }));
   assert.equal(tracker.incremental(tables, directory), undefined);
 });

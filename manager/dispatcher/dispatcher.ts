@@ -22,6 +22,7 @@ import { dispatcherLog } from '../log.ts';
 import type { LogBroker } from '../log-broker.ts';
 import { NodeQuestions } from '../node-questions.ts';
 import { ReachBroker } from '../reach-broker.ts';
+import type { StoreEvent } from '../store/apply-entry.ts';
 import type { Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { AssignmentTracker } from './assignments.ts';
@@ -113,15 +114,15 @@ export class Dispatcher {
           this.#planNews();
         if (kind === 'payload') this.#notePayload(object as Payload);
         if (kind !== 'task') continue;
-        const task = object as Task;
-        const session = this.#sessions.get(task.nodeId || ((previous as Task | undefined)?.nodeId ?? ''));
+        const nodeId = (object as Task).nodeId || (previous as Task | undefined)?.nodeId;
+        const session = this.#sessions.get(nodeId ?? '');
         if (session === undefined) continue;
-        if (session.tracker.note(task, previous as Task | undefined)) this.#rounds.add(session);
+        if (session.tracker.note(event as StoreEvent<'task'>)) this.#rounds.add(session);
       }
       if (directory.isDirty) this.#planNetworkFlush();
     });
-    // Those that came before this manager knew the networks.
-    for (const session of this.#sessions.values()) this.#rounds.add(session);
+    // Those that came before this manager heard of changes.
+    for (const session of this.#sessions.values()) this.#sendAll(session, directory);
     const stopped = new Promise<void>((resolve) => {
       if (signal.aborted) resolve();
       else signal.addEventListener('abort', () => resolve(), { once: true });
@@ -232,8 +233,7 @@ export class Dispatcher {
     this.#sessions.set(nodeId, session);
     session.outbox.push({ registered: { sessionId: session.id, heartbeatPeriodMs: this.#nextPeriodMs() } });
     this.#sendNews(session);
-    for (const payloads of session.tracker.payloads.complete(store.view)) session.outbox.push({ payloads });
-    session.outbox.push({ assignments: session.tracker.complete(store.view, this.#directory) });
+    if (this.#directory !== undefined) this.#sendAll(session, this.#directory);
     dispatcherLog.info({ 'node.id': nodeId, 'session.id': session.id }, 'session opened');
     return session;
   }
@@ -303,6 +303,13 @@ export class Dispatcher {
     if (isDeepStrictEqual(news, session.news)) return;
     session.news = news;
     session.outbox.push({ news });
+  }
+
+  /** All that its agent has to do: what comes after it are differences. */
+  #sendAll({ tracker, outbox }: Session, directory: NetworkDirectory): void {
+    const { view } = this.#options.store;
+    for (const payloads of tracker.payloads.complete(view)) outbox.push({ payloads });
+    outbox.push({ assignments: tracker.complete(view, directory) });
   }
 
   /** What its agent does not know yet, in one message. */

@@ -8,7 +8,16 @@ import type {
   NetworkUpdate,
   NodeLocation,
 } from '../../proto/generated/dispatcher.ts';
-import { aNetwork, aNode, aServiceObject, aTask, tablesOf } from '../../test/support/builders.ts';
+import {
+  aNetwork,
+  aNode,
+  aServiceObject,
+  aTask,
+  putInto,
+  removeFrom,
+  tablesOf,
+} from '../../test/support/builders.ts';
+import type { StoreEvent } from '../store/apply-entry.ts';
 import type { Kind, Kinds, Tables } from '../store/tables.ts';
 import { AssignmentTracker } from './assignments.ts';
 import { NetworkDirectory } from './network-directory.ts';
@@ -38,21 +47,26 @@ function clusterWith(services: readonly Service[], tasks: readonly Task[]): Tabl
 }
 
 /** Changes an object as an applied entry would. */
-function put<K extends Kind>(tables: Tables, directory: NetworkDirectory, kind: K, object: Kinds[K]): void {
-  const previous = tables.get(kind, object.id) as Kinds[K] | undefined;
-  tables.put(kind, object);
-  directory.note({
-    kind,
-    action: previous === undefined ? 'created' : 'updated',
-    object,
-    ...(previous && { previous }),
-  });
+function put<K extends Kind>(
+  tables: Tables,
+  directory: NetworkDirectory,
+  kind: K,
+  object: Kinds[K],
+): StoreEvent<K> {
+  const event = putInto(tables, kind, object);
+  directory.note(event);
+  return event;
 }
 
-function remove(tables: Tables, directory: NetworkDirectory, kind: Kind, id: string): void {
-  const object = tables.get(kind, id) as Kinds[Kind];
-  tables.delete(kind, id);
-  directory.note({ kind, action: 'removed', object });
+function remove<K extends Kind>(
+  tables: Tables,
+  directory: NetworkDirectory,
+  kind: K,
+  id: string,
+): StoreEvent<K> {
+  const event = removeFrom(tables, kind, id);
+  directory.note(event);
+  return event;
 }
 
 test('an agent hears of a network together with the first task that is part of it, and of its end after the last', () => {
@@ -62,9 +76,8 @@ test('an agent hears of a network together with the first task that is part of i
   assert.deepEqual(tracker.complete(tables, directory).networks, []);
 
   const task = aTask('s', { attachments: NET, state: 'assigned' });
-  put(tables, directory, 'task', task);
+  tracker.note(put(tables, directory, 'task', task));
   directory.takeChanges();
-  tracker.note(task);
   const first = tracker.incremental(tables, directory);
   assert.deepEqual(
     first?.tasks.map(({ id }) => id),
@@ -78,8 +91,7 @@ test('an agent hears of a network together with the first task that is part of i
   );
 
   const ended = { ...task, status: { ...task.status, state: 'shutdown' as const } };
-  put(tables, directory, 'task', ended);
-  tracker.note(ended);
+  tracker.note(put(tables, directory, 'task', ended));
   assert.deepEqual(tracker.incremental(tables, directory)?.removedNetworkIds, ['net']);
 });
 
@@ -200,10 +212,7 @@ test('snapshot and differences together are always what the managers know', () =
         const rest = tracker.incremental(tables, directory);
         if (rest !== undefined) follower.hear(rest);
       };
-      const putTask = (task: Task, known: Task | undefined) => {
-        put(tables, directory, 'task', task);
-        tracker.note(task, known);
-      };
+      const putTask = (task: Task) => tracker.note(put(tables, directory, 'task', task));
       for (const { what, slot, node, flag } of commands) {
         const id = `t${slot}`;
         const known = tables.task.get(id);
@@ -215,13 +224,12 @@ test('snapshot and differences together are always what the managers know', () =
           }));
           const task = known ?? { ...aTask(serviceId, { attachments, nodeId: node }), id };
           const desiredState = flag ? ('running' as const) : ('shutdown' as const);
-          putTask({ ...task, desiredState }, known);
+          putTask({ ...task, desiredState });
         } else if (what === 'end' && known !== undefined)
-          putTask({ ...known, status: { ...known.status, state: 'failed' } }, known);
-        else if (what === 'forget' && known !== undefined) {
-          remove(tables, directory, 'task', id);
-          tracker.note(known);
-        } else if (what === 'service') {
+          putTask({ ...known, status: { ...known.status, state: 'failed' } });
+        else if (what === 'forget' && known !== undefined)
+          tracker.note(remove(tables, directory, 'task', id));
+        else if (what === 'service') {
           const service = attachedService(serviceId, flag ? ['net'] : ['net', 'other']);
           put(tables, directory, 'service', service);
         } else if (what === 'drop-service' && tables.service.get(serviceId) !== undefined)

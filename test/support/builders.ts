@@ -16,7 +16,8 @@ import {
   type Task,
   type TaskState,
 } from '../../core/generated/objects.ts';
-import { revisionId, Tables } from '../../manager/store/tables.ts';
+import type { StoreEvent } from '../../manager/store/apply-entry.ts';
+import { type Kind, type Kinds, revisionId, Tables } from '../../manager/store/tables.ts';
 
 export const NOW_MS = 1_700_000_000_000;
 
@@ -149,4 +150,20 @@ export function tablesOf(
     addRevision(service.specVersion, service.spec);
   }
   return tables;
+}
+
+/** Changes an object as an applied entry would; returns the event of it. */
+export function putInto<K extends Kind>(tables: Tables, kind: K, object: Kinds[K]): StoreEvent<K> {
+  const previous = tables.get(kind, object.id) as Kinds[K] | undefined;
+  tables.put(kind, object);
+  return previous === undefined
+    ? { kind, action: 'created', object }
+    : { kind, action: 'updated', object, previous };
+}
+
+/** The same for an object that goes. */
+export function removeFrom<K extends Kind>(tables: Tables, kind: K, id: string): StoreEvent<K> {
+  const object = tables.get(kind, id) as Kinds[K];
+  tables.delete(kind, id);
+  return { kind, action: 'removed', object };
 }
