@@ -72,7 +72,7 @@ class Agent {
 }
 
 const change = fc.record({
-  what: fc.constantFrom('assign', 'stop', 'adopt', 'forget', 'lose spec', 'find spec', 'flush'),
+  what: fc.constantFrom('prepare', 'assign', 'stop', 'adopt', 'forget', 'lose spec', 'find spec', 'flush'),
   slot: fc.integer({ min: 0, max: 4 }),
   node: fc.constantFrom('n1', 'n2'),
   version: fc.constantFrom(1, 2),
@@ -101,11 +101,13 @@ test('differences, one after the other, are always what the store says, each tas
       for (const { what, slot, node, version } of changes) {
         const id = `t${slot}`;
         const known = tables.task.get(id);
-        if (what === 'assign' && known === undefined) {
-          const task = { ...aTask('s', { nodeId: node, state: 'assigned' }), id, specVersion: version };
+        if (what === 'prepare' && known === undefined) {
           // A task of a global service has its node before it may run there.
-          put({ ...task, nodeId: version === 1 ? '' : node, status: { ...task.status, state: 'pending' } });
-          put(task);
+          const task = aTask('s', { nodeId: version === 1 ? '' : node, state: 'pending' });
+          put({ ...task, id, specVersion: version });
+        } else if (what === 'assign' && known?.status.state === 'pending') {
+          const status = { ...known.status, state: 'assigned' as const };
+          put({ ...known, status, nodeId: known.nodeId === '' ? node : known.nodeId });
         } else if (what === 'stop' && known !== undefined) put({ ...known, desiredState: 'shutdown' });
         else if (what === 'adopt' && known !== undefined) put({ ...known, specVersion: version });
         else if (what === 'forget' && known !== undefined) tracker.note(removeFrom(tables, 'task', id));

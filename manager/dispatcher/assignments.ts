@@ -85,11 +85,11 @@ export class AssignmentTracker {
     const unsent: [string, Task | undefined][] = [];
     for (const [id, known] of this.#dirty) {
       const task = view.task.get(id);
-      if (task?.nodeId !== this.#nodeId) {
+      if (task === undefined || !this.#isToDo(task)) {
         if (known === undefined) continue;
         removedTaskIds.push(id);
         released.push(known);
-      } else if (this.#isToDo(task) && isNews(task, known)) {
+      } else if (isNews(task, known)) {
         const revision = view.revisionOf(task);
         // One without the spec that its agent needs would end the session again and again.
         if (revision === undefined) unsent.push([id, known]);
