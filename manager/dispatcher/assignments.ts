@@ -2,7 +2,7 @@
 // node, or its desired state or its revision changed; a revision goes out once, with the first task that needs it.
 
 import { isDeepStrictEqual } from 'node:util';
-import type { Revision, Task, TaskState } from '../../core/generated/objects.ts';
+import type { Revision, Task } from '../../core/generated/objects.ts';
 import { compareTaskStates } from '../../core/task-state.ts';
 import { type Assignments, emptyAssignments } from '../../proto/generated/dispatcher.ts';
 import type { StoreEvent } from '../store/apply-entry.ts';
@@ -109,7 +109,7 @@ export class AssignmentTracker {
   }
 
   #isToDo({ nodeId, status }: Task): boolean {
-    return nodeId === this.#nodeId && isAssigned(status.state);
+    return nodeId === this.#nodeId && compareTaskStates(status.state, 'assigned') >= 0;
   }
 
   #count(revisionId: string, by: 1 | -1): number {
@@ -130,12 +130,7 @@ function isSameToAgent(task: Task, previous: Task): boolean {
     task.nodeId === previous.nodeId &&
     task.desiredState === previous.desiredState &&
     task.specVersion === previous.specVersion &&
-    isAssigned(task.status.state) === isAssigned(previous.status.state) &&
     takesPart(task) === takesPart(previous) &&
     isDeepStrictEqual(task.attachments, previous.attachments)
   );
-}
-
-function isAssigned(state: TaskState): boolean {
-  return compareTaskStates(state, 'assigned') >= 0;
 }

@@ -8,7 +8,8 @@ const ABSENT = -1;
 const LOAD_MAX = 2 ** 31;
 
 export class LoadQueue {
-  readonly #buckets: NodeInfo[][] = [];
+  /** None where nobody is any more: a busy cluster has been through a thousand. */
+  readonly #buckets: (NodeInfo[] | undefined)[] = [];
   /** The bucket of each node by its index; shared with queues of other nodes. */
   readonly #at: Int32Array;
   /** Taken out to be given back. */
@@ -31,7 +32,7 @@ export class LoadQueue {
     const bucket = this.#buckets[load];
     if (bucket !== undefined) bucket.push(info);
     else {
-      while (this.#buckets.length < load) this.#buckets.push([]);
+      while (this.#buckets.length < load) this.#buckets.push(undefined);
       this.#buckets[load] = [info];
     }
     if (load < this.#lowest) this.#lowest = load;
@@ -72,13 +73,15 @@ export class LoadQueue {
   /** Afterwards the last of the lowest bucket is one with the fewest tasks. */
   #settle(): NodeInfo | undefined {
     for (; this.#lowest < this.#buckets.length; this.#lowest++) {
-      const bucket = this.#buckets[this.#lowest] as NodeInfo[];
+      const bucket = this.#buckets[this.#lowest];
+      if (bucket === undefined) continue;
       for (let info = bucket.at(-1); info !== undefined; info = bucket.at(-1)) {
         const isHere = this.#at[info.index] === this.#lowest;
         if (isHere && info.taskCount === this.#lowest) return info;
         bucket.pop();
         if (isHere) this.add(info);
       }
+      this.#buckets[this.#lowest] = undefined;
     }
     return undefined;
   }
