@@ -60,6 +60,21 @@ test('a manager that is silent while its machine is there is given two and a hal
   assert.deepEqual(events, ['pulse', 'lost']);
 });
 
+test('a manager that does not answer the registration is given three periods of what is usual', async () => {
+  const { heart, events, pass } = beating();
+  heart.stop();
+  heart.begin();
+  await pass(2.9 * PERIOD_MS);
+  assert.deepEqual(events, []);
+  await pass(0.1 * PERIOD_MS);
+  assert.deepEqual(events, ['lost']);
+
+  heart.begin();
+  heart.beat(10 * PERIOD_MS);
+  await pass(4 * PERIOD_MS);
+  assert.deepEqual(events, ['lost']);
+});
+
 test('a session that was cut off is given up soon after the network is back', async () => {
   for (const cutMs of [1_500, 2_500, 9_000]) {
     const { network, events, pass } = beating();

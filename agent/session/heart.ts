@@ -8,6 +8,8 @@ import { type Clock, sleep } from '../../core/clock.ts';
 const SILENCE_PERIODS_MAX = 2.5;
 /** The kernel asks after a second without anything: by then, two answers are overdue. */
 const DOUBT_MS = 1_500;
+/** For the answer to a registration, before a period is known: as long as managers wait for a node at first. */
+const ANSWER_LIMIT_MS = 15_000;
 const LOOK_PERIOD_MS = 250;
 /** What falls into a cut is lost: attempts do not wait for each other. */
 const ATTEMPT_PERIOD_MS = 150;
@@ -32,6 +34,12 @@ export class Heart {
 
   constructor(options: HeartOptions) {
     this.#options = options;
+  }
+
+  /** The manager was asked for a session. */
+  begin(): void {
+    const { clock, onLost } = this.#options;
+    this.#stopped.signal.addEventListener('abort', clock.after(ANSWER_LIMIT_MS, onLost));
   }
 
   /** Something came from the manager: nothing is wrong with the session. */

@@ -110,6 +110,7 @@ async function runSession(
   try {
     const { nodeId, describe, address } = options;
     send({ register: { nodeId, description: describe(), address: address() } });
+    heart.begin();
     options.redescription.listen(() => send({ description: describe() }));
     for await (const message of call) {
       heart.hear();

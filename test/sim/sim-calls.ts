@@ -243,6 +243,8 @@ class Exchange {
   readonly #gone = new AbortController();
   readonly #cleanUp: (() => void)[] = [];
   readonly #busyUntilMs = { request: 0, answer: 0 };
+  /** What has come as far as a cut. */
+  readonly #held: Record<'request' | 'answer', (() => void)[]> = { request: [], answer: [] };
   #isOver = false;
 
   constructor(network: SimNetwork, options: ExchangeOptions) {
@@ -328,16 +330,22 @@ class Exchange {
     }
     const atMs = Math.max(this.#busyUntilMs[way], network.time.nowMs + (isLocal ? 0.1 : network.delayMs()));
     this.#busyUntilMs[way] = atMs;
-    receiver.clock.wake(atMs - network.time.nowMs, () => this.#arrive(way, arrive, 0));
+    const held = this.#held[way];
+    receiver.clock.wake(atMs - network.time.nowMs, () => {
+      held.push(arrive);
+      // Else the first of them is looking already, and takes the others along.
+      if (held.length === 1) this.#arrive(way, 0);
+    });
   }
 
-  #arrive(way: 'request' | 'answer', arrive: () => void, waitedMs: number): void {
+  #arrive(way: 'request' | 'answer', waitedMs: number): void {
     const { from, to } = this.#options;
     if (this.#isOver || to === undefined) return;
     const receiver = way === 'request' ? to.process : from;
-    if (!this.#network.isCut(from.machine, to.process.machine)) arrive();
-    else if (waitedMs > BROKEN_MS) this.end(new SwarmError('unavailable', 'the connection timed out'));
-    else receiver.clock.wake(LOOK_MS, () => this.#arrive(way, arrive, waitedMs + LOOK_MS));
+    if (!this.#network.isCut(from.machine, to.process.machine)) {
+      for (const arrive of this.#held[way].splice(0)) if (!this.#isOver) arrive();
+    } else if (waitedMs > BROKEN_MS) this.end(new SwarmError('unavailable', 'the connection timed out'));
+    else receiver.clock.wake(LOOK_MS, () => this.#arrive(way, waitedMs + LOOK_MS));
   }
 }
 
