@@ -91,7 +91,7 @@ export function objectOf(change: Change): StoredObject | undefined {
 }
 
 export function isDelete(change: Change): boolean {
-  return objectOf(change) === undefined && change.taskStatus === undefined;
+  return change.taskStatus === undefined && objectOf(change) === undefined;
 }
 
 /** An object as snapshots have it. */
@@ -125,17 +125,20 @@ function findOtherVersion(target: EntryTarget, guard: Guard): string | undefined
 
 /** The tables know what was there before the entry: two of its own changes may want the same name as well. */
 function findDoubleName(changes: readonly Change[]): string | undefined {
-  const names = changes.flatMap((change) => {
+  const wanted = new Set<string>();
+  for (const change of changes) {
     const name = nameIn(change);
-    return name === undefined ? [] : [`${name.kind} ${name.name.toLowerCase()}`];
-  });
-  const double = names.find((name, position) => names.indexOf(name) !== position);
-  return double === undefined ? undefined : `name of ${double} is wanted twice`;
+    if (name === undefined) continue;
+    const key = `${name.kind} ${name.name.toLowerCase()}`;
+    if (wanted.has(key)) return `name of ${key} is wanted twice`;
+    wanted.add(key);
+  }
+  return undefined;
 }
 
 /** The name that a put gives to its object. */
 function nameIn(change: Change): { readonly kind: NamedKind; readonly name: string } | undefined {
-  const kind = kindOf(change);
+  const { kind } = change;
   const object = isNamed(kind) ? change[kind] : undefined;
   return object === undefined ? undefined : { kind: kind as NamedKind, name: object.spec.name };
 }

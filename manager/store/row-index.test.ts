@@ -21,6 +21,7 @@ test('an index leads from ids to rows as a map does, whatever is added and delet
         index.delete(id);
         ids[row] = undefined;
         rows.delete(id);
+        assert.equal(index.get(id), undefined);
       }
       assert.equal(index.size, rows.size);
     }

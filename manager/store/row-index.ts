@@ -23,6 +23,9 @@ export class RowIndex {
   readonly #idOf: (row: number) => string | undefined;
   readonly #shards: Shard[] = Array.from({ length: SHARDS }, () => ({ slots: newSlots(SLOTS_MIN), used: 0 }));
   #size = 0;
+  /** What was found last: who looks a task up does so several times. */
+  #lastId = '';
+  #lastRow = FREE;
 
   /** `idOf` tells which id a row has that is in the index. */
   constructor(idOf: (row: number) => string | undefined) {
@@ -39,10 +42,15 @@ export class RowIndex {
   }
 
   get(id: string): number | undefined {
+    if (id === this.#lastId && this.#lastRow !== FREE) return this.#lastRow;
     const hash = hashOf(id);
     const { slots } = this.#shardOf(hash);
     const at = this.#find(slots, hash, id);
-    return at < 0 ? undefined : slots[at];
+    if (at < 0) return undefined;
+    const row = slots[at] as number;
+    this.#lastId = id;
+    this.#lastRow = row;
+    return row;
   }
 
   /** For an id that is not in the index. */
@@ -56,6 +64,7 @@ export class RowIndex {
   }
 
   delete(id: string): void {
+    this.#lastRow = FREE;
     const hash = hashOf(id);
     const { slots } = this.#shardOf(hash);
     const at = this.#find(slots, hash, id);

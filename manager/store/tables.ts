@@ -102,7 +102,7 @@ class MultiIndex<T> {
   }
 }
 
-export function isNamed(kind: Kind): kind is NamedKind {
+export function isNamed(kind: string): kind is NamedKind {
   return kind === 'service' || kind === 'network' || kind === 'secret' || kind === 'config';
 }
 

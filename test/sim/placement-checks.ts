@@ -20,6 +20,8 @@ export class PlacementChecks {
   readonly #check: Check;
   /** What nodes have said that they have, by the entry that brought it, newest last. */
   readonly #sizes = new Map<string, { readonly index: number; readonly description: NodeDescription }[]>();
+  /** The log index at which a node was removed. */
+  readonly #removedAt = new Map<string, number>();
   /** Task → the entry by which it took on another spec. */
   readonly #respecifiedAt = new Map<string, number>();
   /** Service → the last entry that said anything of its tasks. */
@@ -62,6 +64,7 @@ export class PlacementChecks {
     const [node, before] = [object as Node, previous as Node | undefined];
     if (action === 'removed') {
       this.#sizes.delete(node.id);
+      this.#removedAt.set(node.id, index);
       this.#givenUp = this.#givenUp.filter(({ nodeId }) => nodeId !== node.id);
       return;
     }
@@ -112,6 +115,8 @@ export class PlacementChecks {
   }
 
   #checkPlace(view: TablesView, task: Task, decidedAt: number): void {
+    // Decided while the node was there: who looks after its other tasks looks after this one.
+    if ((this.#removedAt.get(task.nodeId) ?? 0) > decidedAt) return;
     const all = this.#sizes.get(task.nodeId) ?? [];
     const sizes = all.filter((_, at) => (all[at + 1]?.index ?? Number.POSITIVE_INFINITY) > decidedAt);
     const descriptions = sizes.map(({ description }) => description);
