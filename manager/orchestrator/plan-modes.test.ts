@@ -178,6 +178,23 @@ describe('changes in place', () => {
     assert.deepEqual(plan(service, adopted).adopt, []);
   });
 
+  test('a task that waits for a place takes on where it may go now, one that has its place stays as it is', () => {
+    const constrained = (constraints: readonly string[]) => (spec: ServiceSpec) => ({
+      ...spec,
+      task: { ...spec.task, placement: { ...spec.task.placement, constraints } },
+    });
+    const first = aServiceObject('s', 2, constrained(['node.labels.x==1']));
+    const service = respecified(first, constrained([]));
+    const waiting = aTask('s', { slot: 1, state: 'pending', nodeId: '' });
+    const tasks = [waiting, aTask('s', { slot: 2 })];
+
+    const result = plan(service, tasks);
+
+    assert.deepEqual([result.create, result.change, result.updateStatus], [[], [], undefined]);
+    assert.deepEqual(result.adopt, [waiting]);
+    assert.deepEqual(plan(service, [{ ...waiting, specVersion: 2 }]).adopt, []);
+  });
+
   test('a change that the runtime cannot make in a container that runs needs new tasks', () => {
     const service = respecified(limitedCpuset(''), () => limitedCpuset('0').spec);
     const result = plan(service, [aTask('s')]);

@@ -162,12 +162,16 @@ export function isDirty(task: Task, context: ServiceContext): boolean {
   return !isSame(spec.resources.reservations, wanted.resources.reservations) && !context.hasRoom(task);
 }
 
-/** The task can stay and has to be told of other limits or reservations. */
+/** The task can stay and has to be told of other limits or reservations, or of where it may go while it waits for a place. */
 export function isToAdopt(task: Task, context: ServiceContext): boolean {
-  if (task.specVersion === context.service.specVersion || !isWanted(task) || isTerminal(task.status.state))
-    return false;
-  const resources = context.specOf(task)?.resources;
-  return !isSame(resources, context.service.spec.task.resources) && !isDirty(task, context);
+  const { state } = task.status;
+  if (task.specVersion === context.service.specVersion || !isWanted(task) || isTerminal(state)) return false;
+  const spec = context.specOf(task);
+  const wanted = context.service.spec.task;
+  const isPlaced = compareTaskStates(state, 'assigned') >= 0;
+  const isOther =
+    !isSame(spec?.resources, wanted.resources) || (!isPlaced && !isSame(spec?.placement, wanted.placement));
+  return isOther && !isDirty(task, context);
 }
 
 function isSame(a: unknown, b: unknown): boolean {
@@ -177,7 +181,7 @@ function isSame(a: unknown, b: unknown): boolean {
 /** A changed placement moves no task whose node still fits. */
 function isPlacementKept(task: Task, spec: TaskSpec, context: ServiceContext): boolean {
   const { placement } = context.service.spec.task;
-  if (JSON.stringify(spec.placement) === JSON.stringify(placement) || task.nodeId === '') return true;
+  if (isSame(spec.placement, placement) || task.nodeId === '') return true;
   const node = context.nodeOf(task);
   return node !== undefined && fitsConstraints(node, placement);
 }

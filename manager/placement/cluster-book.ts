@@ -13,7 +13,7 @@ import type {
   Task,
 } from '../../core/generated/objects.ts';
 import { parsePlacementPreference } from '../../core/placement-preference.ts';
-import { holdsResources, isTerminal, isWanted } from '../../core/task-state.ts';
+import { compareTaskStates, holdsResources, isTerminal, isWanted } from '../../core/task-state.ts';
 import { NONE } from '../../proto/wire.ts';
 import type { TablesView } from '../store/tables.ts';
 import { type FilterContext, type NeighbourCounts, NODE_FILTERS } from './filters.ts';
@@ -194,6 +194,8 @@ export class ClusterBook {
   noteTask(previous: Task | undefined, task: Task | undefined, spec: ServiceSpec | undefined): void {
     const id = (task ?? previous)?.id ?? '';
     const planned = this.#planned.get(id);
+    // What was decided for it comes yet, also where it has to be written a second time because of this change.
+    if (planned !== undefined && task !== undefined && isStillToBePlaced(task, planned)) return;
     if (planned !== undefined) this.#planned.delete(id);
     const before = planned ?? this.#bookingOf(previous, undefined);
     const after = this.#bookingOf(task, spec);
@@ -272,6 +274,12 @@ export class ClusterBook {
     if (info !== undefined && isRecentFailure(task, status.timestampMs))
       noteFailure(info, revisionKey(serviceId, specVersion), status.timestampMs);
   }
+}
+
+/** As it was decided: who has another spec by now is not placed by the one before. */
+function isStillToBePlaced(task: Task, { version }: Booking): boolean {
+  const isPlaced = compareTaskStates(task.status.state, 'assigned') >= 0;
+  return !isPlaced && isWanted(task) && task.specVersion === version.number;
 }
 
 function isSameBooking(one: Booking | undefined, other: Booking | undefined): boolean {

@@ -10,6 +10,7 @@ import { eventually } from '../../test/support/eventually.ts';
 import { MemoryLog } from '../../test/support/memory-log.ts';
 import { createRevision } from '../store/service-revision.ts';
 import { Store } from '../store/store.ts';
+import type { Transaction } from '../store/transaction.ts';
 import { Scheduler } from './scheduler-loop.ts';
 
 setLogLevel('silent');
@@ -17,13 +18,31 @@ setLogLevel('silent');
 const clock = new FakeClock();
 
 async function scheduling(t: TestContext, nodes: readonly Node[]): Promise<Store> {
+  return (await start(t, nodes)).store;
+}
+
+async function start(
+  t: TestContext,
+  nodes: readonly Node[],
+): Promise<{ readonly store: Store; readonly scheduler: Scheduler }> {
   const store = new Store(new MemoryLog(), clock);
   await store.open();
   await store.batch(nodes.map((node) => (tx) => tx.create('node', node)));
   const stop = new AbortController();
   t.after(() => stop.abort());
-  void new Scheduler({ store, clock }).run(stop.signal);
-  return store;
+  const scheduler = new Scheduler({ store, clock });
+  void scheduler.run(stop.signal);
+  return { store, scheduler };
+}
+
+/** Changes a task between a decision about it and the write of that. */
+function changeMeanwhile(store: Store, change: (tx: Transaction) => void): void {
+  const batch = store.batch.bind(store);
+  store.batch = async (steps) => {
+    store.batch = batch;
+    await store.update(change);
+    await batch(steps);
+  };
 }
 
 async function createService(
@@ -108,6 +127,49 @@ test('a task that waits is placed when another one takes on a spec that reserves
   });
 
   await eventually(() => placed(store, 'second').length === 1);
+});
+
+test('a task that takes on another spec while it is being placed is placed by that', async (t) => {
+  const store = await scheduling(t, [aNode('a'), aNode('b', { labels: { rack: '2' } })]);
+  const onRack = (rack: number) => (spec: ServiceSpec) => ({
+    ...spec,
+    task: {
+      ...spec.task,
+      placement: { ...spec.task.placement, constraints: [`node.labels.rack==${rack}`] },
+    },
+  });
+  await createService(store, 'web', 1, onRack(1));
+  await eventually(() => tasksOf(store, 'web')[0]?.status.error !== '');
+  changeMeanwhile(store, (tx) => {
+    createRevision(tx, { ...aServiceObject('web', 1, onRack(2)), specVersion: 2 }, undefined);
+    tx.update('task', { ...(tasksOf(store, 'web')[0] as Task), specVersion: 2 });
+  });
+
+  await store.update((tx) => tx.update('node', aNode('a', { labels: { rack: '1' } })));
+
+  await eventually(() => placed(store, 'web').length === 1);
+  assert.equal(tasksOf(store, 'web')[0]?.nodeId, 'b');
+});
+
+test('what is taken for a task that changes while it is being placed is given to nobody else', async (t) => {
+  const { store, scheduler } = await start(t, [aNode('a', { memoryBytes: 100 })]);
+  await createService(store, 'web', 1, reserving(600));
+  await eventually(() => tasksOf(store, 'web')[0]?.status.error !== '');
+  const other = aTask('other', { nodeId: '', state: 'pending' });
+  const { spec } = aServiceObject('other', 1, reserving(600));
+  const others: Task[] = [];
+  changeMeanwhile(store, (tx) => {
+    tx.update('task', { ...(tasksOf(store, 'web')[0] as Task), desiredState: 'ready' });
+    const stop = store.subscribe(() => {
+      stop();
+      others.push(...scheduler.placeNew(spec, [other]));
+    });
+  });
+
+  await store.update((tx) => tx.update('node', aNode('a', { memoryBytes: 1_000 })));
+
+  await eventually(() => placed(store, 'web').length === 1 && others.length === 1);
+  assert.equal(others[0]?.nodeId, '');
 });
 
 test('a task that wants company is placed when that has come', async (t) => {

@@ -213,6 +213,7 @@ function place(tx: Transaction, planned: Task, booking: Booking, nowMs: number):
   const node = tx.view.node.get(booking.info.node.id);
   // Decided on an older state: what is no longer so is planned anew.
   if (task === undefined || !isWaiting(task) || node?.status.state !== 'ready') return;
+  if (task.specVersion !== planned.specVersion) return;
   tx.update('task', assigned(task, booking, nowMs));
 }
 

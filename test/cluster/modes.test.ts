@@ -254,6 +254,26 @@ describe('service modes', { skip: whyNoRealNode() ?? false, timeout: 120_000 }, 
     await cli('service', 'rm', 'picky');
   });
 
+  test('a service that finds no node runs when its constraint is taken away, or the spec before comes back', async () => {
+    const constraint = 'node.labels.rack==none';
+    const id = await create(['--detach', '--name', 'stuck', '--constraint', constraint]);
+    await untilHolds(
+      async () => assert.match(await cli('service', 'ps', 'stuck'), /no suitable node/),
+      10_000,
+    );
+    await cli('service', 'update', '--constraint-rm', constraint, 'stuck');
+    assert.equal((await running(id)).length, 1);
+
+    await cli('service', 'update', '--detach', '--constraint-add', constraint, 'stuck');
+    await untilHolds(
+      async () => assert.match(await cli('service', 'ps', 'stuck'), /no suitable node/),
+      10_000,
+    );
+    await cli('service', 'rollback', 'stuck');
+    assert.equal((await running(id)).length, 1);
+    await cli('service', 'rm', 'stuck');
+  });
+
   async function memoryOf(name: string): Promise<{ readonly limit: number; readonly usage: number }> {
     const script =
       'cd /sys/fs/cgroup; if [ -e memory.max ]; then cat memory.max memory.current; else cat memory/memory.limit_in_bytes memory/memory.usage_in_bytes; fi';

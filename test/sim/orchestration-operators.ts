@@ -290,7 +290,13 @@ export class Operators {
     if (kind === 'networks') return this.#withNetworks(spec);
     if (kind === 'ports')
       return { ...spec, endpoint: { ...spec.endpoint, mode: 'vip', ports: this.#ports(spec.mode) } };
-    if (kind === 'labels') return { ...spec, labels: { at: String(this.#chance()) } };
+    if (kind === 'labels') {
+      const drawn = this.#chance();
+      if (drawn < 0.5) return { ...spec, labels: { at: String(drawn) } };
+      // Of a zone that no node is in as well.
+      const zone = ['a', 'b', 'c'][Math.floor(drawn * 8) - 4];
+      return withConstraints(spec, zone === undefined ? [] : [`node.labels.zone==${zone}`]);
+    }
     if (kind === 'config') return forced(isJob(spec.mode) ? spec : { ...spec, update: this.#updateConfig() });
     const lives = isJob(spec.mode)
       ? (['job', 'job', 'bad'] as const)
@@ -306,6 +312,10 @@ export class Operators {
 
 function cards(count: number): GenericResource {
   return { kind: 'GPU', count, names: [] };
+}
+
+function withConstraints(spec: ServiceSpec, constraints: readonly string[]): ServiceSpec {
+  return { ...spec, task: { ...spec.task, placement: { ...spec.task.placement, constraints } } };
 }
 
 function forced(spec: ServiceSpec): ServiceSpec {

@@ -1,6 +1,7 @@
 // What a cluster looks like in which nothing fails any more: every service is what its spec asks for, or says why it cannot
 // be; nothing waits without a reason; nothing is left of what is not wanted.
 
+import { isDeepStrictEqual } from 'node:util';
 import { matchesConstraint, parseConstraint } from '../../core/constraint.ts';
 import { DEFAULT_SPEC_HISTORY_LIMIT } from '../../core/defaults.ts';
 import { fitsPlacement, takesTasks } from '../../core/eligible-node.ts';
@@ -79,6 +80,8 @@ function restlessTask(task: Task, { view, nowMs }: Picture): string | undefined 
   if (isTerminal(state)) return undefined;
   if (compareTaskStates(state, 'assigned') < 0) {
     if (error === '') return `is ${state} and does not say why`;
+    if (isPassedBy(task, service, view))
+      return 'waits for a place that its service does not ask for any more';
     if (state === 'new')
       return hasFreeAddress(error, view) ? `waits (${error}) although there is one` : undefined;
     const fit = freeNode(task, view);
@@ -88,6 +91,16 @@ function restlessTask(task: Task, { view, nowMs }: Picture): string | undefined 
     return task.notBeforeMs > nowMs || isAgain(service) ? undefined : 'is prepared and is not started';
   if (state === 'running' || isAgain(service)) return undefined;
   return `is ${state} on its way to ${task.desiredState}`;
+}
+
+/** Where nothing else is to be changed, who waits for a place waits for what is wanted now. */
+function isPassedBy(task: Task, { spec }: Service, view: TablesView): boolean {
+  const own = view.revisionOf(task)?.spec.task;
+  if (own === undefined || isJob(spec.mode)) return false;
+  const wanted = { ...own, placement: spec.task.placement };
+  return (
+    JSON.stringify(own.placement) !== JSON.stringify(wanted.placement) && isDeepStrictEqual(wanted, spec.task)
+  );
 }
 
 /** It has ended, or was given up before a node had it. */
