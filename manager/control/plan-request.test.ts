@@ -75,3 +75,36 @@ test('a change: what differs, and how many tasks are replaced, made and kept', (
   const more = update(tables, web, { ...web.spec, mode: { replicated: { replicas: 1 } } });
   assert.ok(textOf(more).includes('tasks: 1 would be removed; 1 would stay as they are'));
 });
+
+test('reservations that a node has no room for, and tasks that wait, need a place', () => {
+  const web = aServiceObject('web', 2, reserving(GIB));
+  const tasks = [
+    aTask('web', { slot: 1, nodeId: 'n1' }),
+    aTask('web', { slot: 2, nodeId: '', state: 'pending' }),
+  ];
+  const tables = tablesOf([web], tasks, nodes);
+  const reserved = (memoryBytes: number) => textOf(update(tables, web, reserving(memoryBytes)(web.spec)));
+
+  assert.ok(reserved(9 * GIB).some((text) => /no room for 2 of 2 tasks: needs 9 GiB/.test(text)));
+  assert.deepEqual(reserved(2 * GIB).slice(-2), [
+    'tasks: 1 replaced, 1 at a time, stop-first; 1 would stay as they are',
+    'scheduler: room for them on n2: 1',
+  ]);
+
+  const { placement } = web.spec.task;
+  const constrained = (constraints: readonly string[]) =>
+    update(tables, web, {
+      ...web.spec,
+      task: { ...web.spec.task, placement: { ...placement, constraints } },
+    });
+  const nowhere = constrained(['node.labels.x==1']);
+  assert.equal(nowhere.ok, false);
+  assert.ok(
+    textOf(nowhere).some((text) => /no room for 2 of 2 tasks/.test(text)),
+    textOf(nowhere).join(),
+  );
+  assert.deepEqual(textOf(constrained(['node.hostname==n2'])).slice(-2), [
+    'tasks: 1 replaced, 1 at a time, stop-first; 1 would look for a place again',
+    'scheduler: room for them on n2: 2',
+  ]);
+});

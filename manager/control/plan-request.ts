@@ -1,15 +1,17 @@
 // What creating or updating a service would do, without doing it: what changes, which tasks are made and where there is
 // room for them, addresses and ports. Pure. What would be refused is refused here as well.
 
+import { isDeepStrictEqual } from 'node:util';
 import { fitsConstraints, fitsPlacement, takesTasks } from '../../core/eligible-node.ts';
 import { SwarmError } from '../../core/errors.ts';
 import { feltEndpoint, feltSpec } from '../../core/felt-spec.ts';
 import { emptyService, type Service, type ServiceSpec, type Task } from '../../core/generated/objects.ts';
 import { wantedReplicas } from '../../core/replicas.ts';
 import { isGlobal, isJob } from '../../core/service-mode.ts';
-import { isTerminal, isWanted } from '../../core/task-state.ts';
+import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
 import type { ExplainResponse, PlanServiceRequest } from '../../proto/generated/control.ts';
 import { type Demand, type Placed, placeDemands } from '../capacity/fit.ts';
+import { roomOnNodes } from '../capacity/room.ts';
 import { ClusterBook } from '../placement/cluster-book.ts';
 import type { TablesView } from '../store/tables.ts';
 import { explanationOf } from './explain.ts';
@@ -30,8 +32,9 @@ export function planServiceRequest(
   const service = currentService(view, request);
   const spec = placedSpec(view, request.serviceId, request.spec);
   if (service !== undefined) respecified(service, spec);
-  const future = { ...(service ?? emptyService), spec };
-  const work = workOf(view, service, spec);
+  const { specVersion, ...known } = service ?? emptyService;
+  const future = { ...known, spec, specVersion: specVersion + 1 };
+  const work = workOf(view, future);
   return explanationOf([
     ...explainChanges(service, spec),
     ...explainWork(service, spec, work),
@@ -65,30 +68,48 @@ function currentService(
 
 interface Work {
   readonly replaced: readonly Task[];
+  /** Those that stay and have no place yet: they look for one by what is asked for now. */
+  readonly waiting: number;
+  /** Those that stay where they are. */
   readonly kept: number;
   /** More than there are now; negative: so many are removed. */
   readonly added: number;
 }
 
-function workOf(view: TablesView, service: Service | undefined, spec: ServiceSpec): Work {
-  const tasks =
-    service === undefined
-      ? []
-      : view.tasksOfService(service.id).filter((task) => isWanted(task) && !isTerminal(task.status.state));
+/** `future`: the service as it would be. */
+function workOf(view: TablesView, future: Service): Work {
+  const { id, spec } = future;
+  const hasRoom = roomOnNodes(view, future);
+  const tasks = view.tasksOfService(id).filter((task) => isWanted(task) && !isTerminal(task.status.state));
   const wanted = isGlobal(spec.mode) ? nodesFor(view, spec).length : wantedReplicas(spec);
+  const staying = tasks.slice(0, wanted);
   // Every change of a job begins another iteration.
-  const replaced = tasks.slice(0, wanted).filter((task) => isJob(spec.mode) || isReplaced(view, task, spec));
-  return { replaced, kept: Math.min(tasks.length, wanted) - replaced.length, added: wanted - tasks.length };
+  const replaced = staying.filter((task) => isJob(spec.mode) || isReplaced(view, task, spec, hasRoom));
+  const isWaiting = (task: Task) => compareTaskStates(task.status.state, 'assigned') < 0;
+  const waiting = staying.filter((task) => isWaiting(task) && !replaced.includes(task)).length;
+  return {
+    replaced,
+    waiting,
+    kept: staying.length - replaced.length - waiting,
+    added: wanted - tasks.length,
+  };
 }
 
-function isReplaced(view: TablesView, task: Task, spec: ServiceSpec): boolean {
+function isReplaced(
+  view: TablesView,
+  task: Task,
+  spec: ServiceSpec,
+  hasRoom: (task: Task) => boolean,
+): boolean {
   const before = view.revisionOf(task)?.spec;
   if (before === undefined) return true;
   const isFelt =
     feltSpec(before.task) !== feltSpec(spec.task) ||
     feltEndpoint(before.endpoint) !== feltEndpoint(spec.endpoint);
   const node = view.node.get(task.nodeId);
-  return isFelt || (node !== undefined && !fitsConstraints(node, spec.task.placement));
+  if (isFelt || (node !== undefined && !fitsConstraints(node, spec.task.placement))) return true;
+  const [held, wanted] = [before.task, spec.task].map(({ resources }) => resources.reservations);
+  return !isDeepStrictEqual(held, wanted) && !hasRoom(task);
 }
 
 function explainChanges(service: Service | undefined, spec: ServiceSpec): Draft[] {
@@ -104,7 +125,7 @@ function explainChanges(service: Service | undefined, spec: ServiceSpec): Draft[
 function explainWork(
   service: Service | undefined,
   spec: ServiceSpec,
-  { replaced, kept, added }: Work,
+  { replaced, waiting, kept, added }: Work,
 ): Draft[] {
   const parts = [
     ...(added > 0 ? [`${added} would be created`] : []),
@@ -112,24 +133,26 @@ function explainWork(
     ...(replaced.length > 0
       ? [`${replaced.length} replaced, ${spec.update.parallelism || 'all'} at a time, ${spec.update.order}`]
       : []),
+    ...(waiting > 0 ? [`${waiting} would look for a place again`] : []),
     ...(service !== undefined && kept > 0 ? [`${kept} would stay as they are`] : []),
   ];
   return [{ subject: 'tasks', text: parts.length === 0 ? 'none' : parts.join('; ') }];
 }
 
 /** Where there is room for the tasks that are made. */
-function explainPlaces(view: TablesView, future: Service, { replaced, added }: Work, nowMs: number): Draft[] {
+function explainPlaces(view: TablesView, future: Service, work: Work, nowMs: number): Draft[] {
+  const { replaced, waiting, added } = work;
   const { spec } = future;
   const isStartFirst = spec.update.order === 'start-first';
   const going = new Set(isStartFirst ? [] : replaced.map(({ id }) => id));
   const atOnce = isStartFirst
     ? Math.min(replaced.length, spec.update.parallelism || replaced.length)
     : replaced.length;
-  const count = Math.max(0, added) + atOnce;
+  const count = Math.max(0, added) + waiting + atOnce;
   if (count === 0) return [];
   const book = ClusterBook.of(view, (taskId) => going.has(taskId));
   book.noteService(future.id, future);
-  const demand = { serviceId: future.id, specVersion: future.specVersion + 1, spec, count };
+  const demand = { serviceId: future.id, specVersion: future.specVersion, spec, count };
   if (isGlobal(spec.mode)) return placeOnEach(demand, book, nowMs);
   return placeDemands([demand], book, { nowMs }).flatMap(explainPlaced);
 }

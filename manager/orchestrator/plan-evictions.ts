@@ -6,8 +6,8 @@ import { takesTasks } from '../../core/eligible-node.ts';
 import type { Node, Resources, Task } from '../../core/generated/objects.ts';
 import { isGlobal } from '../../core/service-mode.ts';
 import { isWanted } from '../../core/task-state.ts';
+import { holdersOn, isWithin, reservedBy, sum } from '../capacity/room.ts';
 import type { TablesView } from '../store/tables.ts';
-import { holdersOn, isWithin, reservedBy, sum } from './room.ts';
 
 export interface Eviction {
   readonly task: Task;

@@ -6,8 +6,8 @@ import type { Node, RestartPolicy, Service, Task, TaskSpec } from '../../core/ge
 import { isGivenUp } from '../../core/node-silence.ts';
 import { isJob } from '../../core/service-mode.ts';
 import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
+import { roomOnNodes } from '../capacity/room.ts';
 import type { TablesView } from '../store/tables.ts';
-import { roomOnNodes } from './room.ts';
 
 export interface Slot {
   /** 0: it is that of a node. */
