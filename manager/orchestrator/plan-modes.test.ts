@@ -375,6 +375,17 @@ describe('back-off', () => {
     );
   });
 
+  test('a slot that is to be started at once waits as well when it fails again and again', () => {
+    const atOnce = aServiceObject('s', 1, (spec) => ({
+      ...spec,
+      task: { ...spec.task, restart: { ...spec.task.restart, delayMs: 0 } },
+    }));
+    const history = [failed(10_000, 0), failed(20_000, 0)];
+    assert.equal(nextDelayMs(history, atOnce), 0);
+    assert.equal(nextDelayMs([failed(5_000, 0), ...history], atOnce), 1_000);
+    assert.equal(nextDelayMs([failed(4_000, 1_000), ...history], atOnce), 2_000);
+  });
+
   test('a task that ran for long has made the failures before it forgotten', () => {
     const before = [failed(200_000, 0), failed(210_000, 0), failed(220_000, 0)];
     assert.equal(nextDelayMs([failed(190_000, 40_000, 120_000), ...before]), 5_000);

@@ -13,6 +13,8 @@ import { isLeavingLast, isRestartDue, isStopped, mustMove, type ServiceContext, 
 const OLD_TASK_TIMEOUT_MS = 60_000;
 // Failures of a slot that are taken for accidents.
 const FAILURES_PATIENT = 3;
+// The first pause where the policy has none, or less.
+const BACK_OFF_MIN_MS = 1_000;
 // Kubernetes' bound.
 const BACK_OFF_MAX_MS = 5 * 60_000;
 // A task that ran for this long, or the policy's window, is not taken for one that dies at once.
@@ -127,7 +129,7 @@ function restartDelayMs(task: Task, slot: Slot, context: ServiceContext): number
   const failures = calmIndex < 0 ? slot.tasks.length : calmIndex;
   if (failures < FAILURES_PATIENT) return delayMs;
   const before = task.notBeforeMs === 0 ? 0 : task.notBeforeMs - task.meta.createdAtMs;
-  return Math.max(delayMs, Math.min(2 * before, BACK_OFF_MAX_MS));
+  return Math.max(delayMs, Math.min(Math.max(2 * before, BACK_OFF_MIN_MS), BACK_OFF_MAX_MS));
 }
 
 function isLikeFailure(other: Task, task: Task, windowMs: number): boolean {

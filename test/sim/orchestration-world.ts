@@ -36,6 +36,7 @@ const START_MS = 30_000;
 /** After the last fault: restarts back off for five minutes, and updates say after their deadlines that they wait. */
 const HEAL_MS = 15 * 60_000;
 const STEP_MS = 250;
+const JOIN_AGAIN_MS = 10_000;
 
 export interface OrchestrationOptions {
   readonly agents?: number;
@@ -376,10 +377,15 @@ export class OrchestrationWorld {
     const again = () => this.time.after(500, () => this.#join(agent));
     if (store === undefined) again();
     else if (store.view.node.get(nodeId) !== undefined) agent.start();
-    else
+    else {
       store
         .update((tx) => tx.create('node', newNode(nodeId, this.#chance() < 0.6)))
         .then(() => agent.start(), again);
+      // A leader that dies over it never answers.
+      this.time.after(JOIN_AGAIN_MS, () => {
+        if (agent.process === undefined) this.#join(agent);
+      });
+    }
   }
 
   #cut(): void {
@@ -411,7 +417,13 @@ export class OrchestrationWorld {
     for (const agent of this.agents) agent.skewMs = 0;
     await this.advance(20_000);
     const ids = new Set(this.agents.map(({ options }) => options.nodeId));
-    await this.carryOut((control) => this.#operators.reopen(control, ids));
+    // Who meets a change of the same node, or of the leader, is refused, and does it again.
+    let isOpen = false;
+    while (!isOpen)
+      await this.carryOut(async (control) => {
+        await this.#operators.reopen(control, ids);
+        isOpen = true;
+      });
     await this.until('rest', HEAL_MS, () => this.unrest());
   }
 
