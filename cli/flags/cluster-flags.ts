@@ -37,7 +37,7 @@ const certificateFlags = (initial: Initial) => ({
 const specFlags = (initial: Initial) => ({
   ...certificateFlags(initial),
   'task-history-limit': integerFlag(
-    'Task history retention limit; negative keeps all',
+    'Task history retention limit, at least 2 of each slot; negative keeps all',
     initial(String(defaultClusterSpec.taskHistoryLimit)),
   ),
   'service-history-limit': countFlag(

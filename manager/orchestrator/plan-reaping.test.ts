@@ -111,11 +111,19 @@ test('the newest specs are kept to go back to, as many as the limit says, and no
   assert.equal(planRevisionReaping(tables, 's', new Set(), 10).length, 15);
 });
 
+test('two ended tasks of a slot are kept whatever the limit says: failures in a row are counted by them', () => {
+  const failed = [4, 3, 2, 1].map((age) =>
+    aTask('s', { state: 'failed', desired: 'shutdown', createdAtMs: NOW_MS - age }),
+  );
+
+  assert.deepEqual(new Set(reap(failed, 0, 0)), new Set(failed.slice(0, 2)));
+});
+
 test('of a task that never reached a node, or whose node is gone, nothing waits for an end', () => {
-  const neverPlaced = [3, 2, 1].map((age) =>
+  const neverPlaced = [4, 3, 2, 1].map((age) =>
     aTask('s', { state: 'pending', nodeId: '', desired: 'shutdown', createdAtMs: NOW_MS - age }),
   );
-  assert.equal(reap(neverPlaced, 1, 0).length, 2, 'all but what the limit keeps');
+  assert.equal(reap(neverPlaced, 2, 0).length, 2, 'all but what the limit keeps');
   const lost = aTask('s', { nodeId: 'gone', desired: 'remove' });
   const limits = { ...someLimits, isKnownNode: (id: string) => id !== 'gone' };
   assert.deepEqual(planReaping([lost], limits), [lost]);

@@ -3,6 +3,7 @@
 import type { FileReference, Payload, Revision, Task } from '../../core/generated/objects.ts';
 import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
 import { revisionId, type TablesView } from '../store/tables.ts';
+import { FAILURES_PATIENT } from './plan-restarts.ts';
 import { groupBySlot } from './slots.ts';
 
 /** Versions that are there to go back to, the newest included. */
@@ -31,8 +32,8 @@ export function planReaping(
     (task) => isStranded(task) || (task.desiredState === 'remove' && hasLeftNode(task)),
   );
   if (historyLimit < 0) return removed;
-  // Counting restart attempts needs that many ended tasks.
-  const keep = Math.max(historyLimit, maxAttempts + 1);
+  // Counting restart attempts, and failures in a row, needs that many ended tasks.
+  const keep = Math.max(historyLimit, maxAttempts + 1, FAILURES_PATIENT - 1);
   const surplus = groupBySlot(
     tasks.filter((task) => task.desiredState !== 'remove' && !isStranded(task)),
   ).flatMap((slot) =>

@@ -11,8 +11,8 @@ import { isLeavingLast, isRestartDue, isStopped, mustMove, type ServiceContext, 
 
 // A predecessor that does not go down in this time does not keep its successor from starting (Swarm's value).
 const OLD_TASK_TIMEOUT_MS = 60_000;
-// Failures of a slot that are taken for accidents.
-const FAILURES_PATIENT = 3;
+/** So many failures of a slot in a row are no accident any more. */
+export const FAILURES_PATIENT = 3;
 // The first pause where the policy has none, or less.
 const BACK_OFF_MIN_MS = 1_000;
 // Kubernetes' bound.
