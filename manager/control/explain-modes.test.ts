@@ -28,6 +28,22 @@ test('of a global service what is on a node that is down does not count', () => 
   assert.equal(lines(tables)[0], 'service: s: 1 of 1 tasks are running');
 });
 
+test('a global service that no node is for says so, and is no failure', () => {
+  const constraints = ['node.labels.x==1'];
+  const service = aServiceObject('s', 0, (spec) => ({
+    ...spec,
+    mode: { global: {} },
+    task: { ...spec.task, placement: { ...spec.task.placement, constraints } },
+  }));
+  const tables = tablesOf([service], []);
+
+  assert.deepEqual(lines(tables), [
+    'service: s: 0 of 0 tasks are running',
+    'scheduler: there is no node that takes tasks and satisfies node.labels.x==1',
+  ]);
+  assert.equal(explain(tables, { target: 's', kind: '' }, NOW_MS).ok, true);
+});
+
 test('the delay of a restart tells that it has grown, and a node where all fails that it comes last', () => {
   const failed = Array.from({ length: 5 }, (_, index) =>
     aTask('s', {

@@ -10,6 +10,8 @@ import type { TablesView } from '../store/tables.ts';
 import { moreAddresses } from './explain-endpoint.ts';
 import { fullNetworkOf } from './network-use.ts';
 
+export const BRING_NODE = 'tsswarm node ls: bring a node back, or set it active';
+
 /** Of the scheduler's sentences: those that figures explain. */
 const refusedForRoom = /insufficient resources|affinities not satisfied/;
 
@@ -154,8 +156,7 @@ function remedyFor(view: TablesView, task: Task): string {
     return `raise the limit of ${name}, or let its tasks begin anew with it: tsswarm service update --force ${name}`;
   if (error.includes('insufficient resources'))
     return `lower ${reservationFlags(view, task)} of ${name}, or free or add a node`;
-  if (error.includes('constraints not satisfied'))
-    return `label a node (tsswarm node update --label-add) or change it: tsswarm service update --constraint-rm … ${name}`;
+  if (error.includes('constraints not satisfied')) return changeConstraint(name);
   if (error.includes('unsupported platform'))
     return `add a node of its image's platform, or use an image for those that there are: tsswarm service update --image … ${name}`;
   if (error.includes('affinities not satisfied'))
@@ -164,8 +165,11 @@ function remedyFor(view: TablesView, task: Task): string {
     return `raise --replicas-max-per-node of ${name}, or add a node`;
   if (error.includes('port') && error.includes('already in use'))
     return `publish another port of ${name}, or stop what holds it (ss -ltnp)`;
-  if (error.includes('not available for new tasks'))
-    return 'tsswarm node ls: bring a node back, or set it active';
+  if (error.includes('not available for new tasks')) return BRING_NODE;
+  if (error.includes('bind source path does not exist'))
+    return `make it on this node, keep ${name} to nodes that have it (--constraint-add), or mount a volume`;
+  if (error.includes('failed to start container'))
+    return `mend its command: tsswarm service update --args … or --entrypoint … ${name}`;
   if (error.includes('No such image'))
     return `check the name, or bring it to the node: tsswarm image pull ${image}`;
   if (error.includes('cannot pull'))
@@ -177,6 +181,10 @@ function remedyFor(view: TablesView, task: Task): string {
   if (error.includes('health check') || error.includes('non-zero exit'))
     return `tsswarm service logs ${name}`;
   return '';
+}
+
+export function changeConstraint(service: string): string {
+  return `label a node (tsswarm node update --label-add) or change it: tsswarm service update --constraint-rm … ${service}`;
 }
 
 /** Those by which it asks for what is counted. */

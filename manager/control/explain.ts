@@ -11,6 +11,8 @@ import type { TablesView } from '../store/tables.ts';
 import { explainEndpoint } from './explain-endpoint.ts';
 import { explainNode } from './explain-node.ts';
 import {
+  BRING_NODE,
+  changeConstraint,
   type Draft,
   errorOf,
   explainTask,
@@ -104,6 +106,7 @@ function explainService(view: TablesView, service: Service, nowMs: number): Draf
   ];
   if (service.updateStatus !== undefined) steps.push(explainUpdateStatus(service, nowMs));
   steps.push(...explainEndpoint(view, service));
+  if (counts.desired === 0) steps.push(...explainNowhere(service));
   const stuck = wanted.filter(({ status }) => isTrouble(status));
   steps.push(...explainTroubles(view, stuck, nowMs));
   steps.push(...explainFailingNodes(view, service, tasks, nowMs));
@@ -111,6 +114,17 @@ function explainService(view: TablesView, service: Service, nowMs: number): Draf
   steps.push(...away);
   if (!isComplete && stuck.length + away.length === 0) steps.push(...explainFinished(service, tasks));
   return steps;
+}
+
+/** A service that is to run on every node has none to run on: nobody calls that an error, and few mean it. */
+function explainNowhere({ spec }: Service): Draft[] {
+  if (spec.mode.global === undefined || spec.stopped) return [];
+  const { constraints } = spec.task.placement;
+  const [asked, remedy] =
+    constraints.length === 0
+      ? ['', BRING_NODE]
+      : [` and satisfies ${constraints.join(' and ')}`, changeConstraint(spec.name)];
+  return [{ subject: 'scheduler', depth: 1, text: `there is no node that takes tasks${asked}`, remedy }];
 }
 
 /** Tasks of which nobody knows whether they run, and that are not replaced: the brake holds their nodes. */
