@@ -5,14 +5,13 @@ import { assert } from '../../core/assert.ts';
 import type { Meta, Task } from '../../core/generated/objects.ts';
 import type { StoreEvent } from './apply-entry.ts';
 import {
-  copyNumbers,
   ERROR,
   type Extra,
   extraOf,
   MESSAGE,
   metaAt,
   NODE,
-  ROW_NUMBERS,
+  RowNumbers,
   readRow,
   SERVICE,
   type TaskRows,
@@ -26,7 +25,7 @@ const noExtras = new Map<number, Extra>();
 
 /** Tasks as they were when they were added, each under its position. */
 export class PackedTasks implements TaskRows {
-  readonly numbers: Float64Array;
+  readonly numbers: RowNumbers;
   readonly ids: string[];
   extras = noExtras;
   readonly #texts: string[];
@@ -36,14 +35,13 @@ export class PackedTasks implements TaskRows {
   constructor(count: number) {
     this.ids = new Array(count);
     this.#texts = new Array(count * textColumns.length);
-    this.numbers = new Float64Array(count * ROW_NUMBERS);
+    this.numbers = RowNumbers.of(count);
   }
 
   add(task: Task): number {
     const at = this.#count++;
-    const start = at * ROW_NUMBERS;
     this.ids[at] = task.id;
-    writeNumbers(this.numbers, start, task);
+    writeNumbers(this.numbers, at, task);
     this.#setTexts(at, task.serviceId, task.nodeId, task.status.message, task.status.error);
     const extra = extraOf(task);
     if (extra !== undefined) this.#setExtra(at, extra);
@@ -56,9 +54,8 @@ export class PackedTasks implements TaskRows {
     const id = ids[from];
     assert(id !== undefined, 'a row without a task');
     this.ids[at] = id;
-    const start = from * ROW_NUMBERS;
-    copyNumbers(numbers, start, this.numbers, at * ROW_NUMBERS);
-    const textAt = (column: number): string => texts.get(numbers[start + column] ?? 0);
+    this.numbers.take(at, numbers, from);
+    const textAt = (column: number): string => texts.get(numbers.int(from, column));
     this.#setTexts(at, textAt(SERVICE), textAt(NODE), textAt(MESSAGE), textAt(ERROR));
     const extra = extras.size === 0 ? undefined : extras.get(from);
     if (extra !== undefined) this.#setExtra(at, extra);
@@ -76,11 +73,10 @@ export class PackedTasks implements TaskRows {
   }
 
   metaAt(at: number): Meta {
-    return metaAt(this.numbers, at * ROW_NUMBERS);
+    return metaAt(this.numbers, at);
   }
 
   #setTexts(at: number, service: string, node: string, message: string, error: string): void {
-    const start = at * ROW_NUMBERS;
     const first = at * textColumns.length;
     const texts = this.#texts;
     texts[first] = service;
@@ -88,7 +84,7 @@ export class PackedTasks implements TaskRows {
     texts[first + 2] = message;
     texts[first + 3] = error;
     for (let text = 0; text < textColumns.length; text++)
-      this.numbers[start + textColumns[text]!] = first + text;
+      this.numbers.setInt(at, textColumns[text]!, first + text);
   }
 
   #setExtra(at: number, extra: Extra): void {

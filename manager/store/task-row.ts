@@ -15,26 +15,31 @@ import type {
 import { TASK_STATES } from '../../core/task-state.ts';
 import { NONE } from '../../proto/wire.ts';
 
-// What a row of `numbers` has: two lines of the processor's cache.
+// What a row has of 64 bits: positions in `longs`.
 export const VERSION = 0;
 const CREATED_AT = 1;
 const UPDATED_AT = 2;
-const SPEC_VERSION = 3;
-const SLOT = 4;
-const TIMESTAMP = 5;
-const RUNNING_AT = 6;
-const NOT_BEFORE = 7;
-const PID = 8;
-const EXIT_CODE = 9;
+const TIMESTAMP = 3;
+const RUNNING_AT = 4;
+const NOT_BEFORE = 5;
+/** What a row takes, in numbers of 64 bits: those above, and two in one of those below. */
+const ROW_LONGS = 11;
+
+// And of 32 bits, behind them: positions in `ints`.
+const ROW_INTS = 2 * ROW_LONGS;
+const FIRST_INT = 12;
+const SPEC_VERSION = 12;
+const SLOT = 13;
+const PID = 14;
+const EXIT_CODE = 15;
 /** Numbers of texts. */
-export const SERVICE = 10;
-export const NODE = 11;
-export const MESSAGE = 12;
-export const ERROR = 13;
+export const SERVICE = 16;
+export const NODE = 17;
+export const MESSAGE = 18;
+export const ERROR = 19;
 /** Positions in TASK_STATES: of the state, and of the desired one times STATES_MAX. */
-export const STATES = 14;
-const FLAGS = 15;
-export const ROW_NUMBERS = 16;
+export const STATES = 20;
+const FLAGS = 21;
 
 const STATES_MAX = 64;
 
@@ -53,9 +58,51 @@ export interface Extra {
   readonly containerId: string | undefined;
 }
 
+/** The numbers of rows, one row after the other: the same memory in two views. */
+export class RowNumbers {
+  readonly #longs: Float64Array;
+  readonly #ints: Int32Array;
+
+  constructor(longs: Float64Array) {
+    this.#longs = longs;
+    this.#ints = new Int32Array(longs.buffer);
+  }
+
+  static of(count: number): RowNumbers {
+    return new RowNumbers(new Float64Array(count * ROW_LONGS));
+  }
+
+  copy(): RowNumbers {
+    return new RowNumbers(this.#longs.slice());
+  }
+
+  long(row: number, column: number): number {
+    return this.#longs[row * ROW_LONGS + column] ?? 0;
+  }
+
+  setLong(row: number, column: number, value: number): void {
+    this.#longs[row * ROW_LONGS + column] = value;
+  }
+
+  int(row: number, column: number): number {
+    return this.#ints[row * ROW_INTS + column] ?? 0;
+  }
+
+  setInt(row: number, column: number, value: number): void {
+    this.#ints[row * ROW_INTS + column] = value;
+  }
+
+  /** Takes over a row of others. */
+  take(row: number, others: RowNumbers, from: number): void {
+    for (let column = 0; column <= NOT_BEFORE; column++) this.setLong(row, column, others.long(from, column));
+    for (let column = FIRST_INT; column < ROW_INTS; column++)
+      this.setInt(row, column, others.int(from, column));
+  }
+}
+
 /** Tasks, one after the other. */
 export interface TaskRows {
-  readonly numbers: Float64Array;
+  readonly numbers: RowNumbers;
   /** Undefined where no task is. */
   readonly ids: (string | undefined)[];
   readonly extras: Map<number, Extra>;
@@ -78,43 +125,43 @@ export const noExtra: Extra = {
 const statePositions = new Map(TASK_STATES.map((state, position) => [state, position]));
 
 /** All but the numbers of its texts. */
-export function writeNumbers(numbers: Float64Array, start: number, task: Task): void {
+export function writeNumbers(numbers: RowNumbers, row: number, task: Task): void {
   const { meta, leavesLast } = task;
-  numbers[start + CREATED_AT] = meta.createdAtMs;
-  numbers[start + SPEC_VERSION] = task.specVersion;
-  numbers[start + SLOT] = task.slot;
-  numbers[start + NOT_BEFORE] = task.notBeforeMs;
-  numbers[start + STATES] = statesNumber(task);
-  numbers[start + FLAGS] = leavesLast === undefined ? 0 : HAS_LEAVES_LAST | (leavesLast ? LEAVES_LAST : 0);
-  writeStatus(numbers, start, task.status, meta);
+  numbers.setLong(row, CREATED_AT, meta.createdAtMs);
+  numbers.setLong(row, NOT_BEFORE, task.notBeforeMs);
+  numbers.setInt(row, SPEC_VERSION, task.specVersion);
+  numbers.setInt(row, SLOT, task.slot);
+  numbers.setInt(row, STATES, statesNumber(task));
+  const flags = leavesLast === undefined ? 0 : HAS_LEAVES_LAST | (leavesLast ? LEAVES_LAST : 0);
+  numbers.setInt(row, FLAGS, flags);
+  writeStatus(numbers, row, task.status, meta);
 }
 
 /** The rest of the row stays. */
 export function writeStatus(
-  numbers: Float64Array,
-  start: number,
+  numbers: RowNumbers,
+  row: number,
   { state, timestampMs, runningAtMs, container }: Task['status'],
   { version, updatedAtMs }: Omit<Meta, 'createdAtMs'>,
 ): void {
-  const desiredState = Math.floor((numbers[start + STATES] ?? 0) / STATES_MAX);
-  const flags = (numbers[start + FLAGS] ?? 0) & ~HAS_CONTAINER;
-  numbers[start + VERSION] = version;
-  numbers[start + UPDATED_AT] = updatedAtMs;
-  numbers[start + TIMESTAMP] = timestampMs;
-  numbers[start + RUNNING_AT] = runningAtMs;
-  numbers[start + PID] = container?.pid ?? 0;
-  numbers[start + EXIT_CODE] = container?.exitCode ?? 0;
-  numbers[start + STATES] = positionOf(state) + STATES_MAX * desiredState;
-  numbers[start + FLAGS] = container === undefined ? flags : flags | HAS_CONTAINER;
+  const desiredState = Math.floor(numbers.int(row, STATES) / STATES_MAX);
+  const flags = numbers.int(row, FLAGS) & ~HAS_CONTAINER;
+  numbers.setLong(row, VERSION, version);
+  numbers.setLong(row, UPDATED_AT, updatedAtMs);
+  numbers.setLong(row, TIMESTAMP, timestampMs);
+  numbers.setLong(row, RUNNING_AT, runningAtMs);
+  numbers.setInt(row, PID, container?.pid ?? 0);
+  numbers.setInt(row, EXIT_CODE, container?.exitCode ?? 0);
+  numbers.setInt(row, STATES, positionOf(state) + STATES_MAX * desiredState);
+  numbers.setInt(row, FLAGS, container === undefined ? flags : flags | HAS_CONTAINER);
 }
 
-export function metaAt(numbers: Float64Array, start: number): Meta {
-  const number = (column: number): number => numbers[start + column] ?? 0;
-  return { version: number(VERSION), createdAtMs: number(CREATED_AT), updatedAtMs: number(UPDATED_AT) };
-}
-
-export function copyNumbers(from: Float64Array, start: number, to: Float64Array, at: number): void {
-  for (let column = 0; column < ROW_NUMBERS; column++) to[at + column] = from[start + column] ?? 0;
+export function metaAt(numbers: RowNumbers, row: number): Meta {
+  return {
+    version: numbers.long(row, VERSION),
+    createdAtMs: numbers.long(row, CREATED_AT),
+    updatedAtMs: numbers.long(row, UPDATED_AT),
+  };
 }
 
 type MayHaveExtra = Pick<Task, 'id' | 'attachments' | 'genericResources' | 'status'> & {
@@ -142,35 +189,37 @@ export function extraOf({
 export function readRow({ ids, numbers, extras }: TaskRows, at: number, texts: TextsView): Task | undefined {
   const id = ids[at];
   if (id === undefined) return undefined;
-  const start = at * ROW_NUMBERS;
-  const number = (column: number): number => numbers[start + column] ?? 0;
   const extra = extras.size === 0 ? noExtra : (extras.get(at) ?? noExtra);
-  const flags = number(FLAGS);
-  const { state, desiredState } = statesOf(number(STATES));
+  const flags = numbers.int(at, FLAGS);
+  const { state, desiredState } = statesOf(numbers.int(at, STATES));
   const container: ContainerStatus | undefined =
     (flags & HAS_CONTAINER) === 0
       ? undefined
-      : { containerId: extra.containerId ?? id, pid: number(PID), exitCode: number(EXIT_CODE) };
+      : {
+          containerId: extra.containerId ?? id,
+          pid: numbers.int(at, PID),
+          exitCode: numbers.int(at, EXIT_CODE),
+        };
   const { eviction } = extra;
   return {
     id,
-    meta: metaAt(numbers, start),
-    serviceId: texts.get(number(SERVICE)),
-    specVersion: number(SPEC_VERSION),
-    slot: number(SLOT),
-    nodeId: texts.get(number(NODE)),
+    meta: metaAt(numbers, at),
+    serviceId: texts.get(numbers.int(at, SERVICE)),
+    specVersion: numbers.int(at, SPEC_VERSION),
+    slot: numbers.int(at, SLOT),
+    nodeId: texts.get(numbers.int(at, NODE)),
     status: {
       state,
-      timestampMs: number(TIMESTAMP),
-      message: texts.get(number(MESSAGE)),
-      error: texts.get(number(ERROR)),
+      timestampMs: numbers.long(at, TIMESTAMP),
+      message: texts.get(numbers.int(at, MESSAGE)),
+      error: texts.get(numbers.int(at, ERROR)),
       ports: extra.ports,
-      runningAtMs: number(RUNNING_AT),
+      runningAtMs: numbers.long(at, RUNNING_AT),
       files: extra.files,
       ...(container === undefined ? undefined : { container }),
     },
     desiredState,
-    notBeforeMs: number(NOT_BEFORE),
+    notBeforeMs: numbers.long(at, NOT_BEFORE),
     attachments: extra.attachments,
     genericResources: extra.genericResources,
     ...(eviction === undefined ? undefined : { eviction }),
@@ -184,8 +233,8 @@ export function statesNumber({ status, desiredState }: Task): number {
 }
 
 /** Whether the task of the row is in this state. */
-export function isStateAt(numbers: Float64Array, start: number, state: TaskState): boolean {
-  return (numbers[start + STATES] ?? 0) % STATES_MAX === positionOf(state);
+export function isStateAt(numbers: RowNumbers, row: number, state: TaskState): boolean {
+  return numbers.int(row, STATES) % STATES_MAX === positionOf(state);
 }
 
 /** What it stands for. */

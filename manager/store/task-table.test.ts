@@ -124,7 +124,7 @@ test('pages are copied only while a snapshot has them to read', () => {
     return (process.memoryUsage().arrayBuffers - before) / 2 ** 20;
   };
   const taken = table.snapshot();
-  // 128 bytes of numbers for each task.
+  // 88 bytes of numbers for each task.
   assert.ok(grownMb(() => change('copied')) > 5);
 
   for (const _ of taken);

@@ -14,7 +14,7 @@ import {
   MESSAGE,
   NODE,
   noExtra,
-  ROW_NUMBERS,
+  RowNumbers,
   readRow,
   SERVICE,
   STATES,
@@ -62,10 +62,10 @@ export interface StateCount {
 interface Membership {
   readonly row: number;
   /** In `links`. */
-  readonly column: number;
-  readonly numbers: Float64Array;
+  readonly links: number;
+  readonly numbers: RowNumbers;
   /** In `numbers`. */
-  readonly at: number;
+  readonly column: number;
 }
 
 export class TaskTable {
@@ -91,7 +91,7 @@ export class TaskTable {
   /** 0 when there is no such task. */
   versionOf(id: string): number {
     const row = this.#rows.get(id);
-    return row === undefined ? 0 : this.#numberAt(row, VERSION);
+    return row === undefined ? 0 : this.#pageOf(row).numbers.long(row % PAGE_ROWS, VERSION);
   }
 
   /** Adds a task that is there, as it is now. Returns its position. */
@@ -104,7 +104,9 @@ export class TaskTable {
   /** Undefined when there is no such task, empty when it has no node. */
   nodeOf(id: string): string | undefined {
     const row = this.#rows.get(id);
-    return row === undefined ? undefined : this.#texts.get(this.#numberAt(row, NODE));
+    return row === undefined
+      ? undefined
+      : this.#texts.get(this.#pageOf(row).numbers.int(row % PAGE_ROWS, NODE));
   }
 
   values(): IterableIterator<Task> {
@@ -141,18 +143,16 @@ export class TaskTable {
     const at = row % PAGE_ROWS;
     page.ids[at] ??= task.id;
     const { numbers } = page;
-    const start = at * ROW_NUMBERS;
     const isCounted =
       known !== undefined &&
-      numbers[start + STATES] === statesNumber(task) &&
-      this.#texts.get(numbers[start + SERVICE] ?? 0) === task.serviceId;
-    if (known !== undefined && !isCounted) this.#countStates(numbers, start, -1);
-    this.#assign(this.#services, task.serviceId, { row, column: OF_SERVICE, numbers, at: start + SERVICE });
-    this.#assign(this.#nodes, task.nodeId, { row, column: ON_NODE, numbers, at: start + NODE });
-    this.#putText(numbers, start + MESSAGE, task.status.message);
-    this.#putText(numbers, start + ERROR, task.status.error);
-    writeNumbers(numbers, start, task);
-    if (!isCounted) this.#countStates(numbers, start, 1);
+      numbers.int(at, STATES) === statesNumber(task) &&
+      this.#texts.get(numbers.int(at, SERVICE)) === task.serviceId;
+    if (known !== undefined && !isCounted) this.#countStates(numbers, at, -1);
+    this.#assign(row, numbers, task.serviceId, task.nodeId);
+    this.#putText(numbers, at, MESSAGE, task.status.message);
+    this.#putText(numbers, at, ERROR, task.status.error);
+    writeNumbers(numbers, at, task);
+    if (!isCounted) this.#countStates(numbers, at, 1);
     this.#setExtra(page, at, extraOf(task));
   }
 
@@ -163,13 +163,12 @@ export class TaskTable {
     const page = this.#pageToChange(row);
     const at = row % PAGE_ROWS;
     const { numbers, extras } = page;
-    const start = at * ROW_NUMBERS;
-    const isSameState = isStateAt(numbers, start, status.state);
-    if (!isSameState) this.#countStates(numbers, start, -1);
-    writeStatus(numbers, start, status, meta);
-    if (!isSameState) this.#countStates(numbers, start, 1);
-    this.#putText(numbers, start + MESSAGE, status.message);
-    this.#putText(numbers, start + ERROR, status.error);
+    const isSameState = isStateAt(numbers, at, status.state);
+    if (!isSameState) this.#countStates(numbers, at, -1);
+    writeStatus(numbers, at, status, meta);
+    if (!isSameState) this.#countStates(numbers, at, 1);
+    this.#putText(numbers, at, MESSAGE, status.message);
+    this.#putText(numbers, at, ERROR, status.error);
     const { attachments, genericResources, eviction } = extras.get(at) ?? noExtra;
     this.#setExtra(page, at, extraOf({ id, attachments, genericResources, eviction, status }));
   }
@@ -180,12 +179,10 @@ export class TaskTable {
     const page = this.#pageToChange(row);
     const at = row % PAGE_ROWS;
     const { numbers } = page;
-    const start = at * ROW_NUMBERS;
-    this.#countStates(numbers, start, -1);
-    this.#assign(this.#services, '', { row, column: OF_SERVICE, numbers, at: start + SERVICE });
-    this.#assign(this.#nodes, '', { row, column: ON_NODE, numbers, at: start + NODE });
-    this.#putText(numbers, start + MESSAGE, '');
-    this.#putText(numbers, start + ERROR, '');
+    this.#countStates(numbers, at, -1);
+    this.#assign(row, numbers, '', '');
+    this.#putText(numbers, at, MESSAGE, '');
+    this.#putText(numbers, at, ERROR, '');
     this.#rows.delete(id);
     page.ids[at] = undefined;
     page.extras.delete(at);
@@ -197,30 +194,32 @@ export class TaskTable {
     else if (extras.size > 0) extras.delete(at);
   }
 
-  #countStates(numbers: Float64Array, start: number, by: 1 | -1): void {
-    const states = numbers[start + STATES] ?? 0;
+  #countStates(numbers: RowNumbers, at: number, by: 1 | -1): void {
+    const states = numbers.int(at, STATES);
     this.#states.add(states, by);
-    this.#services.get(this.#texts.get(numbers[start + SERVICE] ?? 0))?.states.add(states, by);
+    this.#services.get(this.#texts.get(numbers.int(at, SERVICE)))?.states.add(states, by);
   }
 
-  /** Moves a row to another group, that of the empty id being none. */
-  #assign(groups: Map<string, Group>, id: string, { row, column, numbers, at }: Membership): void {
-    const before = this.#texts.get(numbers[at] ?? 0);
+  /** Moves a row to other groups, that of the empty id being none. */
+  #assign(row: number, numbers: RowNumbers, serviceId: string, nodeId: string): void {
+    this.#regroup(this.#services, serviceId, { row, links: OF_SERVICE, numbers, column: SERVICE });
+    this.#regroup(this.#nodes, nodeId, { row, links: ON_NODE, numbers, column: NODE });
+  }
+
+  #regroup(groups: Map<string, Group>, id: string, { row, links, numbers, column }: Membership): void {
+    const at = row % PAGE_ROWS;
+    const before = this.#texts.get(numbers.int(at, column));
     if (before === id) return;
-    if (before !== '') this.#unlink(groups, before, row, column);
-    this.#putText(numbers, at, id);
-    if (id !== '') this.#link(groups, this.#texts.get(numbers[at] ?? 0), row, column);
+    if (before !== '') this.#unlink(groups, before, row, links);
+    this.#putText(numbers, at, column, id);
+    if (id !== '') this.#link(groups, this.#texts.get(numbers.int(at, column)), row, links);
   }
 
-  #putText(numbers: Float64Array, at: number, text: string): void {
-    const before = numbers[at] ?? 0;
+  #putText(numbers: RowNumbers, at: number, column: number, text: string): void {
+    const before = numbers.int(at, column);
     if (this.#texts.get(before) === text) return;
-    numbers[at] = this.#texts.take(text);
+    numbers.setInt(at, column, this.#texts.take(text));
     this.#texts.release(before);
-  }
-
-  #numberAt(row: number, column: number): number {
-    return this.#pageOf(row).numbers[(row % PAGE_ROWS) * ROW_NUMBERS + column] ?? 0;
   }
 
   #newRow(id: string): number {
@@ -354,7 +353,7 @@ class Texts {
 
 function newPage(): Page {
   return {
-    numbers: new Float64Array(PAGE_ROWS * ROW_NUMBERS),
+    numbers: RowNumbers.of(PAGE_ROWS),
     ids: new Array<string | undefined>(PAGE_ROWS).fill(undefined),
     extras: new Map(),
     links: new Int32Array(PAGE_ROWS * LINK_COLUMNS).fill(NO_ROW),
@@ -363,7 +362,7 @@ function newPage(): Page {
 }
 
 function copyOf({ numbers, ids, extras, links }: Page): Page {
-  return { numbers: numbers.slice(), ids: ids.slice(), extras: new Map(extras), links, readers: 0 };
+  return { numbers: numbers.copy(), ids: ids.slice(), extras: new Map(extras), links, readers: 0 };
 }
 
 /** Lets go of each page that it has read, and of those that are left when nobody reads on. */

@@ -1649,7 +1649,7 @@ export const SpecAuthorCodec: Codec<SpecAuthor> = {
 export const ContainerStatusCodec: Codec<ContainerStatus> = {
   write(m, w) {
     if (m.containerId !== '') w.uint32(10).string(m.containerId);
-    if (m.pid !== 0) w.uint32(16).int64(safeInteger(m.pid));
+    if (m.pid !== 0) w.uint32(16).int32(m.pid);
     if (m.exitCode !== 0) w.uint32(24).int32(m.exitCode);
     return w;
   },
@@ -1661,7 +1661,7 @@ export const ContainerStatusCodec: Codec<ContainerStatus> = {
       const tag = r.uint32();
       switch (tag >>> 3) {
         case 1: containerId = r.string(); break;
-        case 2: pid = safeInteger(r.int64()); break;
+        case 2: pid = r.int32(); break;
         case 3: exitCode = r.int32(); break;
         default: r.skipType(tag & 7);
       }
@@ -1735,8 +1735,8 @@ export const TaskCodec: Codec<Task> = {
     if (m.id !== '') w.uint32(10).string(m.id);
     MetaCodec.write(m.meta, w.uint32(18).fork()).ldelim();
     if (m.serviceId !== '') w.uint32(26).string(m.serviceId);
-    if (m.specVersion !== 0) w.uint32(32).int64(safeInteger(m.specVersion));
-    if (m.slot !== 0) w.uint32(40).int64(safeInteger(m.slot));
+    if (m.specVersion !== 0) w.uint32(32).int32(m.specVersion);
+    if (m.slot !== 0) w.uint32(40).int32(m.slot);
     if (m.nodeId !== '') w.uint32(50).string(m.nodeId);
     TaskStatusCodec.write(m.status, w.uint32(58).fork()).ldelim();
     if (m.desiredState !== "new") w.uint32(64).int32(taskStateNumbers[m.desiredState]);
@@ -1767,8 +1767,8 @@ export const TaskCodec: Codec<Task> = {
         case 1: id = r.string(); break;
         case 2: meta = MetaCodec.read(r, r.uint32() + r.pos); break;
         case 3: serviceId = r.string(); break;
-        case 4: specVersion = safeInteger(r.int64()); break;
-        case 5: slot = safeInteger(r.int64()); break;
+        case 4: specVersion = r.int32(); break;
+        case 5: slot = r.int32(); break;
         case 6: nodeId = r.string(); break;
         case 7: status = TaskStatusCodec.read(r, r.uint32() + r.pos); break;
         case 8: desiredState = (taskStateNames.get(r.int32()) ?? "new"); break;

@@ -25,7 +25,7 @@ const status: fc.Arbitrary<TaskStatus> = fc.record(
     container: fc.record(
       {
         containerId: fc.constantFrom('', 'another', ...anyTaskIds.slice(0, 3)),
-        pid: fc.constantFrom(0, 4711, 2 ** 32),
+        pid: fc.constantFrom(0, 4711, 2 ** 31 - 1),
         exitCode: fc.constantFrom(0, -1, 137),
       },
       { noNullPrototype: true },
