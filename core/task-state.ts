@@ -26,9 +26,14 @@ export function isWanted({ desiredState }: Pick<Task, 'desiredState'>): boolean 
   return compareTaskStates(desiredState, 'complete') <= 0;
 }
 
+/** A node has been chosen for it, be it on its way there, there, or ended. */
+export function isPlaced(state: TaskState): boolean {
+  return compareTaskStates(state, 'assigned') >= 0;
+}
+
 /** It has been placed and not ended: it holds what it reserves of its node, also while it stops. */
 export function holdsResources({ status: { state } }: Task): boolean {
-  return compareTaskStates(state, 'assigned') >= 0 && !isTerminal(state);
+  return isPlaced(state) && !isTerminal(state);
 }
 
 /** It ended without having been told to, and not well. */

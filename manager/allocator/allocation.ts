@@ -13,7 +13,7 @@ import type {
   VirtualAddress,
 } from '../../core/generated/objects.ts';
 import { isIngressPort } from '../../core/ingress-port.ts';
-import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
+import { isPlaced, isTerminal, isWanted } from '../../core/task-state.ts';
 import type { StoreEvent } from '../store/apply-entry.ts';
 import type { TablesView } from '../store/tables.ts';
 import { AddressSpace } from './address-space.ts';
@@ -27,7 +27,7 @@ const NEARLY_FULL = 0.8;
 /** It has not ended, nor been given up before a node had it. */
 export function needsAddresses(task: Task): boolean {
   const { state } = task.status;
-  return !isTerminal(state) && (isWanted(task) || compareTaskStates(state, 'assigned') >= 0);
+  return !isTerminal(state) && (isWanted(task) || isPlaced(state));
 }
 
 export class Allocation {

@@ -3,7 +3,7 @@
 import { type Clock, sleep } from '../../core/clock.ts';
 import type { Node, ServiceSpec } from '../../core/generated/objects.ts';
 import { isGlobal } from '../../core/service-mode.ts';
-import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
+import { isPlaced, isTerminal, isWanted } from '../../core/task-state.ts';
 import type { Misfit, NodeSpare } from '../../proto/generated/control.ts';
 import { ClusterBook } from '../placement/cluster-book.ts';
 import type { TablesView } from '../store/tables.ts';
@@ -64,7 +64,7 @@ function demandsOf(view: TablesView, nodeId: string): Demand[] {
     const spec = view.revisionOf(task)?.spec;
     const { state } = task.status;
     if (spec === undefined || isGlobal(spec.mode) || !isWanted(task)) continue;
-    if (isTerminal(state) || compareTaskStates(state, 'assigned') < 0) continue;
+    if (isTerminal(state) || !isPlaced(state)) continue;
     const { serviceId, specVersion } = task;
     const key = `${serviceId}.${specVersion}`;
     const known = specs.get(key) ?? { serviceId, specVersion, spec, count: 0 };

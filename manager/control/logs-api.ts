@@ -1,7 +1,7 @@
 // `service logs`: collects the lines of the tasks asked for, and with follow those of tasks that come later.
 
 import type { Task } from '../../core/generated/objects.ts';
-import { compareTaskStates } from '../../core/task-state.ts';
+import { isPlaced } from '../../core/task-state.ts';
 import type { ServiceLogsRequest, ServiceLogsResponse } from '../../proto/generated/control.ts';
 import type { LogBroker, LogReader } from '../log-broker.ts';
 import type { Store } from '../store/store.ts';
@@ -60,8 +60,7 @@ function askFor(
 ): { tasks: Task[]; warnings: string[] } {
   const byNode = new Map<string, Task[]>();
   for (const task of tasks) {
-    if (asked.has(task.id) || task.nodeId === '' || compareTaskStates(task.status.state, 'assigned') < 0)
-      continue;
+    if (asked.has(task.id) || task.nodeId === '' || !isPlaced(task.status.state)) continue;
     asked.set(task.id, task);
     byNode.set(task.nodeId, [...(byNode.get(task.nodeId) ?? []), task]);
   }

@@ -8,7 +8,7 @@ import { feltEndpoint, feltSpec } from '../../core/felt-spec.ts';
 import { emptyService, type Service, type ServiceSpec, type Task } from '../../core/generated/objects.ts';
 import { wantedReplicas } from '../../core/replicas.ts';
 import { isGlobal, isJob } from '../../core/service-mode.ts';
-import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
+import { isPlaced, isTerminal, isWanted } from '../../core/task-state.ts';
 import type { ExplainResponse, PlanServiceRequest } from '../../proto/generated/control.ts';
 import { type Demand, type Placed, placeDemands } from '../capacity/fit.ts';
 import { roomOnNodes } from '../capacity/room.ts';
@@ -85,8 +85,7 @@ function workOf(view: TablesView, future: Service): Work {
   const staying = tasks.slice(0, wanted);
   // Every change of a job begins another iteration.
   const replaced = staying.filter((task) => isJob(spec.mode) || isReplaced(view, task, spec, hasRoom));
-  const isWaiting = (task: Task) => compareTaskStates(task.status.state, 'assigned') < 0;
-  const waiting = staying.filter((task) => isWaiting(task) && !replaced.includes(task)).length;
+  const waiting = staying.filter((task) => !isPlaced(task.status.state) && !replaced.includes(task)).length;
   return {
     replaced,
     waiting,

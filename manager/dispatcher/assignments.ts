@@ -3,7 +3,7 @@
 
 import { isDeepStrictEqual } from 'node:util';
 import type { Revision, Task } from '../../core/generated/objects.ts';
-import { compareTaskStates } from '../../core/task-state.ts';
+import { isPlaced } from '../../core/task-state.ts';
 import { type Assignments, emptyAssignments } from '../../proto/generated/dispatcher.ts';
 import type { StoreEvent } from '../store/apply-entry.ts';
 import { revisionId, type TablesView } from '../store/tables.ts';
@@ -109,7 +109,7 @@ export class AssignmentTracker {
   }
 
   #isToDo({ nodeId, status }: Task): boolean {
-    return nodeId === this.#nodeId && compareTaskStates(status.state, 'assigned') >= 0;
+    return nodeId === this.#nodeId && isPlaced(status.state);
   }
 
   #count(revisionId: string, by: 1 | -1): number {

@@ -5,7 +5,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { effectiveNetwork } from '../../core/effective-network.ts';
 import type { Network, Node, Service, Task } from '../../core/generated/objects.ts';
 import { isIngressPort } from '../../core/ingress-port.ts';
-import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
+import { isPlaced, isTerminal } from '../../core/task-state.ts';
 import {
   emptyNetworkUpdate,
   type NetworkEndpoint,
@@ -242,11 +242,7 @@ export class NetworkDirectory {
 
 /** A task that an agent has or is about to have. */
 export function takesPart(task: Task): boolean {
-  return (
-    task.nodeId !== '' &&
-    !isTerminal(task.status.state) &&
-    compareTaskStates(task.status.state, 'assigned') >= 0
-  );
+  return task.nodeId !== '' && !isTerminal(task.status.state) && isPlaced(task.status.state);
 }
 
 function networksOfService(view: TablesView, { spec, ports }: Service): string[] {

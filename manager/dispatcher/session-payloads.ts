@@ -2,7 +2,7 @@
 // it, and forgets it with the last; nothing else ever leaves the managers.
 
 import type { FileReference, Revision } from '../../core/generated/objects.ts';
-import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
+import { isPlaced, isTerminal } from '../../core/task-state.ts';
 import type { NodePayload, Payloads } from '../../proto/generated/dispatcher.ts';
 import { payloadId, type TablesView } from '../store/tables.ts';
 
@@ -69,7 +69,7 @@ function revisionsOfNode(view: TablesView, nodeId: string): Set<Revision> {
   const revisions = new Set<Revision>();
   for (const task of view.tasksOnNode(nodeId)) {
     const { state } = task.status;
-    if (isTerminal(state) || compareTaskStates(state, 'assigned') < 0) continue;
+    if (isTerminal(state) || !isPlaced(state)) continue;
     const revision = view.revisionOf(task);
     if (revision !== undefined) revisions.add(revision);
   }

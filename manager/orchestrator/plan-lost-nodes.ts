@@ -6,7 +6,7 @@
 
 import type { ClusterSpec, Node, Task } from '../../core/generated/objects.ts';
 import { giveUpsMax, isGivenUp, orphanAfterMs } from '../../core/node-silence.ts';
-import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
+import { isPlaced, isTerminal, isWanted } from '../../core/task-state.ts';
 import { earliest } from '../loop.ts';
 import type { TablesView } from '../store/tables.ts';
 
@@ -76,5 +76,5 @@ function holdMessage(max: number, nodeCount: number, hasOthers: boolean): string
 
 /** It has come to the node, and nobody has heard that it ended. */
 function mayBeThere({ status: { state } }: Task): boolean {
-  return !isTerminal(state) && compareTaskStates(state, 'assigned') >= 0;
+  return !isTerminal(state) && isPlaced(state);
 }

@@ -1,7 +1,7 @@
 // Which tasks, revisions, and versions of secrets and configs nobody needs any more. Pure.
 
 import type { FileReference, Payload, Revision, Task } from '../../core/generated/objects.ts';
-import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
+import { compareTaskStates, isPlaced, isTerminal, isWanted } from '../../core/task-state.ts';
 import { revisionId, type TablesView } from '../store/tables.ts';
 import { FAILURES_PATIENT } from './plan-restarts.ts';
 import { groupBySlot } from './slots.ts';
@@ -46,11 +46,7 @@ export function planReaping(
 
 /** Never assigned, or ended: no agent has anything of it. */
 function hasEnded(task: Task): boolean {
-  return (
-    task.nodeId === '' ||
-    compareTaskStates(task.status.state, 'assigned') < 0 ||
-    isTerminal(task.status.state)
-  );
+  return task.nodeId === '' || !isPlaced(task.status.state) || isTerminal(task.status.state);
 }
 
 /** Revisions of a service that neither it nor any of its tasks refers to, beyond the newest `limit` that it keeps. */

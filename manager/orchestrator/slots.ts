@@ -5,7 +5,7 @@ import { feltEndpoint, feltSpec } from '../../core/felt-spec.ts';
 import type { Node, RestartPolicy, Service, Task, TaskSpec } from '../../core/generated/objects.ts';
 import { isGivenUp } from '../../core/node-silence.ts';
 import { isJob } from '../../core/service-mode.ts';
-import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
+import { isPlaced, isTerminal, isWanted } from '../../core/task-state.ts';
 import { roomOnNodes } from '../capacity/room.ts';
 import type { TablesView } from '../store/tables.ts';
 
@@ -112,7 +112,7 @@ export function mustMove(task: Task, context: ServiceContext): boolean {
 /** Nothing of the task runs, as far as anyone can know. */
 export function isStopped(task: Task, context: ServiceContext): boolean {
   const { state } = task.status;
-  if (isTerminal(state) || compareTaskStates(state, 'assigned') < 0) return true;
+  if (isTerminal(state) || !isPlaced(state)) return true;
   return isGivenUp(context.nodeOf(task));
 }
 
@@ -168,9 +168,9 @@ export function isToAdopt(task: Task, context: ServiceContext): boolean {
   if (task.specVersion === context.service.specVersion || !isWanted(task) || isTerminal(state)) return false;
   const spec = context.specOf(task);
   const wanted = context.service.spec.task;
-  const isPlaced = compareTaskStates(state, 'assigned') >= 0;
   const isOther =
-    !isSame(spec?.resources, wanted.resources) || (!isPlaced && !isSame(spec?.placement, wanted.placement));
+    !isSame(spec?.resources, wanted.resources) ||
+    (!isPlaced(state) && !isSame(spec?.placement, wanted.placement));
   return isOther && !isDirty(task, context);
 }
 

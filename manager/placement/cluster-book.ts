@@ -13,7 +13,7 @@ import type {
   Task,
 } from '../../core/generated/objects.ts';
 import { parsePlacementPreference } from '../../core/placement-preference.ts';
-import { compareTaskStates, holdsResources, isTerminal, isWanted } from '../../core/task-state.ts';
+import { holdsResources, isPlaced, isTerminal, isWanted } from '../../core/task-state.ts';
 import { NONE } from '../../proto/wire.ts';
 import type { TablesView } from '../store/tables.ts';
 import { type FilterContext, type NeighbourCounts, NODE_FILTERS } from './filters.ts';
@@ -278,8 +278,7 @@ export class ClusterBook {
 
 /** As it was decided: who has another spec by now is not placed by the one before. */
 function isStillToBePlaced(task: Task, { version }: Booking): boolean {
-  const isPlaced = compareTaskStates(task.status.state, 'assigned') >= 0;
-  return !isPlaced && isWanted(task) && task.specVersion === version.number;
+  return !isPlaced(task.status.state) && isWanted(task) && task.specVersion === version.number;
 }
 
 function isSameBooking(one: Booking | undefined, other: Booking | undefined): boolean {

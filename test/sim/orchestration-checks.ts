@@ -6,7 +6,7 @@ import { takesTasks } from '../../core/eligible-node.ts';
 import { messageOf } from '../../core/errors.ts';
 import type { Node, Service, Task } from '../../core/generated/objects.ts';
 import { isIngressPort } from '../../core/ingress-port.ts';
-import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
+import { compareTaskStates, isPlaced, isTerminal, isWanted } from '../../core/task-state.ts';
 import { ClusterBook } from '../../manager/placement/cluster-book.ts';
 import type { StoreEvent } from '../../manager/store/apply-entry.ts';
 import type { ReplicatedLog, StateMachine } from '../../manager/store/replicated-log.ts';
@@ -160,7 +160,7 @@ export class OrchestrationChecks {
     if (action === 'removed') {
       this.check(
         isTerminal(task.status.state) ||
-          compareTaskStates(task.status.state, 'assigned') < 0 ||
+          !isPlaced(task.status.state) ||
           task.nodeId === '' ||
           view.node.get(task.nodeId) === undefined,
         'reaping',
@@ -276,5 +276,5 @@ export class OrchestrationChecks {
 
 /** It takes something of its node. */
 function isBooked({ status: { state } }: Task): boolean {
-  return !isTerminal(state) && compareTaskStates(state, 'assigned') >= 0;
+  return !isTerminal(state) && isPlaced(state);
 }

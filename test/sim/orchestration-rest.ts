@@ -9,7 +9,7 @@ import type { Node, Service, Task } from '../../core/generated/objects.ts';
 import { isIngressPort } from '../../core/ingress-port.ts';
 import { wantedReplicas } from '../../core/replicas.ts';
 import { isGlobal, isJob } from '../../core/service-mode.ts';
-import { compareTaskStates, isTerminal, isWanted } from '../../core/task-state.ts';
+import { isPlaced, isTerminal, isWanted } from '../../core/task-state.ts';
 import type { TablesView } from '../../manager/store/tables.ts';
 import type { SimAgent } from './orchestration-agent.ts';
 import { lifeOf } from './sim-tasks.ts';
@@ -78,7 +78,7 @@ function restlessTask(task: Task, { view, nowMs }: Picture): string | undefined 
   const node = view.node.get(task.nodeId);
   if (node?.spec.availability === 'drain' && !isTerminal(state)) return 'is on a drained node';
   if (isTerminal(state)) return undefined;
-  if (compareTaskStates(state, 'assigned') < 0) {
+  if (!isPlaced(state)) {
     if (error === '') return `is ${state} and does not say why`;
     if (isPassedBy(task, service, view))
       return 'waits for a place that its service does not ask for any more';
@@ -105,7 +105,7 @@ function isPassedBy(task: Task, { spec }: Service, view: TablesView): boolean {
 
 /** It has ended, or was given up before a node had it. */
 function isOver({ status: { state } }: Task): boolean {
-  return isTerminal(state) || compareTaskStates(state, 'assigned') < 0;
+  return isTerminal(state) || !isPlaced(state);
 }
 
 /** Its tasks fail whatever is done: they come and go. */
@@ -133,7 +133,7 @@ function hasFreeAddress(error: string, view: TablesView): boolean {
 }
 
 function isWaiting(task: Task): boolean {
-  return isWanted(task) && compareTaskStates(task.status.state, 'assigned') < 0;
+  return isWanted(task) && !isPlaced(task.status.state);
 }
 
 /** A node that could have the task: no more than what the words of the filters say. */
@@ -148,7 +148,7 @@ function freeNode(task: Task, view: TablesView): Node | undefined {
     if (!placement.constraints.every((text) => matchesConstraint(parseConstraint(text), node))) return false;
     const here = view
       .tasksOnNode(node.id)
-      .filter(({ status }) => !isTerminal(status.state) && compareTaskStates(status.state, 'assigned') >= 0);
+      .filter(({ status }) => !isTerminal(status.state) && isPlaced(status.state));
     const specs = here.flatMap((other) => view.revisionOf(other)?.spec ?? []);
     const used = specs.reduce((sum, other) => sum + other.task.resources.reservations.cpuNanos, 0);
     const taken = specs.flatMap(({ endpoint }) =>
