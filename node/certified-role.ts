@@ -32,7 +32,7 @@ export interface CertifiedRoleOptions {
   /** On the disk, before it is used. */
   readonly keep: (identity: TlsIdentity) => void;
   readonly remember: (managers: readonly string[], ownAddress: string) => void;
-  /** The key that a manager's keys are locked with, empty for none. True when it was another one. */
+  /** To the key that a manager's keys are locked with, empty for none. True: `keep` uses it now, and has not done so before. */
   readonly changeLock: (unlockKey: string) => Promise<boolean>;
   /** What the node shows or believes has changed. */
   readonly onChange: () => void;
@@ -201,11 +201,12 @@ export class CertifiedRole {
     const managers = news.managers.map((manager) => manager.address);
     this.#managers.set(managers);
     remember(managers, address);
-    const isLockChanged = role === 'manager' && (await changeLock(unlockKey));
+    // Also when other news have come meanwhile: to those the lock is as it was.
+    if (role === 'manager' && (await changeLock(unlockKey))) this.#keep(this.holder.current);
     // What has come meanwhile is adopted next.
     if (news !== this.#news) return;
     const { current } = this.holder;
-    if (isLockChanged || roots !== current.roots) {
+    if (roots !== current.roots) {
       this.#keep({ ...current, roots });
       onChange();
     }

@@ -3,7 +3,6 @@
 
 import { mkdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { type Agent, type AgentOptions, startAgent } from '../agent/agent.ts';
 import type { ClusterNetworks } from '../agent/network/cluster-networks.ts';
 import { MemoryFiles } from '../agent/secrets/memory-files.ts';
@@ -29,7 +28,7 @@ import { nodeLog } from './log.ts';
 import { chooseAddresses } from './machine.ts';
 import { superviseManager } from './manager-process.ts';
 import { systemClock } from './system-clock.ts';
-import { logOpens } from './unlocking.ts';
+import { NodeLock } from './unlocking.ts';
 
 export interface MembershipOptions extends Pick<AgentOptions, 'engine' | 'onHealthCheck'> {
   readonly config: DaemonConfig;
@@ -70,7 +69,6 @@ const AGENT_CHANNEL_OPTIONS = {
   'grpc.keepalive_permit_without_calls': 1,
   'grpc.use_local_subchannel_pool': 1,
 };
-const LOCK_POLL_MS = 50;
 
 export class Membership {
   readonly #options: MembershipOptions;
@@ -80,8 +78,7 @@ export class Membership {
   readonly #role: CertifiedRole;
   #identity: Identity;
   #beginning: Pick<Beginning, 'founding' | 'forceNewCluster'>;
-  /** The newest first; what is on the disk may still be wrapped with the one before. */
-  #unlockKeys: readonly string[];
+  readonly #lock: NodeLock;
   #agent: Agent | undefined;
   #networks: ClusterNetworks | undefined;
   #starting: Promise<void> = Promise.resolve();
@@ -90,7 +87,7 @@ export class Membership {
     this.#options = options;
     this.#identity = identity;
     this.#beginning = beginning;
-    this.#unlockKeys = unlockKey ? [unlockKey] : [];
+    this.#lock = new NodeLock(path.join(this.#managerDirectory, 'log'), unlockKey ?? '');
     this.#files = new CertificateFiles(options.config['data-root']);
     this.#tool = new CertificateProcess({ program: options.program });
     this.#role = new CertifiedRole(this.#roleOptions(), this.#stopping.signal);
@@ -138,11 +135,10 @@ export class Membership {
 
   /** How the same membership would begin again, under other addresses when some are given. */
   again(addresses: Parameters<typeof chooseAddresses>[0]): Beginning {
-    const [unlockKey = ''] = this.#unlockKeys;
     const { advertiseAddress, listenAddress, dataPathAddress } = addresses;
     const isMoved = [advertiseAddress, listenAddress, dataPathAddress].some((address) => address !== '');
     const identity = { ...this.#identity, ...(isMoved && chooseAddresses(addresses)) };
-    return { identity, tls: this.#role.holder.current, unlockKey };
+    return { identity, tls: this.#role.holder.current, unlockKey: this.#lock.key };
   }
 
   /** The cluster has begun: a manager that is started again finds it. */
@@ -255,7 +251,7 @@ export class Membership {
           listenAddress,
           ...this.#beginning,
           managers: this.#role.managers.filter((address) => address !== advertiseAddress),
-          unlockKeys: this.#unlockKeys,
+          unlockKeys: this.#lock.logKeys,
           stateDirectory: this.#managerDirectory,
           controlSocket: path.join(config['run-dir'], 'control.sock'),
           managerSocket: path.join(config['run-dir'], 'manager.sock'),
@@ -286,9 +282,10 @@ export class Membership {
       connectTo: (address) => this.#connectTo(address),
       startManager: () => this.#startManager(),
       forgetManager: () => this.#forgetManager(),
-      keep: (tls) => this.#files.write(tls, this.#unlockKeys[0] ?? ''),
+      keep: (tls) => this.#files.write(tls, this.#lock.key),
       remember: (managers, ownAddress) => this.#remember(managers, ownAddress),
-      changeLock: (unlockKey) => this.#changeLock(unlockKey),
+      changeLock: (unlockKey) =>
+        this.#lock.change(unlockKey, () => this.#role.news?.unlockKey === unlockKey, this.#stopping.signal),
       onChange: () => this.#agent?.describeAgain(),
       onSuccess: (subject) => this.#onSuccess(subject),
       onFailure: (subject, error, retryMs) => this.#onFailure(subject, error, retryMs),
@@ -318,23 +315,9 @@ export class Membership {
     }
   }
 
-  /** Follows the log, whose keys the manager has wrapped anew first: what a crash leaves in between can be opened. */
-  async #changeLock(unlockKey: string): Promise<boolean> {
-    const [before] = this.#unlockKeys;
-    if (unlockKey === (before ?? '')) return false;
-    this.#unlockKeys = [unlockKey, ...(before === undefined ? [] : [before])].filter((key) => key !== '');
-    const directory = path.join(this.#managerDirectory, 'log');
-    while (!(await logOpens(directory, unlockKey === '' ? undefined : unlockKey))) {
-      if (this.#role.news?.unlockKey !== unlockKey) return true;
-      await delay(LOCK_POLL_MS, undefined, { signal: this.#stopping.signal });
-    }
-    this.#unlockKeys = unlockKey === '' ? [] : [unlockKey];
-    return true;
-  }
-
   #forgetManager(): void {
     rmSync(this.#managerDirectory, { recursive: true, force: true });
-    this.#unlockKeys = [];
+    this.#lock.clear();
     this.#files.write(this.#role.holder.current, '');
     nodeLog.info('this node is not a manager any more');
   }
