@@ -193,13 +193,21 @@ function codecSource(type: protobuf.Type): string {
     if (plan.shape === 'optional') return `let ${plan.name}: ${valueType(plan)} | undefined;`;
     return `let ${plan.name}: ${valueType(plan)} = ${emptyValue(plan)};`;
   });
-  // What is always there comes first: V8 keeps it in the object itself.
-  const inOrder = [...plans].sort((a, b) => Number(a.shape === 'optional') - Number(b.shape === 'optional'));
-  const result = inOrder.map((plan) => {
-    if (plan.shape === 'optional') return `...(${plan.name} === undefined ? undefined : { ${plan.name} })`;
+  const always = plans
+    .filter(({ shape }) => shape !== 'optional')
     // Unlike an assignment, this also makes a property of the key "__proto__".
-    return plan.shape === 'map' ? `${plan.name}: Object.fromEntries(${plan.name})` : plan.name;
-  });
+    .map(({ name, shape }) => (shape === 'map' ? `${name}: Object.fromEntries(${name})` : name));
+  const optional = plans.filter(({ shape }) => shape === 'optional');
+  const whole = `{ ${always.join(', ')} }`;
+  // A spread for each that may be there took half of the time of reading a message.
+  const result =
+    optional.length === 0
+      ? [`return ${whole};`]
+      : [
+          `const m: Mutable<${type.name}> = ${whole};`,
+          ...optional.map(({ name }) => `if (${name} !== undefined) m.${name} = ${name};`),
+          'return m;',
+        ];
   return `export const ${type.name}Codec: Codec<${type.name}> = {
   write(${plans.length ? 'm' : '_m'}, w) {
     ${plans.map(writeField).join('\n    ')}
@@ -214,7 +222,7 @@ function codecSource(type: protobuf.Type): string {
         default: r.skipType(tag & 7);
       }
     }
-    return { ${result.join(', ')} };
+    ${result.join('\n    ')}
   },
 };
 `;
@@ -364,7 +372,7 @@ function generate(): void {
     }
   }
   for (const [file, source] of outputs) {
-    const wire = ['encodeOnce', 'type Codec', 'NONE', 'safeInteger'].filter((name) =>
+    const wire = ['encodeOnce', 'type Codec', 'type Mutable', 'NONE', 'safeInteger'].filter((name) =>
       source.includes(name.replace('type ', '')),
     );
     const wireImport =

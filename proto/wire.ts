@@ -17,6 +17,9 @@ export interface Codec<T> {
   read(reader: Reader, end: number): T;
 }
 
+/** A message in the making. */
+export type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+
 export function encode<T>(codec: Codec<T>, message: T): Buffer {
   return codec.write(message, protobuf.Writer.create()).finish() as Buffer;
 }
