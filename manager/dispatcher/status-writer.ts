@@ -121,9 +121,8 @@ function readBatch({ bytes, reject }: Report): StatusBatch | undefined {
 }
 
 function applyStatus(tx: Transaction, nodeId: string, { taskId, status }: TaskStatusUpdate): void {
-  const task = tx.get('task', taskId);
-  if (task === undefined || task.nodeId !== nodeId || !isNews(task.status, status)) return;
-  tx.update('task', { ...task, status });
+  const stored = tx.taskReport(taskId);
+  if (stored?.nodeId === nodeId && isNews(stored.status, status)) tx.updateStatus(taskId, status);
 }
 
 /** A state never goes back; within one state a newer word replaces an older one. */

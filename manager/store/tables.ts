@@ -14,7 +14,7 @@ import type {
   Task,
 } from '../../core/generated/objects.ts';
 import type { PackedTasks } from './task-events.ts';
-import { type StateCount, TaskTable } from './task-table.ts';
+import { type StateCount, type TaskReport, TaskTable } from './task-table.ts';
 
 /** The kinds of object and their types. */
 export interface Kinds {
@@ -65,6 +65,8 @@ export interface TablesView {
   byName<K extends NamedKind>(kind: K, name: string): Kinds[K] | undefined;
   /** Undefined when there is no such task, empty when it has no node. */
   nodeOfTask(taskId: string): string | undefined;
+  /** Where a task is and how it is there: without the rest of it. */
+  taskReport(taskId: string): TaskReport | undefined;
   /** Of a service, or of all: without a look at each task. */
   taskStates(serviceId?: string): Iterable<StateCount>;
   /** All of them as they are now, whatever changes while they are read. */
@@ -147,6 +149,10 @@ export class Tables implements TablesView {
 
   nodeOfTask(taskId: string): string | undefined {
     return this.task.nodeOf(taskId);
+  }
+
+  taskReport(taskId: string): TaskReport | undefined {
+    return this.task.report(taskId);
   }
 
   taskStates(serviceId?: string): Iterable<StateCount> {

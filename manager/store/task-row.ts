@@ -11,6 +11,7 @@ import type {
   Task,
   TaskAttachment,
   TaskState,
+  TaskStatus,
 } from '../../core/generated/objects.ts';
 import { TASK_STATES } from '../../core/task-state.ts';
 import { NONE } from '../../proto/wire.ts';
@@ -186,21 +187,12 @@ export function extraOf({
 }
 
 /** Undefined where no task is. */
-export function readRow({ ids, numbers, extras }: TaskRows, at: number, texts: TextsView): Task | undefined {
+export function readRow(rows: TaskRows, at: number, texts: TextsView): Task | undefined {
+  const { ids, numbers } = rows;
   const id = ids[at];
   if (id === undefined) return undefined;
-  const extra = extras.size === 0 ? noExtra : (extras.get(at) ?? noExtra);
+  const { eviction, attachments, genericResources } = extraAt(rows, at);
   const flags = numbers.int(at, FLAGS);
-  const { state, desiredState } = statesOf(numbers.int(at, STATES));
-  const container: ContainerStatus | undefined =
-    (flags & HAS_CONTAINER) === 0
-      ? undefined
-      : {
-          containerId: extra.containerId ?? id,
-          pid: numbers.int(at, PID),
-          exitCode: numbers.int(at, EXIT_CODE),
-        };
-  const { eviction } = extra;
   return {
     id,
     meta: metaAt(numbers, at),
@@ -208,23 +200,42 @@ export function readRow({ ids, numbers, extras }: TaskRows, at: number, texts: T
     specVersion: numbers.int(at, SPEC_VERSION),
     slot: numbers.int(at, SLOT),
     nodeId: texts.get(numbers.int(at, NODE)),
-    status: {
-      state,
-      timestampMs: numbers.long(at, TIMESTAMP),
-      message: texts.get(numbers.int(at, MESSAGE)),
-      error: texts.get(numbers.int(at, ERROR)),
-      ports: extra.ports,
-      runningAtMs: numbers.long(at, RUNNING_AT),
-      files: extra.files,
-      ...(container === undefined ? undefined : { container }),
-    },
-    desiredState,
+    status: readStatus(rows, at, texts),
+    desiredState: stateAt(Math.floor(numbers.int(at, STATES) / STATES_MAX)),
     notBeforeMs: numbers.long(at, NOT_BEFORE),
-    attachments: extra.attachments,
-    genericResources: extra.genericResources,
+    attachments,
+    genericResources,
     ...(eviction === undefined ? undefined : { eviction }),
     ...((flags & HAS_LEAVES_LAST) === 0 ? undefined : { leavesLast: (flags & LEAVES_LAST) !== 0 }),
   };
+}
+
+/** Of a task that is there. */
+export function readStatus(rows: TaskRows, at: number, texts: TextsView): TaskStatus {
+  const { ids, numbers } = rows;
+  const { containerId, ports, files } = extraAt(rows, at);
+  const container: ContainerStatus | undefined =
+    (numbers.int(at, FLAGS) & HAS_CONTAINER) === 0
+      ? undefined
+      : {
+          containerId: containerId ?? ids[at] ?? '',
+          pid: numbers.int(at, PID),
+          exitCode: numbers.int(at, EXIT_CODE),
+        };
+  return {
+    state: stateAt(numbers.int(at, STATES) % STATES_MAX),
+    timestampMs: numbers.long(at, TIMESTAMP),
+    message: texts.get(numbers.int(at, MESSAGE)),
+    error: texts.get(numbers.int(at, ERROR)),
+    ports,
+    runningAtMs: numbers.long(at, RUNNING_AT),
+    files,
+    ...(container === undefined ? undefined : { container }),
+  };
+}
+
+function extraAt({ extras }: TaskRows, at: number): Extra {
+  return extras.size === 0 ? noExtra : (extras.get(at) ?? noExtra);
 }
 
 /** What a row has as its `STATES`. */

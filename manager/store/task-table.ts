@@ -3,7 +3,7 @@
 // tasks are compared by their ids.
 
 import { assert } from '../../core/assert.ts';
-import type { Meta, Task, TaskState } from '../../core/generated/objects.ts';
+import type { Meta, Task, TaskState, TaskStatus } from '../../core/generated/objects.ts';
 import { RowIndex } from './row-index.ts';
 import type { PackedTasks } from './task-events.ts';
 import {
@@ -16,6 +16,7 @@ import {
   noExtra,
   RowNumbers,
   readRow,
+  readStatus,
   SERVICE,
   STATES,
   statesNumber,
@@ -56,6 +57,14 @@ export interface StateCount {
   readonly state: TaskState;
   readonly desiredState: TaskState;
   readonly count: number;
+}
+
+/** Where a task is and how it is there. */
+export interface TaskReport {
+  readonly version: number;
+  /** Empty when it has none. */
+  readonly nodeId: string;
+  readonly status: TaskStatus;
 }
 
 /** Where a row says to which group it belongs. */
@@ -107,6 +116,19 @@ export class TaskTable {
     return row === undefined
       ? undefined
       : this.#texts.get(this.#pageOf(row).numbers.int(row % PAGE_ROWS, NODE));
+  }
+
+  report(id: string): TaskReport | undefined {
+    const row = this.#rows.get(id);
+    if (row === undefined) return undefined;
+    const page = this.#pageOf(row);
+    const at = row % PAGE_ROWS;
+    const { numbers } = page;
+    return {
+      version: numbers.long(at, VERSION),
+      nodeId: this.#texts.get(numbers.int(at, NODE)),
+      status: readStatus(page, at, this.#texts),
+    };
   }
 
   values(): IterableIterator<Task> {

@@ -3,16 +3,22 @@
 
 import { assert } from '../../core/assert.ts';
 import { SwarmError } from '../../core/errors.ts';
-import type { Task } from '../../core/generated/objects.ts';
-import { type Change, emptyChange, type Guard } from '../../proto/generated/log.ts';
+import type { Task, TaskStatus } from '../../core/generated/objects.ts';
+import type { Change, Guard } from '../../proto/generated/log.ts';
 import type { Kind, Kinds, TablesView } from './tables.ts';
+import type { TaskReport } from './task-table.ts';
 
 interface Write {
   readonly kind: Kind;
   readonly id: string;
-  /** As it was. */
-  readonly stored: Kinds[Kind] | undefined;
+  /** Of what was stored; 0: there was no such object. */
+  readonly expectedVersion: number;
+  /** As it was; unread while only a status is new. */
+  stored: Kinds[Kind] | undefined;
+  /** Undefined: it is to go; or only its status is new. */
   object: Kinds[Kind] | undefined;
+  /** Of a task that is otherwise as it was. */
+  status?: TaskStatus | undefined;
 }
 
 export class Transaction {
@@ -24,6 +30,7 @@ export class Transaction {
   readonly #guards = new Map<string, Guard>();
   /** What was read last: it is what is written next, most of the time. */
   #last: { readonly kind: Kind; readonly id: string; readonly stored: Kinds[Kind] | undefined } | undefined;
+  #lastReport: { readonly id: string; readonly report: TaskReport | undefined } | undefined;
 
   constructor(view: TablesView) {
     this.view = view;
@@ -31,8 +38,20 @@ export class Transaction {
 
   get<K extends Kind>(kind: K, id: string): Kinds[K] | undefined {
     const write = this.#writeOf.get(kind)?.get(id);
-    if (write !== undefined) return write.object as Kinds[K] | undefined;
-    return this.#stored(kind, id) as Kinds[K] | undefined;
+    if (write === undefined) return this.#stored(kind, id) as Kinds[K] | undefined;
+    const { object, status } = write;
+    if (status === undefined) return object as Kinds[K] | undefined;
+    return { ...(this.#stored('task', id) as Task), status } as Kinds[K];
+  }
+
+  /** Of a task no more than where it is and how it is there. */
+  taskReport(id: string): TaskReport | undefined {
+    const write = this.#writeOf.get('task')?.get(id);
+    if (write === undefined) return this.#report(id);
+    const { nodeId, status } = this.get('task', id) ?? {};
+    return nodeId === undefined || status === undefined
+      ? undefined
+      : { version: write.expectedVersion, nodeId, status };
   }
 
   /** Throws `already-exists` for a known id. */
@@ -55,6 +74,24 @@ export class Transaction {
     this.#put(kind, object);
   }
 
+  /** The same as to update a task with it, for a fraction of the work: most writes are of it. */
+  updateStatus(id: string, status: TaskStatus): void {
+    const report = this.taskReport(id);
+    if (report === undefined) throw new SwarmError('not-found', `task ${id} not found`);
+    const write = this.#writeOf.get('task')?.get(id);
+    if (write === undefined)
+      this.#add({
+        kind: 'task',
+        id,
+        expectedVersion: report.version,
+        stored: undefined,
+        object: undefined,
+        status,
+      });
+    else if (write.object === undefined) write.status = status;
+    else write.object = { ...(write.object as Task), status };
+  }
+
   delete(kind: Kind, id: string): void {
     if (this.get(kind, id) === undefined) throw new SwarmError('not-found', `${kind} ${id} not found`);
     this.#put(kind, { id, object: undefined });
@@ -74,14 +111,12 @@ export class Transaction {
   /** What the log has to carry. An object created and deleted again leaves nothing. */
   changes(): Change[] {
     return this.#writes
-      .filter(({ object, stored }) => object !== undefined || stored !== undefined)
-      .map(({ kind, id, stored, object }) => ({
-        ...emptyChange,
-        kind,
-        id,
-        expectedVersion: stored?.meta.version ?? 0,
-        ...contentOf(kind, stored, object),
-      }));
+      .filter(({ object, expectedVersion }) => object !== undefined || expectedVersion > 0)
+      .map(({ kind, id, expectedVersion, stored, object, status }) =>
+        status === undefined
+          ? { kind, id, expectedVersion, ...contentOf(kind, stored, object) }
+          : { kind, id, expectedVersion, taskStatus: status },
+      );
   }
 
   /** What has to be as it was, beside the objects that are written. */
@@ -95,18 +130,25 @@ export class Transaction {
     const { id } = target;
     assert(id !== '', () => `a ${kind} without id`);
     const object = 'object' in target ? undefined : target;
-    let writes = this.#writeOf.get(kind);
-    if (writes === undefined) {
-      writes = new Map();
-      this.#writeOf.set(kind, writes);
-    }
-    const earlier = writes.get(id);
-    if (earlier !== undefined) {
-      earlier.object = object;
+    const earlier = this.#writeOf.get(kind)?.get(id);
+    if (earlier === undefined) {
+      const stored = this.#stored(kind, id);
+      this.#add({ kind, id, expectedVersion: stored?.meta.version ?? 0, stored, object });
       return;
     }
-    const write = { kind, id, object, stored: this.#stored(kind, id) };
-    writes.set(id, write);
+    earlier.object = object;
+    if (earlier.status === undefined) return;
+    earlier.stored = this.#stored(kind, id);
+    earlier.status = undefined;
+  }
+
+  #add(write: Write): void {
+    let writes = this.#writeOf.get(write.kind);
+    if (writes === undefined) {
+      writes = new Map();
+      this.#writeOf.set(write.kind, writes);
+    }
+    writes.set(write.id, write);
     this.#writes.push(write);
   }
 
@@ -115,6 +157,13 @@ export class Transaction {
     const stored = this.view[kind].get(id);
     this.#last = { kind, id, stored };
     return stored;
+  }
+
+  #report(id: string): TaskReport | undefined {
+    if (this.#lastReport?.id === id) return this.#lastReport.report;
+    const report = this.view.taskReport(id);
+    this.#lastReport = { id, report };
+    return report;
   }
 }
 
