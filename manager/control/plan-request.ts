@@ -1,10 +1,9 @@
 // What creating or updating a service would do, without doing it: what changes, which tasks are made and where there is
 // room for them, addresses and ports. Pure. What would be refused is refused here as well.
 
-import { isDeepStrictEqual } from 'node:util';
-import { fitsConstraints, fitsPlacement, takesTasks } from '../../core/eligible-node.ts';
+import { fitsPlacement, takesTasks } from '../../core/eligible-node.ts';
 import { SwarmError } from '../../core/errors.ts';
-import { feltEndpoint, feltSpec } from '../../core/felt-spec.ts';
+import { feltEndpoint } from '../../core/felt-spec.ts';
 import { emptyService, type Service, type ServiceSpec, type Task } from '../../core/generated/objects.ts';
 import { wantedReplicas } from '../../core/replicas.ts';
 import { isGlobal, isJob } from '../../core/service-mode.ts';
@@ -12,6 +11,7 @@ import { isPlaced, isTerminal, isWanted } from '../../core/task-state.ts';
 import type { ExplainResponse, PlanServiceRequest } from '../../proto/generated/control.ts';
 import { type Demand, type Placed, placeDemands } from '../capacity/fit.ts';
 import { roomOnNodes } from '../capacity/room.ts';
+import { canStay } from '../capacity/stay.ts';
 import { ClusterBook } from '../placement/cluster-book.ts';
 import type { TablesView } from '../store/tables.ts';
 import { explanationOf } from './explain.ts';
@@ -101,14 +101,9 @@ function isReplaced(
   hasRoom: (task: Task) => boolean,
 ): boolean {
   const before = view.revisionOf(task)?.spec;
-  if (before === undefined) return true;
-  const isFelt =
-    feltSpec(before.task) !== feltSpec(spec.task) ||
-    feltEndpoint(before.endpoint) !== feltEndpoint(spec.endpoint);
-  const node = view.node.get(task.nodeId);
-  if (isFelt || (node !== undefined && !fitsConstraints(node, spec.task.placement))) return true;
-  const [held, wanted] = [before.task, spec.task].map(({ resources }) => resources.reservations);
-  return !isDeepStrictEqual(held, wanted) && !hasRoom(task);
+  if (before === undefined || feltEndpoint(before.endpoint) !== feltEndpoint(spec.endpoint)) return true;
+  const nodeOf = ({ nodeId }: Task) => view.node.get(nodeId);
+  return !canStay(task, before.task, spec.task, { nodeOf, hasRoom });
 }
 
 function explainChanges(service: Service | undefined, spec: ServiceSpec): Draft[] {

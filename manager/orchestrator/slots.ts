@@ -1,12 +1,12 @@
 // A service as its planners see it: slots, numbered or one for each node, each with the tasks that filled it.
 
-import { fitsConstraints } from '../../core/eligible-node.ts';
-import { feltEndpoint, feltSpec } from '../../core/felt-spec.ts';
+import { feltEndpoint } from '../../core/felt-spec.ts';
 import type { Node, RestartPolicy, Service, Task, TaskSpec } from '../../core/generated/objects.ts';
 import { isGivenUp } from '../../core/node-silence.ts';
 import { isJob } from '../../core/service-mode.ts';
 import { isPlaced, isTerminal, isWanted } from '../../core/task-state.ts';
 import { roomOnNodes } from '../capacity/room.ts';
+import { canStay } from '../capacity/stay.ts';
 import type { TablesView } from '../store/tables.ts';
 
 export interface Slot {
@@ -157,9 +157,7 @@ export function isDirty(task: Task, context: ServiceContext): boolean {
   if (task.specVersion === context.service.specVersion) return false;
   const spec = context.specOf(task);
   if (spec === undefined || context.endpointChanged(task)) return true;
-  const wanted = context.service.spec.task;
-  if (feltSpec(spec) !== feltSpec(wanted) || !isPlacementKept(task, spec, context)) return true;
-  return !isSame(spec.resources.reservations, wanted.resources.reservations) && !context.hasRoom(task);
+  return !canStay(task, spec, context.service.spec.task, context);
 }
 
 /** The task can stay and has to be told of other limits or reservations, or of where it may go while it waits for a place. */
@@ -176,12 +174,4 @@ export function isToAdopt(task: Task, context: ServiceContext): boolean {
 
 function isSame(a: unknown, b: unknown): boolean {
   return JSON.stringify(a) === JSON.stringify(b);
-}
-
-/** A changed placement moves no task whose node still fits. */
-function isPlacementKept(task: Task, spec: TaskSpec, context: ServiceContext): boolean {
-  const { placement } = context.service.spec.task;
-  if (isSame(spec.placement, placement) || task.nodeId === '') return true;
-  const node = context.nodeOf(task);
-  return node !== undefined && fitsConstraints(node, placement);
 }
