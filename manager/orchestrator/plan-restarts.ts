@@ -22,7 +22,7 @@ const CALM_MS = 60_000;
 
 /** Ended and lost tasks are replaced, where the restart policy says so. */
 export function planRestarts(slot: Slot, context: ServiceContext, draft: PlanDraft): void {
-  // The power of a node in the middle of an update that starts first: both tasks of the slot have ended.
+  // The end of a node in the middle of an update that starts first: both tasks of the slot have ended, or are lost.
   let isFollowed = false;
   for (const task of slot.tasks) {
     if (!isWanted(task)) continue;
@@ -41,11 +41,7 @@ export function planRestarts(slot: Slot, context: ServiceContext, draft: PlanDra
     }
     draft.change.push({ task, desiredState: 'shutdown' });
     const hasSuccessor = slot.tasks.some(
-      (other) =>
-        other !== task &&
-        isWanted(other) &&
-        !isTerminal(other.status.state) &&
-        !isLeavingLast(other, context),
+      (other) => !isTerminal(other.status.state) && isOtherThatStays(other, task, context),
     );
     if (hasSuccessor || isFollowed || !isRestartDue(task, slot, context)) continue;
     isFollowed = true;
@@ -55,11 +51,14 @@ export function planRestarts(slot: Slot, context: ServiceContext, draft: PlanDra
   }
 }
 
+function isOtherThatStays(other: Task, task: Task, context: ServiceContext): boolean {
+  return other !== task && isWanted(other) && !mustMove(other, context);
+}
+
 /** It is stopped when its successor runs. An attempt that fails is repeated like those of other tasks. */
 function planDeparture(task: Task, slot: Slot, context: ServiceContext, draft: PlanDraft): void {
   const hasSuccessor = slot.tasks.some(
-    (other) =>
-      other !== task && isWanted(other) && other.status.state === 'running' && !isLeavingLast(other, context),
+    (other) => other.status.state === 'running' && isOtherThatStays(other, task, context),
   );
   if (hasSuccessor) draft.change.push({ task, desiredState: 'shutdown' });
   else if (slot.tasks[0] === task)

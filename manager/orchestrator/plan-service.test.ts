@@ -136,6 +136,24 @@ describe('restarts', () => {
     assert.equal(result.change.length, 2);
   });
 
+  test('two tasks of a slot that are lost together are followed by one, in the same slot', () => {
+    const service = { ...aServiceObject('s', 2), specVersion: 2 };
+    const other = aTask('s', { nodeId: 'n2', specVersion: 2 });
+    const lost = [
+      aTask('s', { slot: 2, specVersion: 1 }),
+      aTask('s', { slot: 2, specVersion: 2, state: 'starting' }),
+    ];
+    const evicted = lost.map((task) => ({ ...task, eviction: 'its node is being drained' }));
+    for (const [tasks, state] of [
+      [lost, 'down'],
+      [evicted, 'ready'],
+    ] as const) {
+      const result = plan(service, [other, ...tasks], [aNode('n1', { state }), aNode('n2')]);
+      assert.deepEqual(result.create, [{ slot: 2, desiredState: 'ready', notBeforeMs: NOW_MS }]);
+      assert.equal(result.change.length, 2);
+    }
+  });
+
   test('the replacement waits for its predecessor to be down, but not for ever', () => {
     const old = aTask('s', { state: 'running', desired: 'shutdown' });
     const next = aTask('s', { state: 'ready', desired: 'ready', createdAtMs: NOW_MS });
@@ -247,6 +265,14 @@ describe('a task that leaves last', () => {
     );
     const given = planned(leaving, ended);
     assert.deepEqual([changes(given), given.create], [[], []], 'no attempt beside the policy');
+  });
+
+  test('stays when its successor is lost, which gets another', () => {
+    const lost = successor('running', { nodeId: 'n3' });
+    const nodes = [aNode('n1'), aNode('n2'), aNode('n3', { state: 'down' })];
+    const result = plan(aServiceObject('s', 1), [leaving, lost], nodes);
+    assert.deepEqual(changes(result), [[lost.id, 'shutdown']]);
+    assert.deepEqual(result.create, [{ slot: 1, desiredState: 'ready', notBeforeMs: NOW_MS }]);
   });
 
   test('goes at once when its node is given up, or it does not run', () => {
