@@ -9,6 +9,9 @@ import { type Filter, NODE_FILTERS, ROOM_FILTERS } from '../placement/filters.ts
 import { genericFree, type NodeInfo } from '../placement/node-info.ts';
 import { bookPlaces, type PlacementRequest, refusals } from '../placement/plan-placement.ts';
 
+/** The reason where constraints, platforms and the states of nodes leave none to look at. */
+export const NOWHERE = 'no node that is ready satisfies its placement';
+
 /** Tasks of one version of a service that need a place. */
 export type Demand = Pick<PlacementRequest, 'serviceId' | 'specVersion' | 'spec' | 'count'>;
 
@@ -65,7 +68,7 @@ function whyNot(request: PlacementRequest, book: ClusterBook): string {
   const reasons = [...refusals(request, book, [...NODE_FILTERS, ...ROOM_FILTERS])]
     .filter(([, infos]) => infos.length > 0)
     .flatMap(([{ name }, infos]) => REASONS[name]?.(request.spec, infos) ?? []);
-  return reasons.length === 0 ? 'no node that is ready satisfies its placement' : reasons.join('; ');
+  return reasons.length === 0 ? NOWHERE : reasons.join('; ');
 }
 
 /** What nodes lack that the placement wants; others are not spoken of. */

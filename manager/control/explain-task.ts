@@ -7,6 +7,7 @@ import type { ExplainStep } from '../../proto/generated/control.ts';
 import { placeDemands } from '../capacity/fit.ts';
 import { ClusterBook } from '../placement/cluster-book.ts';
 import type { TablesView } from '../store/tables.ts';
+import { changeConstraint, explainConstraints, refusedByConstraints } from './explain-constraints.ts';
 import { moreAddresses } from './explain-endpoint.ts';
 import { fullNetworkOf } from './network-use.ts';
 
@@ -39,7 +40,7 @@ export function explainTask(view: TablesView, task: Task, nowMs: number, depth: 
     text: `${status.state} since ${ago(status.timestampMs, nowMs)}: ${status.error || status.message || 'no details'}`,
     remedy: remedyFor(view, task),
   });
-  steps.push(...explainRoom(view, task, nowMs, depth));
+  steps.push(...explainConstraints(view, task, depth), ...explainRoom(view, task, nowMs, depth));
   steps.push(...explainFiles(view, task, depth), ...explainHistory(view, task, nowMs, depth));
   if (task.desiredState === 'ready' && task.notBeforeMs > nowMs)
     steps.push(explainDelay(view, task, nowMs, depth));
@@ -149,14 +150,15 @@ function ownerOf({ status }: Task): string {
 function remedyFor(view: TablesView, task: Task): string {
   const error = task.status.error || task.status.message;
   const name = view.service.get(task.serviceId)?.spec.name ?? task.serviceId;
-  const image = view.revisionOf(task)?.spec.task.container.image ?? '';
+  const spec = view.revisionOf(task)?.spec;
+  const image = spec?.task.container.image ?? '';
   const full = task.status.state === 'new' ? fullNetworkOf(view, task) : undefined;
   if (full !== undefined) return moreAddresses(full);
   if (error.startsWith(FORMER_LIMITS))
     return `raise the limit of ${name}, or let its tasks begin anew with it: tsswarm service update --force ${name}`;
   if (error.includes('insufficient resources'))
     return `lower ${reservationFlags(view, task)} of ${name}, or free or add a node`;
-  if (error.includes('constraints not satisfied')) return changeConstraint(name);
+  if (refusedByConstraints(error) && spec !== undefined) return changeConstraint(view, spec);
   if (error.includes('unsupported platform'))
     return `add a node of its image's platform, or use an image for those that there are: tsswarm service update --image … ${name}`;
   if (error.includes('affinities not satisfied'))
@@ -181,10 +183,6 @@ function remedyFor(view: TablesView, task: Task): string {
   if (error.includes('health check') || error.includes('non-zero exit'))
     return `tsswarm service logs ${name}`;
   return '';
-}
-
-export function changeConstraint(service: string): string {
-  return `label a node (tsswarm node update --label-add) or change it: tsswarm service update --constraint-rm … ${service}`;
 }
 
 /** Those by which it asks for what is counted. */

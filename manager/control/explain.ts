@@ -8,11 +8,11 @@ import { isJob } from '../../core/service-mode.ts';
 import { isTerminal, isWanted } from '../../core/task-state.ts';
 import { type ExplainResponse, emptyExplainStep } from '../../proto/generated/control.ts';
 import type { TablesView } from '../store/tables.ts';
+import { changeConstraint } from './explain-constraints.ts';
 import { explainEndpoint } from './explain-endpoint.ts';
 import { explainNode } from './explain-node.ts';
 import {
   BRING_NODE,
-  changeConstraint,
   type Draft,
   errorOf,
   explainTask,
@@ -106,7 +106,7 @@ function explainService(view: TablesView, service: Service, nowMs: number): Draf
   ];
   if (service.updateStatus !== undefined) steps.push(explainUpdateStatus(service, nowMs));
   steps.push(...explainEndpoint(view, service));
-  if (counts.desired === 0) steps.push(...explainNowhere(service));
+  if (counts.desired === 0) steps.push(...explainNowhere(view, service));
   const stuck = wanted.filter(({ status }) => isTrouble(status));
   steps.push(...explainTroubles(view, stuck, nowMs));
   steps.push(...explainFailingNodes(view, service, tasks, nowMs));
@@ -117,13 +117,13 @@ function explainService(view: TablesView, service: Service, nowMs: number): Draf
 }
 
 /** A service that is to run on every node has none to run on: nobody calls that an error, and few mean it. */
-function explainNowhere({ spec }: Service): Draft[] {
+function explainNowhere(view: TablesView, { spec }: Service): Draft[] {
   if (spec.mode.global === undefined || spec.stopped) return [];
   const { constraints } = spec.task.placement;
   const [asked, remedy] =
     constraints.length === 0
       ? ['', BRING_NODE]
-      : [` and satisfies ${constraints.join(' and ')}`, changeConstraint(spec.name)];
+      : [` and satisfies ${constraints.join(' and ')}`, changeConstraint(view, spec)];
   return [{ subject: 'scheduler', depth: 1, text: `there is no node that takes tasks${asked}`, remedy }];
 }
 

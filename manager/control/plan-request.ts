@@ -9,12 +9,13 @@ import { wantedReplicas } from '../../core/replicas.ts';
 import { isGlobal, isJob } from '../../core/service-mode.ts';
 import { isPlaced, isTerminal, isWanted } from '../../core/task-state.ts';
 import type { ExplainResponse, PlanServiceRequest } from '../../proto/generated/control.ts';
-import { type Demand, type Placed, placeDemands } from '../capacity/fit.ts';
+import { type Demand, NOWHERE, type Placed, placeDemands } from '../capacity/fit.ts';
 import { roomOnNodes } from '../capacity/room.ts';
 import { canStay } from '../capacity/stay.ts';
 import { ClusterBook } from '../placement/cluster-book.ts';
 import type { TablesView } from '../store/tables.ts';
 import { explanationOf } from './explain.ts';
+import { changeConstraint } from './explain-constraints.ts';
 import type { Draft } from './explain-task.ts';
 import { ingressNetwork, networksOf, tallyNetworks } from './network-use.ts';
 import { placedSpec } from './plan-endpoint.ts';
@@ -148,13 +149,14 @@ function explainPlaces(view: TablesView, future: Service, work: Work, nowMs: num
   book.noteService(future.id, future);
   const demand = { serviceId: future.id, specVersion: future.specVersion, spec, count };
   if (isGlobal(spec.mode)) return placeOnEach(demand, book, nowMs);
-  return placeDemands([demand], book, { nowMs }).flatMap(explainPlaced);
+  return placeDemands([demand], book, { nowMs }).flatMap((placed) => explainPlaced(view, placed));
 }
 
-function explainPlaced({ bookings, missing, reason, demand }: Placed): Draft[] {
+function explainPlaced(view: TablesView, { bookings, missing, reason, demand }: Placed): Draft[] {
   const places = [...Map.groupBy(bookings, ({ info }) => info.node)]
     .map(([node, { length }]) => `${node.description.hostname || node.id}: ${length}`)
     .sort();
+  const isConstrained = reason === NOWHERE && demand.spec.task.placement.constraints.length > 0;
   return [
     ...(places.length > 0 ? [{ subject: 'scheduler', text: `room for them on ${places.join(', ')}` }] : []),
     ...(missing > 0
@@ -163,7 +165,9 @@ function explainPlaced({ bookings, missing, reason, demand }: Placed): Draft[] {
             ok: false,
             subject: 'scheduler',
             text: `no room for ${missing} of ${demand.count} tasks: ${reason}`,
-            remedy: 'ask for less or for fewer replicas, or free or add a node (tsswarm node ls)',
+            remedy: isConstrained
+              ? changeConstraint(view, demand.spec, { isPlanned: true })
+              : 'ask for less or for fewer replicas, or free or add a node (tsswarm node ls)',
           },
         ]
       : []),
