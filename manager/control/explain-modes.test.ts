@@ -20,6 +20,16 @@ test('a job tells its completions, and those that have completed are no trouble'
   assert.equal(explain(tables, { target: 's', kind: '' }, NOW_MS).ok, true);
 });
 
+test('what a job has completed on a node counts when that is down', () => {
+  const service = aServiceObject('s', 0, (spec) => ({ ...spec, mode: { globalJob: {} } }));
+  const tasks = ['n1', 'n2'].map((nodeId) =>
+    aTask('s', { slot: 0, nodeId, state: 'complete', desired: 'complete' }),
+  );
+  const tables = tablesOf([service], tasks, [aNode('n1'), aNode('n2', { state: 'down' })]);
+
+  assert.equal(lines(tables)[0], 'service: s: 2 of 2 tasks have completed, 0 are running');
+});
+
 test('of a global service what is on a node that is down does not count', () => {
   const service = aServiceObject('s', 0, (spec) => ({ ...spec, mode: { global: {} } }));
   const tasks = ['n1', 'n2'].map((nodeId) => aTask('s', { slot: 0, nodeId }));

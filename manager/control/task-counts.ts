@@ -70,15 +70,16 @@ export function nodesFor(view: TablesView, spec: ServiceSpec): Node[] {
   return [...view.node.values()].filter((node) => takesTasks(node) && fits(node));
 }
 
-/** Nodes that are to have a task, and those that keep one: paused ones. */
+/** Nodes that are to have a task, and those that keep one: paused ones, and those on which a job has completed. */
 function countNodes(view: TablesView, service: Service, tasks: readonly Task[]): number {
   const { spec, specVersion } = service;
   if (spec.stopped) return 0;
   const wanted = nodesFor(view, spec);
   const keeping = tasks.filter(
     (task) =>
-      !isAway(view, task) &&
-      (isJob(spec.mode) ? task.specVersion === specVersion : !isTerminal(task.status.state)),
+      isCompletion(task, service) ||
+      (!isAway(view, task) &&
+        (isJob(spec.mode) ? task.specVersion === specVersion : !isTerminal(task.status.state))),
   );
   return new Set([...wanted.map(({ id }) => id), ...keeping.map(({ nodeId }) => nodeId)]).size;
 }
