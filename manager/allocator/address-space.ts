@@ -4,7 +4,7 @@
 // send what was meant for its last owner. One that was free for less than RESERVED_MS is not given out at all.
 
 import { isDeepStrictEqual } from 'node:util';
-import { defined } from '../../core/assert.ts';
+import { assert, defined } from '../../core/assert.ts';
 import type { Subnet } from '../../core/generated/objects.ts';
 import {
   type AddressFamily,
@@ -65,23 +65,32 @@ export class AddressSpace {
     return this.#owners.size;
   }
 
-  /** undefined: there is none, or none that has rested long enough. */
-  allocate(owner: string, nowMs: number): string | undefined {
+  /** The next one to `take`; undefined: there is none, or none that has rested long enough. */
+  find(nowMs: number): string | undefined {
     this.#wake(nowMs - RESTING_MS);
     const offset = this.#nextFree() ?? this.#longestResting(nowMs);
-    if (offset === undefined) return undefined;
-    this.#next = (offset + 1) % this.#size;
-    this.#give(offset, owner);
-    return this.#format(offset);
+    return offset === undefined ? undefined : this.#format(offset);
+  }
+
+  /** Gives out what `find` has found. */
+  take(address: string, owner: string): void {
+    const isTaken = this.claim(address, owner);
+    assert(isTaken, () => `${address} was found, and is somebody's`);
+    this.#next = ((this.#offsetOf(address) ?? 0) + 1) % this.#size;
+  }
+
+  /** It is nobody's, or this owner's. */
+  isFreeFor(address: string, owner: string): boolean {
+    const offset = this.#offsetOf(address);
+    return offset !== undefined && (this.#owners.get(offset) ?? owner) === owner;
   }
 
   /** Notes an address that somebody has or asks for. False: it is somebody else's, or none of this subnet. */
   claim(address: string, owner: string): boolean {
     const offset = this.#offsetOf(address);
-    if (offset === undefined) return false;
-    const current = this.#owners.get(offset);
-    if (current !== undefined) return current === owner;
-    this.#give(offset, owner);
+    if (offset === undefined || !this.isFreeFor(address, owner)) return false;
+    this.#resting.delete(offset);
+    this.#owners.set(offset, owner);
     return true;
   }
 
@@ -103,11 +112,6 @@ export class AddressSpace {
     for (const sinceMs of this.#resting.values())
       if (sinceMs + RESERVED_MS > nowMs) return sinceMs + RESERVED_MS;
     return undefined;
-  }
-
-  #give(offset: number, owner: string): void {
-    this.#resting.delete(offset);
-    this.#owners.set(offset, owner);
   }
 
   #nextFree(): number | undefined {

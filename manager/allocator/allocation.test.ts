@@ -237,6 +237,59 @@ test('a task that lacks an address in one of its networks keeps none in the othe
   assert.equal(new Set(given.map(([first]) => first?.addresses[0])).size, 251);
 });
 
+test('who waits for an address in one network does not use up those of another, however often it is tried', () => {
+  const tables = cluster();
+  addNetwork(tables, 'net', { subnets: [{ ...emptySubnet, subnet: '10.6.0.0/28' }] });
+  addNetwork(tables, 'mesh', { ingress: true, subnets: [{ ...emptySubnet, subnet: '10.5.0.0/30' }] });
+  const allocation = new Allocation(tables);
+  const { spec } = service('web', { ports: [{ publishedPort: 8080 }] });
+  allocation.task(aTask('web'), spec, NOW_MS);
+  for (let attempt = 0; attempt < 20; attempt++)
+    assert.throws(() => allocation.task(aTask('web'), spec, NOW_MS), /network mesh has no free address/);
+  assert.equal(allocation.nextFreeAtMs(NOW_MS), undefined, 'nothing rests');
+  assert.equal(allocation.task(aTask('plain'), service('plain').spec, NOW_MS)[0]?.addresses.length, 1);
+});
+
+test('a service that waits for one of its addresses or ports holds none of the others', () => {
+  const tables = cluster();
+  addNetwork(tables, 'net', { subnets: [{ ...emptySubnet, subnet: '10.6.0.0/28' }] });
+  addNetwork(tables, 'full', { subnets: [{ ...emptySubnet, subnet: '10.5.0.0/30' }] });
+  const allocation = new Allocation(tables);
+  const inFull = { networkId: 'full', aliases: [], virtualAddresses: [], options: {} };
+  const both = service('both', { ports: [{ publishedPort: 8080 }] });
+  const task = { ...both.spec.task, networks: [...both.spec.task.networks, inFull] };
+  const onlyFull = { ...task, networks: [inFull] };
+  const first = service('first');
+  allocation.service({ ...first, spec: { ...first.spec, task: onlyFull } }, NOW_MS);
+  for (let attempt = 0; attempt < 20; attempt++)
+    assert.throws(
+      () => allocation.service({ ...both, spec: { ...both.spec, task } }, NOW_MS),
+      /network full has no free address/,
+    );
+
+  const taken = service('taken', { ports: [{ publishedPort: 8080 }] });
+  assert.equal(allocation.service(taken, NOW_MS)?.virtualAddresses.length, 1, 'address and port are free');
+  const half = service('half', { ports: [{ publishedPort: 9090 }, { publishedPort: 8080 }] });
+  for (let attempt = 0; attempt < 20; attempt++)
+    assert.throws(() => allocation.service(half, NOW_MS), /port 8080.tcp is published by another service/);
+  const other = service('other', { ports: [{ publishedPort: 9090 }] });
+  assert.equal(allocation.service(other, NOW_MS)?.virtualAddresses.length, 1, 'address and port are free');
+});
+
+test('a service that was changed while its address was written gives back what it did not get', () => {
+  const tables = cluster();
+  addNetwork(tables, 'net', { subnets: [{ ...emptySubnet, subnet: '10.5.0.0/30' }] });
+  const allocation = new Allocation(tables);
+  const web = service('web', { ports: [{ publishedPort: 8080 }] });
+  const next = allocation.service(web, NOW_MS) as Service;
+  allocation.takeBack(next, web, NOW_MS);
+  const other = service('other', { ports: [{ publishedPort: 8080 }] });
+  assert.equal(
+    allocation.service(other, NOW_MS + RESERVED_MS)?.virtualAddresses[0]?.address,
+    next.virtualAddresses[0]?.address,
+  );
+});
+
 const step = fc.record({
   what: fc.constantFrom('create', 'end', 'service', 'drop', 'leader'),
   pick: fc.nat({ max: 7 }),

@@ -68,29 +68,33 @@ export class Allocation {
     return isDeepStrictEqual(next, network) ? undefined : next;
   }
 
-  /** The service with addresses and ports as its spec asks for; undefined: nothing changes. Throws `NotYet`. */
+  /**
+   * The service with addresses and ports as its spec asks for; undefined: nothing changes. Throws `NotYet`, and gives nothing
+   * then.
+   */
   service(service: Service, nowMs: number): Service | undefined {
-    const virtualAddresses = this.#virtualAddresses(service, nowMs);
+    const found = this.#virtualAddresses(service, nowMs);
     const ports = this.#ports.choose(service);
+    take(found, service.id);
+    const virtualAddresses = found.map(({ networkId, address }) => ({ networkId, address }));
     const isSame =
       isDeepStrictEqual(virtualAddresses, service.virtualAddresses) &&
       isDeepStrictEqual(ports, service.ports);
     return isSame ? undefined : { ...service, virtualAddresses, ports };
   }
 
-  /** What a task gets. Throws `NotYet`. */
+  /** What a task gets. Throws `NotYet`, and gives nothing then: not even to rest, since nobody has heard of it. */
   task(task: Task, spec: ServiceSpec, nowMs: number): TaskAttachment[] {
     const networks = spec.task.networks.flatMap((attachment) => this.#networkOf(attachment) ?? []);
     if (spec.endpoint.ports.some(isIngressPort)) networks.push(this.#meshNetwork());
-    const attachments: TaskAttachment[] = [];
-    try {
-      for (const network of networks)
-        attachments.push({ networkId: network.id, addresses: this.#allocate(network, task.id, nowMs) });
-    } catch (error) {
-      this.release(attachments, task.id, nowMs);
-      throw error;
-    }
-    return attachments;
+    const found = networks.map((network) =>
+      this.#familiesOf(network).map((spaces) => findIn(spaces, nowMs, network)),
+    );
+    take(found.flat(), task.id);
+    return networks.map(({ id: networkId }, at) => ({
+      networkId,
+      addresses: (found[at] ?? []).map(({ address }) => address),
+    }));
   }
 
   /** Takes back what a task was to get and did not. */
@@ -107,6 +111,11 @@ export class Allocation {
       const [used, capacity] = [total(spaces, 'used'), total(spaces, 'capacity')];
       return used >= capacity * NEARLY_FULL && capacity > 0 ? [{ network, used, capacity }] : [];
     });
+  }
+
+  /** Takes back what a service was to get and did not. */
+  takeBack(next: Service, stored: Service | undefined, nowMs: number): void {
+    this.#moveService(next, stored, nowMs);
   }
 
   /** When the next address that rests may be given out again; undefined: none has to wait for that. */
@@ -163,14 +172,13 @@ export class Allocation {
     return true;
   }
 
-  #virtualAddresses(service: Service, nowMs: number): VirtualAddress[] {
+  #virtualAddresses(service: Service, nowMs: number): Found[] {
     const { spec } = service;
     if (spec.endpoint.mode === 'dnsrr') return [];
     return spec.task.networks.flatMap((attachment) => {
       const network = this.#networkOf(attachment);
       if (network === undefined || hasNoBalancing(network)) return [];
-      const addresses = this.#virtualAddressesIn(network, attachment, service, nowMs);
-      return addresses.map((address) => ({ networkId: network.id, address }));
+      return this.#virtualAddressesIn(network, attachment, service, nowMs);
     });
   }
 
@@ -180,29 +188,19 @@ export class Allocation {
     { virtualAddresses: wanted }: NetworkAttachment,
     service: Service,
     nowMs: number,
-  ): string[] {
+  ): Found[] {
     const owned = service.virtualAddresses.filter(({ networkId }) => networkId === network.id);
     return this.#familiesOf(network).map((spaces) => {
       const isHere = (address: string) => spaces.some((space) => space.contains(address));
       const asked = wanted.find(isHere);
       if (asked !== undefined) {
-        if (this.#claim(network.id, asked, service.id)) return asked;
-        throw new NotYet(`network ${network.spec.name}: address ${asked} is in use`);
+        const space = spaces.find((each) => each.isFreeFor(asked, service.id));
+        if (space === undefined) throw new NotYet(`network ${network.spec.name}: address ${asked} is in use`);
+        return { networkId: network.id, address: asked, space };
       }
       const current = owned.find(({ address }) => isHere(address));
-      return current?.address ?? allocateIn(spaces, service.id, nowMs, network);
+      return current ?? findIn(spaces, nowMs, network);
     });
-  }
-
-  #allocate(network: Network, owner: string, nowMs: number): string[] {
-    const given: string[] = [];
-    try {
-      for (const spaces of this.#familiesOf(network)) given.push(allocateIn(spaces, owner, nowMs, network));
-    } catch (error) {
-      this.release([{ networkId: network.id, addresses: given }], owner, nowMs);
-      throw error;
-    }
-    return given;
   }
 
   /** The subnets of each family that the network has. */
@@ -243,15 +241,19 @@ function requireReady(network: Network): Network {
   throw new NotYet(`network ${network.spec.name} ${reason}`);
 }
 
-function allocateIn(
-  spaces: readonly AddressSpace[],
-  owner: string,
-  nowMs: number,
-  { spec }: Network,
-): string {
+/** An address that is to be given out; without a space it has been. */
+interface Found extends VirtualAddress {
+  readonly space?: AddressSpace;
+}
+
+function take(found: readonly Found[], owner: string): void {
+  for (const { space, address } of found) space?.take(address, owner);
+}
+
+function findIn(spaces: readonly AddressSpace[], nowMs: number, { id: networkId, spec }: Network): Found {
   for (const space of spaces) {
-    const address = space.allocate(owner, nowMs);
-    if (address !== undefined) return address;
+    const address = space.find(nowMs);
+    if (address !== undefined) return { networkId, address, space };
   }
   const [capacity, used] = [total(spaces, 'capacity'), total(spaces, 'used')];
   const rest =

@@ -140,17 +140,20 @@ class Allocator {
   }
 
   async #allocateServices(ids: readonly string[]): Promise<void> {
-    const steps: ((tx: Transaction) => void)[] = [];
-    for (const id of ids) {
-      const service = this.#store.view.service.get(id);
-      const next = service && this.#decideService(service);
-      if (next === undefined) continue;
-      steps.push((tx) => {
+    const { view } = this.#store;
+    const decided = ids.flatMap((id) => {
+      const service = view.service.get(id);
+      return (service && this.#decideService(service)) ?? [];
+    });
+    if (decided.length === 0) return;
+    await this.#store.batch(
+      decided.map((next) => (tx: Transaction) => {
         // Another version is looked at again, for the event of its change.
-        if (tx.view.service.get(id)?.meta.version === next.meta.version) tx.update('service', next);
-      });
-    }
-    if (steps.length > 0) await this.#store.batch(steps);
+        if (tx.view.service.get(next.id)?.meta.version === next.meta.version) tx.update('service', next);
+      }),
+    );
+    for (const next of decided)
+      this.#allocation.takeBack(next, view.service.get(next.id), this.#clock.nowMs());
   }
 
   #decideService(service: Service): Service | undefined {

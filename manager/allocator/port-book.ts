@@ -14,7 +14,7 @@ export class PortBook {
   #next = FIRST_PORT;
 
   /** Notes what a service has. */
-  claim({ id, ports }: Service): void {
+  claim({ id, ports }: Pick<Service, 'id' | 'ports'>): void {
     for (const port of ports) if (isIngressPort(port)) this.#owners.set(keyOf(port), id);
   }
 
@@ -22,19 +22,20 @@ export class PortBook {
     for (const port of ports) if (this.#owners.get(keyOf(port)) === id) this.#owners.delete(keyOf(port));
   }
 
-  /** The ports of its spec, each with a number. A number that was chosen before stays. Throws `NotYet`. */
+  /** The ports of its spec, each with a number. A number that was chosen before stays. Throws `NotYet`, and gives none then. */
   choose(service: Service): PortConfig[] {
     const before = service.ports.filter(isIngressPort);
-    return service.spec.endpoint.ports.map((port) => {
+    const ports = service.spec.endpoint.ports.map((port) => {
       if (!isIngressPort(port)) return port;
       const publishedPort = port.publishedPort || this.#numberFor(port, before, service.id);
       const chosen = { ...port, publishedPort };
       const owner = this.#owners.get(keyOf(chosen));
       if (owner !== undefined && owner !== service.id)
         throw new NotYet(`port ${publishedPort}/${port.protocol} is published by another service (${owner})`);
-      this.#owners.set(keyOf(chosen), service.id);
       return chosen;
     });
+    this.claim({ id: service.id, ports });
+    return ports;
   }
 
   #numberFor(port: PortConfig, before: readonly PortConfig[], serviceId: string): number {
