@@ -391,6 +391,13 @@ describe('updates', () => {
     assert.deepEqual(changes(plan(paused, [old(1), old(2)])), []);
   });
 
+  test('pausing leaves no two tasks in a slot: the old one still goes when the new one runs', () => {
+    const service = { ...updated(2), updateStatus: { ...updating(2), state: 'paused' as const } };
+    const before = old(1);
+    assert.deepEqual(changes(plan(service, [before, fresh(1, { state: 'starting' }), old(2)])), []);
+    assert.deepEqual(changes(plan(service, [before, fresh(1), old(2)])), [[before.id, 'shutdown']]);
+  });
+
   test('a failure within the ratio does not stop it', () => {
     const service = { ...updated(4, configure({ maxFailureRatio: 0.5 })), updateStatus: updating(4) };
     const failed = fresh(1, { state: 'failed', desired: 'shutdown', endedAtMs: NOW_MS });

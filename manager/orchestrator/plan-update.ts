@@ -27,6 +27,8 @@ export function planUpdate(slots: readonly Slot[], context: ServiceContext, draf
       status.slotsTotal === 0 && dirty.length > 0 ? { ...status, slotsTotal: dirty.length } : status;
     return advance(counted, counted !== status, slots, dirty, context, draft);
   }
+  // Paused: no slot is begun, but what a slot's successor has taken over is not left running beside it.
+  for (const slot of dirty) retireOld(slot, context, draft);
   return {};
 }
 

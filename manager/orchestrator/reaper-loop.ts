@@ -2,7 +2,7 @@
 
 import type { Clock } from '../../core/clock.ts';
 import { DEFAULT_SPEC_HISTORY_LIMIT, defaultClusterSpec } from '../../core/defaults.ts';
-import type { Payload, Revision, Task } from '../../core/generated/objects.ts';
+import type { Cluster, Payload, Revision, Task } from '../../core/generated/objects.ts';
 import { compareTaskStates } from '../../core/task-state.ts';
 import { runLoop } from '../loop.ts';
 import type { StoreEvent } from '../store/apply-entry.ts';
@@ -50,6 +50,8 @@ export function runReaperLoop(options: ReaperOptions, signal: AbortSignal): Prom
       if (kind === 'task' && mayBeReaped(object as Task, action, previous as Task | undefined))
         dirty.add((object as Task).serviceId);
       if (kind === 'service' && action !== 'created') dirty.add(object.id);
+      if (kind === 'cluster' && hasOtherLimits(object as Cluster, previous as Cluster | undefined))
+        for (const { id } of store.view.service.values()) dirty.add(id);
       if (kind === 'node' && action === 'removed')
         for (const task of store.view.tasksOnNode(object.id)) dirty.add(task.serviceId);
       if (kind === 'revision' && action === 'created') dirty.add((object as Revision).serviceId);
@@ -60,6 +62,13 @@ export function runReaperLoop(options: ReaperOptions, signal: AbortSignal): Prom
     return dirty.size + sources.size > before;
   };
   return runLoop({ name: 'reaper', isRelevant, pass, ...options }, signal);
+}
+
+function hasOtherLimits({ spec }: Cluster, previous: Cluster | undefined): boolean {
+  return (
+    spec.taskHistoryLimit !== previous?.spec.taskHistoryLimit ||
+    spec.specHistoryLimit !== previous.spec.specHistoryLimit
+  );
 }
 
 /** The task, or a revision that nobody else needs. Tasks that go on as they should are most of what happens. */

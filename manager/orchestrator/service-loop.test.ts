@@ -4,9 +4,11 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { FakeClock } from '../../core/clock.ts';
+import { defaultClusterNetwork, defaultClusterSpec } from '../../core/defaults.ts';
+import { emptyClusterSecrets, emptyMeta } from '../../core/generated/objects.ts';
 import { isTerminal, isWanted } from '../../core/task-state.ts';
 import { setLogLevel } from '../../rpc/logger.ts';
-import { aServiceObject } from '../../test/support/builders.ts';
+import { aServiceObject, aTask } from '../../test/support/builders.ts';
 import { eventually } from '../../test/support/eventually.ts';
 import { MemoryLog } from '../../test/support/memory-log.ts';
 import { createRevision } from '../store/service-revision.ts';
@@ -48,6 +50,39 @@ test('a service of very many replicas is created, scaled down and removed, and h
   await eventually(() => store.view.tasksOfService('big').length === 0);
   assert.equal(store.view.revisionsOfService('big').length, 0);
   assert.equal(wanted('small'), 2);
+});
+
+test('a shorter history is there at once, for services that nothing happens to as well', async (t) => {
+  const clock = new FakeClock();
+  const store = new Store(new MemoryLog(), clock);
+  await store.open();
+  const stop = new AbortController();
+  t.after(() => stop.abort());
+  const service = aServiceObject('s', 1);
+  const ended = Array.from({ length: 5 }, (_, index) =>
+    aTask('s', { state: 'failed', desired: 'shutdown', specVersion: 5, createdAtMs: index }),
+  );
+  const cluster = {
+    id: 'c',
+    meta: emptyMeta,
+    spec: defaultClusterSpec,
+    secrets: emptyClusterSecrets,
+    network: defaultClusterNetwork,
+  };
+  await store.update((tx) => {
+    tx.create('cluster', cluster);
+    tx.create('service', { ...service, specVersion: 5 });
+    for (let specVersion = 1; specVersion <= 5; specVersion++)
+      createRevision(tx, { ...service, specVersion }, undefined);
+    for (const task of ended) tx.create('task', task);
+  });
+  void runReaperLoop({ store, clock }, stop.signal);
+  const kept = () => [store.view.tasksOfService('s').length, store.view.revisionsOfService('s').length];
+  assert.deepEqual(kept(), [5, 5]);
+
+  const spec = { ...defaultClusterSpec, taskHistoryLimit: 3, specHistoryLimit: 2 };
+  await store.update((tx) => tx.update('cluster', { ...cluster, spec }));
+  await eventually(() => kept().join() === '3,2');
 });
 
 test('another leader counts the attempts and the back-off of the one before it', async (t) => {
