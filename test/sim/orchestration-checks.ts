@@ -35,7 +35,7 @@ export class OrchestrationChecks {
   readonly #addresses = new Map<string, string>();
   /** Node → since which entry it takes no tasks. */
   readonly #closed = new Map<string, number>();
-  readonly #evicted = new Set<string>();
+  readonly #leaving = new Set<string>();
   readonly #services: ServiceChecks;
   readonly #placement: PlacementChecks;
 
@@ -110,8 +110,8 @@ export class OrchestrationChecks {
     let cpuNanos = 0;
     const ports = new Map<number, string>();
     for (const other of all) {
-      // One that is told to leave a node which has less than it should is on its way.
-      if (other.exit !== undefined || this.#evicted.has(other.taskId)) continue;
+      // Who was told to leave a node which has less than it should, or was given up while it was away, is on its way.
+      if (other.exit !== undefined || this.#leaving.has(other.taskId)) continue;
       cpuNanos += other.spec.task.resources.reservations.cpuNanos;
       for (const port of other.spec.endpoint.ports) {
         if (isIngressPort(port) || port.publishedPort === 0) continue;
@@ -154,7 +154,7 @@ export class OrchestrationChecks {
   #task(view: TablesView, { action, object, previous }: StoreEvent): void {
     const task = object as Task;
     const before = previous as Task | undefined;
-    if (task.eviction !== undefined) this.#evicted.add(task.id);
+    if (task.eviction !== undefined || task.status.state === 'orphaned') this.#leaving.add(task.id);
     const isThere = action !== 'removed';
     this.#moveAddresses(before ?? (isThere ? undefined : task), isThere ? task : undefined);
     if (action === 'removed') {

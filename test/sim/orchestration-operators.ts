@@ -2,6 +2,7 @@
 
 import { newServiceSpec } from '../../core/defaults.ts';
 import {
+  type ClusterSpec,
   emptyNetworkSpec,
   emptyPlacement,
   type GenericResource,
@@ -51,6 +52,7 @@ export class Operators {
       'node again': (control) => this.#availability(control),
       label: (control) => this.#label(control),
       network: (control) => this.#network(control),
+      settings: (control) => this.#settings(control),
     };
     const name = this.#pick(Object.keys(acts));
     return { name, act: acts[name] as (control: Control) => Promise<unknown> };
@@ -151,10 +153,39 @@ export class Operators {
     await control.updateNode({ nodeId: node.id, version, spec, address: '', force: true }, CALL);
   }
 
+  /** What the cluster keeps, and how long it waits. */
+  async #settings(control: Control): Promise<void> {
+    const { cluster } = await control.getCluster({}, CALL);
+    const change = this.#pick<Partial<ClusterSpec>>([
+      { taskHistoryLimit: this.#pick([0, 1, 5]) },
+      { specHistoryLimit: this.#pick([0, 1, 3]) },
+      { orphanAfterMs: this.#pick([0, 10_000, 60_000]) },
+      { nodeSuspectAfterMs: this.#pick([0, 2_500, 6_000]) },
+      { rescheduleMaxPercent: this.#pick([0, 50, 100]) },
+    ]);
+    const rotations = { rotateWorkerToken: false, rotateManagerToken: false, rotateUnlockKey: false };
+    const { version } = cluster.meta;
+    await control.updateCluster({ version, spec: { ...cluster.spec, ...change }, ...rotations }, CALL);
+  }
+
   async #network(control: Control): Promise<void> {
-    if (this.#chance() < 0.5)
+    const drawn = this.#chance();
+    if (drawn < 0.3) await this.#widen(control, drawn < 0.15 ? 'narrow' : 'wide');
+    else if (drawn < 0.65)
       await control.createNetwork({ spec: { ...emptyNetworkSpec, name: 'spare' } }, CALL);
     else await control.removeNetwork({ network: 'spare' }, CALL);
+  }
+
+  /** One more subnet, or a wider first one. */
+  async #widen(control: Control, name: string): Promise<void> {
+    const { network } = await control.getNetwork({ network: name, verbose: false }, CALL);
+    const { spec, meta } = network;
+    const subnet = this.#pick(['10.99.0.0/27', '10.98.0.0/29', '10.97.0.0/30']);
+    const isFirst = subnet.startsWith('10.99.');
+    const others = isFirst ? spec.subnets.slice(1) : spec.subnets;
+    const subnets = [{ subnet, ipRange: '', gateway: '', auxiliaryAddresses: {} }, ...others];
+    const request = { networkId: network.id, version: meta.version, spec: { ...spec, subnets } };
+    await control.updateNetwork(request, CALL);
   }
 
   #newSpec(name: string): ServiceSpec {
@@ -233,7 +264,8 @@ export class Operators {
       (networkId) => ({
         networkId,
         aliases: [],
-        virtualAddresses: [],
+        virtualAddresses:
+          networkId === 'narrow' && this.#chance() < 0.15 ? [this.#pick(['10.99.0.4', '10.99.0.9'])] : [],
         options: {},
       }),
     );
@@ -250,6 +282,7 @@ export class Operators {
       maxReplicasPerNode: spec.mode.replicated === undefined ? 0 : this.#pick([0, 0, 0, 1, 2]),
       affinities: this.#affinities(spec.name),
       strategy: this.#pick(['spread', 'spread', 'binpack'] as const),
+      rebalance: this.#pick([false, false, true]),
     };
     const generic = this.#pick([
       [],

@@ -14,6 +14,9 @@ import type { TablesView } from '../../manager/store/tables.ts';
 import type { SimAgent } from './orchestration-agent.ts';
 import { lifeOf } from './sim-tasks.ts';
 
+/** So many ended tasks of a slot stay in any case: failures in a row are counted by them. */
+const ENDED_KEPT_MIN = 2;
+
 interface Picture {
   readonly view: TablesView;
   readonly nowMs: number;
@@ -256,7 +259,11 @@ function isStale(
 function overgrown(service: Service, { view }: Picture): string | undefined {
   const [cluster] = view.cluster.values();
   const tasks = view.tasksOfService(service.id);
-  const most = Math.max(cluster?.spec.taskHistoryLimit ?? 0, service.spec.task.restart.maxAttempts + 1);
+  const most = Math.max(
+    cluster?.spec.taskHistoryLimit ?? 0,
+    service.spec.task.restart.maxAttempts + 1,
+    ENDED_KEPT_MIN,
+  );
   for (const slot of Map.groupBy(tasks, ({ slot: number, nodeId }) => number || nodeId).values()) {
     const ended = slot.filter((task) => !isWanted(task) && isOver(task)).length;
     if (ended > most) return `keeps ${ended} ended tasks of a slot, ${most} are allowed`;
@@ -264,7 +271,8 @@ function overgrown(service: Service, { view }: Picture): string | undefined {
   const revisions = view.revisionsOfService(service.id);
   const used = new Set(tasks.map(({ specVersion }) => specVersion));
   const kept = revisions.filter(({ specVersion }) => !used.has(specVersion)).length;
-  if (kept > DEFAULT_SPEC_HISTORY_LIMIT + 2) return `keeps ${kept} specs that no task has`;
+  if (kept > (cluster?.spec.specHistoryLimit || DEFAULT_SPEC_HISTORY_LIMIT) + 2)
+    return `keeps ${kept} specs that no task has`;
   return undefined;
 }
 

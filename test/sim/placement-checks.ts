@@ -28,6 +28,8 @@ export class PlacementChecks {
   readonly #touchedAt = new Map<string, number>();
   /** Nodes that were given up, while they are there. */
   #givenUp: { readonly nodeId: string; readonly atMs: number }[] = [];
+  /** The most that might ever be given up at once. */
+  #giveUpsMax = 0;
 
   constructor(check: Check) {
     this.#check = check;
@@ -88,12 +90,13 @@ export class PlacementChecks {
       ({ atMs }) => Math.abs(givenUpAtMs - atMs) < BRAKE_WINDOW_MS - SKEW_MS,
     );
     const [cluster] = view.cluster.values();
-    // One may have been removed since this was decided.
+    // One may have been removed since this was decided, and the share may have been another within the minute.
     const most = giveUpsMax(cluster?.spec ?? defaultClusterSpec, view.node.size + 1);
+    this.#giveUpsMax = Math.max(this.#giveUpsMax, most);
     this.#check(
-      new Set(recent.map(({ nodeId }) => nodeId)).size <= most,
+      new Set(recent.map(({ nodeId }) => nodeId)).size <= this.#giveUpsMax,
       'brake',
-      () => `${recent.map(({ nodeId }) => nodeId)} are given up within a minute, ${most} may`,
+      () => `${recent.map(({ nodeId }) => nodeId)} are given up within a minute, ${this.#giveUpsMax} may`,
     );
   }
 

@@ -82,7 +82,7 @@ export class ServiceChecks {
     if (isTerminal(state) && (before === undefined || !isTerminal(before))) this.#endedAt.set(task.id, index);
   }
 
-  /** No two tasks of one slot or node are meant to run, but for an update that starts first (B14). */
+  /** No two tasks of one slot or node are meant to run, but for an update that starts first, and one that leaves last (B14). */
   #checkPlaces({ spec }: Service, tasks: readonly Task[], { mayDouble }: Known): void {
     const live = new Map<Place, Task[]>();
     for (const task of tasks) {
@@ -90,10 +90,9 @@ export class ServiceChecks {
       const place = placeOf(task);
       live.set(place, [...(live.get(place) ?? []), task]);
     }
-    const most = mayDouble ? 2 : 1;
     for (const [place, own] of live)
       this.#check(
-        own.length <= most,
+        own.length <= (mayDouble || own.some(({ leavesLast }) => leavesLast === true) ? 2 : 1),
         'one a slot',
         () => `${spec.name} has ${own.map(({ id }) => id)} in slot ${place}`,
       );
