@@ -11,6 +11,7 @@ import type { Node, Service, Task, TaskState, UpdateConfig } from '../../core/ge
 import { giveUpsMax } from '../../core/node-silence.ts';
 import { isTerminal, isWanted } from '../../core/task-state.ts';
 import { aNode, aServiceObject, aTask, NOW_MS, tablesOf } from '../../test/support/builders.ts';
+import { ClusterBook } from '../placement/cluster-book.ts';
 import { planDrain } from './plan-drain.ts';
 import { BRAKE_WINDOW_MS, planLostNodes } from './plan-lost-nodes.ts';
 import { planRebalance } from './plan-rebalance.ts';
@@ -31,6 +32,10 @@ interface Setting {
   readonly places: readonly number[];
   readonly update?: Partial<UpdateConfig>;
   readonly rebalance?: boolean;
+}
+
+function rebalance({ tables, service, nowMs }: Pick<World, 'tables' | 'service' | 'nowMs'>, calmMs = 0) {
+  return planRebalance(tables, service, { nowMs, calmMs, book: () => ClusterBook.of(tables) });
 }
 
 class World {
@@ -118,7 +123,7 @@ class World {
     for (const node of this.nodes.values())
       for (const { task, leavesLast } of planDrain(tables, node, nowMs).evict)
         this.#put({ ...task, eviction: task.eviction ?? 'its node is being drained', leavesLast });
-    for (const task of planRebalance(this.tables, this.service, { nowMs, calmMs: 0 }).move) {
+    for (const task of rebalance(this).move) {
       this.moves++;
       this.#put({ ...task, eviction: 'another node has fewer tasks of its service', leavesLast: true });
     }
@@ -256,7 +261,7 @@ test('rebalancing moves no more at once than an update does, only where it helps
 test('a service that is not whole, is being updated, or does not want it, is left where it is', () => {
   const uneven = { nodes: 2, places: [0, 0, 0], update: { monitorMs: 0 } };
   const planned = ({ tables, service, nowMs }: World, change: Partial<Service> = {}) =>
-    planRebalance(tables, { ...service, ...change }, { nowMs, calmMs: 0 }).move.length;
+    rebalance({ tables, nowMs, service: { ...service, ...change } }).move.length;
   const wanting = new World({ ...uneven, rebalance: true });
   assert.equal(planned(wanting), 1);
 
@@ -272,7 +277,7 @@ test('nothing moves to a node that has come back only just, or is refused what t
   const world = new World({ nodes: 2, places: [0, 0, 0], rebalance: true, update: { monitorMs: 0 } });
   const back = world.nodes.get('n1') as Node;
   world.setNode('n1', { status: { ...back.status, sinceMs: NOW_MS - 10_000 } });
-  const plan = () => planRebalance(world.tables, world.service, { nowMs: NOW_MS, calmMs: 30_000 });
+  const plan = () => rebalance(world, 30_000);
   assert.deepEqual(plan(), { move: [], wakeAtMs: NOW_MS + 20_000 });
 
   world.nowMs = NOW_MS + 20_000;
@@ -284,7 +289,17 @@ test('nothing moves to a node that has come back only just, or is refused what t
     },
   };
   const service = { ...world.service, spec: greedy };
-  assert.equal(planRebalance(world.tables, service, { nowMs: world.nowMs, calmMs: 0 }).move.length, 0);
+  assert.deepEqual(rebalance({ tables: world.tables, nowMs: world.nowMs, service }), {
+    move: [],
+    wakeAtMs: world.nowMs + 60_000,
+  });
+});
+
+test('while no node has two more than another, nobody counts what there is room for', () => {
+  const even = new World({ nodes: 2, places: [0, 1, 0], rebalance: true, update: { monitorMs: 0 } });
+  const book = () => assert.fail('all tasks of the cluster are counted');
+  const moment = { nowMs: even.nowMs, calmMs: 0, book };
+  assert.deepEqual(planRebalance(even.tables, even.service, moment), { move: [], wakeAtMs: undefined });
 });
 
 test('in any minute no more nodes are given up than the brake allows, and what is on the others stays (B6)', () => {

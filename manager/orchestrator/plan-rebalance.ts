@@ -4,13 +4,13 @@
 // after its successor; from a node only to one with at least two fewer of the service, so that each move is an
 // improvement and none is followed by its opposite.
 
-import { fitsPlacement, takesTasks } from '../../core/eligible-node.ts';
+import { placementCheck, takesTasks } from '../../core/eligible-node.ts';
 import { isRecentFailure, NODE_FAILURES_MAX } from '../../core/failing-node.ts';
 import type { Node, Service, Task } from '../../core/generated/objects.ts';
 import { wantedReplicas } from '../../core/replicas.ts';
 import { isTerminal, isWanted } from '../../core/task-state.ts';
 import { earliest } from '../loop.ts';
-import { ClusterBook } from '../placement/cluster-book.ts';
+import type { ClusterBook } from '../placement/cluster-book.ts';
 import { bookPlaces } from '../placement/plan-placement.ts';
 import type { TablesView } from '../store/tables.ts';
 
@@ -22,19 +22,27 @@ export interface RebalancePlan {
   readonly wakeAtMs: number | undefined;
 }
 
-interface Moment {
+export interface Moment {
   readonly nowMs: number;
   /** A node has to be ready for this long before anything moves to it. */
   readonly calmMs: number;
+  /** What nodes have room for; moves are booked. To count it takes all tasks of the cluster, so only who moves something asks. */
+  readonly book: () => ClusterBook;
 }
 
+/** Where something keeps a service from moving that may pass unheard, as others that fill the nodes. */
+const BLOCKED_MS = 60_000;
 const NOTHING: RebalancePlan = { move: [], wakeAtMs: undefined };
 
 export function isRebalanced({ spec }: Service): boolean {
   return spec.task.placement.rebalance === true && spec.mode.replicated !== undefined && !spec.stopped;
 }
 
-export function planRebalance(view: TablesView, service: Service, { nowMs, calmMs }: Moment): RebalancePlan {
+export function planRebalance(
+  view: TablesView,
+  service: Service,
+  { nowMs, calmMs, book }: Moment,
+): RebalancePlan {
   const all = view.tasksOfService(service.id);
   const tasks = all.filter(isWanted);
   // A move is over when what was moved has stopped.
@@ -44,18 +52,28 @@ export function planRebalance(view: TablesView, service: Service, { nowMs, calmM
   const healthyAtMs =
     Math.max(0, ...tasks.map(({ status }) => status.runningAtMs)) + service.spec.update.monitorMs;
   if (nowMs < healthyAtMs) return { move: [], wakeAtMs: healthyAtMs };
-  const book = ClusterBook.of(view);
-  const nodes = book.nodes.map(({ node }) => node).filter(takesTasks);
-  const isTarget = targetCheck(view, service, { nowMs, calmMs });
   const byNode = Map.groupBy(tasks, ({ nodeId }) => nodeId);
+  const nodes = [...view.node.values()].filter(takesTasks);
+  const nextMs = nextCalmMs(nodes, { nowMs, calmMs });
+  if (isEven(nodes, byNode, service)) return { move: [], wakeAtMs: nextMs };
+  const isTarget = targetCheck(view, service, { nowMs, calmMs });
+  const field = { book: book(), nodes, byNode, isTarget, nowMs };
   const movesMax = service.spec.update.parallelism || Number.POSITIVE_INFINITY;
   const move: Task[] = [];
   while (move.length < movesMax) {
-    const task = nextMove(view, service, { book, nodes, byNode, isTarget, nowMs });
+    const task = nextMove(view, service, field);
     if (task === undefined) break;
     move.push(task);
   }
-  return { move, wakeAtMs: move.length > 0 ? undefined : nextCalmMs(nodes, { nowMs, calmMs }) };
+  return { move, wakeAtMs: move.length > 0 ? undefined : earliest(nextMs, nowMs + BLOCKED_MS) };
+}
+
+/** No node has two more than another that the service may be on. */
+function isEven(nodes: readonly Node[], byNode: ReadonlyMap<string, Task[]>, { spec }: Service): boolean {
+  const fits = placementCheck(spec.task.placement);
+  const countOn = ({ id }: Node) => byNode.get(id)?.length ?? 0;
+  const most = nodes.reduce((max, node) => Math.max(max, countOn(node)), 0);
+  return !nodes.some((node) => most - countOn(node) >= 2 && fits(node));
 }
 
 /** Every replica runs, and nothing else is going on. */
@@ -114,17 +132,19 @@ function hasComeBack(view: TablesView, task: Task): boolean {
     );
 }
 
-function targetCheck(view: TablesView, service: Service, { nowMs, calmMs }: Moment): (node: Node) => boolean {
+function targetCheck(view: TablesView, service: Service, { nowMs, calmMs }: Times): (node: Node) => boolean {
   const tasks = view.tasksOfService(service.id);
+  const fits = placementCheck(service.spec.task.placement);
   return (node) => {
-    if (!fitsPlacement(node, service.spec.task.placement) || nowMs < node.status.sinceMs + calmMs)
-      return false;
+    if (!fits(node) || nowMs < node.status.sinceMs + calmMs) return false;
     const failures = tasks.filter((task) => task.nodeId === node.id && isRecentFailure(task, nowMs));
     return failures.length < NODE_FAILURES_MAX;
   };
 }
 
-function nextCalmMs(nodes: readonly Node[], { nowMs, calmMs }: Moment): number | undefined {
+type Times = Pick<Moment, 'nowMs' | 'calmMs'>;
+
+function nextCalmMs(nodes: readonly Node[], { nowMs, calmMs }: Times): number | undefined {
   return nodes
     .map(({ status }) => status.sinceMs + calmMs)
     .filter((atMs) => atMs > nowMs)

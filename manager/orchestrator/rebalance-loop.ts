@@ -5,7 +5,8 @@ import type { Clock } from '../../core/clock.ts';
 import { defaultClusterSpec } from '../../core/defaults.ts';
 import type { Service, Task } from '../../core/generated/objects.ts';
 import { DOWN_PERIODS_AT_START } from '../../core/node-silence.ts';
-import { earliest, runLoop } from '../loop.ts';
+import { runLoop } from '../loop.ts';
+import { ClusterBook } from '../placement/cluster-book.ts';
 import type { Commit, Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { isRebalanced, planRebalance, REBALANCE_REASON } from './plan-rebalance.ts';
@@ -19,36 +20,50 @@ export interface RebalanceOptions {
 /** Runs until the signal aborts. */
 export function runRebalanceLoop(options: RebalanceOptions, signal: AbortSignal): Promise<void> {
   const { store, clock } = options;
-  const rebalanced = new Set<string>();
-  for (const service of store.view.service.values()) if (isRebalanced(service)) rebalanced.add(service.id);
+  /** Services that want it, and when each is to be looked at next (Unix ms). */
+  const dueAtMs = new Map<string, number>();
+  const look = (id: string) => dueAtMs.set(id, 0);
+  for (const service of store.view.service.values()) if (isRebalanced(service)) look(service.id);
   const pass = async () => {
     const nowMs = clock.nowMs();
     const [cluster] = store.view.cluster.values();
     const { heartbeatPeriodMs } = cluster?.spec ?? defaultClusterSpec;
-    const moment = { nowMs, calmMs: DOWN_PERIODS_AT_START * heartbeatPeriodMs };
-    const moves: ((tx: Transaction) => void)[] = [];
-    let wakeAtMs: number | undefined;
-    for (const id of rebalanced) {
+    let counted: ClusterBook | undefined;
+    const book = () => {
+      counted ??= ClusterBook.of(store.view);
+      return counted;
+    };
+    const moment = { nowMs, calmMs: DOWN_PERIODS_AT_START * heartbeatPeriodMs, book };
+    const moves: Task[] = [];
+    for (const [id, atMs] of dueAtMs) {
+      if (nowMs < atMs) continue;
       const service = store.view.service.get(id);
       if (service === undefined || !isRebalanced(service)) {
-        rebalanced.delete(id);
+        dueAtMs.delete(id);
         continue;
       }
       const plan = planRebalance(store.view, service, moment);
-      for (const task of plan.move) moves.push((tx) => move(tx, task));
-      wakeAtMs = earliest(wakeAtMs, plan.wakeAtMs);
+      moves.push(...plan.move);
+      dueAtMs.set(id, plan.wakeAtMs ?? Number.POSITIVE_INFINITY);
     }
-    if (moves.length > 0) await store.batch(moves);
-    return wakeAtMs;
+    const nextMs = Math.min(...dueAtMs.values());
+    try {
+      await store.batch(moves.map((task) => (tx: Transaction) => move(tx, task)));
+    } catch (error) {
+      for (const { serviceId } of moves) look(serviceId);
+      throw error;
+    }
+    return nextMs === Number.POSITIVE_INFINITY ? undefined : nextMs;
   };
   const isRelevant = ({ events }: Commit) => {
     let isRelevant = false;
     for (const { kind, action, object } of events) {
-      if (kind === 'service' && action !== 'removed' && isRebalanced(object as Service))
-        rebalanced.add(object.id);
-      isRelevant ||=
-        (kind === 'node' && rebalanced.size > 0) ||
-        rebalanced.has(kind === 'task' ? (object as Task).serviceId : object.id);
+      const id = kind === 'task' ? (object as Task).serviceId : object.id;
+      if (kind === 'service' && action !== 'removed' && isRebalanced(object as Service)) look(id);
+      else if (kind === 'node') for (const service of dueAtMs.keys()) look(service);
+      else if (dueAtMs.has(id)) look(id);
+      else continue;
+      isRelevant ||= dueAtMs.size > 0;
     }
     return isRelevant;
   };
