@@ -59,5 +59,5 @@ function evict(tx: Transaction, nodeId: string): void {
   const node = tx.view.node.get(nodeId);
   if (node === undefined) return;
   for (const { task, reason } of planEvictions(tx.view, node))
-    tx.update('task', { ...task, eviction: reason });
+    tx.update('task', { ...task, eviction: reason, leavesLast: false });
 }

@@ -17,7 +17,10 @@ export interface Eviction {
 /** Those of one node. A node that is paused keeps what it has, one that is drained or down is left anyway. */
 export function planEvictions(view: TablesView, node: Node): Eviction[] {
   if (!takesTasks(node)) return [];
-  const tasks = holdersOn(view, node.id).filter((task) => isWanted(task) && task.eviction === undefined);
+  // Who was told to leave last does not stay for as long as that may take.
+  const tasks = holdersOn(view, node.id).filter(
+    (task) => isWanted(task) && (task.eviction === undefined || task.leavesLast === true),
+  );
   const misplaced = tasks
     .map((task) => ({ task, constraint: brokenConstraint(view, task, node) }))
     .filter(({ constraint }) => constraint !== undefined)

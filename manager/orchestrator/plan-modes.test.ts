@@ -238,6 +238,16 @@ describe('evictions', () => {
     assert.deepEqual(planEvictions(tables, aNode('n1', { availability: 'pause' })), []);
   });
 
+  test('who was told to leave last, by a drain or a rebalancing, goes at once where it may not stay', () => {
+    const leaving = { ...aTask('s'), eviction: 'its node is being drained', leavesLast: true };
+    const tables = tablesOf([picky], [leaving]);
+    assert.deepEqual(
+      planEvictions(tables, aNode('n1')).map(({ task }) => task.id),
+      [leaving.id],
+    );
+    assert.deepEqual(planEvictions(tables, aNode('n1', { labels: { disk: 'ssd' } })), []);
+  });
+
   test('of a node with less memory than was reserved the newest tasks go, and deciding again changes nothing', () => {
     const service = aServiceObject('s', 3, reserving(400));
     const tasks = [300, 200, 100].map((age, index) =>
