@@ -15,6 +15,10 @@ setLogLevel('silent');
 
 const bare = (task: Task): Task => ({ ...task, meta: emptyMeta });
 
+async function turns(): Promise<void> {
+  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+}
+
 async function start(t: { after: (act: () => void) => void }) {
   const clock = new FakeClock(NOW_MS);
   const store = new Store(new MemoryLog(), clock);
@@ -60,4 +64,37 @@ test('tasks leave one by one, and all at once when the deadline has come', async
 
   await eventually(() => marked().length === 3);
   assert.ok(marked().every(({ leavesLast }) => leavesLast === false));
+});
+
+test('the next one leaves when the successor of the one before runs, whichever service that is of', async (t) => {
+  const { store, marked } = await start(t);
+  const [first, second] = [bare(aTask('s')), bare(aTask('t', { slot: 1 }))];
+  await store.update((tx) => {
+    tx.create('service', aServiceObject('t', 1));
+    for (const task of [first, second]) tx.create('task', task);
+  });
+  await eventually(() => marked().length === 1);
+  const successor = bare(aTask('s', { nodeId: 'n2', state: 'starting' }));
+  await store.update((tx) => {
+    const task = tx.get('task', first.id) as Task;
+    tx.update('task', {
+      ...task,
+      desiredState: 'shutdown',
+      status: { ...task.status, state: 'shutdown' },
+    });
+    tx.create('task', successor);
+  });
+  await turns();
+  assert.deepEqual(
+    marked().map(({ id }) => id),
+    [first.id],
+  );
+
+  await store.update((tx) =>
+    tx.update('task', {
+      ...successor,
+      status: { ...successor.status, state: 'running', runningAtMs: NOW_MS },
+    }),
+  );
+  await eventually(() => marked().length === 2);
 });

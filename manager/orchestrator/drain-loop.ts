@@ -6,6 +6,7 @@ import { earliest, runLoop } from '../loop.ts';
 import type { Commit, Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { DRAIN_REASON, drainable, planDrain } from './plan-drain.ts';
+import { isSameToPlanners } from './task-news.ts';
 
 export interface DrainOptions {
   readonly store: Store;
@@ -18,17 +19,21 @@ export function runDrainLoop(options: DrainOptions, signal: AbortSignal): Promis
   const { store, clock } = options;
   /** Nodes that have something left. */
   const draining = new Set<string>();
+  /** Services of what is left there, and of what has gone and whose successors may be coming. */
+  const concerned = new Set<string>();
   for (const { id, spec } of store.view.node.values()) if (spec.availability === 'drain') draining.add(id);
   const pass = async () => {
     const nowMs = clock.nowMs();
     const evictions: ((tx: Transaction) => void)[] = [];
     let wakeAtMs: number | undefined;
+    concerned.clear();
     for (const id of draining) {
       const node = store.view.node.get(id);
       if (node?.spec.availability !== 'drain' || drainable(store.view, id).length === 0) {
         draining.delete(id);
         continue;
       }
+      for (const { serviceId } of store.view.tasksOnNode(id)) concerned.add(serviceId);
       const plan = planDrain(store.view, node, nowMs);
       for (const { task, leavesLast } of plan.evict) evictions.push((tx) => evict(tx, task, leavesLast));
       wakeAtMs = earliest(wakeAtMs, plan.wakeAtMs);
@@ -38,12 +43,13 @@ export function runDrainLoop(options: DrainOptions, signal: AbortSignal): Promis
   };
   const isRelevant = ({ events }: Commit) => {
     let isRelevant = false;
-    for (const { kind, object } of events) {
+    for (const { kind, object, previous } of events) {
+      if (kind === 'task' && isSameToPlanners(object as Task, previous as Task | undefined)) continue;
       const nodeId = kind === 'node' ? object.id : kind === 'task' ? (object as Task).nodeId : '';
       const isDrained = isToDrain(store.view.node.get(nodeId));
       // A scheduler that had not heard of it may have given it another task.
       if (isDrained) draining.add(nodeId);
-      isRelevant ||= isDrained || (kind === 'task' && draining.size > 0);
+      isRelevant ||= isDrained || (kind === 'task' && concerned.has((object as Task).serviceId));
     }
     return isRelevant;
   };

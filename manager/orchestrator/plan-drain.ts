@@ -56,13 +56,17 @@ export function drainable(view: TablesView, nodeId: string): Task[] {
 
 /** Tasks that have been told to go and are not gone, or whose successors do not run yet. */
 function countMoving(view: TablesView, nodeId: string): number {
-  const marked = view.tasksOnNode(nodeId).filter((task) => task.eviction === DRAIN_REASON);
   const coming = new Map<string, ReadonlySet<number>>();
-  for (const { serviceId } of marked)
-    if (!coming.has(serviceId)) coming.set(serviceId, comingSlots(view, serviceId));
-  return marked.filter(
-    ({ status, serviceId, slot }) => !isTerminal(status.state) || coming.get(serviceId)?.has(slot),
-  ).length;
+  const isSuccessorComing = ({ serviceId, slot }: Task) => {
+    const slots = coming.get(serviceId) ?? comingSlots(view, serviceId);
+    coming.set(serviceId, slots);
+    return slots.has(slot);
+  };
+  return view
+    .tasksOnNode(nodeId)
+    .filter(
+      (task) => task.eviction === DRAIN_REASON && (!isTerminal(task.status.state) || isSuccessorComing(task)),
+    ).length;
 }
 
 function comingSlots(view: TablesView, serviceId: string): ReadonlySet<number> {

@@ -10,6 +10,7 @@ import { ClusterBook } from '../placement/cluster-book.ts';
 import type { Commit, Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { isRebalanced, planRebalance, REBALANCE_REASON } from './plan-rebalance.ts';
+import { isSameToPlanners } from './task-news.ts';
 
 export interface RebalanceOptions {
   readonly store: Store;
@@ -57,7 +58,8 @@ export function runRebalanceLoop(options: RebalanceOptions, signal: AbortSignal)
   };
   const isRelevant = ({ events }: Commit) => {
     let isRelevant = false;
-    for (const { kind, action, object } of events) {
+    for (const { kind, action, object, previous } of events) {
+      if (kind === 'task' && isSameToPlanners(object as Task, previous as Task | undefined)) continue;
       const id = kind === 'task' ? (object as Task).serviceId : object.id;
       if (kind === 'service' && action !== 'removed' && isRebalanced(object as Service)) look(id);
       else if (kind === 'node') for (const service of dueAtMs.keys()) look(service);

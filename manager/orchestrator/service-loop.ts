@@ -1,13 +1,11 @@
 // Keeps every service as its spec says. Waits and writes; what to write is planService's decision.
 
-import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '../../core/clock.ts';
 import { isSamePlace } from '../../core/eligible-node.ts';
 import { emptyMeta, type Node, type Service, type Task } from '../../core/generated/objects.ts';
 import { newId, type RandomBytes } from '../../core/ids.ts';
 import { needsAllocation } from '../../core/needs-allocation.ts';
 import { isGlobal } from '../../core/service-mode.ts';
-import { isTerminal } from '../../core/task-state.ts';
 import { NONE } from '../../proto/wire.ts';
 import { earliest, runLoop } from '../loop.ts';
 import type { Placer } from '../placement/placer.ts';
@@ -16,6 +14,7 @@ import type { Commit, Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { limitPlan, planRemoval, planService, type ServicePlan } from './plan-service.ts';
 import { serviceContext } from './slots.ts';
+import { isSameToPlanners } from './task-news.ts';
 
 export interface ServiceLoopOptions {
   readonly store: Store;
@@ -77,22 +76,6 @@ function noteDirty(commit: Commit, dirty: Set<string>, store: Store): boolean {
     }
   }
   return dirty.size > before;
-}
-
-/** An agent has told something of a task that goes on as before. */
-function isSameToPlanners(task: Task, previous: Task | undefined): boolean {
-  return (
-    previous !== undefined &&
-    !isTerminal(task.status.state) &&
-    task.status.state === previous.status.state &&
-    task.status.runningAtMs === previous.status.runningAtMs &&
-    task.status.error === previous.status.error &&
-    task.desiredState === previous.desiredState &&
-    task.specVersion === previous.specVersion &&
-    task.nodeId === previous.nodeId &&
-    task.leavesLast === previous.leavesLast &&
-    isDeepStrictEqual(task.eviction, previous.eviction)
-  );
 }
 
 interface Loop {
