@@ -353,6 +353,22 @@ describe('updates without progress', () => {
     assert.equal(result.rollback, true);
     assert.match(result.updateStatus?.message ?? '', /update rolled back because of no progress since/);
   });
+
+  test('an update that is given up begins no other slot', () => {
+    const old = aTask('s', { specVersion: 1 });
+    const { rollback, create, change } = plan(updating('rollback'), [old], undefined, atDeadlineMs);
+    assert.deepEqual([rollback, create, change], [true, [], []]);
+  });
+
+  test('a time without a leader is not counted: a new one goes on with what went well', () => {
+    const service = updating('rollback');
+    const old = aTask('s', { specVersion: 1 });
+    const under = (nowMs: number) =>
+      planService(serviceContext(tablesOf([service], [old], [aNode('n1')]), service, nowMs, atDeadlineMs));
+    const first = under(atDeadlineMs);
+    assert.deepEqual([first.rollback, first.create.length], [undefined, 1]);
+    assert.equal(under(atDeadlineMs + DEADLINE_MS).rollback, true);
+  });
 });
 
 describe('back-off', () => {

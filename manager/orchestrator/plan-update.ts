@@ -68,14 +68,8 @@ function advance(
     );
 
   const settling = slots.filter((slot) => isSettling(slot, config, context, draft));
-  const parallelism = config.parallelism === 0 ? dirty.length : config.parallelism;
-  const waiting = dirty.filter((slot) => !slot.tasks.some((task) => isSuccessor(task, context)));
-  // The delay holds back the next slot; slots in the middle of their replacement count against the parallelism.
-  const free = Math.max(0, parallelism - settling.length);
-  for (const slot of waiting.slice(0, free)) replaceSlot(slot, config, context, draft);
-  for (const slot of dirty) retireOld(slot, context, draft);
-
   if (dirty.length > 0 || settling.length > 0) {
+    // An update that is given up begins nothing more.
     const told = tellProgress(status, config, fresh, context, draft);
     if (told === 'failed')
       return failUpdate(
@@ -84,6 +78,12 @@ function advance(
         `because of ${noProgress(status, config, fresh, context)}`,
         context.nowMs,
       );
+    const parallelism = config.parallelism === 0 ? dirty.length : config.parallelism;
+    const waiting = dirty.filter((slot) => !slot.tasks.some((task) => isSuccessor(task, context)));
+    // The delay holds back the next slot; slots in the middle of their replacement count against the parallelism.
+    const free = Math.max(0, parallelism - settling.length);
+    for (const slot of waiting.slice(0, free)) replaceSlot(slot, config, context, draft);
+    for (const slot of dirty) retireOld(slot, context, draft);
     return isNew || told !== status ? { updateStatus: told } : {};
   }
   const calmAtMs = lastStartMs(fresh) + config.monitorMs;

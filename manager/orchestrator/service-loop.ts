@@ -31,6 +31,7 @@ const CHANGES_PER_STEP_MAX = 1_000;
 /** Runs until the signal aborts. */
 export function runServiceLoop(options: ServiceLoopOptions, signal: AbortSignal): Promise<void> {
   const { store, clock, placer } = options;
+  const ledSinceMs = clock.nowMs();
   const dirty = new Set<string>();
   const wakeTimes = new Map<string, number>();
   /** By service: new tasks that have a place since they were last decided. */
@@ -45,7 +46,9 @@ export function runServiceLoop(options: ServiceLoopOptions, signal: AbortSignal)
     dirty.clear();
     for (const id of ids) wakeTimes.delete(id);
     try {
-      await store.batch(ids.map((id) => (tx: Transaction) => step(tx, id, { wakeTimes, placed, options })));
+      await store.batch(
+        ids.map((id) => (tx: Transaction) => step(tx, id, { wakeTimes, placed, options, ledSinceMs })),
+      );
     } catch (error) {
       for (const id of ids) dirty.add(id);
       throw error;
@@ -82,9 +85,10 @@ interface Loop {
   readonly options: ServiceLoopOptions;
   readonly wakeTimes: Map<string, number>;
   readonly placed: Map<string, readonly string[]>;
+  readonly ledSinceMs: number;
 }
 
-function step(tx: Transaction, serviceId: string, { options, wakeTimes, placed }: Loop): void {
+function step(tx: Transaction, serviceId: string, { options, wakeTimes, placed, ledSinceMs }: Loop): void {
   const { clock, placer } = options;
   // A write that lost against another is decided again.
   placer?.settle(placed.get(serviceId) ?? []);
@@ -93,7 +97,7 @@ function step(tx: Transaction, serviceId: string, { options, wakeTimes, placed }
   const whole =
     service === undefined
       ? planRemoval(tx.view.tasksOfService(serviceId))
-      : planService(serviceContext(tx.view, service, clock.nowMs()));
+      : planService(serviceContext(tx.view, service, clock.nowMs(), ledSinceMs));
   // Its own commit brings the service back for the rest.
   const plan = limitPlan(whole, CHANGES_PER_STEP_MAX);
   if (plan.wakeAtMs !== undefined) wakeTimes.set(serviceId, plan.wakeAtMs);

@@ -32,9 +32,16 @@ export interface ServiceContext {
   /** The task's node can give the task what the service reserves now. */
   readonly hasRoom: (task: Task) => boolean;
   readonly nowMs: number;
+  /** Since when somebody looks after the service (Unix ms): what did not happen before that is nobody's failure. */
+  readonly ledSinceMs: number;
 }
 
-export function serviceContext(view: TablesView, service: Service, nowMs: number): ServiceContext {
+export function serviceContext(
+  view: TablesView,
+  service: Service,
+  nowMs: number,
+  ledSinceMs = 0,
+): ServiceContext {
   const endpoint = feltEndpoint(service.spec.endpoint);
   const changed = new Map<number, boolean>();
   return {
@@ -53,6 +60,7 @@ export function serviceContext(view: TablesView, service: Service, nowMs: number
     nodes: () => view.node.values(),
     hasRoom: roomOnNodes(view, service),
     nowMs,
+    ledSinceMs,
   };
 }
 

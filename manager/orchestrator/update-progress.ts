@@ -16,7 +16,8 @@ export function tellProgress(
 ): UpdateStatus | 'failed' {
   if (config.deadlineMs === 0) return status;
   const sinceMs = progressAtMs(status, fresh);
-  const deadlineAtMs = sinceMs + config.delayMs + config.deadlineMs;
+  // Without a leader nothing goes on: that is no reason to roll back what was going well.
+  const deadlineAtMs = Math.max(sinceMs, context.ledSinceMs) + config.delayMs + config.deadlineMs;
   if (context.nowMs < deadlineAtMs) {
     draft.wakeAtMs = earliest(draft.wakeAtMs, deadlineAtMs);
     return status.noProgressSinceMs === undefined ? status : moving(status);

@@ -82,7 +82,7 @@ export class ServiceChecks {
     if (isTerminal(state) && (before === undefined || !isTerminal(before))) this.#endedAt.set(task.id, index);
   }
 
-  /** No two tasks of one slot or node are meant to run, but for an update that starts first, and one that leaves last (B14). */
+  /** No two tasks of one slot or node are meant to run, but for an update that starts first, and one that is to leave (B14). */
   #checkPlaces({ spec }: Service, tasks: readonly Task[], { mayDouble }: Known): void {
     const live = new Map<Place, Task[]>();
     for (const task of tasks) {
@@ -92,7 +92,7 @@ export class ServiceChecks {
     }
     for (const [place, own] of live)
       this.#check(
-        own.length <= (mayDouble || own.some(({ leavesLast }) => leavesLast === true) ? 2 : 1),
+        own.length <= (mayDouble || own.some(({ eviction }) => eviction !== undefined) ? 2 : 1),
         'one a slot',
         () => `${spec.name} has ${own.map(({ id }) => id)} in slot ${place}`,
       );
