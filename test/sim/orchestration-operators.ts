@@ -61,7 +61,8 @@ export class Operators {
   /** Networks that are there from the beginning. */
   async prepare(control: Control): Promise<void> {
     const narrow = [{ subnet: '10.99.0.0/28', ipRange: '', gateway: '', auxiliaryAddresses: {} }];
-    await control.createNetwork({ spec: { ...emptyNetworkSpec, name: 'wide' } }, CALL);
+    const ipv6 = this.#chance() < 0.3;
+    await control.createNetwork({ spec: { ...emptyNetworkSpec, name: 'wide', ipv6 } }, CALL);
     await control.createNetwork({ spec: { ...emptyNetworkSpec, name: 'narrow', subnets: narrow } }, CALL);
     for (let count = 0; count < SERVICES_FIRST; count++) await this.#create(control);
   }
@@ -282,8 +283,12 @@ export class Operators {
       maxReplicasPerNode: spec.mode.replicated === undefined ? 0 : this.#pick([0, 0, 0, 1, 2]),
       affinities: this.#affinities(spec.name),
       strategy: this.#pick(['spread', 'spread', 'binpack'] as const),
-      rebalance: this.#pick([false, false, true]),
     };
+    const isEven =
+      spec.mode.replicated !== undefined &&
+      placement.strategy === 'spread' &&
+      placement.preferences.length + placement.affinities.length === 0;
+    const rebalance = isEven && this.#chance() < 0.5;
     const generic = this.#pick([
       [],
       [],
@@ -295,7 +300,14 @@ export class Operators {
     ]);
     const { resources } = spec.task;
     const reservations = { cpuNanos, memoryBytes: 0 };
-    return { ...spec, task: { ...spec.task, placement, resources: { ...resources, generic, reservations } } };
+    return {
+      ...spec,
+      task: {
+        ...spec.task,
+        placement: { ...placement, rebalance },
+        resources: { ...resources, generic, reservations },
+      },
+    };
   }
 
   /** Of services that there are, were or will be. */
