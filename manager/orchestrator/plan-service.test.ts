@@ -398,6 +398,23 @@ describe('updates', () => {
     assert.deepEqual(changes(plan(service, [before, fresh(1), old(2)])), [[before.id, 'shutdown']]);
   });
 
+  test('an update that is taken back while both tasks of a slot are wanted leaves the one that runs', () => {
+    const { spec, ...first } = updated(1);
+    const back = {
+      ...first,
+      spec: first.previousSpec as ServiceSpec,
+      specVersion: 3,
+      previousSpec: spec,
+      previousSpecVersion: 2,
+      updateStatus: { ...updating(1), state: 'rollback-completed' as const },
+    };
+    const before = aTask('s', { specVersion: 3 });
+    // What had no place yet has taken on the spec that it differed from in nothing else.
+    const begun = aTask('s', { specVersion: 3, nodeId: '', state: 'pending' });
+    assert.deepEqual(changes(plan(back, [before, begun])), [[begun.id, 'shutdown']]);
+    assert.deepEqual(changes(plan(back, [before])), []);
+  });
+
   test('a failure within the ratio does not stop it', () => {
     const service = { ...updated(4, configure({ maxFailureRatio: 0.5 })), updateStatus: updating(4) };
     const failed = fresh(1, { state: 'failed', desired: 'shutdown', endedAtMs: NOW_MS });

@@ -3,16 +3,17 @@
 // is read off the tasks, so a new leader continues where the old one was.
 
 import type { Task, UpdateConfig, UpdateStatus } from '../../core/generated/objects.ts';
-import { hasFailed, isTerminal, isWanted } from '../../core/task-state.ts';
+import { compareTaskStates, hasFailed, isTerminal, isWanted } from '../../core/task-state.ts';
 import { earliest } from '../loop.ts';
 import { placeOf } from './plan-restarts.ts';
 import type { PlanDraft, ServicePlan } from './plan-service.ts';
-import { isDirty, type ServiceContext, type Slot, slotKey } from './slots.ts';
+import { isDirty, mustMove, type ServiceContext, type Slot, slotKey } from './slots.ts';
 import { moving, noProgress, tellProgress } from './update-progress.ts';
 
 export type UpdateOutcome = Pick<ServicePlan, 'updateStatus' | 'rollback'>;
 
 export function planUpdate(slots: readonly Slot[], context: ServiceContext, draft: PlanDraft): UpdateOutcome {
+  for (const slot of slots) retireDoubles(slot, context, draft);
   const dirty = slots.filter((slot) => slot.tasks.some((task) => isWanted(task) && isDirty(task, context)));
   const status = context.service.updateStatus;
   if (status === undefined) {
@@ -176,6 +177,19 @@ function retireOld(slot: Slot, context: ServiceContext, draft: PlanDraft): void 
   );
   if (!hasFresh) return;
   for (const task of slot.tasks) if (isWanted(task) && isDirty(task, context)) shutDown(task, draft);
+}
+
+/**
+ * One current task is enough for a slot. There are two when an update that starts first is taken back, or changed into one
+ * that asks no more than the task before it has: the one that has come further stays.
+ */
+function retireDoubles(slot: Slot, context: ServiceContext, draft: PlanDraft): void {
+  if (slot.tasks.length < 2) return;
+  const current = slot.tasks.filter((task) => isSuccessor(task, context) && !mustMove(task, context));
+  const [, ...doubles] = current.sort(
+    (a, b) => compareTaskStates(b.status.state, a.status.state) || a.meta.createdAtMs - b.meta.createdAtMs,
+  );
+  for (const task of doubles) shutDown(task, draft);
 }
 
 function shutDown(task: Task, draft: PlanDraft): void {

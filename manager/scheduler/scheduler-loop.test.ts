@@ -5,7 +5,7 @@ import { type TestContext, test } from 'node:test';
 import { FakeClock } from '../../core/clock.ts';
 import type { Node, ServiceSpec, Task } from '../../core/generated/objects.ts';
 import { setLogLevel } from '../../rpc/logger.ts';
-import { aNode, aServiceObject, aTask } from '../../test/support/builders.ts';
+import { aNode, aServiceObject, aTask, type NodeOptions } from '../../test/support/builders.ts';
 import { eventually } from '../../test/support/eventually.ts';
 import { MemoryLog } from '../../test/support/memory-log.ts';
 import { createRevision } from '../store/service-revision.ts';
@@ -149,6 +149,31 @@ test('a task that takes on another spec while it is being placed is placed by th
 
   await eventually(() => placed(store, 'web').length === 1);
   assert.equal(tasksOf(store, 'web')[0]?.nodeId, 'b');
+});
+
+test('a node that changes while a task is being placed on it is looked at anew', async (t) => {
+  const changes: NodeOptions[] = [{ availability: 'drain' }, {}, { labels: { rack: '1' }, memoryBytes: 100 }];
+  for (const change of changes) {
+    const store = await scheduling(t, [aNode('a'), aNode('b', { labels: { rack: '2' } })]);
+    await createService(store, 'web', 1, (spec) => {
+      const { placement } = spec.task;
+      return reserving(600)({
+        ...spec,
+        task: { ...spec.task, placement: { ...placement, constraints: ['node.labels.rack==1'] } },
+      });
+    });
+    await eventually(() => tasksOf(store, 'web')[0]?.status.error !== '');
+    let isDecided = false;
+    changeMeanwhile(store, (tx) => {
+      isDecided = true;
+      tx.update('node', aNode('a', change));
+    });
+
+    await store.update((tx) => tx.update('node', aNode('a', { labels: { rack: '1' }, memoryBytes: 1_000 })));
+    await eventually(() => isDecided);
+    for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual(placed(store, 'web'), []);
+  }
 });
 
 test('what is taken for a task that changes while it is being placed is given to nobody else', async (t) => {

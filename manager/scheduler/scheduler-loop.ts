@@ -103,6 +103,7 @@ export class Scheduler implements Placer {
   async #pass(): Promise<number | undefined> {
     const { clock, store } = this.#options;
     const nowMs = clock.nowMs();
+    const moment = { nowMs, index: store.index };
     const plans: PlacementPlan[] = [];
     let tasks = 0;
     for (let cost = 0; tasks < TASKS_PER_PASS && cost < PASS_COST_MAX; ) {
@@ -117,7 +118,7 @@ export class Scheduler implements Placer {
     const assigned = plans.flatMap(({ assign }) => assign);
     for (const { task, booking } of assigned) this.#book.expect(task.id, booking);
     try {
-      await store.batch(plans.flatMap((plan) => stepsOf(plan, nowMs)));
+      await store.batch(plans.flatMap((plan) => stepsOf(plan, moment)));
     } finally {
       for (const { task } of assigned) this.#settle(task);
     }
@@ -187,12 +188,18 @@ function hasTakenOn(task: Task | undefined, previous: Task | undefined): boolean
   return task !== undefined && previous !== undefined && task.specVersion !== previous.specVersion;
 }
 
-function stepsOf({ assign, refuse, reason }: PlacementPlan, nowMs: number): ((tx: Transaction) => void)[] {
+/** When something was decided, and the log index of the state on which. */
+interface Moment {
+  readonly nowMs: number;
+  readonly index: number;
+}
+
+function stepsOf({ assign, refuse, reason }: PlacementPlan, moment: Moment): ((tx: Transaction) => void)[] {
   return [
     ...assign.map(
       ({ task, booking }) =>
         (tx: Transaction) =>
-          place(tx, task, booking, nowMs),
+          place(tx, task, booking, moment),
     ),
     ...refuse
       .filter(({ status }) =>
@@ -208,11 +215,11 @@ function withoutCounts(reason: string): string {
   return reason.replaceAll(/\d+ nodes?/g, '');
 }
 
-function place(tx: Transaction, planned: Task, booking: Booking, nowMs: number): void {
+function place(tx: Transaction, planned: Task, booking: Booking, { nowMs, index }: Moment): void {
   const task = tx.view.task.get(planned.id);
   const node = tx.view.node.get(booking.info.node.id);
-  // Decided on an older state: what is no longer so is planned anew.
-  if (task === undefined || !isWaiting(task) || node?.status.state !== 'ready') return;
+  // Decided on an older state: what is no longer so is planned anew. Who looks after changed nodes has done so by then.
+  if (task === undefined || !isWaiting(task) || node === undefined || node.meta.version > index) return;
   if (task.specVersion !== planned.specVersion) return;
   tx.update('task', assigned(task, booking, nowMs));
 }
