@@ -36,7 +36,7 @@ async function start(t: { after: (act: () => void) => void }) {
   });
   void runDrainLoop({ store, clock }, stop.signal);
   const marked = () => [...store.view.task.values()].filter(({ eviction }) => eviction !== undefined);
-  return { clock, store, marked };
+  return { clock, store, marked, stop };
 }
 
 test('a task that comes to a drained node afterwards goes as well (B14: moby#42295)', async (t) => {
@@ -97,4 +97,21 @@ test('the next one leaves when the successor of the one before runs, whichever s
     }),
   );
   await eventually(() => marked().length === 2);
+});
+
+test('what has not gone when a drain is taken back stays, under another leader as well', async (t) => {
+  for (const isOtherLeader of [false, true]) {
+    const { clock, store, marked, stop } = await start(t);
+    await store.update((tx) => tx.create('task', bare(aTask('s'))));
+    await eventually(() => marked().length === 1);
+    assert.equal(marked()[0]?.leavesLast, true);
+    if (isOtherLeader) stop.abort();
+
+    await store.update((tx) => tx.update('node', aNode('n1')));
+    const other = new AbortController();
+    t.after(() => other.abort());
+    if (isOtherLeader) void runDrainLoop({ store, clock }, other.signal);
+    await eventually(() => marked().length === 0);
+    assert.equal([...store.view.task.values()][0]?.leavesLast, undefined);
+  }
 });

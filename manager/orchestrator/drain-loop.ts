@@ -1,11 +1,12 @@
-// Empties nodes that are to be drained. Waits and writes; planDrain decides, and the service loop replaces what is marked.
+// Empties nodes that are to be drained, and lets stay what has not gone when a drain is taken back. Waits and writes; planDrain
+// decides, and the service loop replaces what is marked.
 
 import type { Clock } from '../../core/clock.ts';
 import type { Node, Task } from '../../core/generated/objects.ts';
 import { earliest, runLoop } from '../loop.ts';
 import type { Commit, Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
-import { DRAIN_REASON, drainable, planDrain } from './plan-drain.ts';
+import { DRAIN_REASON, drainable, isSpared, planDrain } from './plan-drain.ts';
 import { isSameToPlanners } from './task-news.ts';
 
 export interface DrainOptions {
@@ -17,28 +18,36 @@ export interface DrainOptions {
 /** Runs until the signal aborts. */
 export function runDrainLoop(options: DrainOptions, signal: AbortSignal): Promise<void> {
   const { store, clock } = options;
-  /** Nodes that have something left. */
-  const draining = new Set<string>();
+  /** Nodes that have something left, and those whose drain was taken back, maybe under another leader. */
+  const draining = new Set<string>([...store.view.node.values()].map(({ id }) => id));
   /** Services of what is left there, and of what has gone and whose successors may be coming. */
   const concerned = new Set<string>();
-  for (const { id, spec } of store.view.node.values()) if (spec.availability === 'drain') draining.add(id);
   const pass = async () => {
     const nowMs = clock.nowMs();
-    const evictions: ((tx: Transaction) => void)[] = [];
+    const steps: ((tx: Transaction) => void)[] = [];
+    const done: string[] = [];
     let wakeAtMs: number | undefined;
     concerned.clear();
     for (const id of draining) {
       const node = store.view.node.get(id);
       if (node?.spec.availability !== 'drain' || drainable(store.view, id).length === 0) {
-        draining.delete(id);
+        for (const task of store.view.tasksOnNode(id))
+          if (node !== undefined && isSpared(task, node)) steps.push((tx) => spare(tx, task));
+        done.push(id);
         continue;
       }
       for (const { serviceId } of store.view.tasksOnNode(id)) concerned.add(serviceId);
       const plan = planDrain(store.view, node, nowMs);
-      for (const { task, leavesLast } of plan.evict) evictions.push((tx) => evict(tx, task, leavesLast));
+      for (const { task, leavesLast } of plan.evict) steps.push((tx) => evict(tx, task, leavesLast));
       wakeAtMs = earliest(wakeAtMs, plan.wakeAtMs);
     }
-    if (evictions.length > 0) await store.batch(evictions);
+    for (const id of done) draining.delete(id);
+    try {
+      await store.batch(steps);
+    } catch (error) {
+      for (const id of done) draining.add(id);
+      throw error;
+    }
     return wakeAtMs;
   };
   const isRelevant = ({ events }: Commit) => {
@@ -46,8 +55,9 @@ export function runDrainLoop(options: DrainOptions, signal: AbortSignal): Promis
     for (const { kind, object, previous } of events) {
       if (kind === 'task' && isSameToPlanners(object as Task, previous as Task | undefined)) continue;
       const nodeId = kind === 'node' ? object.id : kind === 'task' ? (object as Task).nodeId : '';
-      const isDrained = isToDrain(store.view.node.get(nodeId));
+      const wasDrained = kind === 'node' && isToDrain(previous as Node | undefined);
       // A scheduler that had not heard of it may have given it another task.
+      const isDrained = wasDrained || isToDrain(store.view.node.get(nodeId));
       if (isDrained) draining.add(nodeId);
       isRelevant ||= isDrained || (kind === 'task' && concerned.has((object as Task).serviceId));
     }
@@ -58,6 +68,14 @@ export function runDrainLoop(options: DrainOptions, signal: AbortSignal): Promis
 
 function isToDrain(node: Node | undefined): boolean {
   return node?.spec.availability === 'drain';
+}
+
+function spare(tx: Transaction, { id, nodeId }: Task): void {
+  const task = tx.view.task.get(id);
+  const node = tx.view.node.get(nodeId);
+  if (task === undefined || node === undefined || !isSpared(task, node)) return;
+  const { eviction: _, leavesLast: __, ...rest } = task;
+  tx.update('task', rest);
 }
 
 function evict(tx: Transaction, { id, nodeId }: Task, leavesLast: boolean): void {

@@ -40,6 +40,12 @@ export function planDrain(view: TablesView, node: Node, nowMs: number): DrainPla
   };
 }
 
+/** A drain that was taken back has marked the task and not moved it yet: it may stay, and needs no successor. */
+export function isSpared({ eviction, leavesLast, desiredState, status }: Task, { spec }: Node): boolean {
+  const isMarked = eviction === DRAIN_REASON && leavesLast === true;
+  return isMarked && spec.availability !== 'drain' && isWanted({ desiredState }) && !isTerminal(status.state);
+}
+
 /** When what is left goes at once (Unix ms). */
 export function drainDeadlineMs({ drainStartedAtMs = 0, spec }: Node): number {
   return drainStartedAtMs + (spec.drainDeadlineMs ?? 0);
