@@ -34,7 +34,7 @@ const AGENTS = {
   agents: 1_000,
   services: 1_000,
   replicas: 200,
-  updateSeconds: 10,
+  updateSeconds: 30,
   more: { services: 800, replicas: 1_000 },
 };
 const AGENTS_QUICK = { agents: 100, services: 100, replicas: 100, updateSeconds: 3 };
