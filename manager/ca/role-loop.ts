@@ -3,7 +3,9 @@
 
 import { defined } from '../../core/assert.ts';
 import type { Clock } from '../../core/clock.ts';
+import { defaultClusterSpec } from '../../core/defaults.ts';
 import type { Node } from '../../core/generated/objects.ts';
+import { DOWN_PERIODS_AT_START } from '../../core/node-silence.ts';
 import { type Consensus, managersOf, roleMembers } from '../consensus.ts';
 import { caLog } from '../log.ts';
 import { earliest, runLoop } from '../loop.ts';
@@ -30,6 +32,7 @@ const POLL_MS = 500;
 export function runRoleLoop(options: RoleLoopOptions, signal: AbortSignal): Promise<void> {
   const { store, clock, consensus, selfId, hasSession } = options;
   const unreachableSinceMs = new Map<string, number>();
+  const ledSinceMs = clock.nowMs();
   const pass = async () => {
     const nowMs = clock.nowMs();
     if (consensus !== undefined) noteReachability(consensus, unreachableSinceMs, nowMs);
@@ -38,7 +41,11 @@ export function runRoleLoop(options: RoleLoopOptions, signal: AbortSignal): Prom
     const nodes = roleNodes(store.view).map((node) =>
       node.state === 'ready' && !hasSession(node.id) ? { ...node, state: 'unknown' as const } : node,
     );
-    const deadManagerAfterMs = cluster?.spec.deadManagerAfterMs ?? 0;
+    const { heartbeatPeriodMs, deadManagerAfterMs, departedNodeAfterMs } =
+      cluster?.spec ?? defaultClusterSpec;
+    // Who was down under the leader before may have come back when nobody led: it gets time to say so.
+    const heardAtMs = ledSinceMs + DOWN_PERIODS_AT_START * heartbeatPeriodMs;
+    const isEarly = departedNodeAfterMs > 0 && nowMs < heardAtMs;
     const plan = planRoles({
       nodes,
       members:
@@ -49,12 +56,13 @@ export function runRoleLoop(options: RoleLoopOptions, signal: AbortSignal): Prom
       isChangingMembers: (consensus?.status.configuration.outgoingVoters.length ?? 0) > 0,
       nowMs,
       deadManagerAfterMs,
-      departedNodeAfterMs: cluster?.spec.departedNodeAfterMs ?? 0,
+      departedNodeAfterMs: isEarly ? 0 : departedNodeAfterMs,
     });
     await explain(store, nodes, plan);
     for (const action of plan.actions) await carryOut(options, action);
     const isWaiting = deadManagerAfterMs > 0 || nodes.some(({ role, desiredRole }) => role !== desiredRole);
-    return earliest(plan.wakeAtMs, isWaiting ? nowMs + POLL_MS : undefined);
+    const laterMs = earliest(plan.wakeAtMs, isEarly ? heardAtMs : undefined);
+    return earliest(laterMs, isWaiting ? nowMs + POLL_MS : undefined);
   };
   return runLoop(
     {

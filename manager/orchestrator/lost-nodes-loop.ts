@@ -19,10 +19,11 @@ export interface LostNodesOptions {
 /** Runs until the signal aborts. */
 export function runLostNodesLoop(options: LostNodesOptions, signal: AbortSignal): Promise<void> {
   const { store, clock } = options;
+  const ledSinceMs = clock.nowMs();
   const pass = async () => {
     const nowMs = clock.nowMs();
     const [cluster] = store.view.cluster.values();
-    const plan = planLostNodes(store.view, cluster?.spec ?? defaultClusterSpec, nowMs);
+    const plan = planLostNodes(store.view, cluster?.spec ?? defaultClusterSpec, nowMs, ledSinceMs);
     await store.batch([
       ...plan.giveUp.map(
         ({ node, isCounted }) =>

@@ -111,6 +111,29 @@ test('tasks of a node that is down for a day are orphaned, those of one that the
   assert.deepEqual([early.orphan, early.wakeAtMs], [[], NOW_MS + 1]);
 });
 
+test('who fell silent under another leader has time to say that it is back, before anything of it is given up', () => {
+  const graceMs = 6 * defaultClusterSpec.heartbeatPeriodMs;
+  const before = NOW_MS - DAY_MS;
+  const held = downNode('n1', { sinceMs: before });
+  const given = downNode('n2', { sinceMs: before, held: false });
+  const nodes = [held, given, aNode('n3')];
+  const tables = tablesOf([aServiceObject('s', 3)], oneOnEach(nodes), nodes);
+  const plan = (nowMs: number, ledSinceMs = NOW_MS) =>
+    planLostNodes(tables, defaultClusterSpec, nowMs, ledSinceMs);
+
+  const early = plan(NOW_MS + graceMs - 1);
+  assert.deepEqual([early.giveUp, early.hold, early.orphan], [[], [], []]);
+  assert.equal(early.wakeAtMs, NOW_MS + graceMs);
+  const late = plan(NOW_MS + graceMs);
+  assert.deepEqual([late.giveUp.length, late.orphan.length], [1, 1]);
+  const own = plan(NOW_MS, before);
+  assert.deepEqual(
+    [own.giveUp.length, own.orphan.length],
+    [1, 1],
+    'whom it called down itself is no such case',
+  );
+});
+
 test('the loop gives a node up, and orphans its tasks when the time has come', async (t) => {
   const clock = new FakeClock(NOW_MS);
   const store = new Store(new MemoryLog(), clock);

@@ -5,7 +5,7 @@
 // than a share of all nodes is given up, and none while no other node could take its tasks.
 
 import type { ClusterSpec, Node, Task } from '../../core/generated/objects.ts';
-import { giveUpsMax, isGivenUp, orphanAfterMs } from '../../core/node-silence.ts';
+import { DOWN_PERIODS_AT_START, giveUpsMax, isGivenUp, orphanAfterMs } from '../../core/node-silence.ts';
 import { isPlaced, isTerminal, isWanted } from '../../core/task-state.ts';
 import { earliest } from '../loop.ts';
 import type { TablesView } from '../store/tables.ts';
@@ -22,27 +22,45 @@ export interface LostNodesPlan {
   readonly wakeAtMs: number | undefined;
 }
 
-export function planLostNodes(view: TablesView, spec: ClusterSpec, nowMs: number): LostNodesPlan {
+/** `ledSinceMs`: since when this manager leads (Unix ms). */
+export function planLostNodes(
+  view: TablesView,
+  spec: ClusterSpec,
+  nowMs: number,
+  ledSinceMs = 0,
+): LostNodesPlan {
   const nodes = [...view.node.values()];
-  const brake = planBrake(view, nodes, spec, nowMs);
+  const heardAtMs = (node: Node) => backByMs(node, spec, ledSinceMs);
+  const brake = planBrake(view, nodes, { spec, nowMs, heardAtMs });
   let { wakeAtMs } = brake;
   const orphan: Task[] = [];
   for (const node of nodes) {
     if (node.status.state !== 'down' || !isGivenUp(node)) continue;
     const left = view.tasksOnNode(node.id).filter(mayBeThere);
     if (left.length === 0) continue;
-    const atMs = node.status.sinceMs + orphanAfterMs(spec);
+    const atMs = Math.max(node.status.sinceMs + orphanAfterMs(spec), heardAtMs(node));
     if (nowMs >= atMs) orphan.push(...left);
     else wakeAtMs = earliest(wakeAtMs, atMs);
   }
   return { ...brake, orphan, wakeAtMs };
 }
 
+/** A node that fell silent under another leader may have come back since, when nobody led: it gets time to say so. */
+function backByMs({ status }: Node, { heartbeatPeriodMs }: ClusterSpec, ledSinceMs: number): number {
+  return status.sinceMs >= ledSinceMs ? 0 : ledSinceMs + DOWN_PERIODS_AT_START * heartbeatPeriodMs;
+}
+
+interface Field {
+  readonly spec: ClusterSpec;
+  readonly nowMs: number;
+  /** When the node would have been heard of (Unix ms). */
+  readonly heardAtMs: (node: Node) => number;
+}
+
 function planBrake(
   view: TablesView,
   nodes: readonly Node[],
-  spec: ClusterSpec,
-  nowMs: number,
+  { spec, nowMs, heardAtMs }: Field,
 ): Omit<LostNodesPlan, 'orphan'> {
   const max = giveUpsMax(spec, nodes.length);
   const recent = nodes
@@ -54,17 +72,22 @@ function planBrake(
   const giveUp: { node: Node; isCounted: boolean }[] = [];
   const hold: { node: Node; message: string }[] = [];
   let free = hasOthers ? max - recent.length : 0;
+  let wakeAtMs: number | undefined;
   const held = nodes
     .filter(({ status }) => status.state === 'down' && status.held === true)
     .sort((a, b) => a.status.sinceMs - b.status.sinceMs || (a.id < b.id ? -1 : 1));
   for (const node of held) {
+    if (nowMs < heardAtMs(node)) {
+      wakeAtMs = earliest(wakeAtMs, heardAtMs(node));
+      continue;
+    }
     const isCounted = view.tasksOnNode(node.id).some((task) => isWanted(task) && mayBeThere(task));
     if (!isCounted || free-- > 0) giveUp.push({ node, isCounted });
     else hold.push({ node, message: holdMessage(max, nodes.length, hasOthers) });
   }
   const isWaiting = hold.length > 0 && hasOthers;
   const nextMs = recent[0] ?? nowMs;
-  return { giveUp, hold, wakeAtMs: isWaiting ? nextMs + BRAKE_WINDOW_MS : undefined };
+  return { giveUp, hold, wakeAtMs: isWaiting ? earliest(wakeAtMs, nextMs + BRAKE_WINDOW_MS) : wakeAtMs };
 }
 
 function holdMessage(max: number, nodeCount: number, hasOthers: boolean): string {
