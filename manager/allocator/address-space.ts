@@ -74,24 +74,22 @@ export class AddressSpace {
 
   /** Gives out what `find` has found. */
   take(address: string, owner: string): void {
-    const isTaken = this.claim(address, owner);
-    assert(isTaken, () => `${address} was found, and is somebody's`);
-    this.#next = ((this.#offsetOf(address) ?? 0) + 1) % this.#size;
+    const offset = this.#freeOffset(address, owner);
+    assert(offset !== undefined, () => `${address} was found, and is somebody's`);
+    this.#give(offset, owner);
+    this.#next = (offset + 1) % this.#size;
   }
 
   /** It is nobody's, or this owner's. */
   isFreeFor(address: string, owner: string): boolean {
-    const offset = this.#offsetOf(address);
-    return offset !== undefined && (this.#owners.get(offset) ?? owner) === owner;
+    return this.#freeOffset(address, owner) !== undefined;
   }
 
   /** Notes an address that somebody has or asks for. False: it is somebody else's, or none of this subnet. */
   claim(address: string, owner: string): boolean {
-    const offset = this.#offsetOf(address);
-    if (offset === undefined || !this.isFreeFor(address, owner)) return false;
-    this.#resting.delete(offset);
-    this.#owners.set(offset, owner);
-    return true;
+    const offset = this.#freeOffset(address, owner);
+    if (offset !== undefined) this.#give(offset, owner);
+    return offset !== undefined;
   }
 
   /** Gives back what this owner has; else nothing happens. */
@@ -112,6 +110,16 @@ export class AddressSpace {
     for (const sinceMs of this.#resting.values())
       if (sinceMs + RESERVED_MS > nowMs) return sinceMs + RESERVED_MS;
     return undefined;
+  }
+
+  #freeOffset(address: string, owner: string): number | undefined {
+    const offset = this.#offsetOf(address);
+    return offset === undefined || (this.#owners.get(offset) ?? owner) !== owner ? undefined : offset;
+  }
+
+  #give(offset: number, owner: string): void {
+    this.#resting.delete(offset);
+    this.#owners.set(offset, owner);
   }
 
   #nextFree(): number | undefined {

@@ -45,7 +45,7 @@ export function placeDemands(
       const count = request.count - bookings.length;
       if (count === 0) continue;
       const more = bookPlaces({ ...request, count }, book, nowMs);
-      bookings.push(...more);
+      for (const booking of more) bookings.push(booking);
       isNews ||= more.length > 0;
     }
     isNews &&= found.some(

@@ -63,6 +63,17 @@ describe('why of a task that waits for its constraints', () => {
   });
 });
 
+test('a great many that wait are told of in a moment', () => {
+  const error = 'no suitable node (insufficient resources on 3 nodes)';
+  const waiting = Array.from({ length: 100_000 }, (_, index) => {
+    const task = aTask('s', { slot: index + 1, nodeId: '', state: 'pending' });
+    return { ...task, status: { ...task.status, error } };
+  });
+  const tables = tablesOf([asking()], waiting, nodes);
+  const { steps } = explain(tables, { target: 's', kind: '' }, NOW_MS);
+  assert.match(steps[1]?.text ?? '', /and 99999 more for the same reason/);
+});
+
 test('a service that is only planned is not to be updated', () => {
   const { spec } = asking('node.labels.disk==nvme');
   const request = { serviceId: '', version: 0, spec };

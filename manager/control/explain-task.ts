@@ -212,12 +212,8 @@ export function explainTroubles(view: TablesView, troubled: readonly Task[], now
 }
 
 function groupByCause(tasks: readonly Task[]): Task[][] {
-  const groups = new Map<string, Task[]>();
-  for (const task of tasks) {
-    const key = `${task.status.state} ${task.status.error || task.status.message}`;
-    groups.set(key, [...(groups.get(key) ?? []), task]);
-  }
-  return [...groups.values()];
+  const causeOf = ({ status }: Task) => `${status.state} ${status.error || status.message}`;
+  return [...Map.groupBy(tasks, causeOf).values()];
 }
 
 export function titleOf(service: Service, task: Task): string {

@@ -58,12 +58,11 @@ function askFor(
   tasks: readonly Task[],
   { reader, asked, isNew }: { reader: LogReader; asked: Map<string, Task>; isNew: boolean },
 ): { tasks: Task[]; warnings: string[] } {
-  const byNode = new Map<string, Task[]>();
-  for (const task of tasks) {
-    if (asked.has(task.id) || task.nodeId === '' || !isPlaced(task.status.state)) continue;
-    asked.set(task.id, task);
-    byNode.set(task.nodeId, [...(byNode.get(task.nodeId) ?? []), task]);
-  }
+  const fresh = tasks.filter(
+    ({ id, nodeId, status }) => !asked.has(id) && nodeId !== '' && isPlaced(status.state),
+  );
+  for (const task of fresh) asked.set(task.id, task);
+  const byNode = Map.groupBy(fresh, ({ nodeId }) => nodeId);
   const reached: Task[] = [];
   const warnings: string[] = [];
   for (const [nodeId, group] of byNode) {

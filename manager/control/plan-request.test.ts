@@ -48,6 +48,14 @@ test('a new service: its tasks, where they have room, addresses and ports', () =
   ]);
 });
 
+test('of any number of tasks', () => {
+  const { spec } = aServiceObject('web', 200_000);
+  assert.deepEqual(textOf(create(tablesOf([], [], nodes), spec)).slice(1), [
+    'tasks: 200000 would be created',
+    'scheduler: room for them on n1: 100000, n2: 100000',
+  ]);
+});
+
 test('what would be refused is refused, and what does not fit is not ok', () => {
   const web = aServiceObject('web', 1);
   const tables = tablesOf([web], [], nodes);

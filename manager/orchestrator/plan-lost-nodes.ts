@@ -30,7 +30,7 @@ export function planLostNodes(
   ledSinceMs = 0,
 ): LostNodesPlan {
   const nodes = [...view.node.values()];
-  const heardAtMs = (node: Node) => backByMs(node, spec, ledSinceMs);
+  const heardAtMs = (node: Node) => heardByMs(node, spec, ledSinceMs);
   const brake = planBrake(view, nodes, { spec, nowMs, heardAtMs });
   let { wakeAtMs } = brake;
   const orphan: Task[] = [];
@@ -46,7 +46,7 @@ export function planLostNodes(
 }
 
 /** A node that fell silent under another leader may have come back since, when nobody led: it gets time to say so. */
-function backByMs({ status }: Node, { heartbeatPeriodMs }: ClusterSpec, ledSinceMs: number): number {
+function heardByMs({ status }: Node, { heartbeatPeriodMs }: ClusterSpec, ledSinceMs: number): number {
   return status.sinceMs >= ledSinceMs ? 0 : ledSinceMs + DOWN_PERIODS_AT_START * heartbeatPeriodMs;
 }
 

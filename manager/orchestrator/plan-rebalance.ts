@@ -50,7 +50,8 @@ export function planRebalance(
     return NOTHING;
   if (!isRebalanced(service) || !isWhole(service, tasks)) return NOTHING;
   const healthyAtMs =
-    Math.max(0, ...tasks.map(({ status }) => status.runningAtMs)) + service.spec.update.monitorMs;
+    tasks.reduce((latest, { status }) => Math.max(latest, status.runningAtMs), 0) +
+    service.spec.update.monitorMs;
   if (nowMs < healthyAtMs) return { move: [], wakeAtMs: healthyAtMs };
   const byNode = Map.groupBy(tasks, ({ nodeId }) => nodeId);
   const nodes = [...view.node.values()].filter(takesTasks);

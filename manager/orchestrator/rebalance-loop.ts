@@ -5,7 +5,7 @@ import type { Clock } from '../../core/clock.ts';
 import { defaultClusterSpec } from '../../core/defaults.ts';
 import type { Service, Task } from '../../core/generated/objects.ts';
 import { DOWN_PERIODS_AT_START } from '../../core/node-silence.ts';
-import { runLoop } from '../loop.ts';
+import { earliest, runLoop } from '../loop.ts';
 import { ClusterBook } from '../placement/cluster-book.ts';
 import type { Commit, Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
@@ -47,14 +47,15 @@ export function runRebalanceLoop(options: RebalanceOptions, signal: AbortSignal)
       moves.push(...plan.move);
       dueAtMs.set(id, plan.wakeAtMs ?? Number.POSITIVE_INFINITY);
     }
-    const nextMs = Math.min(...dueAtMs.values());
+    let nextMs: number | undefined;
+    for (const atMs of dueAtMs.values()) if (atMs < Number.POSITIVE_INFINITY) nextMs = earliest(nextMs, atMs);
     try {
       await store.batch(moves.map((task) => (tx: Transaction) => move(tx, task)));
     } catch (error) {
       for (const { serviceId } of moves) look(serviceId);
       throw error;
     }
-    return nextMs === Number.POSITIVE_INFINITY ? undefined : nextMs;
+    return nextMs;
   };
   const isRelevant = ({ events }: Commit) => {
     let isRelevant = false;

@@ -231,8 +231,9 @@ function isAnswered(tasks: readonly Task[], service: Service, { view }: Picture)
   if (isAgain(service)) return true;
   const { condition, maxAttempts } = (view.revisionOf(newest)?.spec ?? spec).task.restart;
   const hasEndedWell = newest.status.state === 'complete';
-  // One that had to leave its node is replaced as long as its slot is wanted.
-  if (newest.desiredState === 'remove' || newest.eviction !== undefined) return false;
+  // One that had to leave its node is replaced as long as its slot is wanted, unless it came to its own end on the way.
+  const hasOwnEnd = newest.status.state === 'complete' || newest.status.state === 'failed';
+  if (newest.desiredState === 'remove' || (newest.eviction !== undefined && !hasOwnEnd)) return false;
   return condition === 'none' || (condition === 'on-failure' && hasEndedWell) || maxAttempts > 0;
 }
 
