@@ -8,6 +8,8 @@ const FREED = -2;
 const SHARD_BITS = 8;
 const SHARDS = 2 ** SHARD_BITS;
 const SLOTS_MIN = 8;
+/** Of all shards that have nothing: most have at first, and a table of hardly any tasks for good. */
+const NO_SLOTS = newSlots(1);
 
 interface Shard {
   /**
@@ -21,7 +23,7 @@ interface Shard {
 
 export class RowIndex {
   readonly #idOf: (row: number) => string | undefined;
-  readonly #shards: Shard[] = Array.from({ length: SHARDS }, () => ({ slots: newSlots(SLOTS_MIN), used: 0 }));
+  readonly #shards: Shard[] = Array.from({ length: SHARDS }, () => ({ slots: NO_SLOTS, used: 0 }));
   #size = 0;
   /** What was found last: who looks a task up does so several times. */
   #lastId = '';
@@ -88,13 +90,13 @@ export class RowIndex {
   }
 }
 
-/** Twice as many slots, or as many when most were of rows that are gone. */
+/** The first slots; twice as many, or as many when most were of rows that are gone. */
 function makeRoom(shard: Shard): void {
   const before = shard.slots;
   let count = 0;
   for (let at = 0; at < before.length; at += 2) if ((before[at] ?? FREE) >= 0) count++;
   const slots = before.length / 2;
-  shard.slots = newSlots(count * 2 > slots ? slots * 2 : slots);
+  shard.slots = newSlots(Math.max(SLOTS_MIN, count * 2 > slots ? slots * 2 : slots));
   shard.used = count;
   for (let at = 0; at < before.length; at += 2) {
     const row = before[at] ?? FREE;
