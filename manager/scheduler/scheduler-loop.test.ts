@@ -176,6 +176,28 @@ test('a node that changes while a task is being placed on it is looked at anew',
   }
 });
 
+test('a task is not placed where another has taken on more while it was being placed', async (t) => {
+  const store = await scheduling(t, [aNode('a', { memoryBytes: 1_000 })]);
+  await createService(store, 'other', 1, reserving(300));
+  await eventually(() => placed(store, 'other').length === 1);
+  let isDecided = false;
+  changeMeanwhile(store, (tx) => {
+    isDecided = true;
+    createRevision(tx, { ...aServiceObject('other', 1, reserving(600)), specVersion: 2 }, undefined);
+    tx.update('task', { ...(tasksOf(store, 'other')[0] as Task), specVersion: 2 });
+  });
+
+  const web = aServiceObject('web', 1, reserving(500));
+  await store.update((tx) => {
+    tx.create('service', web);
+    createRevision(tx, web, undefined);
+    tx.create('task', aTask('web', { nodeId: '', state: 'pending' }));
+  });
+  await eventually(() => isDecided);
+  await eventually(() => tasksOf(store, 'web')[0]?.status.error !== '');
+  assert.deepEqual(placed(store, 'web'), []);
+});
+
 test('what is taken for a task that changes while it is being placed is given to nobody else', async (t) => {
   const { store, scheduler } = await start(t, [aNode('a', { memoryBytes: 100 })]);
   await createService(store, 'web', 1, reserving(600));

@@ -220,8 +220,15 @@ function place(tx: Transaction, planned: Task, booking: Booking, { nowMs, index 
   const node = tx.view.node.get(booking.info.node.id);
   // Decided on an older state: what is no longer so is planned anew. Who looks after changed nodes has done so by then.
   if (task === undefined || !isWaiting(task) || node === undefined || node.meta.version > index) return;
-  if (task.specVersion !== planned.specVersion) return;
+  if (task.specVersion !== planned.specVersion || isOverdrawn(booking)) return;
   tx.update('task', assigned(task, booking, nowMs));
+}
+
+/** Another task of the node has taken on more meanwhile: what is booked is more than there is. */
+function isOverdrawn({ info, version: { demand } }: Booking): boolean {
+  return (
+    (demand.cpuNanos > 0 && info.cpuNanosFree < 0) || (demand.memoryBytes > 0 && info.memoryBytesFree < 0)
+  );
 }
 
 function assigned(task: Task, { info, generic }: Booking, nowMs: number): Task {
