@@ -27,3 +27,8 @@ export function giveUpsMax({ rescheduleMaxPercent }: ClusterSpec, nodeCount: num
 export function isGivenUp(node: Node | undefined): boolean {
   return node === undefined || (node.status.state === 'down' && node.status.held !== true);
 }
+
+/** How long nodes have to be heard of by a new leader, in milliseconds. */
+export function graceAtStartMs({ heartbeatPeriodMs }: Pick<ClusterSpec, 'heartbeatPeriodMs'>): number {
+  return DOWN_PERIODS_AT_START * heartbeatPeriodMs;
+}

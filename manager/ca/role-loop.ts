@@ -5,7 +5,7 @@ import { defined } from '../../core/assert.ts';
 import type { Clock } from '../../core/clock.ts';
 import { defaultClusterSpec } from '../../core/defaults.ts';
 import type { Node } from '../../core/generated/objects.ts';
-import { DOWN_PERIODS_AT_START } from '../../core/node-silence.ts';
+import { graceAtStartMs } from '../../core/node-silence.ts';
 import { type Consensus, managersOf, roleMembers } from '../consensus.ts';
 import { caLog } from '../log.ts';
 import { earliest, runLoop } from '../loop.ts';
@@ -41,10 +41,10 @@ export function runRoleLoop(options: RoleLoopOptions, signal: AbortSignal): Prom
     const nodes = roleNodes(store.view).map((node) =>
       node.state === 'ready' && !hasSession(node.id) ? { ...node, state: 'unknown' as const } : node,
     );
-    const { heartbeatPeriodMs, deadManagerAfterMs, departedNodeAfterMs } =
-      cluster?.spec ?? defaultClusterSpec;
+    const spec = cluster?.spec ?? defaultClusterSpec;
+    const { deadManagerAfterMs, departedNodeAfterMs } = spec;
     // Who was down under the leader before may have come back when nobody led: it gets time to say so.
-    const heardAtMs = ledSinceMs + DOWN_PERIODS_AT_START * heartbeatPeriodMs;
+    const heardAtMs = ledSinceMs + graceAtStartMs(spec);
     const isEarly = departedNodeAfterMs > 0 && nowMs < heardAtMs;
     const plan = planRoles({
       nodes,

@@ -5,7 +5,7 @@
 // than a share of all nodes is given up, and none while no other node could take its tasks.
 
 import type { ClusterSpec, Node, Task } from '../../core/generated/objects.ts';
-import { DOWN_PERIODS_AT_START, giveUpsMax, isGivenUp, orphanAfterMs } from '../../core/node-silence.ts';
+import { giveUpsMax, graceAtStartMs, isGivenUp, orphanAfterMs } from '../../core/node-silence.ts';
 import { isPlaced, isTerminal, isWanted } from '../../core/task-state.ts';
 import { earliest } from '../loop.ts';
 import type { TablesView } from '../store/tables.ts';
@@ -46,8 +46,8 @@ export function planLostNodes(
 }
 
 /** A node that fell silent under another leader may have come back since, when nobody led: it gets time to say so. */
-function heardByMs({ status }: Node, { heartbeatPeriodMs }: ClusterSpec, ledSinceMs: number): number {
-  return status.sinceMs >= ledSinceMs ? 0 : ledSinceMs + DOWN_PERIODS_AT_START * heartbeatPeriodMs;
+function heardByMs({ status }: Node, spec: ClusterSpec, ledSinceMs: number): number {
+  return status.sinceMs >= ledSinceMs ? 0 : ledSinceMs + graceAtStartMs(spec);
 }
 
 interface Field {
