@@ -31,8 +31,7 @@ export function runDrainLoop(options: DrainOptions, signal: AbortSignal): Promis
     for (const id of draining) {
       const node = store.view.node.get(id);
       if (node?.spec.availability !== 'drain' || drainable(store.view, id).length === 0) {
-        for (const task of store.view.tasksOnNode(id))
-          if (node !== undefined && isSpared(task, node)) steps.push((tx) => spare(tx, task));
+        steps.push((tx) => spare(tx, id));
         done.push(id);
         continue;
       }
@@ -70,12 +69,15 @@ function isToDrain(node: Node | undefined): boolean {
   return node?.spec.availability === 'drain';
 }
 
-function spare(tx: Transaction, { id, nodeId }: Task): void {
-  const task = tx.view.task.get(id);
+/** A step for each node: a new leader looks at all of them, and its other work goes on in between. */
+function spare(tx: Transaction, nodeId: string): void {
   const node = tx.view.node.get(nodeId);
-  if (task === undefined || node === undefined || !isSpared(task, node)) return;
-  const { eviction: _, leavesLast: __, ...rest } = task;
-  tx.update('task', rest);
+  if (node === undefined || isToDrain(node)) return;
+  for (const task of tx.view.tasksOnNode(nodeId)) {
+    if (!isSpared(task, node)) continue;
+    const { eviction: _, leavesLast: __, ...rest } = task;
+    tx.update('task', rest);
+  }
 }
 
 function evict(tx: Transaction, { id, nodeId }: Task, leavesLast: boolean): void {
