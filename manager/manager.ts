@@ -256,7 +256,10 @@ function leadership(
       runLostNodesLoop(counted('lost-nodes'), leading),
       runDrainLoop(counted('drain'), leading),
       runRebalanceLoop(counted('rebalance'), leading),
-      runSpareLoop({ store, clock, onCount: (services) => metrics.noteSpare(services) }, leading),
+      runSpareLoop(
+        { store, clock, book: scheduler.book, onCount: (services) => metrics.noteSpare(services) },
+        leading,
+      ),
       runReaperLoop(counted('reaper'), leading),
       runRoleLoop({ ...counted('role'), consensus, selfId: nodeId, hasSession }, leading),
       runRotationLoop({ ...counted('rotation'), randomBytes }, leading),

@@ -98,7 +98,8 @@ test('what would be without a node: its tasks need a place on the others, those 
   const tables = tablesOf([web, agent], tasks.slice(0, 2), nodes);
   const reason = 'needs 2 GiB, free 1 GiB at most on a node';
   const spare: NodeSpare[] = [];
-  for await (const one of spareOf(tables, systemClock, new AbortController().signal)) spare.push(one);
+  for await (const one of spareOf({ view: tables, clock: systemClock }, new AbortController().signal))
+    spare.push(one);
   assert.deepEqual(spare, [
     {
       nodeId: 'a',
@@ -132,10 +133,27 @@ test('a look at what is spare rests in between when nobody waits for it', async 
   };
   const nodes = Array.from({ length: 40 }, (_, number) => aNode(`n${number}`));
   let count = 0;
-  for await (const _ of spareOf(tablesOf([], [], nodes), busyClock, new AbortController().signal, 9)) count++;
+  const source = { view: tablesOf([], [], nodes), clock: busyClock, restFactor: 9 };
+  for await (const _ of spareOf(source, new AbortController().signal)) count++;
 
   assert.equal(count, 40);
   assert.ok(rests.length > 5 && rests.every((delayMs) => delayMs >= 9 * 5), rests.join(' '));
+});
+
+test('a look at what is spare goes by the book of the scheduler as it is by then', async () => {
+  const nodes = ['a', 'b', 'c', 'd'].map((id) => aNode(id, { memoryBytes: 4 * GIB }));
+  const web = aServiceObject('web', 1, needing(2 * GIB));
+  const view = tablesOf([web], [aTask('web', { slot: 1, nodeId: 'd' })], nodes);
+  const book = ClusterBook.of(view);
+  const misfits: Record<string, number> = {};
+  for await (const spare of spareOf({ view, clock: systemClock, book }, new AbortController().signal)) {
+    misfits[spare.nodeId] = spare.misfits.length;
+    // Meanwhile one goes, one fails, and nothing is left on the first for what has to leave the last.
+    book.noteNode('b', undefined);
+    book.noteNode('c', { ...aNode('c'), status: { ...aNode('c').status, state: 'down' } });
+    book.noteNode('a', aNode('a', { memoryBytes: GIB }));
+  }
+  assert.deepEqual(misfits, { a: 0, d: 1 });
 });
 
 test('generic resources are what limits a service, and who shuns it', () => {

@@ -2,12 +2,15 @@
 // wants to know more asks for the capacity.
 
 import { type Clock, sleep } from '../../core/clock.ts';
+import type { ClusterBook } from '../placement/cluster-book.ts';
 import type { Store } from '../store/store.ts';
-import { spareOf } from './spare.ts';
+import { type SpareSource, spareOf } from './spare.ts';
 
 export interface SpareOptions {
   readonly store: Store;
   readonly clock: Clock;
+  /** The scheduler's. */
+  readonly book: ClusterBook;
   /** Undefined: this manager does not count any more. */
   readonly onCount: (services: number | undefined) => void;
 }
@@ -19,15 +22,17 @@ const REST_FACTOR = 9;
 
 /** Runs until the signal aborts. */
 export async function runSpareLoop(
-  { store, clock, onCount }: SpareOptions,
+  { store, onCount, ...options }: SpareOptions,
   signal: AbortSignal,
 ): Promise<void> {
+  const { clock } = options;
+  const source = { ...options, view: store.view, restFactor: REST_FACTOR };
   let countedIndex = -1;
   try {
     while (!signal.aborted) {
       if (store.index !== countedIndex) {
         countedIndex = store.index;
-        onCount(await countServices(store, clock, signal));
+        onCount(await countServices(source, signal));
       }
       await sleep(clock, PERIOD_MS, signal);
     }
@@ -38,9 +43,9 @@ export async function runSpareLoop(
   }
 }
 
-async function countServices(store: Store, clock: Clock, signal: AbortSignal): Promise<number> {
+async function countServices(source: SpareSource, signal: AbortSignal): Promise<number> {
   const services = new Set<string>();
-  for await (const { misfits } of spareOf(store.view, clock, signal, REST_FACTOR))
+  for await (const { misfits } of spareOf(source, signal))
     for (const { serviceId } of misfits) services.add(serviceId);
   return services.size;
 }

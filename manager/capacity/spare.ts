@@ -12,12 +12,19 @@ import { type Choice, type Demand, giveBack, placeDemands } from './fit.ts';
 // Works for so long at a time: what else a manager has to do goes on in between.
 const WORK_MS = 5;
 
-/** Of each node that is not down, one after the other; in between it rests `restFactor` times as long as it worked. */
+export interface SpareSource {
+  readonly view: TablesView;
+  readonly clock: Clock;
+  /** What nodes have left, kept up to date by somebody else. Without it everything is counted first. */
+  readonly book?: ClusterBook;
+  /** In between it rests so many times as long as it worked. */
+  readonly restFactor?: number;
+}
+
+/** Of each node that is not down, one after the other. */
 export async function* spareOf(
-  view: TablesView,
-  clock: Clock,
+  { view, clock, restFactor = 0, ...source }: SpareSource,
   signal: AbortSignal,
-  restFactor = 0,
 ): AsyncIterable<NodeSpare> {
   let sinceMs = clock.elapsedMs();
   const pause = async () => {
@@ -26,13 +33,18 @@ export async function* spareOf(
     await sleep(clock, workedMs * restFactor, signal);
     sinceMs = clock.elapsedMs();
   };
-  const counting = ClusterBook.counting(view);
-  let counted = counting.next();
-  for (; !counted.done; counted = counting.next()) await pause();
-  const book = counted.value;
+  const count = async () => {
+    const counting = ClusterBook.counting(view);
+    let counted = counting.next();
+    for (; !counted.done; counted = counting.next()) await pause();
+    return counted.value;
+  };
+  const book = source.book ?? (await count());
   for (const { node } of book.nodes) {
-    if (node.status.state === 'down') continue;
-    yield withoutNode(view, node, { nowMs: clock.nowMs(), isSurvey: true }, book);
+    // As it is by now.
+    const { node: current } = book.node(node.id) ?? {};
+    if (current === undefined || current.status.state === 'down') continue;
+    yield withoutNode(view, current, { nowMs: clock.nowMs(), isSurvey: true }, book);
     await pause();
   }
 }

@@ -100,7 +100,7 @@ export function controlHandlers(options: ControlOptions): Handlers<typeof Contro
     auditNetworks: (request) => auditNetworks({ view: store.view, questions: options.questions }, request),
     getCapacity: async (_, { signal }) => {
       const nodes: NodeSpare[] = [];
-      for await (const node of spareOf(store.view, clock, signal)) nodes.push(node);
+      for await (const node of spareOf({ view: store.view, clock }, signal)) nodes.push(node);
       return { nodes };
     },
     planService: (request) => planServiceRequest(store.view, request, clock.nowMs()),

@@ -31,7 +31,8 @@ const noPlan: PlacementPlan = { assign: [], refuse: [], reason: '' };
 
 export class Scheduler implements Placer {
   readonly #options: SchedulerOptions;
-  readonly #book: ClusterBook;
+  /** What nodes have left: up to date with each commit, with what is decided and not written yet. */
+  readonly book: ClusterBook;
   readonly #waiting = new WaitingTasks();
   /** Somebody waits for tasks of another service to come to a node. */
   #isCompanyWanted = false;
@@ -42,7 +43,7 @@ export class Scheduler implements Placer {
   constructor(options: SchedulerOptions) {
     this.#options = options;
     const { view } = options.store;
-    this.#book = ClusterBook.of(view);
+    this.book = ClusterBook.of(view);
     for (const task of view.task.values()) this.#waiting.note(task.id, task);
   }
 
@@ -60,17 +61,17 @@ export class Scheduler implements Placer {
     const nowMs = this.#options.clock.nowMs();
     const { serviceId, specVersion } = first;
     const request = { serviceId, specVersion, nodeId: '', spec, count: tasks.length };
-    const bookings = bookPlaces(request, this.#book, nowMs);
+    const bookings = bookPlaces(request, this.book, nowMs);
     return tasks.map((task, position) => {
       const booking = bookings[position];
       if (booking === undefined) return task;
-      this.#book.expect(task.id, booking);
+      this.book.expect(task.id, booking);
       return assigned(task, booking, nowMs);
     });
   }
 
   settle(taskIds: readonly string[]): void {
-    for (const id of taskIds) if (this.#book.settle(id)) this.#hasGivenBack = true;
+    for (const id of taskIds) if (this.book.settle(id)) this.#hasGivenBack = true;
   }
 
   /** True when there is something to look at. */
@@ -81,16 +82,16 @@ export class Scheduler implements Placer {
     for (const { kind, action, object, previous } of events) {
       const current = action === 'removed' ? undefined : object;
       if (kind === 'node') {
-        this.#book.noteNode(object.id, current as Node | undefined);
+        this.book.noteNode(object.id, current as Node | undefined);
         mayFit = true;
       }
-      if (kind === 'service' && this.#book.noteService(object.id, current as Service | undefined))
+      if (kind === 'service' && this.book.noteService(object.id, current as Service | undefined))
         mayFit = true;
       if (kind !== 'task') continue;
       const before = (action === 'removed' ? object : previous) as Task | undefined;
       const task = current as Task | undefined;
       if (isSameToScheduler(task, before)) continue;
-      this.#book.noteTask(before, task, this.#specOf(task));
+      this.book.noteTask(before, task, this.#specOf(task));
       if (this.#waiting.note(object.id, task)) isNews = true;
       const isAssigned = isPlaced(task, before);
       if (isAssigned) this.#options.onScheduled?.(this.#options.clock.nowMs() - object.meta.createdAtMs);
@@ -113,10 +114,10 @@ export class Scheduler implements Placer {
       plans.push(plan);
       tasks += plan.assign.length;
       // Every node was looked at, and once more to tell why.
-      cost += plan.assign.length + 1 + (plan.refuse.length > 0 ? 2 * this.#book.nodeCount : 0);
+      cost += plan.assign.length + 1 + (plan.refuse.length > 0 ? 2 * this.book.nodeCount : 0);
     }
     const assigned = plans.flatMap(({ assign }) => assign);
-    for (const { task, booking } of assigned) this.#book.expect(task.id, booking);
+    for (const { task, booking } of assigned) this.book.expect(task.id, booking);
     try {
       await store.batch(plans.flatMap((plan) => stepsOf(plan, moment)));
     } finally {
@@ -137,7 +138,7 @@ export class Scheduler implements Placer {
     const [first] = tasks;
     const spec = first && view.revisionOf(first)?.spec;
     if (spec === undefined) return noPlan;
-    const plan = planGroup({ serviceId, specVersion, nodeId, spec, tasks }, this.#book, nowMs);
+    const plan = planGroup({ serviceId, specVersion, nodeId, spec, tasks }, this.book, nowMs);
     if (plan.refuse.length > 0 && spec.task.placement.affinities.length > 0) this.#isCompanyWanted = true;
     if (tasks.length === taskIds.size) return plan;
     if (plan.refuse.length === 0) {
@@ -153,7 +154,7 @@ export class Scheduler implements Placer {
   /** What was booked is now as it came to be. */
   #settle({ id }: Task): void {
     const task = this.#options.store.view.task.get(id);
-    this.#book.settle(id);
+    this.book.settle(id);
     if (task !== undefined && isWaiting(task)) this.#waiting.lookAtTask(id);
   }
 
