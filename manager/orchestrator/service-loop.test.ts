@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { FakeClock } from '../../core/clock.ts';
 import { defaultClusterNetwork, defaultClusterSpec } from '../../core/defaults.ts';
 import { emptyClusterSecrets, emptyMeta } from '../../core/generated/objects.ts';
@@ -51,6 +52,58 @@ test('a service of very many replicas is created, scaled down and removed, and h
   assert.equal(store.view.revisionsOfService('big').length, 0);
   assert.equal(wanted('small'), 2);
 });
+
+test('services are decided while those before them are being written, and none twice when a write fails', async (t) => {
+  const clock = new FakeClock();
+  const log = new FailingLog();
+  const store = new Store(log, clock);
+  await store.open();
+  const stop = new AbortController();
+  t.after(() => stop.abort());
+  const ids = Array.from({ length: 12 }, (_, number) => `s${number}`);
+  await store.batch(
+    ids.map((id) => (tx) => {
+      const service = aServiceObject(id, 500);
+      tx.create('service', service);
+      createRevision(tx, service, undefined);
+    }),
+  );
+  log.isHeld = true;
+  log.proposals = 0;
+  const loop = runServiceLoop({ store, clock, randomBytes }, stop.signal);
+  await setImmediate();
+  assert.ok(log.proposals > 1, `${log.proposals} writes at once`);
+  assert.ok(log.proposals < ids.length, `${log.proposals} writes at once`);
+
+  log.failures = 2;
+  log.release();
+  await eventually(() => {
+    clock.advance(1_000);
+    return ids.every((id) => store.view.tasksOfService(id).length === 500);
+  });
+  assert.equal(log.failures, 0);
+  for (const id of ids) {
+    const slots = new Set(store.view.tasksOfService(id).map(({ slot }) => slot));
+    assert.equal(slots.size, 500, id);
+  }
+  stop.abort();
+  await loop;
+});
+
+/** Counts proposals, and loses as many of the next as it is told. */
+class FailingLog extends MemoryLog {
+  proposals = 0;
+  failures = 0;
+
+  override async propose(payload: Uint8Array): ReturnType<MemoryLog['propose']> {
+    this.proposals++;
+    if (this.failures > 0) {
+      this.failures--;
+      throw new Error('not written');
+    }
+    return super.propose(payload);
+  }
+}
 
 test('a shorter history is there at once, for services that nothing happens to as well', async (t) => {
   const clock = new FakeClock();
