@@ -4,14 +4,14 @@
 import type { Clock } from '../core/clock.ts';
 import { messageOf } from '../core/errors.ts';
 import { loopLog } from './log.ts';
-import type { Commit, Store } from './store/store.ts';
+import type { FreshCommit, Store } from './store/store.ts';
 
 export interface LoopOptions {
   readonly name: string;
   readonly store: Store;
   readonly clock: Clock;
   /** Called for every commit; true wakes the loop. Remember here what has to be looked at. */
-  readonly isRelevant: (commit: Commit) => boolean;
+  readonly isRelevant: (commit: FreshCommit) => boolean;
   /** One round. Returns when to come back even if nothing changes (Unix ms), or undefined. */
   readonly pass: () => Promise<number | undefined>;
   readonly onFailure?: (error: unknown) => void;

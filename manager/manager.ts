@@ -321,8 +321,8 @@ function followUnlockKey(
     current = wanted;
     consensus.setUnlockKey(wanted === '' ? undefined : wanted).catch((error) => failed.abort(error));
   };
-  store.subscribe(({ events }) => {
-    if (events.some(({ kind }) => kind === 'cluster')) follow();
+  store.subscribe(({ decisive }) => {
+    if (decisive.some(({ kind }) => kind === 'cluster')) follow();
   });
   follow();
 }

@@ -79,9 +79,9 @@ export class Servers {
     this.#nodes.add(ControlService, control);
     this.#nodes.addTrunk(leader.clock);
     if (options.peers !== undefined) this.#nodes.add(PeerService, options.peers.handlers);
-    store.subscribe(({ events }) => {
-      for (const { kind, action, object } of events)
-        if (kind === 'node' && action === 'removed') this.#nodes.disconnect(object.id);
+    store.subscribe(({ decisive }) => {
+      for (const event of decisive)
+        if (event.kind === 'node' && event.action === 'removed') this.#nodes.disconnect(event.object.id);
     });
   }
 

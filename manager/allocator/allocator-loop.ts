@@ -6,7 +6,7 @@ import type { Node, Service, Task, TaskAttachment, TaskStatus } from '../../core
 import { isWanted } from '../../core/task-state.ts';
 import { loopLog } from '../log.ts';
 import { runLoop } from '../loop.ts';
-import type { Commit, Store } from '../store/store.ts';
+import type { FreshCommit, Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { Allocation } from './allocation.ts';
 import { NotYet } from './not-yet.ts';
@@ -21,7 +21,7 @@ export interface AllocatorOptions {
 /** Runs until the signal aborts. */
 export function runAllocatorLoop(options: AllocatorOptions, signal: AbortSignal): Promise<void> {
   const allocator = new Allocator(options);
-  const isRelevant = (commit: Commit) => allocator.note(commit);
+  const isRelevant = (commit: FreshCommit) => allocator.note(commit);
   return runLoop({ name: 'allocator', isRelevant, pass: () => allocator.pass(), ...options }, signal);
 }
 
@@ -54,9 +54,9 @@ class Allocator {
   }
 
   /** True when there is something to do. */
-  note({ events }: Commit): boolean {
+  note({ decisive }: FreshCommit): boolean {
     let isRelevant = false;
-    for (const event of events) {
+    for (const event of decisive) {
       const { kind, action, object, previous } = event;
       if (this.#allocation.note(event, this.#clock.nowMs())) this.#mayRetry = true;
       if (kind === 'network' && action !== 'removed') this.#networks.add(object.id);

@@ -67,7 +67,7 @@ export function runRoleLoop(options: RoleLoopOptions, signal: AbortSignal): Prom
   return runLoop(
     {
       name: 'role',
-      isRelevant: ({ events }) => events.some(({ kind }) => kind === 'node' || kind === 'cluster'),
+      isRelevant: ({ decisive }) => decisive.some(({ kind }) => kind === 'node' || kind === 'cluster'),
       pass,
       ...options,
     },

@@ -33,8 +33,8 @@ export function runRotationLoop(options: RotationLoopOptions, signal: AbortSigna
     caLog.info({ progress: plan.progress }, plan.isFinished ? 'root rotated' : 'root rotation');
     return plan.wakeAtMs;
   };
-  const isRelevant: Parameters<typeof runLoop>[0]['isRelevant'] = ({ events }) =>
-    events.some(
+  const isRelevant: Parameters<typeof runLoop>[0]['isRelevant'] = ({ decisive }) =>
+    decisive.some(
       ({ kind, action, object, previous }) =>
         kind === 'cluster' ||
         (kind === 'node' && (action === 'removed' || isNews(object as Node, previous as Node | undefined))),

@@ -26,8 +26,8 @@ export async function* serviceLogs(
   // Of these the reader wants as much as he said, of others all that they will say.
   const early = new Set(selected.map(({ id }) => id));
   const unsubscribe = request.options.follow
-    ? store.subscribe(({ events }) => {
-        for (const { kind, object } of events)
+    ? store.subscribe(({ decisive }) => {
+        for (const { kind, object } of decisive)
           if (kind === 'task' && isSelected(object as Task))
             askFor([object as Task], { reader, asked, isNew: !early.has(object.id) });
       })

@@ -26,6 +26,7 @@ import { ServiceSpecCodec } from '../../proto/generated/objects.ts';
 import { createRevision, registryAuthOf } from '../store/service-revision.ts';
 import type { Commit, Store } from '../store/store.ts';
 import type { TablesView } from '../store/tables.ts';
+import { TaskEvent } from '../store/task-events.ts';
 import type { ControlOptions } from './control-api.ts';
 import { findService } from './find.ts';
 import { hasOthersToMind, placedSpec } from './plan-endpoint.ts';
@@ -192,11 +193,12 @@ function changesOf(
   const tasks: Task[] = [];
   const removedTaskIds: string[] = [];
   let isChanged = false;
-  for (const { kind, action, object } of events) {
-    if (kind === 'service' && object.id === serviceId) isChanged = true;
-    if (kind !== 'task' || (object as Task).serviceId !== serviceId) continue;
-    if (action === 'removed') removedTaskIds.push(object.id);
-    else tasks.push(object as Task);
+  for (const event of events) {
+    if (event instanceof TaskEvent) {
+      if (event.serviceId !== serviceId) continue;
+      if (event.action === 'removed') removedTaskIds.push(event.object.id);
+      else tasks.push(event.object);
+    } else if (event.kind === 'service' && event.object.id === serviceId) isChanged = true;
   }
   return isChanged || tasks.length + removedTaskIds.length > 0 ? { tasks, removedTaskIds } : undefined;
 }

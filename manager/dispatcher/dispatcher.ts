@@ -105,8 +105,8 @@ export class Dispatcher {
     this.#isStopped = false;
     const directory = new NetworkDirectory(store.view);
     this.#directory = directory;
-    const unsubscribe = store.subscribe(({ events }) => {
-      for (const event of events) {
+    const unsubscribe = store.subscribe(({ decisive }) => {
+      for (const event of decisive) {
         const { kind, action, object, previous } = event;
         directory.note(event);
         if (kind === 'node' && action === 'removed') this.#dismiss(object.id);

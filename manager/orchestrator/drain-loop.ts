@@ -4,7 +4,7 @@
 import type { Clock } from '../../core/clock.ts';
 import type { Node, Task } from '../../core/generated/objects.ts';
 import { earliest, runLoop } from '../loop.ts';
-import type { Commit, Store } from '../store/store.ts';
+import type { FreshCommit, Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { DRAIN_REASON, drainable, isSpared, planDrain } from './plan-drain.ts';
 import { isSameToPlanners } from './task-news.ts';
@@ -49,9 +49,9 @@ export function runDrainLoop(options: DrainOptions, signal: AbortSignal): Promis
     }
     return wakeAtMs;
   };
-  const isRelevant = ({ events }: Commit) => {
+  const isRelevant = ({ decisive }: FreshCommit) => {
     let isRelevant = false;
-    for (const { kind, object, previous } of events) {
+    for (const { kind, object, previous } of decisive) {
       if (kind === 'task' && isSameToPlanners(object as Task, previous as Task | undefined)) continue;
       const nodeId = kind === 'node' ? object.id : kind === 'task' ? (object as Task).nodeId : '';
       const wasDrained = kind === 'node' && isToDrain(previous as Node | undefined);

@@ -5,7 +5,7 @@ import type { Clock } from '../../core/clock.ts';
 import { isSamePlace } from '../../core/eligible-node.ts';
 import type { Node, Task } from '../../core/generated/objects.ts';
 import { runLoop } from '../loop.ts';
-import type { Commit, Store } from '../store/store.ts';
+import type { FreshCommit, Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { planEvictions } from './plan-evictions.ts';
 
@@ -30,9 +30,9 @@ export function runEvictionLoop(options: EvictionOptions, signal: AbortSignal): 
     }
     return undefined;
   };
-  const isRelevant = ({ events }: Commit) => {
+  const isRelevant = ({ decisive }: FreshCommit) => {
     const before = dirty.size;
-    for (const { kind, action, object, previous } of events) {
+    for (const { kind, action, object, previous } of decisive) {
       if (kind === 'task' && hasTakenOn(object as Task, previous as Task | undefined))
         dirty.add((object as Task).nodeId);
       if (kind === 'node' && action !== 'removed' && hasChanged(object as Node, previous as Node | undefined))

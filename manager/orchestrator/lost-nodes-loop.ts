@@ -6,7 +6,7 @@ import type { Node, NodeStatus, Task } from '../../core/generated/objects.ts';
 import { isTerminal, isWanted } from '../../core/task-state.ts';
 import { loopLog } from '../log.ts';
 import { runLoop } from '../loop.ts';
-import type { Commit, Store } from '../store/store.ts';
+import type { FreshCommit, Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { planLostNodes } from './plan-lost-nodes.ts';
 
@@ -39,8 +39,8 @@ export function runLostNodesLoop(options: LostNodesOptions, signal: AbortSignal)
     ]);
     return plan.wakeAtMs;
   };
-  const isRelevant = ({ events }: Commit) =>
-    events.some(({ kind, object, previous }) =>
+  const isRelevant = ({ decisive }: FreshCommit) =>
+    decisive.some(({ kind, object, previous }) =>
       kind === 'node' ? isChanged(object as Node, previous as Node | undefined) : kind === 'cluster',
     );
   return runLoop({ name: 'lost-nodes', isRelevant, pass, ...options }, signal);

@@ -6,7 +6,7 @@ import type { Cluster, Payload, Revision, Task } from '../../core/generated/obje
 import { compareTaskStates } from '../../core/task-state.ts';
 import { runLoop } from '../loop.ts';
 import type { StoreEvent } from '../store/apply-entry.ts';
-import type { Commit, Store } from '../store/store.ts';
+import type { FreshCommit, Store } from '../store/store.ts';
 import { revisionId } from '../store/tables.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { pinsOf, planPayloadReaping, planReaping, planRevisionReaping } from './plan-reaping.ts';
@@ -44,9 +44,9 @@ export function runReaperLoop(options: ReaperOptions, signal: AbortSignal): Prom
     }
     return undefined;
   };
-  const isRelevant = (commit: Commit) => {
+  const isRelevant = (commit: FreshCommit) => {
     const before = dirty.size + sources.size;
-    for (const { kind, action, object, previous } of commit.events) {
+    for (const { kind, action, object, previous } of commit.decisive) {
       if (kind === 'task' && mayBeReaped(object as Task, action, previous as Task | undefined))
         dirty.add((object as Task).serviceId);
       if (kind === 'service' && action !== 'created') dirty.add(object.id);

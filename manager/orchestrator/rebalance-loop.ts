@@ -7,7 +7,7 @@ import type { Service, Task } from '../../core/generated/objects.ts';
 import { DOWN_PERIODS_AT_START } from '../../core/node-silence.ts';
 import { earliest, runLoop } from '../loop.ts';
 import { ClusterBook } from '../placement/cluster-book.ts';
-import type { Commit, Store } from '../store/store.ts';
+import type { FreshCommit, Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { isRebalanced, planRebalance, REBALANCE_REASON } from './plan-rebalance.ts';
 import { isSameToPlanners } from './task-news.ts';
@@ -57,9 +57,9 @@ export function runRebalanceLoop(options: RebalanceOptions, signal: AbortSignal)
     }
     return nextMs;
   };
-  const isRelevant = ({ events }: Commit) => {
+  const isRelevant = ({ decisive }: FreshCommit) => {
     let isRelevant = false;
-    for (const { kind, action, object, previous } of events) {
+    for (const { kind, action, object, previous } of decisive) {
       if (kind === 'task' && isSameToPlanners(object as Task, previous as Task | undefined)) continue;
       const id = kind === 'task' ? (object as Task).serviceId : object.id;
       if (kind === 'service' && action !== 'removed' && isRebalanced(object as Service)) look(id);

@@ -10,7 +10,7 @@ import { NONE } from '../../proto/wire.ts';
 import { earliest, runLoop } from '../loop.ts';
 import type { Placer } from '../placement/placer.ts';
 import { createRevision, registryAuthOf } from '../store/service-revision.ts';
-import type { Commit, Store } from '../store/store.ts';
+import type { FreshCommit, Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { limitPlan, planRemoval, planService, type ServicePlan } from './plan-service.ts';
 import { serviceContext } from './slots.ts';
@@ -63,7 +63,7 @@ export function runServiceLoop(options: ServiceLoopOptions, signal: AbortSignal)
     }
     return [...wakeTimes.values()].reduce<number | undefined>(earliest, undefined);
   };
-  const isRelevant = (commit: Commit) => noteDirty(commit, dirty, store);
+  const isRelevant = (commit: FreshCommit) => noteDirty(commit, dirty, store);
   return runLoop({ name: 'services', isRelevant, pass, ...options }, signal);
 }
 
@@ -78,9 +78,9 @@ async function writeAll(store: Store, steps: readonly ((tx: Transaction) => void
 }
 
 /** Adds the services that a commit concerns; true when there are any. */
-function noteDirty(commit: Commit, dirty: Set<string>, store: Store): boolean {
+function noteDirty(commit: FreshCommit, dirty: Set<string>, store: Store): boolean {
   const before = dirty.size;
-  for (const { kind, object, previous } of commit.events) {
+  for (const { kind, object, previous } of commit.decisive) {
     if (kind === 'service') dirty.add(object.id);
     else if (kind === 'task') {
       if (!isSameToPlanners(object as Task, previous as Task | undefined))

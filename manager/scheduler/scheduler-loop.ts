@@ -9,7 +9,7 @@ import { runLoop } from '../loop.ts';
 import { type Booking, ClusterBook } from '../placement/cluster-book.ts';
 import type { Placer } from '../placement/placer.ts';
 import { bookPlaces, type PlacementPlan, planGroup } from '../placement/plan-placement.ts';
-import type { Commit, Store } from '../store/store.ts';
+import type { FreshCommit, Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { isWaiting, type WaitingGroup, WaitingTasks } from './waiting-tasks.ts';
 
@@ -49,7 +49,7 @@ export class Scheduler implements Placer {
 
   /** Runs until the signal aborts. */
   run(signal: AbortSignal): Promise<void> {
-    const isRelevant = (commit: Commit) => this.#hear(commit);
+    const isRelevant = (commit: FreshCommit) => this.#hear(commit);
     const pass = () => this.#pass();
     return runLoop({ name: 'scheduler', isRelevant, pass, ...this.#options }, signal);
   }
@@ -75,11 +75,11 @@ export class Scheduler implements Placer {
   }
 
   /** True when there is something to look at. */
-  #hear({ events }: Commit): boolean {
+  #hear({ decisive }: FreshCommit): boolean {
     let isNews = false;
     let mayFit = this.#hasGivenBack;
     this.#hasGivenBack = false;
-    for (const { kind, action, object, previous } of events) {
+    for (const { kind, action, object, previous } of decisive) {
       const current = action === 'removed' ? undefined : object;
       if (kind === 'node') {
         this.book.noteNode(object.id, current as Node | undefined);

@@ -13,12 +13,19 @@ import { RecentCommits } from './recent-commits.ts';
 import { TablesRehearsal } from './rehearsal.ts';
 import type { ApplyResult, ObjectStateMachine, Rehearsal, ReplicatedLog } from './replicated-log.ts';
 import { KINDS, type Kind, type Kinds, Tables, type TablesView, type TableView } from './tables.ts';
+import { TaskEvent } from './task-events.ts';
 import { Transaction } from './transaction.ts';
 
 /** All events of one log entry, in its order. */
 export interface Commit {
   readonly index: number;
   readonly events: readonly StoreEvent[];
+}
+
+/** A commit in the moment in which it is applied. */
+export interface FreshCommit extends Commit {
+  /** Its events without remarks of agents, by which nobody decides anything: where tasks run, most of what happens. */
+  readonly decisive: readonly StoreEvent[];
 }
 
 export interface WatchOptions<T> {
@@ -50,7 +57,7 @@ export class Store implements ObjectStateMachine {
   readonly #log: ReplicatedLog;
   readonly #clock: Clock;
   readonly #observe: StoreObserver;
-  readonly #listeners = new Set<(commit: Commit) => void>();
+  readonly #listeners = new Set<(commit: FreshCommit) => void>();
   readonly #recent = new RecentCommits();
   readonly #watches = new Set<(failure?: unknown) => void>();
   /** What this manager has proposed, by its payload: applied as it is, without being read again. */
@@ -129,7 +136,7 @@ export class Store implements ObjectStateMachine {
   }
 
   /** Calls back after every applied entry, from within the apply: the listener must be quick and must not throw. */
-  subscribe(listener: (commit: Commit) => void): () => void {
+  subscribe(listener: (commit: FreshCommit) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
@@ -174,8 +181,10 @@ export class Store implements ObjectStateMachine {
     const entry = this.#proposed.get(payload) ?? decode(LogEntryCodec, payload);
     const outcome = applyEntry(this.#tables, index, entry);
     if (!outcome.applied) return { applied: false, index, reason: outcome.reason };
-    const commit = { index, events: outcome.events };
-    this.#recent.push(commit, outcome.tasks);
+    const { events, tasks } = outcome;
+    const decisive = events.filter((event) => !(event instanceof TaskEvent && event.isRemark));
+    const commit = { index, events, decisive };
+    this.#recent.push(commit, tasks);
     for (const listener of this.#listeners) listener(commit);
     return { applied: true, index, digest: outcome.digest };
   }

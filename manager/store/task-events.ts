@@ -1,6 +1,7 @@
 // What an entry of the log did to tasks, as rows. Objects are made when somebody asks: on a manager that does not lead hardly
 // anybody does, and thousands of objects that stay a little longer than others are what collecting garbage costs most.
 
+import { isDeepStrictEqual } from 'node:util';
 import { assert } from '../../core/assert.ts';
 import type { Meta, Task } from '../../core/generated/objects.ts';
 import type { StoreEvent } from './apply-entry.ts';
@@ -8,9 +9,11 @@ import {
   ERROR,
   type Extra,
   extraOf,
+  goesOn,
   MESSAGE,
   metaAt,
   NODE,
+  noExtra,
   RowNumbers,
   readRow,
   SERVICE,
@@ -76,6 +79,27 @@ export class PackedTasks implements TaskRows {
     return metaAt(this.numbers, at);
   }
 
+  serviceIdAt(at: number): string {
+    return this.get(this.numbers.int(at, SERVICE));
+  }
+
+  /** Whether the task goes on in this row as in the one before, with no more than another word of its agent. */
+  isRemark(at: number): boolean {
+    const { numbers, extras } = this;
+    const before = at - 1;
+    return (
+      goesOn(numbers, before, at) &&
+      this.#isSameText(SERVICE, before, at) &&
+      this.#isSameText(NODE, before, at) &&
+      this.#isSameText(ERROR, before, at) &&
+      (extras.size === 0 || isSameExtra(extras.get(before), extras.get(at)))
+    );
+  }
+
+  #isSameText(column: number, before: number, at: number): boolean {
+    return this.get(this.numbers.int(before, column)) === this.get(this.numbers.int(at, column));
+  }
+
   #setTexts(at: number, service: string, node: string, message: string, error: string): void {
     const first = at * textColumns.length;
     const texts = this.#texts;
@@ -91,6 +115,10 @@ export class PackedTasks implements TaskRows {
     if (this.extras === noExtras) this.extras = new Map();
     this.extras.set(at, extra);
   }
+}
+
+function isSameExtra(before = noExtra, after = noExtra): boolean {
+  return isDeepStrictEqual({ ...before, containerId: undefined }, { ...after, containerId: undefined });
 }
 
 /** How many rows of `PackedTasks` an event has. */
@@ -125,7 +153,20 @@ export class TaskEvent implements StoreEvent<'task'> {
     return this.#previous;
   }
 
+  /** Does not make the object, as `object` does. */
+  get serviceId(): string {
+    return this.#tasks.serviceIdAt(this.#at);
+  }
+
   get meta(): Meta {
     return this.#tasks.metaAt(this.#at);
+  }
+
+  /**
+   * Whether the agent has only told more of a task that goes on as before: another message, another time, another process.
+   * Nobody decides anything by it.
+   */
+  get isRemark(): boolean {
+    return this.action === 'updated' && this.#tasks.isRemark(this.#at);
   }
 }

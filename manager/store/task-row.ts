@@ -13,7 +13,7 @@ import type {
   TaskState,
   TaskStatus,
 } from '../../core/generated/objects.ts';
-import { TASK_STATES } from '../../core/task-state.ts';
+import { isTerminal, TASK_STATES } from '../../core/task-state.ts';
 import { NONE } from '../../proto/wire.ts';
 
 // What a row has of 64 bits: positions in `longs`.
@@ -246,6 +246,20 @@ export function statesNumber({ status, desiredState }: Task): number {
 /** Whether the task of the row is in this state. */
 export function isStateAt(numbers: RowNumbers, row: number, state: TaskState): boolean {
   return numbers.int(row, STATES) % STATES_MAX === positionOf(state);
+}
+
+/** Whether a task that is not over is in both rows in the same state of the same spec, to be in the same. */
+export function goesOn(numbers: RowNumbers, before: number, at: number): boolean {
+  const states = numbers.int(at, STATES);
+  return (
+    states === numbers.int(before, STATES) &&
+    !isTerminal(stateAt(states % STATES_MAX)) &&
+    numbers.long(at, RUNNING_AT) === numbers.long(before, RUNNING_AT) &&
+    numbers.long(at, NOT_BEFORE) === numbers.long(before, NOT_BEFORE) &&
+    numbers.int(at, SPEC_VERSION) === numbers.int(before, SPEC_VERSION) &&
+    numbers.int(at, SLOT) === numbers.int(before, SLOT) &&
+    ((numbers.int(at, FLAGS) ^ numbers.int(before, FLAGS)) & ~HAS_CONTAINER) === 0
+  );
 }
 
 /** What it stands for. */
