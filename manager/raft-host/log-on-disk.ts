@@ -210,14 +210,15 @@ export class LogOnDisk implements AsyncDisposable {
     return this.#supply.retry();
   }
 
-  /** A snapshot of this member's own state after entry `mark.index`, written beside the log while that goes on. */
-  async writeSnapshot(mark: SnapshotMark, records: Iterable<Uint8Array>, pacing?: Pacing): Promise<void> {
+  /** A snapshot of this member's own state after entry `mark.index`, written beside the log while that goes on. Returns its bytes. */
+  async writeSnapshot(mark: SnapshotMark, records: Iterable<Uint8Array>, pacing?: Pacing): Promise<number> {
     assert(mark.index > 0 && mark.index <= this.lastIndex, `a snapshot of ${mark.index}, not in the log`);
     const startedMs = performance.now();
     const { key, writer } = await this.#beginSnapshot(mark);
+    let bytes = 0;
     try {
       await writer.add(records, pacing);
-      await writer.finish();
+      ({ bytes } = await writer.finish());
     } catch (error) {
       await writer.abort();
       throw explainNoSpace(error);
@@ -228,7 +229,8 @@ export class LogOnDisk implements AsyncDisposable {
       await this.#endRotation();
     });
     this.#options.observe?.('snapshot', performance.now() - startedMs);
-    logLog.info({ 'snapshot.index': mark.index }, 'snapshot written');
+    logLog.info({ 'snapshot.index': mark.index, bytes }, 'snapshot written');
+    return bytes;
   }
 
   /** Entries up to `index` are not needed any more, as far as there is a snapshot of them; nor are older snapshots. */

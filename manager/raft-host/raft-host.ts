@@ -304,6 +304,7 @@ export class RaftHost implements ReplicatedLog {
       capture: () => this.#capture(),
       onCompacted: (index) => raft.compact(Math.min(index, raft.log.handedOutIndex)),
       defer,
+      random,
       signal,
     });
   }
