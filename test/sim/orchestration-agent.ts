@@ -14,6 +14,8 @@ import { type Luck, type SimContainer, SimMachineState, SimWorker } from './sim-
 /** What a machine has; another one may come back under its name. */
 export interface MachineSize {
   readonly cpus: number;
+  readonly memoryBytes: number;
+  readonly architecture: string;
   readonly generic: readonly GenericResource[];
 }
 
@@ -32,6 +34,8 @@ export class SimAgent {
   readonly options: SimAgentOptions;
   readonly state: SimMachineState;
   process: SimProcess | undefined;
+  /** Of the process, or of the last one. */
+  worker: SimWorker | undefined;
   skewMs = 0;
   size: MachineSize;
   /** It has left the cluster: it never starts again. */
@@ -52,7 +56,7 @@ export class SimAgent {
     const process = new SimProcess(name, network.time, () => this.skewMs);
     this.process = process;
     const caller = { role: 'worker', nodeId } as const;
-    const worker = new SimWorker(this.state, process, chance, luck);
+    this.worker = new SimWorker(this.state, process, chance, luck);
     const stopped = new AbortController();
     void runSessions(
       {
@@ -65,7 +69,7 @@ export class SimAgent {
             () => ({ identity: undefined, expected: {}, caller }),
           );
         },
-        worker: worker.asWorker(),
+        worker: this.worker.asWorker(),
         address: () => name,
         redescription: new Redescription(),
         onNews: () => {},
@@ -79,12 +83,12 @@ export class SimAgent {
 
   describe(): NodeDescription {
     const { name } = this.options;
-    const { cpus, generic } = this.size;
+    const { cpus, memoryBytes, architecture, generic } = this.size;
     return {
       ...emptyNodeDescription,
       hostname: name,
-      platform: { os: 'linux', architecture: 'x86_64' },
-      resources: { cpuNanos: cpus * 1e9, memoryBytes: 8 * 2 ** 30 },
+      platform: { os: 'linux', architecture },
+      resources: { cpuNanos: cpus * 1e9, memoryBytes },
       genericResources: generic,
     };
   }

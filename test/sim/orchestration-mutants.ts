@@ -192,4 +192,23 @@ export const ORCHESTRATION_MUTANTS: readonly FileMutant[] = [
     find: 'genericResources: NONE,\n  }));',
     replace: 'genericResources: NONE,\n    eviction: undefined as unknown as string,\n  }));',
   },
+  {
+    name: 'a new version of a secret goes to nobody',
+    file: 'dispatcher/dispatcher.ts',
+    find: 'if (session.tracker.payloads.refersTo(sourceId)) this.#rounds.add(session);',
+    replace: 'if (session.tracker.payloads.refersTo('')) this.#rounds.add(session);',
+  },
+  {
+    name: 'nodes keep secrets that their tasks do not need any more',
+    file: 'dispatcher/session-payloads.ts',
+    find: 'const removedIds = [...this.#known.keys()].filter((id) => !wanted.has(id));',
+    replace:
+      'const removedIds = [...this.#known.keys()].filter((id) => !wanted.has(id) && id === undefined);',
+  },
+  {
+    name: 'old versions of secrets stay',
+    file: 'orchestrator/reaper-loop.ts',
+    find: "if (kind === 'payload' && action === 'created') sources.add((object as Payload).sourceId);",
+    replace: "if (kind === 'payload' && action === 'removed') sources.add((object as Payload).sourceId);",
+  },
 ];

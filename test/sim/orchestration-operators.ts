@@ -3,16 +3,23 @@
 import { newServiceSpec } from '../../core/defaults.ts';
 import {
   type ClusterSpec,
+  emptyFileReference,
   emptyNetworkSpec,
+  emptyPayloadSpec,
   emptyPlacement,
+  emptyPortConfig,
+  type FileReference,
   type GenericResource,
   type Node,
+  type PayloadSpec,
   type PortConfig,
+  type RegistryAuth,
   type Service,
   type ServiceMode,
   type ServiceSpec,
   type UpdateConfig,
 } from '../../core/generated/objects.ts';
+import { parseImageReference } from '../../core/image-reference.ts';
 import { isJob } from '../../core/service-mode.ts';
 import type { ControlService } from '../../proto/generated/control.ts';
 import type { Client } from '../../rpc/client.ts';
@@ -25,6 +32,14 @@ export const CALL = { timeoutMs: 10_000 };
 const SERVICES_FIRST = 4;
 const SERVICES_MAX = 8;
 const NETWORKS = ['wide', 'narrow', 'spare'];
+const VERSIONS_AT_ONCE = 6;
+const SECRETS = ['alpha', 'beta'];
+const registryAuth: RegistryAuth = {
+  registry: parseImageReference('busybox').registry,
+  username: 'operator',
+  password: 'password',
+  identityToken: '',
+};
 
 export class Operators {
   readonly #chance: Chance;
@@ -52,6 +67,8 @@ export class Operators {
       'node again': (control) => this.#availability(control),
       label: (control) => this.#label(control),
       network: (control) => this.#network(control),
+      files: (control) => this.#files(control),
+      'files again': (control) => this.#files(control),
       settings: (control) => this.#settings(control),
     };
     const name = this.#pick(Object.keys(acts));
@@ -64,6 +81,8 @@ export class Operators {
     const ipv6 = this.#chance() < 0.3;
     await control.createNetwork({ spec: { ...emptyNetworkSpec, name: 'wide', ipv6 } }, CALL);
     await control.createNetwork({ spec: { ...emptyNetworkSpec, name: 'narrow', subnets: narrow } }, CALL);
+    await control.createSecret(payload('alpha'), CALL);
+    await control.createConfig(payload('gamma'), CALL);
     for (let count = 0; count < SERVICES_FIRST; count++) await this.#create(control);
   }
 
@@ -86,7 +105,8 @@ export class Operators {
   async #create(control: Control): Promise<void> {
     const { services } = await control.listServices({}, CALL);
     if (services.length >= SERVICES_MAX) return;
-    await control.createService({ spec: this.#newSpec(`s${++this.#named}`) }, CALL);
+    const spec = this.#newSpec(`s${++this.#named}`);
+    await control.createService({ spec, ...(this.#chance() < 0.2 && { registryAuth }) }, CALL);
   }
 
   async #service(control: Control): Promise<Service | undefined> {
@@ -99,7 +119,13 @@ export class Operators {
     if (service === undefined) return;
     const spec = change(service.spec);
     await control.updateService(
-      { serviceId: service.id, version: service.specVersion, spec, rollback: false },
+      {
+        serviceId: service.id,
+        version: service.specVersion,
+        spec,
+        rollback: false,
+        ...(this.#chance() < 0.1 && { registryAuth }),
+      },
       CALL,
     );
   }
@@ -189,6 +215,51 @@ export class Operators {
     await control.updateNetwork(request, CALL);
   }
 
+  /** A secret or config that comes, gets another version or goes. */
+  async #files(control: Control): Promise<void> {
+    const drawn = this.#chance();
+    if (drawn < 0.15) await control.createSecret(payload(this.#pick(SECRETS)), CALL);
+    else if (drawn < 0.3) await control.createConfig(payload('gamma'), CALL);
+    else if (drawn < 0.4) await control.removeSecret({ source: this.#pick(SECRETS) }, CALL);
+    else if (drawn < 0.5) await control.removeConfig({ source: 'gamma' }, CALL);
+    else if (drawn < 0.75) {
+      const { secret } = await control.getSecret({ source: this.#pick(SECRETS) }, CALL);
+      const { id, meta, spec } = secret;
+      await control.updateSecret({ ...payload(spec.name), id, version: meta.version }, CALL);
+    } else {
+      const { config } = await control.getConfig({ source: 'gamma' }, CALL);
+      const { id, meta, spec } = config;
+      await control.updateConfig({ ...payload(spec.name), id, version: meta.version }, CALL);
+    }
+  }
+
+  /** So many new versions of all secrets and configs that the oldest are not kept. */
+  async renewFiles(control: Control): Promise<void> {
+    for (let count = 0; count < VERSIONS_AT_ONCE; count++) {
+      const { secrets } = await control.listSecrets({}, CALL);
+      for (const { id, meta, spec } of secrets)
+        await control.updateSecret({ ...payload(spec.name), id, version: meta.version }, CALL);
+      const { configs } = await control.listConfigs({}, CALL);
+      for (const { id, meta, spec } of configs)
+        await control.updateConfig({ ...payload(spec.name), id, version: meta.version }, CALL);
+    }
+  }
+
+  #withFiles(spec: ServiceSpec): ServiceSpec {
+    const files = (names: readonly string[]): FileReference[] =>
+      names
+        .filter(() => this.#chance() < 0.25)
+        .map((name) => ({
+          ...emptyFileReference,
+          sourceId: name,
+          version: this.#pick([0, 0, 0, 1, 2]),
+          target: `/${name}`,
+          mode: 0o444,
+        }));
+    const container = { ...spec.task.container, secrets: files(SECRETS), configs: files(['gamma']) };
+    return { ...spec, task: { ...spec.task, container } };
+  }
+
   #newSpec(name: string): ServiceSpec {
     const mode = this.#newMode();
     const life: Life = isJob(mode) ? 'job' : this.#pick(['steady', 'steady', 'flaky'] as const);
@@ -213,7 +284,7 @@ export class Operators {
         },
       },
     };
-    return this.#withPlace(this.#withNetworks(spec));
+    return this.#withPlace(this.#withNetworks(this.#withFiles(spec)));
   }
 
   #newMode(): ServiceMode {
@@ -249,15 +320,18 @@ export class Operators {
     if (drawn < 0.6 || isJob(mode)) return [];
     const isOfHost = drawn < 0.85;
     const port: PortConfig = {
-      protocol: 'tcp',
+      ...emptyPortConfig,
       targetPort: 80,
       publishedPort: isOfHost ? this.#pick([8080, 8081]) : this.#pick([0, 9000, 9001]),
       publishMode: isOfHost ? 'host' : 'ingress',
-      hostAddress: '',
-      hostInterface: '',
-      locality: 'any',
     };
-    return [port];
+    const another: PortConfig = {
+      ...emptyPortConfig,
+      targetPort: 81,
+      publishedPort: 8082,
+      publishMode: 'host',
+    };
+    return this.#chance() < 0.2 ? [port, another] : [port];
   }
 
   #withNetworks(spec: ServiceSpec): ServiceSpec {
@@ -283,6 +357,7 @@ export class Operators {
       maxReplicasPerNode: spec.mode.replicated === undefined ? 0 : this.#pick([0, 0, 0, 1, 2]),
       affinities: this.#affinities(spec.name),
       strategy: this.#pick(['spread', 'spread', 'binpack'] as const),
+      platforms: this.#pick([[], [], [], [], [X86], [ARM], [X86, ARM]]),
     };
     const isEven =
       spec.mode.replicated !== undefined &&
@@ -299,7 +374,8 @@ export class Operators {
       [{ kind: 'SSD', count: 1, names: [] }],
     ]);
     const { resources } = spec.task;
-    const reservations = { cpuNanos, memoryBytes: 0 };
+    const memoryBytes = this.#pick([0, 0, 0, 1, 3]) * 2 ** 30;
+    const reservations = { cpuNanos, memoryBytes };
     return {
       ...spec,
       task: {
@@ -325,13 +401,14 @@ export class Operators {
     if (spec.mode.replicatedJob === undefined) return forced(spec);
     return {
       ...spec,
-      mode: { replicatedJob: { ...spec.mode.replicatedJob, totalCompletions: count } },
+      mode: { replicatedJob: { maxConcurrent: this.#pick([0, 1, 2, 3]), totalCompletions: count } },
     };
   }
 
   #respecified(spec: ServiceSpec): ServiceSpec {
-    const kind = this.#pick(['life', 'place', 'networks', 'ports', 'config', 'labels'] as const);
+    const kind = this.#pick(['life', 'place', 'networks', 'ports', 'config', 'labels', 'files'] as const);
     if (kind === 'place') return this.#withPlace(spec);
+    if (kind === 'files') return this.#withFiles(spec);
     if (kind === 'networks') return this.#withNetworks(spec);
     if (kind === 'ports')
       return { ...spec, endpoint: { ...spec.endpoint, mode: 'vip', ports: this.#ports(spec.mode) } };
@@ -353,6 +430,14 @@ export class Operators {
   #pick<T>(values: readonly T[]): T {
     return values[Math.floor(this.#chance() * values.length)] as T;
   }
+}
+
+const X86 = { os: 'linux', architecture: 'amd64' };
+const ARM = { os: 'linux', architecture: 'arm64' };
+
+/** A version of a secret or config. */
+function payload(name: string): { readonly spec: PayloadSpec; readonly data: Uint8Array } {
+  return { spec: { ...emptyPayloadSpec, name }, data: Buffer.from(name) };
 }
 
 function cards(count: number): GenericResource {

@@ -5,17 +5,20 @@ import { isDeepStrictEqual } from 'node:util';
 import { matchesConstraint, parseConstraint } from '../../core/constraint.ts';
 import { DEFAULT_SPEC_HISTORY_LIMIT } from '../../core/defaults.ts';
 import { fitsPlacement, takesTasks } from '../../core/eligible-node.ts';
-import type { Node, Service, Task } from '../../core/generated/objects.ts';
+import type { Node, Placement, Service, Task } from '../../core/generated/objects.ts';
 import { isIngressPort } from '../../core/ingress-port.ts';
 import { wantedReplicas } from '../../core/replicas.ts';
 import { isGlobal, isJob } from '../../core/service-mode.ts';
 import { isPlaced, isTerminal, isWanted } from '../../core/task-state.ts';
 import type { TablesView } from '../../manager/store/tables.ts';
 import type { SimAgent } from './orchestration-agent.ts';
+import { filesOf } from './sim-files.ts';
 import { lifeOf } from './sim-tasks.ts';
 
 /** So many ended tasks of a slot stay in any case: failures in a row are counted by them. */
 const ENDED_KEPT_MIN = 2;
+/** Of a secret or config, also when nobody asks for them. */
+const VERSIONS_KEPT = 5;
 
 interface Picture {
   readonly view: TablesView;
@@ -39,19 +42,21 @@ export function unrest(view: TablesView, nowMs: number, agents: readonly SimAgen
     const problem = restlessService(service, picture) ?? overgrown(service, picture);
     if (problem !== undefined) return `service ${service.spec.name} ${problem}`;
   }
-  return strangers(view, agents);
+  return leftovers(view) ?? strangers(view, agents);
 }
 
 /** What has changed in place, and nodes that have become smaller, leave nobody without what was promised. */
 function overbooked(node: Node, view: TablesView): string | undefined {
   if (node.spec.availability !== 'active') return undefined;
   const tasks = view.tasksOnNode(node.id).filter((task) => isWanted(task) && !isOver(task));
-  const reserved = tasks.reduce(
-    (sum, task) => sum + (view.revisionOf(task)?.spec.task.resources.reservations.cpuNanos ?? 0),
-    0,
-  );
   const { resources, genericResources } = node.description;
-  if (reserved > resources.cpuNanos) return `has ${resources.cpuNanos} CPUs for ${reserved}`;
+  for (const resource of ['cpuNanos', 'memoryBytes'] as const) {
+    const reserved = tasks.reduce(
+      (sum, task) => sum + (view.revisionOf(task)?.spec.task.resources.reservations[resource] ?? 0),
+      0,
+    );
+    if (reserved > resources[resource]) return `has ${resource} ${resources[resource]} for ${reserved}`;
+  }
   const names = new Set<string>();
   for (const { kind, name } of tasks.flatMap((task) => namesOf(task))) {
     if (names.has(`${kind} ${name}`)) return `has given ${kind} ${name} twice`;
@@ -92,7 +97,8 @@ function restlessTask(task: Task, { view, nowMs }: Picture): string | undefined 
   }
   if (task.desiredState === 'ready')
     return task.notBeforeMs > nowMs || isAgain(service) ? undefined : 'is prepared and is not started';
-  if (state === 'running' || isAgain(service)) return undefined;
+  if (state === 'running') return isAgain(service) ? undefined : outdatedFile(task, view);
+  if (isAgain(service)) return undefined;
   return `is ${state} on its way to ${task.desiredState}`;
 }
 
@@ -153,7 +159,11 @@ function freeNode(task: Task, view: TablesView): Node | undefined {
       .tasksOnNode(node.id)
       .filter(({ status }) => !isTerminal(status.state) && isPlaced(status.state));
     const specs = here.flatMap((other) => view.revisionOf(other)?.spec ?? []);
-    const used = specs.reduce((sum, other) => sum + other.task.resources.reservations.cpuNanos, 0);
+    const hasRoom = (resource: 'cpuNanos' | 'memoryBytes') => {
+      const used = specs.reduce((sum, other) => sum + other.task.resources.reservations[resource], 0);
+      const wished = resources.reservations[resource];
+      return wished === 0 || used + wished <= node.description.resources[resource];
+    };
     const taken = specs.flatMap(({ endpoint }) =>
       endpoint.ports.filter((port) => !isIngressPort(port)).map((port) => port.publishedPort),
     );
@@ -172,12 +182,52 @@ function freeNode(task: Task, view: TablesView): Node | undefined {
           wanted.some((other) => text.slice('service=='.length) === other.name) === text.includes('=='),
       ) &&
       !wanted.some((other) => other.task.placement.affinities.includes(`service!=${name}`)) &&
-      (resources.reservations.cpuNanos === 0 ||
-        used + resources.reservations.cpuNanos <= node.description.resources.cpuNanos) &&
+      hasRoom('cpuNanos') &&
+      hasRoom('memoryBytes') &&
+      runsOn(placement, node) &&
       !ports.some((port) => port > 0 && taken.includes(port)) &&
       (placement.maxReplicasPerNode === 0 || ofService < placement.maxReplicasPerNode)
     );
   });
+}
+
+/** In the words of images, which are others than those of kernels. */
+const ARCHITECTURES: Readonly<Record<string, string>> = { x86_64: 'amd64', aarch64: 'arm64' };
+
+function runsOn({ platforms }: Placement, { description }: Node): boolean {
+  const own = ARCHITECTURES[description.platform.architecture];
+  return platforms.length === 0 || platforms.some(({ architecture }) => architecture === own);
+}
+
+/** A file of a task that is not of the version that its spec asks for, or of the newest. */
+function outdatedFile(task: Task, view: TablesView): string | undefined {
+  const spec = view.revisionOf(task)?.spec;
+  for (const [at, { kind, reference }] of (spec === undefined ? [] : filesOf(spec)).entries()) {
+    const source = view[kind].get(reference.sourceId);
+    // An old spec may refer to what is gone.
+    if (source === undefined) continue;
+    const wanted = reference.version || source.latestVersion;
+    const has = task.status.files[at]?.version;
+    if (has !== wanted) return `has version ${has} of ${kind} ${source.spec.name}, not ${wanted}`;
+  }
+  return undefined;
+}
+
+/** No version of a secret or config is kept that nobody asks for, but for the last few; nor credentials of no spec. */
+function leftovers(view: TablesView): string | undefined {
+  const references = [...view.revision.values()].flatMap(({ spec }) => filesOf(spec));
+  for (const { id, sourceId, version } of view.payload.values()) {
+    const source = view.secret.get(sourceId) ?? view.config.get(sourceId);
+    if (source === undefined && view.revision.get(id)?.registryAuth !== true)
+      return `payload ${id} is of nobody`;
+    if (source === undefined || version > source.latestVersion - VERSIONS_KEPT) continue;
+    const isPinned = references.some(
+      ({ reference }) => reference.sourceId === sourceId && reference.version === version,
+    );
+    if (!isPinned)
+      return `version ${version} of ${source.spec.name} is kept, ${source.latestVersion} is the newest`;
+  }
+  return undefined;
 }
 
 function restlessService(service: Service, picture: Picture): string | undefined {
@@ -234,6 +284,8 @@ function isAnswered(tasks: readonly Task[], service: Service, { view }: Picture)
   // One that had to leave its node is replaced as long as its slot is wanted, unless it came to its own end on the way.
   const hasOwnEnd = newest.status.state === 'complete' || newest.status.state === 'failed';
   if (newest.desiredState === 'remove' || (newest.eviction !== undefined && !hasOwnEnd)) return false;
+  // It was told to, by an update that has not come further or when its slot was not wanted any more.
+  if (newest.status.state === 'shutdown') return false;
   return condition === 'none' || (condition === 'on-failure' && hasEndedWell) || maxAttempts > 0;
 }
 
@@ -279,7 +331,11 @@ function overgrown(service: Service, { view }: Picture): string | undefined {
 
 /** What runs on machines is what managers have as running there. */
 function strangers(view: TablesView, agents: readonly SimAgent[]): string | undefined {
-  for (const { options, state } of agents) {
+  for (const { options, state, worker } of agents) {
+    const known = payloadsOf(options.nodeId, view);
+    const stranger = [...(worker?.files.held ?? [])].find((id) => !known.has(id));
+    if (stranger !== undefined)
+      return `machine ${options.name} holds payload ${stranger}, which no task of it needs`;
     for (const { taskId, spec } of state.containers.values()) {
       const task = view.task.get(taskId);
       if (task === undefined || task.nodeId !== options.nodeId)
@@ -292,4 +348,19 @@ function strangers(view: TablesView, agents: readonly SimAgent[]): string | unde
     }
   }
   return undefined;
+}
+
+/** What the tasks of a node need that have not ended. */
+function payloadsOf(nodeId: string, view: TablesView): Set<string> {
+  const ids = new Set<string>();
+  for (const task of view.tasksOnNode(nodeId)) {
+    const revision = isOver(task) ? undefined : view.revisionOf(task);
+    if (revision === undefined) continue;
+    ids.add(revision.id);
+    for (const { kind, reference } of filesOf(revision.spec)) {
+      const version = reference.version || view[kind].get(reference.sourceId)?.latestVersion;
+      ids.add(`${reference.sourceId}.${version}`);
+    }
+  }
+  return ids;
 }

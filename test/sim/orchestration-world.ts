@@ -35,7 +35,10 @@ const MANAGERS = 3;
 const START_MS = 30_000;
 /** After the last fault: restarts back off for five minutes, and updates say after their deadlines that they wait. */
 const HEAL_MS = 15 * 60_000;
+/** A message to each node, and what comes and goes whatever happens. */
+const FILES_MS = 60_000;
 const STEP_MS = 250;
+const PLAIN_SIZE: MachineSize = { cpus: 4, memoryBytes: 8 * 2 ** 30, architecture: 'x86_64', generic: [] };
 const JOIN_AGAIN_MS = 10_000;
 
 export interface OrchestrationOptions {
@@ -99,7 +102,7 @@ export class OrchestrationWorld {
     this.agents = Array.from({ length: count }, (_, index) =>
       this.#newAgent(
         `a${index + 1}`,
-        options.isCalm ? { cpus: options.cpus ?? 4, generic: [] } : this.#anySize(),
+        options.isCalm ? { ...PLAIN_SIZE, cpus: options.cpus ?? 4 } : this.#anySize(),
       ),
     );
   }
@@ -123,7 +126,12 @@ export class OrchestrationWorld {
       { kind: 'GPU', count: cards.length, names: cards },
       { kind: 'SSD', count: Math.floor(this.#chance() * 3), names: [] },
     ];
-    return { cpus: 2 + Math.floor(this.#chance() * 4), generic };
+    return {
+      cpus: 2 + Math.floor(this.#chance() * 4),
+      memoryBytes: (2 + Math.floor(this.#chance() * 7)) * 2 ** 30,
+      architecture: this.#chance() < 0.8 ? 'x86_64' : 'aarch64',
+      generic,
+    };
   }
 
   /** Lives through so much virtual time with faults, then without, and checks everything. Throws a Violation. */
@@ -425,6 +433,9 @@ export class OrchestrationWorld {
         isOpen = true;
       });
     await this.until('rest', HEAL_MS, () => this.unrest());
+    // Where nothing else happens, nobody hears of them by the way.
+    await this.carryOut((control) => this.#operators.renewFiles(control));
+    await this.until('rest after new versions of files', FILES_MS, () => this.unrest());
   }
 
   /** Why the cluster is not at rest; undefined: it is. */

@@ -2,13 +2,16 @@
 // time. Containers belong to the machine and outlive the worker; what the worker has written down does unless the disk
 // is lost. How a container behaves stands in its environment (LIFE=…), so that operators choose it with the spec.
 
+import { isDeepStrictEqual } from 'node:util';
 import { nextAction } from '../../agent/worker/task-step.ts';
 import type { Worker } from '../../agent/worker/worker.ts';
+import { hasCode, messageOf } from '../../core/errors.ts';
 import type { Revision, ServiceSpec, Task, TaskState, TaskStatus } from '../../core/generated/objects.ts';
 import { compareTaskStates, isTerminal } from '../../core/task-state.ts';
-import type { Assignments } from '../../proto/generated/dispatcher.ts';
+import type { Assignments, Payloads } from '../../proto/generated/dispatcher.ts';
 import type { Chance } from '../support/faults.ts';
 import type { SimProcess } from './sim-calls.ts';
+import { SimFiles } from './sim-files.ts';
 import type { VirtualTime } from './virtual-time.ts';
 
 /** steady: runs until it is stopped. flaky: fails after a while. bad: fails at once. job: ends well after a while. */
@@ -102,6 +105,8 @@ export class SimWorker {
   readonly #process: SimProcess;
   readonly #chance: Chance;
   readonly #luck: Luck;
+  /** In memory only. */
+  readonly files = new SimFiles();
   readonly #busy = new Set<string>();
   readonly #leaving = new Set<string>();
   #listener: (taskId: string, status: TaskStatus) => void = () => {};
@@ -123,7 +128,7 @@ export class SimWorker {
   /** As the session wants it. */
   asWorker(): Worker {
     return {
-      hearPayloads: () => {},
+      hearPayloads: (payloads: Payloads) => this.#hearPayloads(payloads),
       drained: () => {},
       logs: () => [],
       assign: (assignments: Assignments) => this.#assign(assignments),
@@ -214,8 +219,30 @@ export class SimWorker {
     this.#after(id, this.#delayMs(500), (now) => {
       if (now.status.state !== 'preparing') return;
       if (isRejected) this.#put(now, 'rejected', 'no such image');
-      else this.#put(now, 'ready');
+      else this.#makeFiles(now);
     });
+  }
+
+  /** What the managers have not sent yet is waited for. */
+  #makeFiles(entry: JournalEntry): void {
+    try {
+      entry.status = { ...entry.status, files: this.files.make(entry.revision) };
+      this.#put(entry, 'ready');
+    } catch (error) {
+      if (!hasCode(error, 'unavailable')) this.#put(entry, 'rejected', messageOf(error));
+    }
+  }
+
+  #hearPayloads(payloads: Payloads): void {
+    const changed = this.files.hear(payloads);
+    for (const entry of this.#state.journal.values()) {
+      const { revision, status, task } = entry;
+      if (isTerminal(status.state) || !status.files.some(({ sourceId }) => changed.has(sourceId))) continue;
+      const files = this.files.refresh(revision, status.files);
+      if (isDeepStrictEqual(files, status.files)) continue;
+      entry.status = { ...status, files, timestampMs: this.#process.clock.nowMs() };
+      this.#listener(task.id, entry.status);
+    }
   }
 
   #start(id: string, entry: JournalEntry): void {

@@ -1,0 +1,59 @@
+// What a simulated machine has of secrets, configs and credentials: the real book. Its files are no more than which versions
+// they are of.
+
+import { PayloadBook } from '../../agent/secrets/payload-book.ts';
+import { hasCode } from '../../core/errors.ts';
+import type { FileReference, FileVersion, Revision, ServiceSpec } from '../../core/generated/objects.ts';
+import type { PayloadKind } from '../../core/validate-payload.ts';
+import type { Payloads } from '../../proto/generated/dispatcher.ts';
+
+export interface ReferredFile {
+  readonly kind: PayloadKind;
+  readonly reference: FileReference;
+}
+
+/** In the order in which statuses have the versions. */
+export function filesOf({ task }: ServiceSpec): ReferredFile[] {
+  return [
+    ...task.container.secrets.map((reference) => ({ kind: 'secret' as const, reference })),
+    ...task.container.configs.map((reference) => ({ kind: 'config' as const, reference })),
+  ];
+}
+
+export class SimFiles {
+  readonly #book = new PayloadBook();
+  /** Ids of what the managers have sent and not taken back. */
+  readonly held = new Set<string>();
+
+  /** Returns whose versions have changed. */
+  hear(payloads: Payloads): Set<string> {
+    if (payloads.complete) this.held.clear();
+    for (const { id } of payloads.payloads) this.held.add(id);
+    for (const id of payloads.removedIds) this.held.delete(id);
+    return this.#book.hear(payloads);
+  }
+
+  /** What a container is started with. Throws as the book does. */
+  make(revision: Revision): FileVersion[] {
+    if (revision.registryAuth) this.#book.registryAuth(revision);
+    return filesOf(revision.spec).map((file) => this.#version(file));
+  }
+
+  /** What it has after a new version came; what is not there any more stays as it is. */
+  refresh({ spec }: Revision, files: readonly FileVersion[]): FileVersion[] {
+    return files.map((file, at) => {
+      const wanted = filesOf(spec)[at];
+      try {
+        return wanted === undefined ? file : this.#version(wanted);
+      } catch (error) {
+        if (hasCode(error, 'not-found')) return file;
+        throw error;
+      }
+    });
+  }
+
+  #version({ kind, reference }: ReferredFile): FileVersion {
+    const { sourceId, version } = this.#book.get(kind, reference);
+    return { sourceId, version };
+  }
+}
