@@ -17,7 +17,9 @@ setLogLevel('silent');
 
 const DURATION_MS = 60_000;
 /** Between them they check every rule. Fresh ones are for the hunt. */
-const FIXED = [3, 7, 9, 16, 28, 32, 116828792, 116828843, 116828901, 116828961, 116829006, 595178173];
+const FIXED = [
+  3, 7, 9, 16, 28, 32, 116828792, 116828843, 116828901, 116828961, 116829006, 116829017, 116829020, 595178173,
+];
 /** Each is noticed within so many seeds. All planted bugs: `npm run simulate -- --world orchestration --mutant all`. */
 const SEEDS_MAX = 16;
 const MUTANTS = [

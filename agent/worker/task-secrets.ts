@@ -35,7 +35,7 @@ export interface Refreshment {
   readonly versions: readonly (FileVersion | undefined)[];
 }
 
-interface Wanted {
+export interface WantedFile {
   readonly kind: PayloadKind;
   readonly reference: FileReference;
 }
@@ -84,7 +84,7 @@ export class TaskSecrets {
 
   /** What files that are made now are of. Throws as making them does. */
   versions(container: ContainerSpec): FileVersion[] {
-    return wantedIn(container).map((each) => this.#versionOf(each));
+    return wantedFiles(container).map((each) => this.#versionOf(each));
   }
 
   /** Makes the files, for a container with these users. Throws when one cannot be made. */
@@ -93,7 +93,7 @@ export class TaskSecrets {
     revision: Revision,
     { container, users }: { container: ContainerSpec; users: UserMapping | undefined },
   ): ContainerFile[] {
-    const wanted = wantedIn(container);
+    const wanted = wantedFiles(container);
     if (wanted.length === 0) return [];
     const contents = wanted.map((each) =>
       ownedInside(this.#content(each, task, revision, container), each, users),
@@ -111,7 +111,7 @@ export class TaskSecrets {
     const problems: string[] = [];
     const versions: (FileVersion | undefined)[] = [];
     const container = this.container(task, revision);
-    for (const [position, each] of wantedIn(container).entries()) {
+    for (const [position, each] of wantedFiles(container).entries()) {
       const { kind, reference } = each;
       try {
         const content = ownedInside(this.#content(each, task, revision, container), each, users);
@@ -139,12 +139,17 @@ export class TaskSecrets {
     return this.#files.list();
   }
 
-  #versionOf({ kind, reference }: Wanted): FileVersion {
+  #versionOf({ kind, reference }: WantedFile): FileVersion {
     const { sourceId, version } = this.#book.get(kind, reference);
     return { sourceId, version };
   }
 
-  #content({ kind, reference }: Wanted, task: Task, revision: Revision, container: ContainerSpec): TaskFile {
+  #content(
+    { kind, reference }: WantedFile,
+    task: Task,
+    revision: Revision,
+    container: ContainerSpec,
+  ): TaskFile {
     const payload = this.#book.get(kind, reference);
     const { uid, gid, mode } = reference;
     if (payload.templateDriver === '') return { data: payload.data, uid, gid, mode };
@@ -155,7 +160,7 @@ export class TaskSecrets {
   /** The bytes as they were sent: a template in a template stays one. */
   #sources(container: ContainerSpec): PayloadSources {
     const textOf = (kind: PayloadKind) => (target: string) => {
-      const found = wantedIn(container).find(
+      const found = wantedFiles(container).find(
         (each) =>
           each.kind === kind &&
           (each.reference.target === target || targetOf(kind, each.reference) === target),
@@ -183,7 +188,11 @@ export class TaskSecrets {
 }
 
 /** With the machine's ids of those who own it in the container. */
-function ownedInside(file: TaskFile, { kind, reference }: Wanted, users: UserMapping | undefined): TaskFile {
+function ownedInside(
+  file: TaskFile,
+  { kind, reference }: WantedFile,
+  users: UserMapping | undefined,
+): TaskFile {
   if (users === undefined) return file;
   const id = (what: 'uid' | 'gid') =>
     idOnMachine(users, file[what], `${kind} ${reference.sourceName}: ${what}`);
@@ -192,11 +201,11 @@ function ownedInside(file: TaskFile, { kind, reference }: Wanted, users: UserMap
 
 /** Whether some file follows what these secrets and configs are now. */
 export function follows({ spec }: Revision, sourceIds: ReadonlySet<string>): boolean {
-  return wantedIn(spec.task.container).some(({ reference }) => sourceIds.has(reference.sourceId));
+  return wantedFiles(spec.task.container).some(({ reference }) => sourceIds.has(reference.sourceId));
 }
 
-/** In the order of the files. */
-function wantedIn({ secrets, configs }: ContainerSpec): Wanted[] {
+/** In the order of the files, which is that of the versions in a task's status. */
+export function wantedFiles({ secrets, configs }: ContainerSpec): WantedFile[] {
   const of = (kind: PayloadKind) => (reference: FileReference) => ({ kind, reference });
   return [...secrets.map(of('secret')), ...configs.map(of('config'))];
 }

@@ -22,7 +22,7 @@ export interface SnapshotTakerOptions {
 // Swarm keeps this many entries for slow followers beside a snapshot.
 const ENTRIES_KEPT = 500;
 // A snapshot comes sooner than the interval says when the log since the last has grown to this, and to the size of that one:
-// then snapshots never write more than the log does.
+// those that come for this write hardly more than the log does.
 const LOG_BYTES_MIN = 128 * 2 ** 20;
 // Members apply the same entries: up to this part of that earlier, so that they do not all write theirs at the same time.
 const EARLIER_MAX = 0.25;

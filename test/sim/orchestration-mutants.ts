@@ -196,7 +196,7 @@ export const ORCHESTRATION_MUTANTS: readonly FileMutant[] = [
     name: 'a new version of a secret goes to nobody',
     file: 'dispatcher/dispatcher.ts',
     find: 'if (session.tracker.payloads.refersTo(sourceId)) this.#rounds.add(session);',
-    replace: 'if (session.tracker.payloads.refersTo(String())) this.#rounds.add(session);',
+    replace: 'if (session.tracker.payloads.refersTo(session.nodeId)) this.#rounds.add(session);',
   },
   {
     name: 'nodes keep secrets that their tasks do not need any more',

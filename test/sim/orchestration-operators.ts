@@ -32,6 +32,7 @@ export const CALL = { timeoutMs: 10_000 };
 const SERVICES_FIRST = 4;
 const SERVICES_MAX = 8;
 const NETWORKS = ['wide', 'narrow', 'spare'];
+/** One more than are kept. */
 const VERSIONS_AT_ONCE = 6;
 const SECRETS = ['alpha', 'beta'];
 const registryAuth: RegistryAuth = {

@@ -2,6 +2,7 @@
 // be; nothing waits without a reason; nothing is left of what is not wanted.
 
 import { isDeepStrictEqual } from 'node:util';
+import { wantedFiles } from '../../agent/worker/task-secrets.ts';
 import { matchesConstraint, parseConstraint } from '../../core/constraint.ts';
 import { DEFAULT_SPEC_HISTORY_LIMIT } from '../../core/defaults.ts';
 import { fitsPlacement, takesTasks } from '../../core/eligible-node.ts';
@@ -12,7 +13,6 @@ import { isGlobal, isJob } from '../../core/service-mode.ts';
 import { isPlaced, isTerminal, isWanted } from '../../core/task-state.ts';
 import type { TablesView } from '../../manager/store/tables.ts';
 import type { SimAgent } from './orchestration-agent.ts';
-import { filesOf } from './sim-files.ts';
 import { lifeOf } from './sim-tasks.ts';
 
 /** So many ended tasks of a slot stay in any case: failures in a row are counted by them. */
@@ -201,8 +201,9 @@ function runsOn({ platforms }: Placement, { description }: Node): boolean {
 
 /** A file of a task that is not of the version that its spec asks for, or of the newest. */
 function outdatedFile(task: Task, view: TablesView): string | undefined {
-  const spec = view.revisionOf(task)?.spec;
-  for (const [at, { kind, reference }] of (spec === undefined ? [] : filesOf(spec)).entries()) {
+  const container = view.revisionOf(task)?.spec.task.container;
+  if (container === undefined) return undefined;
+  for (const [at, { kind, reference }] of wantedFiles(container).entries()) {
     const source = view[kind].get(reference.sourceId);
     // An old spec may refer to what is gone.
     if (source === undefined) continue;
@@ -215,7 +216,7 @@ function outdatedFile(task: Task, view: TablesView): string | undefined {
 
 /** No version of a secret or config is kept that nobody asks for, but for the last few; nor credentials of no spec. */
 function leftovers(view: TablesView): string | undefined {
-  const references = [...view.revision.values()].flatMap(({ spec }) => filesOf(spec));
+  const references = [...view.revision.values()].flatMap(({ spec }) => wantedFiles(spec.task.container));
   for (const { id, sourceId, version } of view.payload.values()) {
     const source = view.secret.get(sourceId) ?? view.config.get(sourceId);
     if (source === undefined && view.revision.get(id)?.registryAuth !== true)
@@ -357,7 +358,7 @@ function payloadsOf(nodeId: string, view: TablesView): Set<string> {
     const revision = isOver(task) ? undefined : view.revisionOf(task);
     if (revision === undefined) continue;
     ids.add(revision.id);
-    for (const { kind, reference } of filesOf(revision.spec)) {
+    for (const { kind, reference } of wantedFiles(revision.spec.task.container)) {
       const version = reference.version || view[kind].get(reference.sourceId)?.latestVersion;
       ids.add(`${reference.sourceId}.${version}`);
     }

@@ -2,23 +2,10 @@
 // they are of.
 
 import { PayloadBook } from '../../agent/secrets/payload-book.ts';
+import { type WantedFile, wantedFiles } from '../../agent/worker/task-secrets.ts';
 import { hasCode } from '../../core/errors.ts';
-import type { FileReference, FileVersion, Revision, ServiceSpec } from '../../core/generated/objects.ts';
-import type { PayloadKind } from '../../core/validate-payload.ts';
+import type { FileVersion, Revision } from '../../core/generated/objects.ts';
 import type { Payloads } from '../../proto/generated/dispatcher.ts';
-
-export interface ReferredFile {
-  readonly kind: PayloadKind;
-  readonly reference: FileReference;
-}
-
-/** In the order in which statuses have the versions. */
-export function filesOf({ task }: ServiceSpec): ReferredFile[] {
-  return [
-    ...task.container.secrets.map((reference) => ({ kind: 'secret' as const, reference })),
-    ...task.container.configs.map((reference) => ({ kind: 'config' as const, reference })),
-  ];
-}
 
 export class SimFiles {
   readonly #book = new PayloadBook();
@@ -36,13 +23,13 @@ export class SimFiles {
   /** What a container is started with. Throws as the book does. */
   make(revision: Revision): FileVersion[] {
     if (revision.registryAuth) this.#book.registryAuth(revision);
-    return filesOf(revision.spec).map((file) => this.#version(file));
+    return wantedFiles(revision.spec.task.container).map((file) => this.#version(file));
   }
 
   /** What it has after a new version came; what is not there any more stays as it is. */
   refresh({ spec }: Revision, files: readonly FileVersion[]): FileVersion[] {
     return files.map((file, at) => {
-      const wanted = filesOf(spec)[at];
+      const wanted = wantedFiles(spec.task.container)[at];
       try {
         return wanted === undefined ? file : this.#version(wanted);
       } catch (error) {
@@ -52,7 +39,7 @@ export class SimFiles {
     });
   }
 
-  #version({ kind, reference }: ReferredFile): FileVersion {
+  #version({ kind, reference }: WantedFile): FileVersion {
     const { sourceId, version } = this.#book.get(kind, reference);
     return { sourceId, version };
   }
