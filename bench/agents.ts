@@ -2,8 +2,7 @@
 // From the creation of services to the last task that runs, then news of tasks, then lists of everything, and meanwhile how
 // long the leader takes for a call that reads nothing, which waits for its event loop.
 
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
+import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { defined } from '../core/assert.ts';
 import { defaultClusterSpec } from '../core/defaults.ts';
@@ -12,12 +11,12 @@ import { cpuMs, managerPidOf, statusKib } from '../test/support/process-status.t
 import { RealCluster } from '../test/support/real-cluster.ts';
 import type { RealNode } from '../test/support/real-node.ts';
 import { SimulatedAgents } from '../test/support/simulated-agents.ts';
+import { Pings } from './pings.ts';
 import { againstFloor, againstLimit, percentile, type Row } from './report.ts';
 
 const MANAGERS = 3;
 const CREATIONS_AT_ONCE = 16;
 const POLL_MS = 20;
-const PING_PAUSE_MS = 25;
 const MB = 2 ** 20;
 
 interface Services {
@@ -61,9 +60,7 @@ export async function agentsRows(load: AgentsLoad): Promise<Row[]> {
     labels: rackLabels(load.agents),
   });
   const idleMb = managerMb(leader);
-  await using pings = new Pings(() => leader.managerHealth.check({}));
-  using idle = new IdleProcess();
-  await using idlePings = new Pings(() => idle.ping());
+  using pings = new Pings(path.join(leader.runDir, 'manager.sock'));
   const tasks = load.services * load.replicas;
   const meter = new Meter(cluster, agents);
   const { perSecond, serviceIds } = await deploy(leader, agents, load, tasks);
@@ -72,8 +69,7 @@ export async function agentsRows(load: AgentsLoad): Promise<Row[]> {
   const updates = await sendNews(leader, agents, { ...load, watched: serviceIds.slice(0, WATCHED) });
   const perNews = meter.micros(updates.count);
   await listEverything(leader, tasks);
-  const loop = await pings.stop();
-  const idleLoop = await idlePings.stop();
+  const { managerMs: loop, idleMs: idleLoop } = await pings.stop();
   const memory = [memoryRow(tasks, usedMb)];
   if (load.more !== undefined) {
     const all = tasks + load.more.services * load.more.replicas;
@@ -235,57 +231,6 @@ function cpuRows(what: string, { leader, others, agents }: Micros): Row[] {
     { what: 'the same: both other managers', value: others, unit: 'µs' },
     { what: 'the same: all agents', value: agents, unit: 'µs' },
   ];
-}
-
-/** Asks again and again, and notes how long each answer took. */
-class Pings implements AsyncDisposable {
-  readonly #tookMs: number[] = [];
-  #isStopped = false;
-  readonly #pinging: Promise<void>;
-
-  constructor(call: () => Promise<unknown>) {
-    this.#pinging = this.#ping(call);
-  }
-
-  async stop(): Promise<readonly number[]> {
-    await this[Symbol.asyncDispose]();
-    return this.#tookMs;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#isStopped = true;
-    await this.#pinging;
-  }
-
-  async #ping(call: () => Promise<unknown>): Promise<void> {
-    while (!this.#isStopped) {
-      const startedMs = performance.now();
-      await call();
-      this.#tookMs.push(performance.now() - startedMs);
-      await delay(PING_PAUSE_MS);
-    }
-  }
-}
-
-/** Answers, and that is all it does: how long it takes is what the machine makes everybody wait. */
-class IdleProcess implements Disposable {
-  readonly #child: ChildProcess;
-
-  constructor() {
-    const program = "process.on('message', (message) => process.send(message))";
-    this.#child = spawn(process.execPath, ['-e', program], {
-      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-    });
-  }
-
-  async ping(): Promise<void> {
-    this.#child.send('ping');
-    await once(this.#child, 'message');
-  }
-
-  [Symbol.dispose](): void {
-    this.#child.kill('SIGKILL');
-  }
 }
 
 /** Resident memory of the manager that a daemon has started. */
