@@ -263,7 +263,7 @@ export class TaskRunner {
     // After a crash it may run already, or have run.
     const pid =
       found.status.state === 'running' ? found.status.pid : await this.#startProcess(found.status.state);
-    const container = { containerId: this.#task.id, pid, exitCode: 0 };
+    const container = { pid, exitCode: 0 };
     this.#hasHealthCheck = found.healthCheck !== undefined;
     if (this.#hasHealthCheck) {
       await this.#set('starting', WAITING_FOR_HEALTH, { container });
@@ -365,7 +365,7 @@ export class TaskRunner {
 
   async #end(exit: ContainerExit, error?: string): Promise<void> {
     await this.#freePorts();
-    const container = { containerId: this.#task.id, pid: 0, exitCode: exit.exitCode };
+    const container = { pid: 0, exitCode: exit.exitCode };
     const detail = { container, timestampMs: exit.exitedAtMs };
     if (exit.exitCode === 0 && error === undefined) await this.#set('complete', 'finished', detail);
     else await this.#set('failed', 'started', { ...detail, error: error ?? describeExit(exit) });
@@ -402,7 +402,7 @@ export class TaskRunner {
       exitCode = (await this.#stopContainer(drainMs, signal)).exitCode;
     await this.#freePorts();
     await this.#set('shutdown', 'shutdown', {
-      ...(container === undefined ? undefined : { container: { containerId: id, pid: 0, exitCode } }),
+      ...(container === undefined ? undefined : { container: { pid: 0, exitCode } }),
     });
   }
 

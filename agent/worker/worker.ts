@@ -252,7 +252,7 @@ export function adoptStatus(
     ...status,
     state: 'running',
     message: 'started',
-    container: { containerId: container.id, pid, exitCode: 0 },
+    container: { pid, exitCode: 0 },
     runningAtMs: status.runningAtMs || status.timestampMs,
   };
 }

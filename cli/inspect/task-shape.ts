@@ -26,7 +26,7 @@ export function toDockerTask({ task, spec }: FoundTask): object {
       ...(status.error !== '' && { Err: status.error }),
       ...(container && {
         ContainerStatus: {
-          ContainerID: container.containerId,
+          ContainerID: task.id,
           PID: container.pid,
           ExitCode: container.exitCode,
         },

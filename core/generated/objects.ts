@@ -677,12 +677,12 @@ export interface SpecAuthor {
 }
 export const emptySpecAuthor: SpecAuthor = Object.freeze({ nodeId: '' });
 
+/** Of a task's container, which has the task's id. */
 export interface ContainerStatus {
-  readonly containerId: string;
   readonly pid: number;
   readonly exitCode: number;
 }
-export const emptyContainerStatus: ContainerStatus = Object.freeze({ containerId: '', pid: 0, exitCode: 0 });
+export const emptyContainerStatus: ContainerStatus = Object.freeze({ pid: 0, exitCode: 0 });
 
 /** Which version of a secret or config a task's file has. */
 export interface FileVersion {

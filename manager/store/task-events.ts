@@ -13,7 +13,6 @@ import {
   MESSAGE,
   metaAt,
   NODE,
-  noExtra,
   RowNumbers,
   readRow,
   SERVICE,
@@ -92,7 +91,7 @@ export class PackedTasks implements TaskRows {
       this.#isSameText(SERVICE, before, at) &&
       this.#isSameText(NODE, before, at) &&
       this.#isSameText(ERROR, before, at) &&
-      (extras.size === 0 || isSameExtra(extras.get(before), extras.get(at)))
+      (extras.size === 0 || isDeepStrictEqual(extras.get(before), extras.get(at)))
     );
   }
 
@@ -115,10 +114,6 @@ export class PackedTasks implements TaskRows {
     if (this.extras === noExtras) this.extras = new Map();
     this.extras.set(at, extra);
   }
-}
-
-function isSameExtra(before = noExtra, after = noExtra): boolean {
-  return isDeepStrictEqual({ ...before, containerId: undefined }, { ...after, containerId: undefined });
 }
 
 /** How many rows of `PackedTasks` an event has. */

@@ -55,8 +55,6 @@ export interface Extra {
   readonly ports: readonly PortConfig[];
   readonly files: readonly FileVersion[];
   readonly eviction: Task['eviction'];
-  /** Of a container that is not named as its task. */
-  readonly containerId: string | undefined;
 }
 
 /** The numbers of rows, one row after the other: the same memory in two views. */
@@ -120,7 +118,6 @@ export const noExtra: Extra = {
   ports: NONE,
   files: NONE,
   eviction: undefined,
-  containerId: undefined,
 };
 
 const statePositions = new Map(TASK_STATES.map((state, position) => [state, position]));
@@ -165,25 +162,22 @@ export function metaAt(numbers: RowNumbers, row: number): Meta {
   };
 }
 
-type MayHaveExtra = Pick<Task, 'id' | 'attachments' | 'genericResources' | 'status'> & {
+type MayHaveExtra = Pick<Task, 'attachments' | 'genericResources' | 'status'> & {
   readonly eviction?: Extra['eviction'];
 };
 
 /** Undefined for most tasks. */
 export function extraOf({
-  id,
   attachments,
   genericResources,
   eviction,
   status,
 }: MayHaveExtra): Extra | undefined {
-  const { ports, files, container } = status;
-  const containerId = container?.containerId === id ? undefined : container?.containerId;
+  const { ports, files } = status;
   const isPlain =
     attachments.length + genericResources.length + ports.length + files.length === 0 &&
-    eviction === undefined &&
-    containerId === undefined;
-  return isPlain ? undefined : { attachments, genericResources, ports, files, eviction, containerId };
+    eviction === undefined;
+  return isPlain ? undefined : { attachments, genericResources, ports, files, eviction };
 }
 
 /** Undefined where no task is. */
@@ -212,16 +206,12 @@ export function readRow(rows: TaskRows, at: number, texts: TextsView): Task | un
 
 /** Of a task that is there. */
 export function readStatus(rows: TaskRows, at: number, texts: TextsView): TaskStatus {
-  const { ids, numbers } = rows;
-  const { containerId, ports, files } = extraAt(rows, at);
+  const { numbers } = rows;
+  const { ports, files } = extraAt(rows, at);
   const container: ContainerStatus | undefined =
     (numbers.int(at, FLAGS) & HAS_CONTAINER) === 0
       ? undefined
-      : {
-          containerId: containerId ?? ids[at] ?? '',
-          pid: numbers.int(at, PID),
-          exitCode: numbers.int(at, EXIT_CODE),
-        };
+      : { pid: numbers.int(at, PID), exitCode: numbers.int(at, EXIT_CODE) };
   return {
     state: stateAt(numbers.int(at, STATES) % STATES_MAX),
     timestampMs: numbers.long(at, TIMESTAMP),

@@ -192,7 +192,7 @@ export class TaskTable {
     this.#putText(numbers, at, MESSAGE, status.message);
     this.#putText(numbers, at, ERROR, status.error);
     const { attachments, genericResources, eviction } = extras.get(at) ?? noExtra;
-    this.#setExtra(page, at, extraOf({ id, attachments, genericResources, eviction, status }));
+    this.#setExtra(page, at, extraOf({ attachments, genericResources, eviction, status }));
   }
 
   delete(id: string): void {

@@ -1690,25 +1690,22 @@ export const SpecAuthorCodec: Codec<SpecAuthor> = {
 
 export const ContainerStatusCodec: Codec<ContainerStatus> = {
   write(m, w) {
-    if (m.containerId !== '') w.uint32(10).string(m.containerId);
-    if (m.pid !== 0) w.uint32(16).int32(m.pid);
-    if (m.exitCode !== 0) w.uint32(24).int32(m.exitCode);
+    if (m.pid !== 0) w.uint32(8).int32(m.pid);
+    if (m.exitCode !== 0) w.uint32(16).int32(m.exitCode);
     return w;
   },
   read(r, end) {
-    let containerId: string = '';
     let pid: number = 0;
     let exitCode: number = 0;
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
-        case 1: containerId = r.string(); break;
-        case 2: pid = r.int32(); break;
-        case 3: exitCode = r.int32(); break;
+        case 1: pid = r.int32(); break;
+        case 2: exitCode = r.int32(); break;
         default: r.skipType(tag & 7);
       }
     }
-    return { containerId, pid, exitCode };
+    return { pid, exitCode };
   },
 };
 

@@ -143,7 +143,7 @@ class SimulatedAgent {
 }
 
 function statusOf(taskId: string, message: string): TaskStatusUpdate {
-  const container = { containerId: taskId, pid: PID, exitCode: 0 };
+  const container = { pid: PID, exitCode: 0 };
   const status = {
     ...emptyTaskStatus,
     state: 'running',

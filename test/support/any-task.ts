@@ -24,7 +24,6 @@ const status: fc.Arbitrary<TaskStatus> = fc.record(
     files: fc.constantFrom([], [{ sourceId: 'secret', version: 3 }]),
     container: fc.record(
       {
-        containerId: fc.constantFrom('', 'another', ...anyTaskIds.slice(0, 3)),
         pid: fc.constantFrom(0, 4711, 2 ** 31 - 1),
         exitCode: fc.constantFrom(0, -1, 137),
       },
