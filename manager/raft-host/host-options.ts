@@ -30,6 +30,8 @@ export interface RaftHostOptions {
   readonly stateHashInterval?: number;
   /** After so many bytes of entries a leader forgets those in its memory that all members have. */
   readonly entriesHeldBytes?: number;
+  /** Entries that are applied in one turn of the event loop. */
+  readonly applyBytesPerTurn?: number;
   readonly timing?: RaftTiming;
   readonly observe?: (operation: 'transaction' | 'fsync' | 'snapshot', durationMs: number) => void;
 }
@@ -80,7 +82,6 @@ export const CORE_LIMITS = {
     appendBytesMax: PROPOSAL_BYTES_MAX,
     window: { messagesMax: 64, bytesMax: 8 * 2 ** 20 },
   },
-  applyBytesMax: 4 * 2 ** 20,
   uncommittedBytesMax: 64 * 2 ** 20,
 };
 

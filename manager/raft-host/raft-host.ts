@@ -23,6 +23,7 @@ import {
   type StateMachine,
 } from '../store/replicated-log.ts';
 import { Applier } from './applier.ts';
+import { ApplyTurns } from './apply-turns.ts';
 import { backupNewest } from './backup.ts';
 import { DiskWriter } from './disk-writer.ts';
 import { EntryForgetter } from './entry-forgetter.ts';
@@ -42,7 +43,7 @@ import type { PeerNetwork } from './peers.ts';
 import { diskFull, leadershipLost, Proposals } from './proposals.ts';
 import { QuickElection } from './quick-election.ts';
 import { explainQuorum } from './quorum.ts';
-import { forceNewCluster, foundCluster } from './recovery.ts';
+import { beginLog, forceNewCluster, requireCluster } from './recovery.ts';
 import { SnapshotExchange } from './snapshot-exchange.ts';
 import { SnapshotTaker } from './snapshot-taker.ts';
 import { StateHash } from './state-hash.ts';
@@ -63,6 +64,7 @@ export class RaftHost implements ReplicatedLog {
   #taker!: SnapshotTaker;
   #handOver!: HandOver;
   #applier!: Applier;
+  #turns!: ApplyTurns;
   #stateHash!: StateHash;
   #election!: QuickElection;
   #raft!: Raft;
@@ -126,6 +128,7 @@ export class RaftHost implements ReplicatedLog {
       onLost: (peer) => this.#onLost(peer),
     });
     this.#drain();
+    this.#turns.begin();
     this.#scheduleTick();
     const { voters } = this.#raft.configuration;
     if (voters.length === 1 && voters[0] === this.#self.id) await this.#leadAlone();
@@ -235,19 +238,11 @@ export class RaftHost implements ReplicatedLog {
       const { log, recovered } = existing;
       this.#disk = log;
       this.#self = { ...self, id: recovered.member.memberId };
-      if (recovered.member.clusterId !== clusterId)
-        throw new SwarmError(
-          'failed-precondition',
-          `the log belongs to cluster ${recovered.member.clusterId}, not to ${clusterId}`,
-        );
+      requireCluster(clusterId, recovered);
       return this.#options.forceNewCluster ? forceNewCluster(log, recovered, this.#self) : recovered;
     }
     this.#disk = await LogOnDisk.create(logOptions, { clusterId, memberId: self.id });
-    const hardState = { term: 0, vote: 0, commit: 0 };
-    if (founders === undefined) return { hardState, snapshot: undefined, entries: [] };
-    const founded = foundCluster(founders);
-    await this.#disk.append(founded);
-    return { ...founded, snapshot: undefined };
+    return beginLog(this.#disk, founders);
   }
 
   /** What stands around the core. */
@@ -271,11 +266,14 @@ export class RaftHost implements ReplicatedLog {
       onApplied: (bytes) => {
         this.#taker.applied(this.appliedIndex, bytes);
         forgetter.applied(this.appliedIndex, bytes);
+        this.#turns.applied(bytes);
       },
       onRestored: (index) => this.#taker.replaced(index),
     });
     this.#handOver = new HandOver({ raft, network, disk, timing: this.#timing });
     const drain = () => this.#drain();
+    const bytesPerTurn = this.#options.applyBytesPerTurn;
+    this.#turns = new ApplyTurns({ raft, drain, defer, signal, bytesPerTurn });
     this.#election = new QuickElection({ clock, random, signal, raft, drain });
     this.#writer = new DiskWriter({
       disk,
@@ -352,7 +350,8 @@ export class RaftHost implements ReplicatedLog {
 
   #drain(): void {
     this.#enterProposals();
-    for (let ready = this.#raft.takeReady(); ready !== undefined; ready = this.#raft.takeReady()) {
+    const take = () => this.#raft.takeReady(this.#turns.bytesLeft);
+    for (let ready = take(); ready !== undefined; ready = take()) {
       this.#carryOut(ready);
       this.#enterProposals();
     }

@@ -1,12 +1,12 @@
 // How a log begins, how it goes on alone after a majority is lost, and how it comes back from a backup.
 
+import { SwarmError } from '../../core/errors.ts';
 import {
   type Configuration,
   type ConfigurationChange,
   ConfigurationChangeCodec,
   type Entry,
   emptyConfiguration,
-  type HardState,
   type Member,
 } from '../../proto/generated/raft.ts';
 import { decode, encode } from '../../proto/wire.ts';
@@ -16,13 +16,29 @@ import type { RaftStart } from '../raft/contract.ts';
 import type { Backup } from './backup.ts';
 import { LogOnDisk, type LogOptions, type Recovered } from './log-on-disk.ts';
 
-/** The first entry of every founder's log: who they are. It is committed by being there. */
-export function foundCluster(founders: readonly Member[]): { hardState: HardState; entries: Entry[] } {
+/**
+ * Begins an empty log. The first entry of every founder's says who they are, and is committed by being there; who is no
+ * founder hears all from the leader that adds it. Durable when it resolves.
+ */
+export async function beginLog(log: LogOnDisk, founders: readonly Member[] | undefined): Promise<RaftStart> {
+  if (founders === undefined)
+    return { hardState: { term: 0, vote: 0, commit: 0 }, snapshot: undefined, entries: [] };
   const change = { steps: founders.map((member) => ({ kind: 'add-voter' as const, member })) };
-  return {
+  const founded = {
     hardState: { term: 1, vote: 0, commit: 1 },
     entries: [configurationEntry(change, { index: 1, term: 1 })],
   };
+  await log.append(founded);
+  return { ...founded, snapshot: undefined };
+}
+
+/** Throws when the log is of another cluster. */
+export function requireCluster(clusterId: string, { member }: Recovered): void {
+  if (member.clusterId !== clusterId)
+    throw new SwarmError(
+      'failed-precondition',
+      `the log belongs to cluster ${member.clusterId}, not to ${clusterId}`,
+    );
 }
 
 /**

@@ -12,8 +12,6 @@ export interface RaftOptions {
   readonly heartbeatTicks: number;
   readonly random: Random;
   readonly limits: ReplicationLimits;
-  /** Committed entries handed out at a time. */
-  readonly applyBytesMax: number;
   /** Proposals beyond this many bytes not yet applied are refused. */
   readonly uncommittedBytesMax: number;
 }

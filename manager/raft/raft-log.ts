@@ -146,11 +146,15 @@ export class RaftLog {
     this.#stableIndex = Math.max(this.#stableIndex, attestation.lastIndex);
   }
 
-  /** Committed, durable entries that were not handed out before. */
+  /** Entries that are committed and durable, and not handed out yet. */
+  get waitingCount(): number {
+    return Math.min(this.committedIndex, this.#stableIndex) - this.handedOutIndex;
+  }
+
+  /** The first of those that wait. */
   takeCommitted(bytesMax: number): readonly Entry[] {
-    const end = Math.min(this.committedIndex, this.#stableIndex);
-    if (end <= this.handedOutIndex) return NO_ENTRIES;
-    const entries = this.slice(this.handedOutIndex + 1, end, bytesMax);
+    const first = this.handedOutIndex + 1;
+    const entries = this.slice(first, this.handedOutIndex + this.waitingCount, bytesMax);
     assert(entries !== undefined, 'entries were compacted before they were applied');
     this.handedOutIndex += entries.length;
     return entries;

@@ -12,7 +12,6 @@ const OPTIONS: RaftOptions = {
   heartbeatTicks: 2,
   random: () => 0,
   limits: { appendBytesMax: 1000, window: { messagesMax: 4, bytesMax: 1000 } },
-  applyBytesMax: 1000,
   uncommittedBytesMax: 100,
 };
 const members = [1, 2, 3].map((id) => ({ id, nodeId: `node-${id}`, address: '' }));
@@ -30,7 +29,7 @@ function aRaft(count: number): Raft {
 /** Carries out everything at once; returns what was applied. */
 function settle(raft: Raft): number[] {
   const applied: number[] = [];
-  for (let ready = raft.takeReady(); ready !== undefined; ready = raft.takeReady()) {
+  for (let ready = raft.takeReady(1000); ready !== undefined; ready = raft.takeReady(1000)) {
     applied.push(...ready.committed.map(({ index }) => index));
     if (ready.append !== undefined) raft.persisted(ready.append);
   }
@@ -44,7 +43,7 @@ test('a member alone elects itself and commits what its disk has, not before', (
   assert.equal(raft.role, 'leader');
 
   assert.deepEqual(raft.propose([new Uint8Array(3)]), { firstIndex: 3, term: 2 });
-  const ready = raft.takeReady();
+  const ready = raft.takeReady(1000);
   assert.deepEqual([raft.log.committedIndex, ready?.committed.length], [2, 0]);
   if (ready?.append !== undefined) raft.persisted(ready.append);
   assert.deepEqual(settle(raft), [3]);
@@ -67,7 +66,7 @@ test('a member that knows of nobody stays quiet', () => {
 
   for (let ticks = 0; ticks < 100; ticks++) raft.tick();
 
-  assert.equal(raft.takeReady(), undefined);
+  assert.equal(raft.takeReady(1000), undefined);
 });
 
 test('two leaders of one term end the process', () => {

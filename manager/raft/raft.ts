@@ -25,7 +25,7 @@ import { decode, encode } from '../../proto/wire.ts';
 import { applyChange, hasQuorum, isJoint, isVoter, participants } from './configuration.ts';
 import type { Append, RaftOptions, RaftStart, Ready, Refusal, Role } from './contract.ts';
 import { Leader, type LeaderContext, type ReplicationLimits } from './leader.ts';
-import { ELECTION_TYPES, entryBytes, type MemberId, newMessage, TRANSFER } from './message.ts';
+import { ELECTION_TYPES, entryBytes, type MemberId, NO_ENTRIES, newMessage, TRANSFER } from './message.ts';
 import { Outbox } from './outbox.ts';
 import type { Progress } from './progress.ts';
 import { RaftLog } from './raft-log.ts';
@@ -214,9 +214,10 @@ export class Raft implements LeaderContext {
   }
 
   /** What the host has to do now, or undefined. Call again until there is nothing. */
-  takeReady(): Ready | undefined {
+  /** With committed entries of at most so many bytes, but at least one; of 0 bytes: without any. */
+  takeReady(applyBytesMax: number): Ready | undefined {
     this.#leader?.confirmReads();
-    const committed = this.#takeCommitted();
+    const committed = applyBytesMax > 0 ? this.#takeCommitted(applyBytesMax) : NO_ENTRIES;
     const reads = this.#leader?.takeReads() ?? [];
     const hardState = { term: this.term, vote: this.#vote, commit: this.log.committedIndex };
     const append = this.#outbox.takeAppend(this.log, hardState);
@@ -453,8 +454,8 @@ export class Raft implements LeaderContext {
     this.#pendingConfigurationIndex = this.log.lastIndex;
   }
 
-  #takeCommitted(): readonly Entry[] {
-    const committed = this.log.takeCommitted(this.#options.applyBytesMax);
+  #takeCommitted(bytesMax: number): readonly Entry[] {
+    const committed = this.log.takeCommitted(bytesMax);
     for (const entry of committed) {
       this.#unappliedBytes = Math.max(0, this.#unappliedBytes - entryBytes(entry));
       if (entry.kind === 'configuration') this.#applyConfiguration(entry);

@@ -2,13 +2,14 @@
 // read, `subscribe` and `watch` the ways to hear of changes. Proposals pipeline: no lock is held while the log works,
 // and two writers of the same object find out when their entries are applied.
 
-import { type Clock, sleep } from '../../core/clock.ts';
+import type { Clock } from '../../core/clock.ts';
 import { hasCode, SwarmError } from '../../core/errors.ts';
 import { ChangeCodec, type LogEntry, LogEntryCodec } from '../../proto/generated/log.ts';
 import { decode, encode, newEncoder } from '../../proto/wire.ts';
 import { AsyncQueue } from '../../rpc/queue.ts';
 import { storeLog } from '../log.ts';
 import { applyEntry, objectOf, type StoreEvent, snapshotRecord } from './apply-entry.ts';
+import { DECIDE_MS_MAX, DecideTurns } from './decide-turns.ts';
 import { RecentCommits } from './recent-commits.ts';
 import { TablesRehearsal } from './rehearsal.ts';
 import type { ApplyResult, ObjectStateMachine, Rehearsal, ReplicatedLog } from './replicated-log.ts';
@@ -45,8 +46,6 @@ export type StoreObserver = (operation: 'write-tx' | 'batch', durationMs: number
 const ENTRY_BYTES_MAX = 1.5 * 2 ** 20;
 // Applying an entry holds up everything else: some milliseconds. With Swarm's 200 a third fewer placements are committed.
 const CHANGES_PER_ENTRY_MAX = 500;
-// Steps are decided for so long at a time; most of them may have nothing to write.
-const DECIDE_MS_MAX = 5;
 // Two writers of one object take turns; whoever loses this often has met a bug.
 const ATTEMPTS_MAX = 20;
 // A watcher with this much unread is told to start again rather than kept in memory.
@@ -60,6 +59,7 @@ export class Store implements ObjectStateMachine {
   readonly #listeners = new Set<(commit: FreshCommit) => void>();
   readonly #recent = new RecentCommits();
   readonly #watches = new Set<(failure?: unknown) => void>();
+  readonly #turns: DecideTurns;
   /** What this manager has proposed, by its payload: applied as it is, without being read again. */
   readonly #proposed = new Map<Uint8Array, LogEntry>();
 
@@ -67,6 +67,7 @@ export class Store implements ObjectStateMachine {
     this.#log = log;
     this.#clock = clock;
     this.#observe = observe;
+    this.#turns = new DecideTurns(clock);
   }
 
   /** Loads what was stored before. */
@@ -90,7 +91,7 @@ export class Store implements ObjectStateMachine {
   async update<T>(decide: (tx: Transaction) => T): Promise<T> {
     const startedMs = performance.now();
     for (let attempt = 1; ; attempt++) {
-      const { result, changes, guards } = this.#decide(decide);
+      const { result, changes, guards } = this.#turns.spend(() => this.#decide(decide));
       if (changes.length === 0) return result;
       const outcome = await this.#propose({ timeMs: this.#clock.nowMs(), changes, guards });
       if (outcome.applied) {
@@ -112,8 +113,8 @@ export class Store implements ObjectStateMachine {
     let stepsMax = steps.length;
     for (let done = 0; done < steps.length; ) {
       let next = done;
-      let isWritten = false;
       try {
+        while (this.#turns.isSpent) await this.#turns.over();
         await this.update((tx) => {
           const end = Math.min(steps.length, done + stepsMax);
           const untilMs = this.#clock.elapsedMs() + DECIDE_MS_MAX;
@@ -121,11 +122,8 @@ export class Store implements ObjectStateMachine {
           next = done;
           do steps[next++]?.(tx);
           while (next < end && isRoom());
-          isWritten = tx.size > 0;
         });
         done = next;
-        // What was written has left room for others while the log worked.
-        if (!isWritten && done < steps.length) await sleep(this.#clock, 0);
       } catch (error) {
         // Few objects can be big as well: fewer steps share an entry then.
         if (!hasCode(error, 'resource-exhausted') || next - done === 1) throw error;
@@ -228,7 +226,7 @@ export class Store implements ObjectStateMachine {
   }
 
   async #propose(entry: LogEntry): Promise<ApplyResult> {
-    const payload = encode(LogEntryCodec, entry);
+    const payload = this.#turns.spend(() => encode(LogEntryCodec, entry));
     const bytesMax = Math.min(ENTRY_BYTES_MAX, this.#log.payloadBytesMax ?? ENTRY_BYTES_MAX);
     if (payload.length > bytesMax)
       throw new SwarmError(

@@ -35,7 +35,10 @@ export interface MemberWorld {
   readonly chance: () => number;
   readonly checks: CoreChecks;
   readonly limits: ReplicationLimits;
+  /** Committed entries that are applied at a time. */
   readonly applyBytesMax: number;
+  /** What waits beyond them is applied when something else happens. */
+  readonly appliesInTurns: boolean;
   readonly electionTicks: number;
   /** Puts a message on the wire. */
   send(message: RaftMessage, snapshot: SimSnapshot | undefined): void;
@@ -95,7 +98,6 @@ export class CoreMember {
         heartbeatTicks: 2,
         random: this.#world.chance,
         limits: this.#world.limits,
-        applyBytesMax: this.#world.applyBytesMax,
         uncommittedBytesMax: 2_000,
       },
       { hardState, snapshot: snapshot?.mark, entries },
@@ -160,7 +162,12 @@ export class CoreMember {
     const { raft } = this;
     if (raft === undefined) return;
     this.#world.checks.observed(this, raft);
-    for (let ready = raft.takeReady(); ready !== undefined; ready = raft.takeReady()) {
+    const { applyBytesMax, appliesInTurns } = this.#world;
+    let bytesMax = applyBytesMax;
+    for (;;) {
+      const ready = raft.takeReady(bytesMax);
+      if (ready === undefined) break;
+      if (appliesInTurns && ready.committed.length > 0) bytesMax = 0;
       // Handing out a change of members may commit more at once.
       this.#world.checks.observed(this, raft);
       this.#carryOut(raft, ready);

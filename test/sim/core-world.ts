@@ -33,6 +33,7 @@ export class CoreWorld implements MemberWorld {
   readonly mix: FaultMix;
   readonly limits: ReplicationLimits;
   readonly applyBytesMax: number;
+  readonly appliesInTurns: boolean;
   readonly electionTicks: number;
   /** Random actions taken; what happens after the faults have ended is counted apart. */
   steps = 0;
@@ -54,6 +55,7 @@ export class CoreWorld implements MemberWorld {
     };
     this.electionTicks = this.pick([4, 6, 10, 10]);
     this.applyBytesMax = this.pick([20, 120, 120, 1000]);
+    this.appliesInTurns = this.applyBytesMax < 100;
     this.clients = new Clients(this.checks, this.chance);
     const size = [1, 2, 3, 3, 3, 4, 5, 5, 7][Math.floor(this.chance() * 9)] ?? 3;
     const founders = Array.from({ length: size }, (_, position) => aMember(position + 1));

@@ -215,6 +215,7 @@ export class HostWorld {
       defer: (callback) => clock.wake(0, callback),
       snapshotInterval: () => 40,
       entriesHeldBytes: 200,
+      applyBytesPerTurn: 50,
       stateHashInterval: 10,
     });
     machine.host = host;

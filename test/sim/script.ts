@@ -37,6 +37,7 @@ class ScriptWorld implements MemberWorld {
   readonly checks = new CoreChecks();
   limits = { appendBytesMax: 1000, window: { messagesMax: 4, bytesMax: 10_000 } };
   readonly applyBytesMax = 1000;
+  readonly appliesInTurns = false;
   readonly electionTicks = 10;
   readonly #members = new Map<number, CoreMember>();
   readonly #stalled = new Set<number>();

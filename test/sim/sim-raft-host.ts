@@ -22,6 +22,6 @@ export function simRaftHost(machine: Machine, { segmentBytes, onFatal, ...option
   const { clock } = process;
   const defer = (callback: () => void) => clock.wake(0, callback);
   const log = { disk, randomBytes, onFatal, segmentBytes, ballastBytes: 4096, lowWatermarkBytes: 0, defer };
-  const small = { stateHashInterval: 50, entriesHeldBytes: 1_000 };
+  const small = { stateHashInterval: 50, entriesHeldBytes: 1_000, applyBytesPerTurn: 500 };
   return new RaftHost({ ...options, ...small, log, clusterId, clock, random: chance, defer });
 }
