@@ -1,7 +1,13 @@
 // The cluster itself, as operators look at it and change it: settings, join tokens, unlock key, authority.
 
 import { SwarmError } from '../../core/errors.ts';
-import { type Cluster, emptyClusterSecrets } from '../../core/generated/objects.ts';
+import {
+  type Cluster,
+  type ClusterSpec,
+  emptyClusterSecrets,
+  type RootAuthority,
+  type RootRotation,
+} from '../../core/generated/objects.ts';
 import { newJoinSecret } from '../../core/join-token.ts';
 import { newUnlockKey } from '../../core/unlock-key.ts';
 import { validateClusterSpec } from '../../core/validate-cluster.ts';
@@ -17,6 +23,7 @@ import type {
 import { requireRoot } from '../../rpc/certificates.ts';
 import { digestOf, joinToken, theCluster } from '../ca/authority.ts';
 import type { TablesView } from '../store/tables.ts';
+import type { Transaction } from '../store/transaction.ts';
 import type { ControlOptions } from './control-api.ts';
 
 export function getCluster(view: TablesView): GetClusterResponse {
@@ -104,45 +111,60 @@ export async function rotateAuthority(
   if (certificate !== '')
     requireRoot({ certificatePem: certificate, ...(key !== '' && { keyPem: key }) }, nowMs);
   const cluster = theCluster(store.view);
-  const spec = {
-    ...cluster.spec,
+  const changes = {
     ...(externalCas.length > 0 && { externalCas }),
     ...(certificateLifeMs > 0 && { certificateLifeMs }),
   };
+  const spec = { ...cluster.spec, ...changes };
   validateClusterSpec(spec);
   if (certificate !== '' && key === '' && spec.externalCas.length === 0)
     throw new SwarmError(
       'invalid-argument',
       'ca-key: without it an --external-ca has to sign for the certificate',
     );
-  const { secrets } = cluster;
-  if (secrets.root.key === '')
+  requireKey(cluster.secrets.root);
+  const made =
+    certificate === ''
+      ? await tool.createRoot({ clusterId: cluster.id, nowMs })
+      : { certificatePem: certificate, keyPem: key };
+  for (;;) {
+    const { root } = theCluster(store.view).secrets;
+    requireKey(root);
+    const crossCertificate = await tool.crossSign({
+      newRootPem: made.certificatePem,
+      oldRoot: { certificatePem: root.certificate, keyPem: root.key },
+      nowMs,
+    });
+    const next = { certificate: made.certificatePem, key: made.keyPem };
+    const isBegun = await store.update((tx) =>
+      beginRotation(tx, root, changes, { next, crossCertificate, startedAtMs: nowMs }),
+    );
+    if (isBegun) return { certificate: made.certificatePem };
+  }
+}
+
+/** False when another root signs by now, the rotation before having ended: nobody would believe what the old one has signed. */
+function beginRotation(
+  tx: Transaction,
+  root: RootAuthority,
+  changes: Partial<ClusterSpec>,
+  rotation: RootRotation,
+): boolean {
+  const { spec, secrets, ...current } = theCluster(tx.view);
+  if (secrets.root.certificate !== root.certificate) return false;
+  tx.update('cluster', { ...current, spec: { ...spec, ...changes }, secrets: { ...secrets, rotation } });
+  for (const node of tx.view.node.values())
+    if (node.renewalAskedAtMs !== 0) tx.update('node', { ...node, renewalAskedAtMs: 0 });
+  return true;
+}
+
+function requireKey({ key }: RootAuthority): void {
+  if (key === '')
     throw new SwarmError(
       'failed-precondition',
       'the key of the current root is with an external CA: only that can sign the next root',
       { hint: 'Let nodes join again with a new token, or give the root a key first.' },
     );
-  const made =
-    certificate === ''
-      ? await tool.createRoot({ clusterId: cluster.id, nowMs })
-      : { certificatePem: certificate, keyPem: key };
-  const crossCertificate = await tool.crossSign({
-    newRootPem: made.certificatePem,
-    oldRoot: { certificatePem: secrets.root.certificate, keyPem: secrets.root.key },
-    nowMs,
-  });
-  await store.update((tx) => {
-    const current = theCluster(tx.view);
-    const rotation = {
-      next: { certificate: made.certificatePem, key: made.keyPem },
-      crossCertificate,
-      startedAtMs: nowMs,
-    };
-    tx.update('cluster', { ...current, spec, secrets: { ...current.secrets, rotation } });
-    for (const node of tx.view.node.values())
-      if (node.renewalAskedAtMs !== 0) tx.update('node', { ...node, renewalAskedAtMs: 0 });
-  });
-  return { certificate: made.certificatePem };
 }
 
 function withoutSecrets(cluster: Cluster): Cluster {
