@@ -10,9 +10,10 @@ import { DispatcherService } from '../proto/generated/dispatcher.ts';
 import { MembershipService, NodeCaService } from '../proto/generated/membership.ts';
 import { PeerService } from '../proto/generated/raft.ts';
 import type { Caller } from '../rpc/caller.ts';
-import { describeCertificate } from '../rpc/certificates.ts';
+import { describeCertificate, issuerDigest } from '../rpc/certificates.ts';
 import { type LeaderLink, onLeader } from '../rpc/forward.ts';
 import { type Handlers, RpcServer } from '../rpc/server.ts';
+import { theCluster, trustedRoots } from './ca/authority.ts';
 import type { IdentityHolder } from './identity-holder.ts';
 import type { VouchedManagers } from './join-managers.ts';
 import { managerLog } from './log.ts';
@@ -110,23 +111,26 @@ export class Servers {
 /**
  * Roots are no secret and the same everywhere. For its own node a manager signs by itself while it cannot ask the leader: before
  * its first certificate, and once that has expired. Otherwise the leader signs: what this manager knows of the roots may be old,
- * and a certificate of a root that is gone would take the place of a good one.
+ * and a certificate of a root that is gone would take the place of a good one. It is old when it does not know who has signed the
+ * one that has expired.
  */
 export function nodeCaOf({
   nodeCa,
   leader,
   identity,
-}: Pick<ServersOptions, 'nodeCa' | 'leader' | 'identity'>): Handlers<typeof NodeCaService> {
+  store,
+}: Pick<ServersOptions, 'nodeCa' | 'leader' | 'identity' | 'store'>): Handlers<typeof NodeCaService> {
   const byLeader = onLeader(NodeCaService, nodeCa, leader);
-  const canAskLeader = () =>
-    !identity.isEmpty && describeCertificate(identity.current.certificate).notAfterMs > leader.clock.nowMs();
+  const maySign = () => {
+    if (identity.isEmpty) return true;
+    const { certificate } = identity.current;
+    const isExpired = describeCertificate(certificate).notAfterMs <= leader.clock.nowMs();
+    return isExpired && issuerDigest(certificate, trustedRoots(theCluster(store.view).secrets)) !== undefined;
+  };
   return {
     getRoots: nodeCa.getRoots,
     issueCertificate: (request, context) =>
-      (context.caller.role !== 'local' || canAskLeader() ? byLeader : nodeCa).issueCertificate(
-        request,
-        context,
-      ),
+      (context.caller.role === 'local' && maySign() ? nodeCa : byLeader).issueCertificate(request, context),
   };
 }
 

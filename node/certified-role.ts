@@ -45,8 +45,8 @@ export interface CertifiedRoleOptions {
 export type RoleSubject = 'first certificate' | 'news' | 'renewal';
 
 const OWN_CERTIFICATE_POLL_MS = 20;
-// The others are asked every few seconds.
-const OWN_CERTIFICATE_POLLS = 250;
+// The others are asked every few seconds: the own one may be waiting for a leader meanwhile.
+const OTHERS_PERIOD_MS = 5_000;
 const ADOPT_RETRY_MS = 2_000;
 
 export class CertifiedRole {
@@ -160,9 +160,11 @@ export class CertifiedRole {
 
   async #firstCertificate(): Promise<TlsIdentity> {
     const { clock, tool, onFailure, connectToOwnManager } = this.#options;
-    for (let attempt = 1; ; attempt++) {
+    let othersAtMs = clock.elapsedMs() + OTHERS_PERIOD_MS;
+    for (;;) {
       this.#signal.throwIfAborted();
-      const isOthersTurn = !this.holder.isEmpty && attempt % OWN_CERTIFICATE_POLLS === 0;
+      const isOthersTurn = !this.holder.isEmpty && clock.elapsedMs() >= othersAtMs;
+      if (isOthersTurn) othersAtMs = clock.elapsedMs() + OTHERS_PERIOD_MS;
       try {
         const channel = isOthersTurn ? this.#connectToOthers() : connectToOwnManager();
         return await withChannel(channel, (open) => requestCertificate(tool, open));

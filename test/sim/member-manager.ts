@@ -197,7 +197,7 @@ export class SimManager {
       ...trunkOf(dispatcher, clock, () => this.doors),
       ...methodsOf(MembershipService, onLeader(MembershipService, membership, this.#leader)),
       ...methodsOf(ControlService, onLeader(ControlService, control, this.#leader)),
-      ...methodsOf(NodeCaService, nodeCaOf({ nodeCa, leader: this.#leader, identity })),
+      ...methodsOf(NodeCaService, nodeCaOf({ nodeCa, leader: this.#leader, identity, store })),
     ];
   }
 
