@@ -263,10 +263,7 @@ export class MemberWorld {
     return this.#operate(async (control) => {
       const { nodes } = await control.listNodes({}, { timeoutMs: CALL_LIMIT_MS });
       const node = this.#pick(nodes.filter(({ spec }) => spec.desiredRole !== desiredRole));
-      if (node === undefined) return;
-      const { id: nodeId, meta, spec } = node;
-      const request = { nodeId, version: meta.version, spec: { ...spec, desiredRole }, address: '' };
-      await control.updateNode(request, { timeoutMs: CALL_LIMIT_MS });
+      if (node !== undefined) await setRole(control, node, desiredRole);
     });
   }
 
@@ -337,12 +334,14 @@ export class MemberWorld {
     return this.#operate(async (control) => {
       const { nodes } = await control.listNodes({}, { timeoutMs: CALL_LIMIT_MS });
       const node = nodes.find(({ id }) => id === nodeId);
+      const others = nodes.filter(({ id, role }) => id !== nodeId && role === 'manager');
       if (node === undefined) return;
-      const spec = { ...node.spec, desiredRole: 'worker' as const };
-      const request = { nodeId, version: node.meta.version, spec, address: '' };
-      if (node.spec.desiredRole === 'manager')
-        await control.updateNode(request, { timeoutMs: CALL_LIMIT_MS });
-      else await control.removeNode({ node: nodeId, force: true }, { timeoutMs: CALL_LIMIT_MS });
+      if (node.spec.desiredRole === 'worker')
+        await control.removeNode({ node: nodeId, force: true }, { timeoutMs: CALL_LIMIT_MS });
+      else if (others.some(({ spec }) => spec.desiredRole === 'manager'))
+        await setRole(control, node, 'worker');
+      // One of those that were to go has to stay: the last one cannot be demoted.
+      else for (const other of others) await setRole(control, other, 'manager');
     });
   }
 
@@ -436,4 +435,13 @@ export class MemberWorld {
   #pick<T>(values: readonly T[]): T | undefined {
     return values[Math.floor(this.#chance() * values.length)];
   }
+}
+
+async function setRole(
+  control: Client<typeof ControlService>,
+  { id: nodeId, meta: { version }, spec }: Node,
+  desiredRole: Node['role'],
+): Promise<void> {
+  const request = { nodeId, version, spec: { ...spec, desiredRole }, address: '' };
+  await control.updateNode(request, { timeoutMs: CALL_LIMIT_MS });
 }
