@@ -14,14 +14,13 @@ const ECHO = "process.on('message', (message) => process.send(message))";
 const [socket = ''] = process.argv.slice(2);
 const manager = createClient(ManagerHealthService, openChannel(`unix://${socket}`));
 const child = spawn(process.execPath, ['-e', ECHO], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
-const times: PingTimes = { managerMs: [], idleMs: [] };
-let isStopped = false;
+let times: PingTimes = { managerMs: [], idleMs: [] };
 
-async function pingAll(tookMs: number[], call: () => Promise<unknown>): Promise<void> {
-  while (!isStopped) {
+async function pingAll(what: keyof PingTimes, call: () => Promise<unknown>): Promise<never> {
+  for (;;) {
     const startedMs = performance.now();
     await call();
-    tookMs.push(performance.now() - startedMs);
+    times[what].push(performance.now() - startedMs);
     await delay(PAUSE_MS);
   }
 }
@@ -31,17 +30,11 @@ async function echo(process: ChildProcess): Promise<void> {
   await once(process, 'message');
 }
 
-/** Until it answers at all: a program takes a while to start. */
-await echo(child);
-
-const pinging = Promise.all([
-  pingAll(times.managerMs, () => manager.check({})),
-  pingAll(times.idleMs, () => echo(child)),
-]);
-process.once('message', async () => {
-  isStopped = true;
-  await pinging;
-  child.kill('SIGKILL');
-  process.send?.(times, () => process.exit());
+process.on('message', () => {
+  process.send?.(times);
+  times = { managerMs: [], idleMs: [] };
 });
 process.once('disconnect', () => process.exit());
+// Until it answers at all: a program takes a while to start.
+await echo(child);
+await Promise.all([pingAll('managerMs', () => manager.check({})), pingAll('idleMs', () => echo(child))]);

@@ -14,21 +14,23 @@ const PROGRAM = path.join(import.meta.dirname, 'pings-process.ts');
 
 export class Pings implements Disposable {
   readonly #child: ChildProcess;
+  readonly #ended: Promise<never>;
 
   /** Begins. `socket` is that of the manager. */
   constructor(socket: string) {
     this.#child = spawn(process.execPath, [PROGRAM, socket], {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     });
-  }
-
-  async stop(): Promise<PingTimes> {
-    const ended = once(this.#child, 'exit').then(([code, signal]) => {
+    this.#ended = once(this.#child, 'exit').then(([code, signal]) => {
       throw new Error(`the pings ended with ${code ?? signal}`);
     });
-    this.#child.send('stop');
-    const [times] = await Promise.race([once(this.#child, 'message'), ended]);
-    ended.catch(() => {});
+    this.#ended.catch(() => {});
+  }
+
+  /** Those since the last call. */
+  async take(): Promise<PingTimes> {
+    this.#child.send('take');
+    const [times] = await Promise.race([once(this.#child, 'message'), this.#ended]);
     return times as PingTimes;
   }
 
