@@ -99,7 +99,7 @@ function loopRows(when: string, { managerMs, idleMs }: PingTimes): Row[] {
   const p999 = (times: readonly number[]) => percentile(times, 99.9);
   const what = `a call that waits for the leader's event loop ${when}`;
   return [
-    // Beside it: a process that has nothing to do but to answer.
+    // The peer is a process that has nothing to do but to answer.
     againstLimit(`${what}, p99.9`, 'ms', p999(managerMs), LOOP_P999_MAX_MS, p999(idleMs)),
     againstLimit('the same, worst', 'ms', Math.max(...managerMs), LOOP_WORST_MAX_MS, Math.max(...idleMs)),
   ];

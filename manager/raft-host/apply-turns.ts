@@ -13,7 +13,7 @@ export interface ApplyTurnsOptions {
   readonly bytesPerTurn?: number | undefined;
 }
 
-// About half of a full entry, which takes some milliseconds: two small ones go together, a full one goes alone.
+// A full entry, which has more and takes some milliseconds, goes alone; small ones go together.
 const BYTES_PER_TURN = 32 * 1024;
 // So many entries that wait double it: who lags behind is to catch up, whatever still comes in.
 const LAG_ENTRIES = 16;

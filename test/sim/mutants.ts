@@ -283,8 +283,8 @@ const REPLICATION: readonly Mutant[] = [
   {
     name: 'what is not durable is applied',
     file: 'raft-log',
-    find: 'const end = Math.min(this.committedIndex, this.#stableIndex);',
-    replace: 'const end = this.committedIndex;',
+    find: 'Math.min(this.committedIndex, this.#stableIndex) - this.handedOutIndex',
+    replace: 'this.committedIndex - this.handedOutIndex',
   },
   {
     name: 'a write attests what was truncated since',
