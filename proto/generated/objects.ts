@@ -1690,8 +1690,8 @@ export const SpecAuthorCodec: Codec<SpecAuthor> = {
 
 export const ContainerStatusCodec: Codec<ContainerStatus> = {
   write(m, w) {
-    if (m.pid !== 0) w.uint32(8).int32(m.pid);
-    if (m.exitCode !== 0) w.uint32(16).int32(m.exitCode);
+    if (m.pid !== 0) w.uint32(16).int32(m.pid);
+    if (m.exitCode !== 0) w.uint32(24).int32(m.exitCode);
     return w;
   },
   read(r, end) {
@@ -1700,8 +1700,8 @@ export const ContainerStatusCodec: Codec<ContainerStatus> = {
     while (r.pos < end) {
       const tag = r.uint32();
       switch (tag >>> 3) {
-        case 1: pid = r.int32(); break;
-        case 2: exitCode = r.int32(); break;
+        case 2: pid = r.int32(); break;
+        case 3: exitCode = r.int32(); break;
         default: r.skipType(tag & 7);
       }
     }
