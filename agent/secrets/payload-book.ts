@@ -2,7 +2,7 @@
 // anew gets them again with its session.
 
 import { SwarmError } from '../../core/errors.ts';
-import type { FileReference, RegistryAuth, Revision } from '../../core/generated/objects.ts';
+import type { FileReference, FileVersion, RegistryAuth, Revision } from '../../core/generated/objects.ts';
 import type { PayloadKind } from '../../core/validate-payload.ts';
 import type { NodePayload, Payloads } from '../../proto/generated/dispatcher.ts';
 import { RegistryAuthCodec } from '../../proto/generated/objects.ts';
@@ -35,6 +35,12 @@ export class PayloadBook {
     if (this.#isComplete)
       throw new SwarmError('not-found', `${which}${kind} ${sourceName} is not there any more`);
     throw new SwarmError('unavailable', `${which}${kind} ${sourceName}: the managers have not sent it yet`);
+  }
+
+  /** What a file that is made now is of. Throws as `get` does. */
+  versionOf(kind: PayloadKind, reference: FileReference): FileVersion {
+    const { sourceId, version } = this.get(kind, reference);
+    return { sourceId, version };
   }
 
   /** What the image of a revision is pulled with. Throws as `get` does. */

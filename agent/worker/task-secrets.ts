@@ -84,7 +84,7 @@ export class TaskSecrets {
 
   /** What files that are made now are of. Throws as making them does. */
   versions(container: ContainerSpec): FileVersion[] {
-    return wantedFiles(container).map((each) => this.#versionOf(each));
+    return wantedFiles(container).map(({ kind, reference }) => this.#book.versionOf(kind, reference));
   }
 
   /** Makes the files, for a container with these users. Throws when one cannot be made. */
@@ -115,7 +115,7 @@ export class TaskSecrets {
       const { kind, reference } = each;
       try {
         const content = ownedInside(this.#content(each, task, revision, container), each, users);
-        versions[position] = this.#versionOf(each);
+        versions[position] = this.#book.versionOf(kind, reference);
         const current = this.#files.read(task.id, position);
         if (current === undefined || Buffer.compare(current, content.data) === 0) continue;
         this.#files.replace(task.id, position, content);
@@ -137,11 +137,6 @@ export class TaskSecrets {
   /** Tasks with files. */
   list(): string[] {
     return this.#files.list();
-  }
-
-  #versionOf({ kind, reference }: WantedFile): FileVersion {
-    const { sourceId, version } = this.#book.get(kind, reference);
-    return { sourceId, version };
   }
 
   #content(

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { FakeClock } from '../../core/clock.ts';
+import { EventLoopTurns } from '../../test/support/event-loop-turns.ts';
 import { MemoryLog } from '../../test/support/memory-log.ts';
 import { Store } from './store.ts';
 
@@ -20,46 +21,24 @@ class BusyClock extends FakeClock {
   }
 }
 
-/** In how many turns of the event loop something was done. */
-class Turns implements Disposable {
-  readonly #seen = new Set<number>();
-  #turn = 0;
-  #next = setImmediate(() => this.#count());
-
-  get count(): number {
-    return this.#seen.size;
-  }
-
-  note(): void {
-    this.#seen.add(this.#turn);
-  }
-
-  #count(): void {
-    this.#turn++;
-    this.#next = setImmediate(() => this.#count());
-  }
-
-  [Symbol.dispose](): void {
-    clearImmediate(this.#next);
-  }
-}
-
 test('steps that decide for long leave room for others, though they write nothing', async () => {
   const store = new Store(new MemoryLog(), new BusyClock());
   await store.open();
-  using turns = new Turns();
+  using turns = new EventLoopTurns();
+  const seen = new Set<number>();
 
-  await store.batch(Array.from({ length: 100 }, () => () => turns.note()));
+  await store.batch(Array.from({ length: 100 }, () => () => seen.add(turns.current)));
 
-  assert.ok(turns.count >= 10, `100 steps of a millisecond were decided in ${turns.count} turns`);
+  assert.ok(seen.size >= 10, `100 steps of a millisecond were decided in ${seen.size} turns`);
 });
 
 test('so do many batches that begin in the same moment', async () => {
   const store = new Store(new MemoryLog(), new BusyClock());
   await store.open();
-  using turns = new Turns();
+  using turns = new EventLoopTurns();
+  const seen = new Set<number>();
 
-  await Promise.all(Array.from({ length: 20 }, () => store.batch([() => turns.note()])));
+  await Promise.all(Array.from({ length: 20 }, () => store.batch([() => seen.add(turns.current)])));
 
-  assert.ok(turns.count >= 5, `20 batches of some milliseconds were decided in ${turns.count} turns`);
+  assert.ok(seen.size >= 5, `20 batches of some milliseconds were decided in ${seen.size} turns`);
 });

@@ -163,8 +163,8 @@ export class CoreMember {
     if (raft === undefined) return;
     this.#world.checks.observed(this, raft);
     const { applyBytesMax, appliesInTurns } = this.#world;
-    // Who lags behind catches up, as in a host.
-    let bytesMax = applyBytesMax * (1 + raft.log.waitingCount / 4);
+    // In turns, who lags behind catches up, as in a host.
+    let bytesMax = applyBytesMax * (appliesInTurns ? 1 + raft.log.waitingCount / 4 : 1);
     for (;;) {
       const ready = raft.takeReady(bytesMax);
       if (ready === undefined) break;

@@ -14,6 +14,7 @@ import {
   type PayloadSpec,
   type PortConfig,
   type RegistryAuth,
+  type Secret,
   type Service,
   type ServiceMode,
   type ServiceSpec,
@@ -225,12 +226,10 @@ export class Operators {
     else if (drawn < 0.5) await control.removeConfig({ source: 'gamma' }, CALL);
     else if (drawn < 0.75) {
       const { secret } = await control.getSecret({ source: this.#pick(SECRETS) }, CALL);
-      const { id, meta, spec } = secret;
-      await control.updateSecret({ ...payload(spec.name), id, version: meta.version }, CALL);
+      await control.updateSecret(nextVersion(secret), CALL);
     } else {
       const { config } = await control.getConfig({ source: 'gamma' }, CALL);
-      const { id, meta, spec } = config;
-      await control.updateConfig({ ...payload(spec.name), id, version: meta.version }, CALL);
+      await control.updateConfig(nextVersion(config), CALL);
     }
   }
 
@@ -238,11 +237,9 @@ export class Operators {
   async renewFiles(control: Control): Promise<void> {
     for (let count = 0; count < VERSIONS_AT_ONCE; count++) {
       const { secrets } = await control.listSecrets({}, CALL);
-      for (const { id, meta, spec } of secrets)
-        await control.updateSecret({ ...payload(spec.name), id, version: meta.version }, CALL);
+      for (const secret of secrets) await control.updateSecret(nextVersion(secret), CALL);
       const { configs } = await control.listConfigs({}, CALL);
-      for (const { id, meta, spec } of configs)
-        await control.updateConfig({ ...payload(spec.name), id, version: meta.version }, CALL);
+      for (const config of configs) await control.updateConfig(nextVersion(config), CALL);
     }
   }
 
@@ -439,6 +436,10 @@ const ARM = { os: 'linux', architecture: 'arm64' };
 /** A version of a secret or config. */
 function payload(name: string): { readonly spec: PayloadSpec; readonly data: Uint8Array } {
   return { spec: { ...emptyPayloadSpec, name }, data: Buffer.from(name) };
+}
+
+function nextVersion({ id, meta: { version }, spec }: Pick<Secret, 'id' | 'meta' | 'spec'>) {
+  return { ...payload(spec.name), id, version };
 }
 
 function cards(count: number): GenericResource {

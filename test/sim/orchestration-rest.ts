@@ -3,7 +3,7 @@
 
 import { isDeepStrictEqual } from 'node:util';
 import { wantedFiles } from '../../agent/worker/task-secrets.ts';
-import { matchesConstraint, parseConstraint } from '../../core/constraint.ts';
+import { matchesConstraint, normalArchitecture, parseConstraint } from '../../core/constraint.ts';
 import { DEFAULT_SPEC_HISTORY_LIMIT } from '../../core/defaults.ts';
 import { fitsPlacement, takesTasks } from '../../core/eligible-node.ts';
 import type { Node, Placement, Service, Task } from '../../core/generated/objects.ts';
@@ -191,11 +191,8 @@ function freeNode(task: Task, view: TablesView): Node | undefined {
   });
 }
 
-/** In the words of images, which are others than those of kernels. */
-const ARCHITECTURES: Readonly<Record<string, string>> = { x86_64: 'amd64', aarch64: 'arm64' };
-
 function runsOn({ platforms }: Placement, { description }: Node): boolean {
-  const own = ARCHITECTURES[description.platform.architecture];
+  const own = normalArchitecture(description.platform.architecture);
   return platforms.length === 0 || platforms.some(({ architecture }) => architecture === own);
 }
 

@@ -2,7 +2,7 @@
 // they are of.
 
 import { PayloadBook } from '../../agent/secrets/payload-book.ts';
-import { type WantedFile, wantedFiles } from '../../agent/worker/task-secrets.ts';
+import { wantedFiles } from '../../agent/worker/task-secrets.ts';
 import { hasCode } from '../../core/errors.ts';
 import type { FileVersion, Revision } from '../../core/generated/objects.ts';
 import type { Payloads } from '../../proto/generated/dispatcher.ts';
@@ -23,7 +23,9 @@ export class SimFiles {
   /** What a container is started with. Throws as the book does. */
   make(revision: Revision): FileVersion[] {
     if (revision.registryAuth) this.#book.registryAuth(revision);
-    return wantedFiles(revision.spec.task.container).map((file) => this.#version(file));
+    return wantedFiles(revision.spec.task.container).map(({ kind, reference }) =>
+      this.#book.versionOf(kind, reference),
+    );
   }
 
   /** What it has after a new version came; what is not there any more stays as it is. */
@@ -31,16 +33,11 @@ export class SimFiles {
     return files.map((file, at) => {
       const wanted = wantedFiles(spec.task.container)[at];
       try {
-        return wanted === undefined ? file : this.#version(wanted);
+        return wanted === undefined ? file : this.#book.versionOf(wanted.kind, wanted.reference);
       } catch (error) {
         if (hasCode(error, 'not-found')) return file;
         throw error;
       }
     });
-  }
-
-  #version({ kind, reference }: WantedFile): FileVersion {
-    const { sourceId, version } = this.#book.get(kind, reference);
-    return { sourceId, version };
   }
 }
