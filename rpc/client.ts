@@ -252,6 +252,8 @@ function responses(
 ): AsyncIterable<unknown> {
   // The stream reports a failed call once as 'error'; without a listener an unread stream would end the process.
   call.on('error', () => {});
+  // Reading begins now: grpc-js takes all that comes before it, and never holds the sender up after that.
+  call.read(0);
   return {
     async *[Symbol.asyncIterator]() {
       try {

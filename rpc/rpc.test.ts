@@ -39,6 +39,11 @@ async function drain(messages: AsyncIterable<unknown>): Promise<number> {
   return count;
 }
 
+/** Long enough for it. */
+async function afterAllThatIsNotHeldBack(): Promise<void> {
+  for (let turn = 0; turn < 2_000; turn++) await new Promise((resolve) => setImmediate(resolve));
+}
+
 const refusal = () => new SwarmError('not-found', 'nothing here', { hint: 'look elsewhere' });
 const isRefusal = (error: unknown) =>
   hasCode(error, 'not-found') && error.message === 'nothing here' && error.hint === 'look elsewhere';
@@ -186,14 +191,40 @@ test('a sender is held back by a reader that does not read', async () => {
     call.end();
   })();
 
-  // Long enough for everything that is not held back.
-  for (let turn = 0; turn < 2_000; turn++) await new Promise((resolve) => setImmediate(resolve));
+  await afterAllThatIsNotHeldBack();
   assert.ok(sent < 20, `${sent} MiB were taken`);
   read.resolve();
 
   await sending;
   await call.response;
 });
+
+for (const shape of ['server-stream', 'bidi'] as const)
+  test(`a ${shape} answer waits for who does not begin to read it`, async () => {
+    const COUNT = 400;
+    const page = Buffer.alloc(16 * 1024);
+    let sent = 0;
+    await using rpc = await serve({
+      backup: async function* () {
+        for (; sent < COUNT; sent++) yield { data: page };
+      },
+      session: async function* () {
+        for (; sent < COUNT; sent++) yield { drained: { taskIds: [page.toString()] } };
+      },
+    });
+
+    const answers = shape === 'bidi' ? rpc.dispatcher.session() : rpc.control.backup({});
+    await afterAllThatIsNotHeldBack();
+    assert.ok(sent > 0 && sent < COUNT / 2, `${sent} messages have been sent`);
+
+    const reader = answers[Symbol.asyncIterator]();
+    await reader.next();
+    await afterAllThatIsNotHeldBack();
+    assert.ok(sent < COUNT / 2, `${sent} messages have been sent after one was read`);
+    let read = 1;
+    while (!(await reader.next()).done) read++;
+    assert.equal(read, COUNT);
+  });
 
 test('a handler can ask by which user of this machine it is called', async () => {
   const users: (number | undefined)[] = [];
