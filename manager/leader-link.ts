@@ -3,13 +3,15 @@
 import { type Clock, sleep } from '../core/clock.ts';
 import type { Channel } from '../rpc/client.ts';
 import type { LeaderLink } from '../rpc/forward.ts';
+import type { IdentityHolder } from './identity-holder.ts';
 import type { ReplicatedLog } from './store/replicated-log.ts';
 
 export interface LeaderChannelOptions {
   readonly log: ReplicatedLog;
   readonly clock: Clock;
-  /** A connection to the manager at host:port. */
+  /** A connection to the manager at host:port, with the certificate of now. */
   readonly connect: (address: string) => Channel;
+  readonly identity: IdentityHolder;
 }
 
 // Twice the longest election that was measured: who waits longer waits for a majority.
@@ -17,10 +19,13 @@ const PATIENCE_MS = 4_000;
 
 export class LeaderChannel implements LeaderLink {
   readonly #options: LeaderChannelOptions;
+  readonly #unfollow: () => void;
   #current: { readonly address: string; readonly channel: Channel } | undefined;
 
   constructor(options: LeaderChannelOptions) {
     this.#options = options;
+    // A channel that loses its connection makes the next one with the certificate that it began with.
+    this.#unfollow = options.identity.follow(() => this.#disconnect());
   }
 
   get clock(): Clock {
@@ -33,14 +38,19 @@ export class LeaderChannel implements LeaderLink {
     const address = log.leadership.leaderAddress ?? (await this.#awaitLeader(signal));
     if (address === undefined) return undefined;
     if (this.#current?.address !== address) {
-      this.close();
+      this.#disconnect();
       this.#current = { address, channel: this.#options.connect(address) };
     }
     return this.#current.channel;
   }
 
-  /** The next call makes a new connection, with the certificate of then. */
   close(): void {
+    this.#unfollow();
+    this.#disconnect();
+  }
+
+  /** The next call makes a new connection. */
+  #disconnect(): void {
     const { channel } = this.#current ?? {};
     this.#current = undefined;
     // Calls that are under way end first.

@@ -185,7 +185,7 @@ function assembleDoors(
   { log, consensus, store, logBroker, dispatcher, connect }: Parts,
   peers: GrpcPeers | undefined,
 ) {
-  const leader = new LeaderChannel({ log, clock, connect });
+  const leader = new LeaderChannel({ log, clock, connect, identity });
   const metrics = new ManagerMetrics({
     view: () => store.view,
     leadership: () => log.leadership,

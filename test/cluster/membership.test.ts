@@ -175,19 +175,19 @@ describe('a cluster of five nodes', { skip: whyNoRealNode() ?? false }, () => {
   test('a manager that got another address is moved by a command', async () => {
     const leader = await leaderOf(0);
     const [moving = 0, asked = 0] = [0, 1, 2].filter((position) => position !== leader);
-    const node = await cluster.find(moving, asked);
     const address = `${cluster.lan.readdress(moving, 50)}:2377`;
     await cluster.until(moving, ({ managerStatus }) => managerStatus?.reachable === false, asked);
 
-    await cluster.node(asked).control.updateNode({
-      nodeId: node.id,
-      version: node.meta.version,
-      spec: node.spec,
-      address,
+    // Its agent tells its new address meanwhile, which is a change of the node as well.
+    await eventually(async () => {
+      const { id, meta, spec } = await cluster.find(moving, asked);
+      return cluster.node(asked).control.updateNode({ nodeId: id, version: meta.version, spec, address });
     });
     const moved = await cluster.until(moving, isManager, asked);
     assert.equal(moved.managerStatus?.address, address);
     await eventually(async () => (await cluster.node(moving).node.info({})).advertiseAddress === address);
+    // Its connections were lost, and the certificates that they began with are of a root that is gone.
+    await eventually(() => cluster.find(asked, moving));
     // It comes back under the address that it learned.
     await cluster.node(moving).stopDaemon();
     await cluster.node(moving).startDaemon();

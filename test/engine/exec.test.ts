@@ -159,7 +159,10 @@ onEachRuntime('commands in containers', (own, runtime) => {
   test('a command ends with its container', async () => {
     const box = await start();
     const running = box.shell('sleep 1000');
-    await eventually(() => box.processes().length > 0);
+    // The runtime's own first steps are a process as well, and fail when they are cut off.
+    await eventually(() =>
+      box.processes().some((pid) => readIfThere(`/proc/${pid}/cmdline`).includes('sleep')),
+    );
 
     await containers().stop(box.id, 0);
 

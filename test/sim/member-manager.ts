@@ -83,6 +83,7 @@ export class SimManager {
       log: this.host,
       clock,
       connect: (address) => this.#connect(address),
+      identity,
     });
     const admitted = (caller: Caller) => checks.admitted(this.store, caller, this.#vouched?.index ?? 0);
     this.doors = {
@@ -145,6 +146,7 @@ export class SimManager {
       stopListening();
     } finally {
       unfollow();
+      this.#leader.close();
       this.isOpen = false;
       if (network.doors.get(address) === this.doors) network.doors.delete(address);
     }
@@ -223,14 +225,13 @@ export class SimManager {
   }
 
   #connect(address: string, nodeId?: string) {
-    const { network, process, identity, clusterId } = this.options;
+    const { network, process, clusterId } = this.options;
+    // A channel keeps what it was made with.
+    const identity = this.options.identity.current;
     return network.channel(
       process,
       () => network.doors.get(address),
-      () => ({
-        identity: identity.current,
-        expected: { clusterId, ...(nodeId !== undefined && { nodeId }) },
-      }),
+      () => ({ identity, expected: { clusterId, ...(nodeId !== undefined && { nodeId }) } }),
     );
   }
 

@@ -121,6 +121,7 @@ export class OrchestrationManager {
           () => network.doors.get(address),
           () => ({ identity: undefined, expected: {}, caller }),
         ),
+      identity: new IdentityHolder(),
     });
     const control = controlHandlers({
       store,
