@@ -19,7 +19,8 @@ import type { PeerEvents } from './peers.ts';
 setLogLevel('silent');
 
 const CLUSTER = 'cluster-1';
-const [ONE, TWO] = [1, 2].map((id) => ({ id, nodeId: `node-${id}`, address: `host-${id}:1` })) as [
+const [ONE, TWO, GONE] = [1, 2, 3].map((id) => ({ id, nodeId: `node-${id}`, address: `host-${id}:1` })) as [
+  Member,
   Member,
   Member,
 ];
@@ -168,6 +169,32 @@ test('after a connection that worked the first attempt comes soon again', async 
 
   assert.deepEqual(one.clock.delaysMs.slice(waits, waits + 3), [20, 40, 80]);
   assert.deepEqual(one.lost, [TWO.id]);
+});
+
+test('who was away answers a leader that it does not know, for as long as that is connected', async (t) => {
+  const directory = await aDirectory(t);
+  const [away, leader] = [aPeer(t, directory, ONE), aPeer(t, directory, TWO)];
+  await serve(t, directory, away, ONE);
+  const server = await serve(t, directory, leader, TWO);
+  away.peers.setPeers([GONE]);
+  const answered = (commit: number) =>
+    eventually(() => {
+      away.peers.send(newMessage('append-response', TWO.id, { commit }));
+      return leader.received.includes(commit);
+    });
+
+  leader.peers.setPeers([ONE]);
+  await answered(7);
+  // A change of members from before the leader was one.
+  away.peers.setPeers([]);
+  await answered(8);
+
+  leader.peers.close();
+  server.stop();
+  await eventually(() => !away.peers.isConnected(TWO.id));
+  const { connections } = away;
+  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(away.connections, connections);
 });
 
 test('messages to a peer that is not reached are dropped, not kept for later', async (t) => {

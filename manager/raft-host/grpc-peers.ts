@@ -61,10 +61,9 @@ export class GrpcPeers implements PeerNetwork {
 
   setPeers(peers: readonly Member[]): void {
     this.#members = peers;
-    for (const [id, link] of this.#links) {
-      if (peers.some((member) => member.id === id && member.address === link.member.address)) continue;
-      link.close();
-      this.#links.delete(id);
+    for (const [id, { member }] of this.#links) {
+      const known = peers.find((peer) => peer.id === id);
+      if (known === undefined ? !this.isConnected(id) : known.address !== member.address) this.#unlink(id);
     }
     for (const member of peers) this.#link(member);
   }
@@ -89,7 +88,7 @@ export class GrpcPeers implements PeerNetwork {
 
   close(): void {
     this.#isClosed = true;
-    this.setPeers([]);
+    for (const id of [...this.#links.keys()]) this.#unlink(id);
   }
 
   /** What peers call. */
@@ -123,6 +122,11 @@ export class GrpcPeers implements PeerNetwork {
     this.#links.set(member.id, new Link(this.#options, this.#self, member, this.#events));
   }
 
+  #unlink(id: MemberId): void {
+    this.#links.get(id)?.close();
+    this.#links.delete(id);
+  }
+
   #greet({ from, clusterId }: NonNullable<PeerMessage['hello']>, context: CallContext): MemberId {
     // The server may end later than this: a connection back would then be nobody's to close.
     if (this.#isClosed) throw new SwarmError('unavailable', 'the manager is stopping');
@@ -130,8 +134,8 @@ export class GrpcPeers implements PeerNetwork {
       throw new SwarmError('permission-denied', `this manager belongs to another cluster than ${clusterId}`);
     this.#options.authorize(context, from.id, this.#members);
     this.#heard.set(from.id, (this.#heard.get(from.id) ?? 0) + 1);
-    // A new member learns who the others are from what the leader sends, and has to answer that.
-    if (this.#members.length === 0) this.#link(from);
+    // Who is new here, or was away, learns who the others are from what the leader sends, and has to answer that.
+    this.#link(from);
     // It is there: do not wait with an answer until the next attempt is due.
     this.#links.get(from.id)?.retryNow();
     return from.id;
@@ -139,6 +143,7 @@ export class GrpcPeers implements PeerNetwork {
 
   #partFrom(from: MemberId): void {
     this.#heard.set(from, (this.#heard.get(from) ?? 1) - 1);
+    if (!this.isConnected(from) && !this.#members.some(({ id }) => id === from)) this.#unlink(from);
     this.#events.onLost(from);
   }
 }

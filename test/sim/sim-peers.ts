@@ -13,6 +13,8 @@ interface Peer<T> {
   readonly owner: T;
   readonly member: Member;
   readonly events: PeerEvents;
+  /** Whom it connects to. */
+  known: readonly number[];
 }
 
 export interface SimPeersOptions<T> {
@@ -36,16 +38,19 @@ export class SimPeers<T> {
   /** The network of one member, until its process dies. */
   open(owner: T, member: Member, events: PeerEvents): PeerNetwork {
     const process = this.#options.processOf(owner);
-    this.#peers.set(process, { owner, member, events });
+    const self: Peer<T> = { owner, member, events, known: [] };
+    this.#peers.set(process, self);
     process.onDeath(() => this.#end(process, member));
     return {
-      setPeers: () => {},
-      close: () => this.#end(process, member),
-      isConnected: (peer) => this.#reach(owner, peer) !== undefined,
-      send: (message) => {
-        if (process.isAlive) this.#send(owner, message);
+      setPeers: (peers) => {
+        self.known = peers.map(({ id }) => id);
       },
-      sendSnapshot: (to, head, records) => this.#sendSnapshot(owner, to, head, records),
+      close: () => this.#end(process, member),
+      isConnected: (peer) => this.#reach(self, peer) !== undefined,
+      send: (message) => {
+        if (process.isAlive) this.#send(self, message);
+      },
+      sendSnapshot: (to, head, records) => this.#sendSnapshot(self, to, head, records),
     };
   }
 
@@ -57,13 +62,16 @@ export class SimPeers<T> {
       });
   }
 
-  #reach(from: T, to: number): Peer<T> | undefined {
-    for (const peer of this.#peers.values())
-      if (peer.member.id === to) return this.#options.isConnected(from, peer.owner) ? peer : undefined;
-    return undefined;
+  #reach(from: Peer<T>, to: number): Peer<T> | undefined {
+    const { isConnected } = this.#options;
+    const peer = [...this.#peers.values()].find(({ member }) => member.id === to);
+    if (peer === undefined || !isConnected(from.owner, peer.owner)) return undefined;
+    // As in grpc-peers.ts: to whom it knows, and back to who has greeted.
+    const hasGreeted = () => peer.known.includes(from.member.id) && isConnected(peer.owner, from.owner);
+    return from.known.includes(to) || hasGreeted() ? peer : undefined;
   }
 
-  #send(from: T, message: RaftMessage): void {
+  #send(from: Peer<T>, message: RaftMessage): void {
     const { network, isLost, processOf } = this.#options;
     if (isLost()) return;
     network.time.after(network.delayMs(), () => {
@@ -74,7 +82,7 @@ export class SimPeers<T> {
   }
 
   async #sendSnapshot(
-    from: T,
+    from: Peer<T>,
     to: number,
     head: SnapshotHead,
     records: AsyncIterable<Uint8Array[]>,
@@ -86,7 +94,7 @@ export class SimPeers<T> {
     const broken = Promise.withResolvers<never>();
     broken.promise.catch(() => {});
     const look = () => {
-      const isThere = processOf(from).isAlive && this.#reach(from, to) === receiver;
+      const isThere = processOf(from.owner).isAlive && this.#reach(from, to) === receiver;
       if (isThere) network.time.after(LOOK_MS, look);
       else broken.reject(new SwarmError('unavailable', 'the connection broke'));
     };
