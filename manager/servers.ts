@@ -10,7 +10,7 @@ import { DispatcherService } from '../proto/generated/dispatcher.ts';
 import { MembershipService, NodeCaService } from '../proto/generated/membership.ts';
 import { PeerService } from '../proto/generated/raft.ts';
 import type { Caller } from '../rpc/caller.ts';
-import { describeCertificate, issuerDigest } from '../rpc/certificates.ts';
+import { BACKDATED_MS, describeCertificate, issuerDigest } from '../rpc/certificates.ts';
 import { type LeaderLink, onLeader } from '../rpc/forward.ts';
 import { type Handlers, RpcServer } from '../rpc/server.ts';
 import { theCluster, trustedRoots } from './ca/authority.ts';
@@ -20,6 +20,7 @@ import { managerLog } from './log.ts';
 import type { ManagerMetrics } from './metrics.ts';
 import type { GrpcPeers } from './raft-host/grpc-peers.ts';
 import type { Store } from './store/store.ts';
+import type { TablesView } from './store/tables.ts';
 
 export interface ServersOptions {
   readonly nodeId: string;
@@ -136,13 +137,16 @@ export function nodeCaOf({
 
 /**
  * What a certificate says is what its owner was when it was issued. Who was removed is nobody, and who was demoted a
- * worker. A manager that is new knows no node yet, and has to believe who brings it the log; one that was away believes those
- * whom other managers have named, until it has the log itself.
+ * worker. A manager that is new knows no node yet, and has to believe who brings it the log. One that was away believes those
+ * whom other managers have named, until it has the log itself, and a certificate that was issued after all that it knows: whom it
+ * knew as managers may all be workers by now, and only managers of whom it has not heard have the log. Where the clocks of two
+ * leaders disagree, who was demoted under the second stays a manager for as long.
  */
 export function identify(store: Store, caller: Caller, vouched?: VouchedManagers): Caller {
   if (caller.role !== 'worker' && caller.role !== 'manager') return caller;
   if (vouched !== undefined && store.index < vouched.index && vouched.nodeIds.has(caller.nodeId))
     return caller;
+  if (caller.role === 'manager' && issuedMs(store.view, caller) > store.newestMs) return caller;
   const node = store.view.node.get(caller.nodeId);
   if (node === undefined && store.view.cluster.size === 0) return caller;
   if (node === undefined)
@@ -150,4 +154,10 @@ export function identify(store: Store, caller: Caller, vouched?: VouchedManagers
       hint: 'It was removed: run "tsswarm leave --force" on it, and join it again with a token.',
     });
   return caller.role === 'manager' && node.role === 'worker' ? { ...caller, role: 'worker' } : caller;
+}
+
+/** When the caller's certificate was issued, or earlier: other authorities date theirs back by less, if at all. */
+function issuedMs({ cluster }: TablesView, { validFromMs = 0 }: Caller): number {
+  const hasOthers = [...cluster.values()].some(({ spec }) => spec.externalCas.length > 0);
+  return validFromMs + (hasOthers ? 0 : BACKDATED_MS);
 }

@@ -8,6 +8,8 @@ export interface Caller {
   readonly role: CallerRole;
   /** Of its certificate, or of this machine; empty when it has shown none. */
   readonly nodeId: string;
+  /** From when the certificate is valid that it has shown; undefined when another one speaks for it. */
+  readonly validFromMs?: number;
   /** Of the operating system, on the machine of the socket that was called. Asking for it takes time and memory. */
   readonly userId?: number | undefined;
   /**

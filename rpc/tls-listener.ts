@@ -94,7 +94,8 @@ function identify(socket: TLSSocket, clusterId: string): Caller {
   if (certificate.raw === undefined) return NOBODY;
   const subject = subjectOf(certificate);
   if (subject.role === undefined || subject.clusterId !== clusterId) return NOBODY;
-  if (socket.authorized) return { role: subject.role, nodeId: subject.nodeId };
+  const validFromMs = Date.parse(certificate.valid_from);
+  if (socket.authorized) return { role: subject.role, nodeId: subject.nodeId, validFromMs };
   // The reason is the last of several: whoever acts on an expired certificate verifies the rest of it.
   if (String(socket.authorizationError) !== 'CERT_HAS_EXPIRED') return NOBODY;
   return { ...NOBODY, expiredCertificate: Buffer.from(chainOf(socket.getPeerCertificate(true))) };

@@ -62,6 +62,7 @@ export class Store implements ObjectStateMachine {
   readonly #turns: DecideTurns;
   /** What this manager has proposed, by its payload: applied as it is, without being read again. */
   readonly #proposed = new Map<Uint8Array, LogEntry>();
+  #newestMs = 0;
 
   constructor(log: ReplicatedLog, clock: Clock, observe: StoreObserver = () => {}) {
     this.#log = log;
@@ -82,6 +83,14 @@ export class Store implements ObjectStateMachine {
   /** Index of the last entry that the tables contain. */
   get index(): number {
     return this.#log.appliedIndex;
+  }
+
+  /**
+   * The latest time of an entry, by the clocks of those who wrote them; of a snapshot, when its newest object was written. 0 when
+   * there is nothing.
+   */
+  get newestMs(): number {
+    return this.#newestMs;
   }
 
   /**
@@ -179,6 +188,7 @@ export class Store implements ObjectStateMachine {
     const entry = this.#proposed.get(payload) ?? decode(LogEntryCodec, payload);
     const outcome = applyEntry(this.#tables, index, entry);
     if (!outcome.applied) return { applied: false, index, reason: outcome.reason };
+    this.#newestMs = Math.max(this.#newestMs, entry.timeMs);
     const { events, tasks } = outcome;
     const decisive = events.filter((event) => !(event instanceof TaskEvent && event.isRemark));
     const commit = { index, events, decisive };
@@ -203,14 +213,18 @@ export class Store implements ObjectStateMachine {
   async restore(index: number, records: AsyncIterable<readonly Uint8Array[]>): Promise<void> {
     // Readers keep the old state until all of the new one is there.
     const tables = new Tables();
+    let newestMs = 0;
     for await (const chunk of records)
       for (const record of chunk) {
         const change = decode(ChangeCodec, record);
         const object = objectOf(change);
         const kind = change.kind as Kind;
-        if (object !== undefined) tables.put(kind, object as Kinds[Kind]);
+        if (object === undefined) continue;
+        tables.put(kind, object as Kinds[Kind]);
+        newestMs = Math.max(newestMs, object.meta.updatedAtMs);
       }
     this.#tables = tables;
+    this.#newestMs = newestMs;
     this.#recent.clear(index);
     const reason = new SwarmError(
       'resource-exhausted',

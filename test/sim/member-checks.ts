@@ -6,8 +6,7 @@ import { digestOf } from '../../manager/ca/authority.ts';
 import type { nodeCaHandlers } from '../../manager/ca/node-ca.ts';
 import { type Consensus, managersOf } from '../../manager/consensus.ts';
 import type { RaftHost } from '../../manager/raft-host/raft-host.ts';
-import type { StoreEvent } from '../../manager/store/apply-entry.ts';
-import type { Store } from '../../manager/store/store.ts';
+import type { Commit, Store } from '../../manager/store/store.ts';
 import type { TablesView } from '../../manager/store/tables.ts';
 import { trustOf } from '../../node/certificate-files.ts';
 import type { Caller } from '../../rpc/caller.ts';
@@ -23,6 +22,8 @@ export class MemberChecks {
   readonly counts = new Map<string, number>();
   failure: Violation | undefined;
   readonly #leaders = new Map<number, number>();
+  /** The log index at which a node became a manager, the last time. */
+  readonly #promotedAt = new Map<string, number>();
   readonly #identityOf: (nodeId: string) => TlsIdentity | undefined;
 
   /** `identityOf` tells what a node shows and believes in truth. */
@@ -48,11 +49,13 @@ export class MemberChecks {
     this.check(leader === member, 'one leader', () => `${leader} and ${member} lead term ${term}`);
   }
 
-  /** Who is let in is a node of the cluster as this manager has it, and no more than that. */
-  admitted({ view, index }: Store, { role, nodeId }: Caller, vouchedIndex: number): void {
-    // One that lacks entries has been told by others who manages after them.
-    if (index < vouchedIndex) return;
+  /**
+   * Who is let in is a node of the cluster as this manager has it, and no more than that; or one that has become a manager by
+   * entries that this manager lacks.
+   */
+  admitted({ view, index }: Store, { role, nodeId }: Caller): void {
     if (view.cluster.size === 0 || role === 'anyone' || role === 'local') return;
+    if (role === 'manager' && (this.#promotedAt.get(nodeId) ?? 0) > index) return;
     const node = view.node.get(nodeId);
     this.check(node !== undefined, 'admission', () => `node ${nodeId} is let in after its removal`);
     this.check(
@@ -113,8 +116,17 @@ export class MemberChecks {
     };
   }
 
-  /** A leader has applied an entry. */
-  committed({ host, store }: SimManager, events: readonly StoreEvent[]): void {
+  /** A manager has applied an entry. */
+  committed({ host, store }: SimManager, { index, events }: Commit): void {
+    for (const { kind, object, previous } of events)
+      if (
+        kind === 'node' &&
+        (object as Node).role === 'manager' &&
+        (previous as Node | undefined)?.role !== 'manager'
+      ) {
+        const { id } = object;
+        this.#promotedAt.set(id, Math.max(this.#promotedAt.get(id) ?? 0, index));
+      }
     if (!host.leadership.isLeader) return;
     for (const { kind, object, previous } of events) {
       if (previous === undefined || object === previous) continue;

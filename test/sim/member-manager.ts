@@ -27,7 +27,6 @@ import { ControlService } from '../../proto/generated/control.ts';
 import { DispatcherService } from '../../proto/generated/dispatcher.ts';
 import { MembershipService, NodeCaService } from '../../proto/generated/membership.ts';
 import type { Member } from '../../proto/generated/raft.ts';
-import type { Caller } from '../../rpc/caller.ts';
 import { onLeader } from '../../rpc/forward.ts';
 import type { Chance } from '../support/faults.ts';
 import type { MemberChecks } from './member-checks.ts';
@@ -85,20 +84,19 @@ export class SimManager {
       connect: (address) => this.#connect(address),
       identity,
     });
-    const admitted = (caller: Caller) => checks.admitted(this.store, caller, this.#vouched?.index ?? 0);
     this.doors = {
       process,
       nodeId,
       clusterId,
       identity,
       identify: (caller) => identify(this.store, caller, this.#vouched),
-      onAdmitted: admitted,
+      onAdmitted: (caller) => checks.admitted(this.store, caller),
       methods: new Map(this.#methods()),
     };
-    this.store.subscribe(({ events }) => {
-      for (const { kind, action, object } of events)
+    this.store.subscribe((commit) => {
+      for (const { kind, action, object } of commit.events)
         if (kind === 'node' && action === 'removed') network.disconnect(this.doors, object.id);
-      checks.committed(this, events);
+      checks.committed(this, commit);
     });
   }
 

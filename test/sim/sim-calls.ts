@@ -166,10 +166,10 @@ export class SimNetwork {
   /** Whom TLS finds at the other end. */
   shown(doors: Doors, identity: TlsIdentity | undefined): Caller {
     if (identity === undefined || identity.certificate === '') return NOBODY;
-    const { nodeId, role, clusterId } = this.#subjectOf(identity.certificate);
+    const { nodeId, role, clusterId, notBeforeMs } = this.#subjectOf(identity.certificate);
     if (role === undefined || clusterId !== doors.clusterId) return NOBODY;
     const problem = this.#problem(identity.certificate, doors.identity.current.roots, doors.process);
-    if (problem === '') return { role, nodeId };
+    if (problem === '') return { role, nodeId, validFromMs: notBeforeMs };
     if (!/CN=\S+ has expired/.test(problem)) return NOBODY;
     return { ...NOBODY, expiredCertificate: Buffer.from(identity.certificate) };
   }
